@@ -1,0 +1,46 @@
+# `make` alone prints what there is.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+LIBRARY ?= demo-library
+export OMP_WAIT_POLICY ?= PASSIVE
+
+help:  ## print this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "splatmill needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-test.lock
+	@touch $@
+
+install: $(VENV)/.installed  ## create .venv and install the locked dependencies
+
+demo: install  ## make every prop of deployments/manifests/starter.csv on this machine, then print the catalogue and write the gallery
+	$(BIN)/splatmill run deployments/manifests/starter.csv --library $(LIBRARY)
+	$(BIN)/splatmill sql --library $(LIBRARY) "select asset_id, status, faces, glb_path from assets order by asset_id"
+	$(BIN)/splatmill gallery --library $(LIBRARY)
+
+test: $(VENV)/.installed-test  ## install what the tests need and run them
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test  ## style and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compactor at random for a minute, and count rows
+	$(BIN)/python -m tests.chaos.catalog
+
+bench: $(VENV)/.installed-test  ## run every benchmark on this machine (long)
+	for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:  ## remove the virtual environment and the demo library
+	rm -rf $(VENV) $(LIBRARY)
+
+.PHONY: help install demo test lint chaos-catalog bench clean

@@ -1,0 +1,99 @@
+"""Cameras: azimuth 0 looks at the front (+Z), 90 stands on +X; elevation +90 looks down from above.
+
+``viewmats`` are world-to-camera in OpenCV axes (x right, y down, z forward), ``Ks`` are in pixels with the pixel
+centre at +0.5, as gsplat has them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DISTANCE = 2.5
+"""Default distance of the camera from the origin, object units."""
+FOVY = 40.0
+"""Default vertical field of view in degrees: the object sphere (radius 0.7) spans about 80 % of the image."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """V cameras of one image size. ``viewmats`` [V, 4, 4], ``Ks`` [V, 3, 3], ``azimuth``/``elevation`` [V] degrees."""
+
+    viewmats: Tensor
+    Ks: Tensor
+    azimuth: Tensor
+    elevation: Tensor
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+    def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras on ``device``."""
+        return Cameras(
+            self.viewmats.to(device), self.Ks.to(device), self.azimuth.to(device), self.elevation.to(device), self.width, self.height
+        )
+
+
+def camera_positions(azimuth: Tensor, elevation: Tensor, distance: Tensor | float = DISTANCE) -> Tensor:
+    """World positions [V, 3] of cameras at ``azimuth``/``elevation`` [V] degrees and ``distance``."""
+    az, el = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    direction = torch.stack([el.cos() * az.sin(), el.sin(), el.cos() * az.cos()], dim=-1)
+    return direction * torch.as_tensor(distance, dtype=azimuth.dtype, device=azimuth.device).reshape(-1, 1)
+
+
+def orbit(
+    azimuth: Tensor,
+    elevation: Tensor,
+    *,
+    size: int,
+    distance: Tensor | float = DISTANCE,
+    fovy: Tensor | float = FOVY,
+    target: Tensor | None = None,
+) -> Cameras:
+    """Square cameras that look from ``azimuth``/``elevation`` [V] degrees at ``target`` ([3] or [V, 3], default origin).
+
+    At elevation +-90 the image's up is the horizontal direction that azimuth names, so the basis never degenerates.
+    """
+    azimuth = torch.as_tensor(azimuth, dtype=torch.float32).reshape(-1)
+    elevation = torch.as_tensor(elevation, dtype=torch.float32).reshape(-1).expand_as(azimuth)
+    az, el = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    position = camera_positions(azimuth, elevation, distance)
+    if target is not None:
+        position = position + target
+    # The three axes in closed form: derivatives of the spherical coordinates, hence defined at the poles as well.
+    back = torch.stack([el.cos() * az.sin(), el.sin(), el.cos() * az.cos()], dim=-1)
+    right = torch.stack([az.cos(), torch.zeros_like(az), -az.sin()], dim=-1)
+    up = torch.stack([-el.sin() * az.sin(), el.cos(), -el.sin() * az.cos()], dim=-1)
+    rotation = torch.stack([right, -up, -back], dim=1)  # [V, 3, 3] rows = camera axes in world coordinates
+    viewmats = torch.eye(4).expand(len(azimuth), 4, 4).clone()
+    viewmats[:, :3, :3] = rotation
+    viewmats[:, :3, 3] = -(rotation @ position.unsqueeze(-1)).squeeze(-1)
+    fovy_rad = torch.deg2rad(torch.as_tensor(fovy, dtype=torch.float32)).expand(len(azimuth))
+    focal = 0.5 * size / (0.5 * fovy_rad).tan()
+    Ks = torch.zeros(len(azimuth), 3, 3)
+    Ks[:, 0, 0] = Ks[:, 1, 1] = focal
+    Ks[:, 0, 2] = Ks[:, 1, 2] = size / 2
+    Ks[:, 2, 2] = 1
+    return Cameras(viewmats, Ks, azimuth, elevation, size, size)
+
+
+def sample_orbit(
+    count: int,
+    generator: torch.Generator,
+    *,
+    size: int,
+    elevation: tuple[float, float] = (-10.0, 45.0),
+    distance: float = DISTANCE,
+    fovy: float = FOVY,
+) -> Cameras:
+    """``count`` random cameras: azimuth stratified over the full turn (GSGen), elevation uniform on the sphere."""
+    offset = torch.rand(count, generator=generator)
+    azimuth = (torch.arange(count) + offset) * (360.0 / count) - 180.0
+    lo, hi = (math.sin(math.radians(e)) for e in elevation)
+    sin_el = lo + (hi - lo) * torch.rand(count, generator=generator)
+    return orbit(azimuth, torch.rad2deg(sin_el.asin()), size=size, distance=distance, fovy=fovy)

@@ -1,0 +1,165 @@
+"""Recipes: the frozen settings tree that one asset is made with, and the table of presets.
+
+A manifest row may override any leaf by its dotted name (``geometry.steps = 200``). Every model refuses unknown
+fields. The fingerprint of a section is part of the cache key of the stages that read it, so changing
+``texture.steps`` never repeats an optimisation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the sha256 of the settings as canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Init(Section):
+    """Point cloud from the prompt, and Gaussians from the point cloud."""
+
+    point_prior: str = Field("starter", description="model reference of the point prior: starter, a folder, or a hub id")
+    guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
+    sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
+    num_points: int = Field(4096, ge=64, le=1_000_000, description="points that become Gaussians (Point-E gives 4096)")
+    opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
+    scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
+
+
+class LearningRates(Section):
+    """Adam step sizes. ``means`` decays log-linearly to ``means_final`` over the stage."""
+
+    means: Positive = 0.01
+    means_final: Positive = 0.0002
+    scales: Positive = 0.005
+    quats: Positive = 0.005
+    opacities: Positive = 0.05
+    sh0: Positive = 0.01
+    shN: Positive = 0.0005
+
+
+class Densify(Section):
+    """When Gaussians are cloned, split, filled in and pruned (DreamGaussian 1.6, GSGen 4.7 and 4.8)."""
+
+    every: int = Field(50, ge=0, description="steps between events; 0 = never")
+    start: int = Field(0, ge=0)
+    stop: Share = Field(1.0, description="share of the stage after which the count no longer grows")
+    grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC units) above which a Gaussian is cloned or split")
+    split_scale: Positive = Field(0.04, description="largest axis (object units) above which it is split rather than cloned")
+    compactness: bool = Field(False, description="also fill gaps between neighbours (GSGen)")
+    prune_opacity: Share = 0.01
+    prune_scale: Positive = Field(0.4, description="largest axis (object units) above which a Gaussian is dropped")
+    max_gaussians: int = Field(100_000, ge=64)
+
+
+class Distill(Section):
+    """One stage of score distillation onto Gaussians."""
+
+    steps: int = Field(500, ge=0, le=1_000_000)
+    views: int = Field(1, ge=1, le=64, description="cameras per step")
+    resolution: tuple[tuple[float, int], ...] = Field(
+        ((0.3, 128), (0.6, 256), (1.0, 512)), description="(until this share of the steps, render size)"
+    )
+    elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
+    distance: Positive = 2.5
+    fovy: float = Field(49.1, gt=1, lt=170)
+    background: Literal["prior", "white", "black", "white_black", "random"] = Field(
+        "prior", description="prior = the background the image prior was trained on, else white_black"
+    )
+    guidance_scale: float = Field(100.0, ge=0, le=1000)
+    guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
+    weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): 1 - alphas_cumprod, 1, or x0 residual")
+    t_max: tuple[Share, Share] = Field((0.98, 0.02), description="upper end of the timestep window at the first and last step")
+    t_min: tuple[Share, Share] = Field((0.98, 0.02), description="lower end; equal to t_max = DreamGaussian's annealing")
+    view_prompts: bool = Field(True, description="front/side/back/overhead words where the prior takes no camera")
+    perp_neg: bool = False
+    image_weight: float = Field(1.0, ge=0)
+    point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
+    point_guidance_scale: float = Field(10.0, ge=0, le=1000)
+    grad_clip: float = Field(0.0, ge=0, description="largest norm of a latent pixel's gradient; 0 = off")
+    lr: LearningRates = LearningRates()
+    densify: Densify = Densify()
+
+
+class Meshing(Section):
+    """Density field, marching cubes, clean-up, decimation, UV atlas, colour bake."""
+
+    grid: int = Field(128, ge=16, le=1024, description="samples of the density grid along the longest side")
+    iso: float = Field(1.0, gt=0, description="density of the surface (DreamGaussian: 1.0); lowered when nothing is inside")
+    min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
+    smooth: int = Field(2, ge=0, le=100, description="Taubin smoothing iterations")
+    face_budget: int = Field(10_000, ge=64, le=5_000_000)
+    texture_size: int = Field(1024, ge=64, le=8192, description="power of two")
+    bake_views: int = Field(26, ge=6, le=512)
+    bake_resolution: int = Field(512, ge=32, le=4096)
+
+
+class Texture(Section):
+    """Texture refinement in UV space: each render is noised a little and denoised by the image prior (SDEdit)."""
+
+    steps: int = Field(50, ge=0, le=100_000)
+    views: int = Field(1, ge=1, le=64)
+    resolution: int = Field(512, ge=32, le=4096)
+    lr: Positive = Field(0.05, description="on the logit of the texture (DreamGaussian: 0.2; 0.05 keeps colours)")
+    guidance_scale: float = Field(7.5, ge=0, le=1000)
+    strength: tuple[Share, Share] = Field((0.2, 0.05), description="share of the noise schedule at the first and last step")
+    denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; the share above of them is run")
+
+
+class Evaluate(Section):
+    """Previews and metrics."""
+
+    views: int = Field(8, ge=1, le=64)
+    resolution: int = Field(256, ge=32, le=2048)
+    turntable_frames: int = Field(24, ge=0, le=360)
+
+
+class Recipe(Section):
+    """Everything that decides how an asset is made, except prompt, seed and targets."""
+
+    name: str = "factory"
+    image_prior: str = Field("starter", description="model reference of the image prior: starter, a folder, or a hub id")
+    init: Init = Init()
+    geometry: Distill = Distill()
+    appearance: Distill = Distill()
+    mesh: Meshing = Meshing()
+    texture: Texture = Texture()
+    evaluate: Evaluate = Evaluate()
+
+    def override(self, values: dict[str, Any]) -> Recipe:
+        """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""
+        tree = self.model_dump()
+        for dotted, value in values.items():
+            *groups, leaf = dotted.split(".")
+            node = tree
+            for group in groups:
+                node = node[group]
+            if leaf not in node:
+                raise KeyError(dotted)
+            node[leaf] = value
+        return Recipe.model_validate(tree)
+
+
+def leaf_names(model: type[Section] = Recipe, prefix: str = "") -> list[str]:
+    """Every dotted name that a manifest row may override, in order."""
+    names: list[str] = []
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names += leaf_names(kind, f"{prefix}{name}.")
+        elif prefix or name != "name":
+            names.append(prefix + name)
+    return names

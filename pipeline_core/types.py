@@ -1,0 +1,139 @@
+"""The four things an asset is on its way: points, Gaussians, a mesh, a textured mesh.
+
+Conventions, stated once and used everywhere:
+
+* **World**: right-handed, +Y up, the front of the asset faces +Z (glTF). Units are *object units* until export:
+  an asset is centred at the origin and its bounding sphere has radius :data:`OBJECT_RADIUS`. Export scales to metres.
+* **Quaternions** are wxyz and need not be normalised. ``scales`` are stored as log, ``opacities`` as logit; both are
+  activated at the moment of use (:meth:`Gaussians.activated`).
+* **Colours** are display-referred (sRGB-encoded) values in [0, 1], as in every 3DGS file and every diffusion model.
+* **UV** follows glTF: (0, 0) is the *top-left* of the texture, so row 0 of ``texture`` is v = 0; texel centres
+  lie at ``(i + 0.5) / size``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+OBJECT_RADIUS = 0.7
+"""Radius of the sphere about the origin that holds an asset, in object units."""
+
+SH_C0 = 0.28209479177387814
+"""Value of the constant spherical harmonic: rgb = SH_C0 * sh0 + 0.5."""
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points. ``xyz`` [N, 3] float32 object units, ``rgb`` [N, 3] float32 in [0, 1]."""
+
+    xyz: Tensor
+    rgb: Tensor
+
+    def __post_init__(self) -> None:
+        if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
+            raise ValueError(f"xyz and rgb must both be [N, 3], got {tuple(self.xyz.shape)} and {tuple(self.rgb.shape)}")
+
+    def __len__(self) -> int:
+        return self.xyz.shape[0]
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """N anisotropic 3D Gaussians, raw (pre-activation) parameters.
+
+    ``means`` [N, 3]; ``quats`` [N, 4] wxyz; ``scales`` [N, 3] log; ``opacities`` [N] logit;
+    ``sh0`` [N, 1, 3]; ``shN`` [N, K - 1, 3] with K = (sh_degree + 1)^2, so K - 1 = 0 for degree 0.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    sh0: Tensor
+    shN: Tensor
+
+    def __post_init__(self) -> None:
+        n = self.means.shape[0]
+        want = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,), "sh0": (n, 1, 3)}
+        for name, shape in want.items():
+            got = tuple(getattr(self, name).shape)
+            if got != shape:
+                raise ValueError(f"{name} must be {shape}, got {got}")
+        if self.shN.shape[0] != n or self.shN.shape[1] not in (0, 3, 8, 15) or self.shN.shape[2] != 3:
+            raise ValueError(f"shN must be ({n}, 0|3|8|15, 3), got {tuple(self.shN.shape)}")
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return {0: 0, 3: 1, 8: 2, 15: 3}[self.shN.shape[1]]
+
+    def activated(self) -> dict[str, Tensor]:
+        """Arguments for :func:`pipeline_core.rendering.rasterize.rasterize`: scales > 0, opacities in (0, 1), SH [N, K, 3]."""
+        return {
+            "means": self.means,
+            "quats": self.quats,
+            "scales": self.scales.exp(),
+            "opacities": self.opacities.sigmoid(),
+            "colors": torch.cat([self.sh0, self.shN], dim=1),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The raw tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def detach(self) -> Gaussians:
+        """The same values without a graph, cloned."""
+        return replace(self, **{k: v.detach().clone() for k, v in self.tensors().items()})
+
+    def to(self, device: torch.device | str) -> Gaussians:
+        """The same values on ``device``."""
+        return replace(self, **{k: v.to(device) for k, v in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles. ``vertices`` [V, 3] float32, ``faces`` [F, 3] int32 counter-clockwise from outside."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
+            raise ValueError(f"vertices must be [V, 3], got {self.vertices.shape}")
+        if self.faces.ndim != 2 or self.faces.shape[1] != 3:
+            raise ValueError(f"faces must be [F, 3], got {self.faces.shape}")
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """A mesh with one UV atlas.
+
+    ``vertices`` [V, 3] float32, ``faces`` [F, 3] int32, ``normals`` [V, 3] float32 unit, ``uvs`` [V, 2] float32 in
+    [0, 1] (vertices are duplicated along seams, so uvs are per vertex), ``texture`` [H, W, 3] float32 in [0, 1].
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    uvs: np.ndarray
+    texture: np.ndarray
+
+    def __post_init__(self) -> None:
+        v = self.vertices.shape[0]
+        for name, shape in {"vertices": (v, 3), "normals": (v, 3), "uvs": (v, 2)}.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape}, got {getattr(self, name).shape}")
+        if self.texture.ndim != 3 or self.texture.shape[2] != 3:
+            raise ValueError(f"texture must be [H, W, 3], got {self.texture.shape}")
+
+    @property
+    def mesh(self) -> Mesh:
+        """The geometry alone."""
+        return Mesh(self.vertices, self.faces)
