@@ -1,0 +1,125 @@
+"""What the engine asks of a job: the protocol behind continuous batching (``engine.py``).
+
+One engine step runs, for all active jobs together, with one model call per line on the right:
+
+    images  = job.draw()             render what is to be encoded        -> one encode
+    query   = job.ask(latents)       rows for the denoisers, own t each  -> one U-Net call, one point-prior call
+    latents = job.receive(eps, ...)  use the answers                     -> one decode, for those that want one
+    loss    = job.loss(images)       scalar with a graph, or None        -> one backward of the sum
+    job.update()                     optimiser step, densification, schedules
+
+Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine
+steps draws once, asks ten times, decodes once and only then has a loss. A job draws random numbers from its own
+generator only, so its result does not depend on who shares its batch. All methods run on the engine's thread,
+except ``__init__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows of one U-Net call, classifier-free guidance rows included: the job stacks and unstacks them itself.
+
+    ``latents`` [R, C, h, w] noisy; ``timesteps`` [R] int64; ``embeddings`` [R, L, D] from
+    ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera.
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    embeddings: Tensor
+    azimuth: Tensor
+    elevation: Tensor
+
+    def __post_init__(self) -> None:
+        rows = self.latents.shape[0]
+        for name in ("timesteps", "embeddings", "azimuth", "elevation"):
+            assert getattr(self, name).shape[0] == rows, f"{name} has {getattr(self, name).shape[0]} rows, not {rows}"
+
+
+@dataclass(frozen=True)
+class PointRows:
+    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``timesteps`` [R] int64, ``condition`` [R, ...]."""
+
+    x: Tensor
+    timesteps: Tensor
+    condition: Tensor
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one job asks of the priors in one engine step; both may be None."""
+
+    image: Rows | None = None
+    points: PointRows | None = None
+
+
+class Job(Protocol):
+    """One asset's optimisation, cut into engine steps.
+
+    ``step`` counts finished steps of ``steps``; the job leaves when ``done``. ``fingerprint`` names everything the
+    result depends on: a checkpoint with another fingerprint is not used. ``checkpoint_path`` None = keep none on disk.
+    """
+
+    name: str
+    step: int
+    steps: int
+    fingerprint: str
+    checkpoint_path: Path | None
+    on_progress: Progress | None
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is left to do; also asked before the first step."""
+        ...
+
+    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+        """Put everything on ``device`` and encode the prompts; ``point_prior()`` loads the point prior when it is needed."""
+        ...
+
+    def draw(self) -> Tensor | None:
+        """Images [B, 3, H, W] in [0, 1] to encode, with a graph where the loss needs one."""
+        ...
+
+    def ask(self, latents: Tensor | None) -> Query:
+        """Rows for the denoisers; ``latents`` [B, C, h, w] are those of :meth:`draw` (with its graph), else None."""
+        ...
+
+    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> Tensor | None:
+        """Take the predicted noise of the rows just asked for (no graph); returns latents [D, C, h, w] to decode."""
+        ...
+
+    def loss(self, images: Tensor | None) -> Tensor | None:
+        """Scalar loss with a graph; ``images`` [D, 3, S, S] are the decoded latents of :meth:`receive` (no graph)."""
+        ...
+
+    def update(self) -> None:
+        """After the backward: optimiser step, densification; advances ``step``. Raises DivergedError on NaN."""
+        ...
+
+    def report(self) -> dict[str, float]:
+        """Current numbers for progress displays, for example ``{"loss": 0.3, "gaussians": 4096}``."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that decides the future: CPU tensors (cloned), and JSON-able values. Called between steps only."""
+        ...
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Continue from :meth:`state`, bit for bit. Called after :meth:`start`."""
+        ...
+
+    def result(self) -> Any:
+        """What the future resolves to, on the CPU; called once, when ``done``."""
+        ...
