@@ -20,7 +20,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 class Section(BaseModel):
     """A frozen group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of the settings as canonical JSON."""
@@ -40,15 +40,18 @@ class Init(Section):
 
 
 class LearningRates(Section):
-    """Adam step sizes. ``means`` decays log-linearly to ``means_final`` over the stage."""
+    """Adam step sizes, each decaying log-linearly until ``decay_until`` of the stage, constant afterwards."""
 
     means: Positive = 0.01
     means_final: Positive = 0.0002
     scales: Positive = 0.005
+    scales_final: Positive = 0.005
     quats: Positive = 0.005
     opacities: Positive = 0.05
     sh0: Positive = 0.01
     shN: Positive = 0.0005
+    final_share: float = Field(1.0, gt=0, le=1, description="what remains of the other rates at the end")
+    decay_until: float = Field(1.0, gt=0, le=1, description="share of the stage after which the rates stay (DreamGaussian: 0.6)")
 
 
 class Densify(Section):
@@ -58,10 +61,13 @@ class Densify(Section):
     start: int = Field(0, ge=0)
     stop: Share = Field(1.0, description="share of the stage after which the count no longer grows")
     grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC units) above which a Gaussian is cloned or split")
+    grow_share: Share = Field(1.0, description="at most this share of the Gaussians, by gradient, is cloned or split at one event")
     split_scale: Positive = Field(0.04, description="largest axis (object units) above which it is split rather than cloned")
     compactness: bool = Field(False, description="also fill gaps between neighbours (GSGen)")
     prune_opacity: Share = 0.01
     prune_scale: Positive = Field(0.4, description="largest axis (object units) above which a Gaussian is dropped")
+    prune_scale_last: Positive = Field(0.4, description="the same, once, when the stage ends (DreamGaussian: 0.1)")
+    floater_share: Share = Field(0.0, description="detached clusters with less than this share of the Gaussians are dropped; 0 = kept")
     max_gaussians: int = Field(100_000, ge=64)
 
 
@@ -75,7 +81,9 @@ class Distill(Section):
     )
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
     distance: Positive = 2.5
-    fovy: float = Field(49.1, gt=1, lt=170)
+    fovy: float = Field(49.1, gt=1, lt=170, description="degrees")
+    fovy_jitter: float = Field(0.0, ge=0, lt=60, description="degrees, uniform on either side (GSGen: 13)")
+    target_jitter: float = Field(0.0, ge=0, le=1, description="standard deviation of the point looked at (GSGen: 0.05)")
     background: Literal["prior", "white", "black", "white_black", "random"] = Field(
         "prior", description="prior = the background the image prior was trained on, else white_black"
     )
@@ -102,7 +110,7 @@ class Meshing(Section):
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
     smooth: int = Field(2, ge=0, le=100, description="Taubin smoothing iterations")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)
-    texture_size: int = Field(1024, ge=64, le=8192, description="power of two")
+    texture_size: Literal[64, 128, 256, 512, 1024, 2048, 4096, 8192] = 1024
     bake_views: int = Field(26, ge=6, le=512)
     bake_resolution: int = Field(512, ge=32, le=4096)
 
@@ -163,3 +171,79 @@ def leaf_names(model: type[Section] = Recipe, prefix: str = "") -> list[str]:
         elif prefix or name != "name":
             names.append(prefix + name)
     return names
+
+
+PRESETS: dict[str, Recipe] = {
+    # The papers' published settings (with the defects of their releases mended), our default, and one for seconds.
+    "dreamgaussian": Recipe(name="dreamgaussian").override({
+        "init.num_points": 5000,
+        "init.opacity": 0.1,
+        "appearance.steps": 0,
+        "mesh.grid": 128,
+        "mesh.face_budget": 50_000,
+        "texture.lr": 0.2,
+        "texture.strength": (0.8, 0.5),
+    }),
+    "gsgen": Recipe(name="gsgen").override({
+        "geometry.steps": 15_000,
+        "geometry.views": 4,
+        "geometry.t_max": (0.98, 0.98),
+        "geometry.t_min": (0.02, 0.02),
+        "geometry.point_weight": 0.1,
+        "geometry.densify.compactness": True,
+        "appearance.steps": 15_000,
+        "appearance.views": 4,
+        "appearance.t_max": (0.5, 0.5),
+        "appearance.t_min": (0.02, 0.02),
+        "mesh.grid": 256,
+        "mesh.face_budget": 50_000,
+    }),
+    "factory": Recipe(name="factory").override({
+        "geometry.steps": 150,
+        "geometry.views": 4,
+        "geometry.resolution": ((1.0, 64),),
+        "geometry.guidance_scale": 7.5,
+        "geometry.t_max": (0.7, 0.3),
+        "geometry.t_min": (0.4, 0.05),
+        "geometry.point_weight": 0.05,
+        "geometry.point_guidance_scale": 3.0,
+        "geometry.densify.max_gaussians": 8000,
+        "appearance.steps": 60,
+        "appearance.views": 4,
+        "appearance.resolution": ((1.0, 64),),
+        "appearance.guidance_scale": 5.0,
+        "appearance.t_max": (0.35, 0.15),
+        "appearance.t_min": (0.1, 0.02),
+        "appearance.densify.max_gaussians": 10_000,
+        "mesh.grid": 96,
+        "mesh.face_budget": 5000,
+        "mesh.texture_size": 512,
+        "mesh.bake_resolution": 256,
+        "texture.steps": 12,
+        "texture.views": 4,
+        "texture.resolution": 128,
+        "texture.guidance_scale": 3.0,
+        "texture.strength": (0.2, 0.05),
+        "texture.denoise_steps": 25,
+    }),
+}
+PRESETS["draft"] = PRESETS["factory"].override({
+    "name": "draft",
+    "init.num_points": 1024,
+    "init.sampler_steps": 16,
+    "geometry.steps": 30,
+    "geometry.views": 2,
+    "appearance.steps": 10,
+    "appearance.views": 2,
+    "mesh.grid": 48,
+    "mesh.face_budget": 1000,
+    "mesh.texture_size": 256,
+    "mesh.bake_views": 14,
+    "mesh.bake_resolution": 128,
+    "texture.steps": 3,
+    "texture.denoise_steps": 10,
+    "evaluate.views": 4,
+    "evaluate.resolution": 128,
+    "evaluate.turntable_frames": 12,
+})
+"""The recipes a manifest may name."""

@@ -24,37 +24,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pipeline_core.guidance.rows import PointRows, Rows
+
+__all__ = ["Job", "PointRows", "Progress", "Query", "Rows"]
+
 Progress = Callable[[int, int, dict[str, float]], None]
 """``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """R rows of one U-Net call, classifier-free guidance rows included: the job stacks and unstacks them itself.
-
-    ``latents`` [R, C, h, w] noisy; ``timesteps`` [R] int64; ``embeddings`` [R, L, D] from
-    ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera.
-    """
-
-    latents: Tensor
-    timesteps: Tensor
-    embeddings: Tensor
-    azimuth: Tensor
-    elevation: Tensor
-
-    def __post_init__(self) -> None:
-        rows = self.latents.shape[0]
-        for name in ("timesteps", "embeddings", "azimuth", "elevation"):
-            assert getattr(self, name).shape[0] == rows, f"{name} has {getattr(self, name).shape[0]} rows, not {rows}"
-
-
-@dataclass(frozen=True)
-class PointRows:
-    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``timesteps`` [R] int64, ``condition`` [R, ...]."""
-
-    x: Tensor
-    timesteps: Tensor
-    condition: Tensor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""3D score distillation: the point prior judges the centres and colours of the Gaussians (GSGen 4.4).
+
+Two defects of the release are mended: the cloud goes back in the prior's own axes and scale
+(``PointPrior.to_model``), and the gradient is chained through that change of scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.guidance.rows import PointRows
+
+
+def subset(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` int64 indices, drawn without replacement where there are enough rows, in proportion to ``weights`` [N].
+
+    Weights are the opacities: a Gaussian that nobody sees should not be judged as a point.
+    """
+    replacement = len(weights) < count
+    return torch.multinomial(weights.detach().float().cpu().clamp(min=1e-4), count, replacement, generator=generator)
+
+
+def point_rows(prior: Any, x: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor, scale: float) -> PointRows:
+    """Rows of B noisy clouds ``x`` [B, 6, N] (model space): B conditional, then B unconditional unless scale is 1.
+
+    ``condition`` [2, ...]: the prompt, then the empty prompt.
+    """
+    alpha_bar = prior.alphas_cumprod.to(x.device)[timesteps].reshape(-1, 1, 1)
+    x_t = alpha_bar.sqrt() * x.detach() + (1 - alpha_bar).sqrt() * noise
+    groups = 1 if scale == 1.0 else 2
+    conditions = condition[:groups].repeat_interleave(x.shape[0], dim=0)
+    return PointRows(x_t.repeat(groups, 1, 1), timesteps.repeat(groups), conditions)
+
+
+def point_guide(eps: Tensor, scale: float) -> Tensor:
+    """Guided noise [B, 6, N] of the answer to :func:`point_rows`."""
+    if scale == 1.0:
+        return eps
+    conditional, unconditional = eps.chunk(2)
+    return unconditional + scale * (conditional - unconditional)

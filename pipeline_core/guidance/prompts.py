@@ -1,0 +1,142 @@
+"""Text conditioning of views: the camera where the prior takes one, view words where it does not, and Perp-Neg.
+
+    text = encode_text(prior, "a red mug", "", view_prompts=True)
+    rows = text.rows(latents_t, t, azimuth, elevation, scale=7.5)
+    eps = text.guide(prior.predict_noise(...), azimuth, elevation, scale=7.5)   # [B, C, h, w]
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.guidance.rows import Rows
+
+VIEW_WORDS = ("front", "side", "back", "overhead")
+
+
+def view_word(azimuth: float, elevation: float) -> str:
+    """Word for a camera: overhead above 60 degrees, front within 45 of the front, back beyond 135, else side (GSGen 4.9)."""
+    turn = abs((azimuth + 180.0) % 360.0 - 180.0)
+    if elevation > 60:
+        return "overhead"
+    return "front" if turn < 45 else "back" if turn > 135 else "side"
+
+
+def view_prompt(prompt: str, word: str) -> str:
+    """``prompt`` with its view word, in the wording of DreamFusion's successors."""
+    return f"{prompt}, {word} view"
+
+
+def perp_neg_weights(azimuth: float, elevation: float) -> tuple[dict[str, float], list[tuple[str, float]]]:
+    """Mixture of the positive embedding, and (view, weight) of the two negatives, for one camera.
+
+    Published constants (Perp-Neg; threestudio and GSGen agree): f(a, b, c; r) = a exp(-b r) + c. Weights are <= 0
+    in the regions that matter; from overhead they vanish and the positive is the overhead prompt.
+    """
+
+    def decay(a: float, b: float, c: float, r: float) -> float:
+        return a * math.exp(-b * r) + c
+
+    if elevation > 60:
+        return {"overhead": 1.0}, [("front", 0.0), ("side", 0.0)]
+    turn = abs((azimuth + 180.0) % 360.0 - 180.0)
+    if turn < 90:
+        r = 1 - turn / 90
+        weights = [("front", -decay(4, 0.5, -2.426, r)), ("side", -decay(4, 0.5, -2.426, 1 - r))]
+        return {"front": r, "side": 1 - r}, weights
+    r = 2 - turn / 90
+    weights = [("side", -decay(1, 0.5, -0.606, r)), ("front", -decay(1, 0.5, 0.967, r))]
+    return {"side": r, "back": 1 - r}, weights
+
+
+def perpendicular(x: Tensor, y: Tensor) -> Tensor:
+    """Component of ``x`` [B, ...] perpendicular to ``y`` [B, ...], row by row."""
+    dims = tuple(range(1, x.ndim))
+    share = (x * y).sum(dims, keepdim=True) / (y * y).sum(dims, keepdim=True).clamp(min=1e-6)
+    return x - share * y
+
+
+@dataclass(frozen=True)
+class TextConditioning:
+    """Embeddings of one prompt. ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used.
+
+    ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
+    """
+
+    plain: Tensor
+    negative: Tensor
+    views: dict[str, Tensor]
+    perp_neg: bool
+    camera: str
+
+    def rows(
+        self, latents_t: Tensor, timesteps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float
+    ) -> Rows:
+        """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
+
+        Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows on one device.
+        """
+        angles = list(zip(azimuth.tolist(), elevation.tolist(), strict=True)) if self.views else []
+        embeddings = [self._positive(angles, len(azimuth))]
+        azimuths, elevations = [azimuth], [elevation]
+        if self._guided(scale):
+            embeddings.append(self.negative.expand(len(azimuth), -1, -1))
+            none = torch.full_like(azimuth, torch.nan)
+            azimuths.append(none if self.camera == "angles" else azimuth)
+            elevations.append(none if self.camera == "angles" else elevation)
+        if self.perp_neg:
+            for k in range(2):
+                embeddings.append(torch.stack([self.views[perp_neg_weights(*pair)[1][k][0]] for pair in angles]))
+                azimuths.append(azimuth)
+                elevations.append(elevation)
+        groups = len(embeddings)
+        return Rows(
+            latents_t.repeat(groups, 1, 1, 1), timesteps.repeat(groups),
+            torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations),
+        )  # fmt: skip
+
+    def guide(self, eps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+        """Guided noise and the conditional noise, both [B, C, h, w], of the ``eps`` that answers :meth:`rows`.
+
+        The usual form u + s (c - u): GSGen and threestudio write c + s (c - u), so their scale s is s + 1 here.
+        """
+        if not self._guided(scale):
+            return eps, eps
+        groups = eps.chunk(4 if self.perp_neg else 2)
+        conditional, unconditional = groups[:2]
+        direction = conditional - unconditional
+        total = direction
+        if self.perp_neg:
+            pairs = [perp_neg_weights(a, e)[1] for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
+            for k, negative in enumerate(groups[2:]):
+                weight = torch.tensor([pair[k][1] for pair in pairs], device=eps.device, dtype=eps.dtype)
+                total = total + weight.reshape(-1, 1, 1, 1) * perpendicular(negative - unconditional, direction)
+        return unconditional + scale * total, conditional
+
+    def _guided(self, scale: float) -> bool:
+        return self.perp_neg or scale != 1.0
+
+    def _positive(self, angles: list[tuple[float, float]], count: int) -> Tensor:
+        """Embeddings [count, L, D] of the views."""
+        if not self.views:
+            return self.plain.expand(count, -1, -1)
+        if not self.perp_neg:
+            return torch.stack([self.views[view_word(*pair)] for pair in angles])
+        mixtures = [perp_neg_weights(*pair)[0] for pair in angles]
+        return torch.stack([sum(share * self.views[word] for word, share in mix.items()) for mix in mixtures])
+
+
+def encode_text(
+    prior: Any, prompt: str, negative_prompt: str = "", *, view_prompts: bool = True, perp_neg: bool = False
+) -> TextConditioning:
+    """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera."""
+    worded = prior.camera == "none" and (view_prompts or perp_neg)
+    texts = [prompt, negative_prompt] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
+    embeddings = prior.encode_prompts(texts)
+    views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
+    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg and worded, prior.camera)

@@ -1,0 +1,36 @@
+"""Rows of a denoiser call: what guidance makes, the engine stacks, and the priors answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows of one U-Net call, classifier-free guidance rows included: who makes them also takes them apart.
+
+    ``latents`` [R, C, h, w] noisy; ``timesteps`` [R] int64; ``embeddings`` [R, L, D] from
+    ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera.
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    embeddings: Tensor
+    azimuth: Tensor
+    elevation: Tensor
+
+    def __post_init__(self) -> None:
+        rows = self.latents.shape[0]
+        for name in ("timesteps", "embeddings", "azimuth", "elevation"):
+            assert getattr(self, name).shape[0] == rows, f"{name} has {getattr(self, name).shape[0]} rows, not {rows}"
+
+
+@dataclass(frozen=True)
+class PointRows:
+    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``timesteps`` [R] int64, ``condition`` [R, ...]."""
+
+    x: Tensor
+    timesteps: Tensor
+    condition: Tensor

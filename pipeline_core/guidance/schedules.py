@@ -1,0 +1,43 @@
+"""What changes over a stage: timestep windows, learning rates, render sizes. ``progress`` runs from 0 to 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def linear(ends: tuple[float, float], progress: float) -> float:
+    """``ends[0]`` at progress 0, ``ends[1]`` at 1, a line between."""
+    return ends[0] + (ends[1] - ends[0]) * progress
+
+
+def log_linear(start: float, end: float, progress: float, until: float = 1.0) -> float:
+    """Exponential decay from ``start`` to ``end`` at ``progress == until``, constant after (3DGS; GSGen)."""
+    share = min(progress / until, 1.0)
+    return start ** (1 - share) * end**share
+
+
+def resolution(table: tuple[tuple[float, int], ...], progress: float) -> int:
+    """Render size of the first row whose share is not yet reached, else of the last row."""
+    for until, size in table:
+        if progress < until:
+            return size
+    return table[-1][1]
+
+
+def draw_timesteps(
+    t_min: tuple[float, float],
+    t_max: tuple[float, float],
+    progress: float,
+    count: int,
+    num_train_timesteps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """``count`` int64 timesteps, uniform in the window at ``progress``, whose ends are shares of the noise schedule.
+
+    Equal ends give DreamGaussian's annealing (no choice left); a fixed wide window gives DreamFusion's sampling.
+    The generator advances by ``count`` draws in either case.
+    """
+    low, high = linear(t_min, progress), linear(t_max, progress)
+    share = low + (high - low) * torch.rand(count, generator=generator)
+    return (share * num_train_timesteps).round().long().clamp(1, num_train_timesteps - 1)
