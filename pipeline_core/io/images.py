@@ -1,0 +1,84 @@
+"""Images and turntables: PNG for stills, animated lossy WebP for turntables, contact sheets for people.
+
+    save_png("preview.png", image); save_turntable("turntable.webp", frames)
+
+Images are [H, W, 3 or 4] arrays, float in [0, 1] or uint8, display-referred (sRGB).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline_core.errors import DataError
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """``image`` as uint8; floats are clipped to [0, 1], scaled and rounded."""
+    image = np.asarray(image)
+    if image.dtype == np.uint8:
+        return image
+    return np.rint(np.nan_to_num(image).clip(0, 1) * 255).astype(np.uint8)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """``image`` [H, W, 3|4] or [H, W] as the bytes of a PNG; the same pixels always give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def save_png(path: str | Path, image: np.ndarray) -> None:
+    """Write ``image`` as a PNG."""
+    Path(path).write_bytes(encode_png(image))
+
+
+def decode_image(data: bytes, origin: str | Path = "image") -> np.ndarray:
+    """RGB float32 [H, W, 3] in [0, 1] from the bytes of a PNG, JPEG or WebP; ``origin`` is named in errors."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{origin} is not an image that can be read: {error}") from None
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """RGB float32 [H, W, 3] in [0, 1] from a file."""
+    return decode_image(Path(path).read_bytes(), path)
+
+
+def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, quality: int = 70) -> None:
+    """Write ``frames`` [T, H, W, 3] as an endless animated WebP, lossy and small."""
+    if len(frames) == 0:
+        raise ValueError("a turntable needs at least one frame")
+    pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
+    pictures[0].save(
+        path,
+        format="WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        quality=quality,
+        method=4,
+    )
+
+
+def contact_sheet(
+    images: list[np.ndarray] | np.ndarray, *, columns: int, gap: int = 4, background: float = 1.0
+) -> np.ndarray:
+    """One image uint8 [H, W, 3] with ``images`` (all of one size) in rows of ``columns``."""
+    tiles = [to_uint8(image)[..., :3] for image in images]
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one image")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    height, width = tiles[0].shape[:2]
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), round(background * 255), np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet

@@ -1,0 +1,225 @@
+"""PLY files: Gaussian splats in the standard 3DGS layout, and coloured point clouds.
+
+    save_splat("splat.ply", gaussians); load_splat("splat.ply")
+
+A splat file is one ``vertex`` element of little-endian float32: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity
+scale_0..2 rot_0..3`` with log scales, logit opacities, wxyz rotations and *channel-major* ``f_rest`` (all red
+coefficients, then green, then blue), as written by the 3DGS reference code and by gsplat. The reader also takes what
+other programs write: any property order and number type, ASCII or big-endian bodies, no normals, extra properties,
+further elements, SH degree 0 to 3.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline_core.errors import DataError
+from pipeline_core.types import SH_C0, Gaussians, PointCloud
+
+_NUMBER_TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
+    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
+    "float64": "f8",
+}  # fmt: skip
+_HEADER_LIMIT = 1 << 16
+_REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}
+
+
+def save_splat(path: str | Path, gaussians: Gaussians) -> None:
+    """Write ``gaussians`` to ``path`` in the standard 3DGS layout, raw values, normals zero."""
+    n, k = len(gaussians), gaussians.shN.shape[1]
+    names = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(3 * k))]
+    names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    rows = np.zeros((n, len(names)), dtype="<f4")
+    host = {key: value.detach().cpu().to(torch.float32).numpy() for key, value in gaussians.tensors().items()}
+    rows[:, 0:3] = host["means"]
+    rows[:, 6:9] = host["sh0"][:, 0]
+    rows[:, 9 : 9 + 3 * k] = host["shN"].transpose(0, 2, 1).reshape(n, 3 * k)
+    rows[:, 9 + 3 * k] = host["opacities"]
+    rows[:, 10 + 3 * k : 13 + 3 * k] = host["scales"]
+    rows[:, 13 + 3 * k :] = host["quats"]
+    header = _header(n, [("float", name) for name in names])
+    Path(path).write_bytes(header + rows.tobytes())
+
+
+def load_splat(path: str | Path) -> Gaussians:
+    """Read a 3DGS ``.ply``. Raises :class:`DataError` that names what is missing or wrong."""
+    table = _read_vertices(Path(path))
+    if "packed_position" in table:
+        raise DataError(f"{path} is a compressed splat file (packed_position): convert it to a plain 3DGS .ply first")
+    needed = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2"]
+    needed += [f"rot_{i}" for i in range(4)]
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise DataError(
+            f"{path} is not a Gaussian splat file: vertex properties {', '.join(missing)} are missing "
+            f"(it has {', '.join(table)})"
+        )
+    rest = sum(bool(re.fullmatch(r"f_rest_\d+", name)) for name in table)
+    if rest not in _REST_COUNTS or any(f"f_rest_{i}" not in table for i in range(rest)):
+        raise DataError(
+            f"{path} has {rest} f_rest_* properties; expected f_rest_0.. counting 0, 9, 24 or 45 (SH degree 0 to 3)"
+        )
+    n, k = len(table["x"]), _REST_COUNTS[rest]
+
+    def stack(*names: str) -> np.ndarray:
+        return np.stack([table[name].astype(np.float32) for name in names], axis=1)
+
+    shN = (
+        stack(*(f"f_rest_{i}" for i in range(rest))).reshape(n, 3, k).transpose(0, 2, 1)
+        if rest
+        else np.zeros((n, 0, 3), np.float32)
+    )
+    arrays = {
+        "means": stack("x", "y", "z"),
+        "quats": stack(*(f"rot_{i}" for i in range(4))),
+        "scales": stack("scale_0", "scale_1", "scale_2"),
+        "opacities": table["opacity"].astype(np.float32),
+        "sh0": stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None],
+        "shN": shN,
+    }
+    for name, value in arrays.items():
+        _refuse_nonfinite(path, name, value)
+    return Gaussians(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+def save_points(path: str | Path, points: PointCloud) -> None:
+    """Write ``points`` as float ``x y z`` and uchar ``red green blue`` (15 bytes a point)."""
+    rows = np.zeros(len(points), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    rows["xyz"] = points.xyz.detach().cpu().numpy()
+    rows["rgb"] = np.rint(points.rgb.detach().cpu().numpy().clip(0, 1) * 255)
+    properties = [("float", name) for name in "xyz"] + [("uchar", name) for name in ("red", "green", "blue")]
+    Path(path).write_bytes(_header(len(points), properties) + rows.tobytes())
+
+
+def load_points(path: str | Path) -> PointCloud:
+    """Read a coloured point cloud: integer colours are divided by their range, float colours taken as [0, 1].
+
+    A splat file is read as the points at its means; a file without colours gives mid grey.
+    """
+    table = _read_vertices(Path(path))
+    missing = [name for name in "xyz" if name not in table]
+    if missing:
+        raise DataError(
+            f"{path} has no points: vertex properties {', '.join(missing)} are missing (it has {', '.join(table)})"
+        )
+    xyz = np.stack([table[name].astype(np.float32) for name in "xyz"], axis=1)
+    _refuse_nonfinite(path, "x, y, z", xyz)
+    for names in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
+        if all(name in table for name in names):
+            columns = [table[name] for name in names]
+            rgb = np.stack([c / np.iinfo(c.dtype).max if c.dtype.kind in "iu" else c for c in columns], axis=1)
+            break
+    else:
+        if all(f"f_dc_{i}" in table for i in range(3)):
+            rgb = np.stack([table[f"f_dc_{i}"] for i in range(3)], axis=1) * SH_C0 + 0.5
+        else:
+            rgb = np.full_like(xyz, 0.5)
+    _refuse_nonfinite(path, "colours", rgb)
+    return PointCloud(torch.from_numpy(xyz), torch.from_numpy(rgb.astype(np.float32).clip(0, 1)))
+
+
+def _header(count: int, properties: list[tuple[str, str]]) -> bytes:
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
+    lines += [f"property {kind} {name}" for kind, name in properties] + ["end_header", ""]
+    return "\n".join(lines).encode("ascii")
+
+
+def _refuse_nonfinite(path: str | Path, name: str, value: np.ndarray) -> None:
+    bad = value.shape[0] - int(np.isfinite(value.reshape(value.shape[0], -1)).all(axis=1).sum()) if value.size else 0
+    if bad:
+        raise DataError(
+            f"{path}: {bad} of {value.shape[0]} vertices have NaN or infinite {name}; remove them and try again"
+        )
+
+
+def _read_vertices(path: Path) -> dict[str, np.ndarray]:
+    """Columns of the ``vertex`` element by property name."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    byte_order, elements, start = _parse_header(path, data)
+    offset, token = start, 0
+    words = data[start:].split() if byte_order == "ascii" else []
+    for name, count, properties in elements:
+        if any(kind == "list" for kind, _ in properties):
+            if name == "vertex":
+                raise DataError(f"{path}: list properties in the vertex element are not supported")
+            raise DataError(
+                f"{path}: element {name!r} with a list property stands before 'vertex'; write the vertices first"
+            )
+        if byte_order == "ascii":
+            if name == "vertex":
+                return _ascii_columns(path, words[token:], count, properties)
+            token += count * len(properties)
+            continue
+        dtype = np.dtype([(prop, byte_order + kind) for kind, prop in properties])
+        size = count * dtype.itemsize
+        if offset + size > len(data):
+            raise DataError(
+                f"{path} is cut short: {count} {name} rows need {size} bytes, {len(data) - offset} are there"
+            )
+        if name == "vertex":
+            rows = np.frombuffer(data, dtype, count, offset)
+            return {prop: rows[prop].astype(rows[prop].dtype.newbyteorder("=")) for _, prop in properties}
+        offset += size
+    raise DataError(f"{path} has no vertex element (it has {', '.join(e[0] for e in elements) or 'none'})")
+
+
+def _ascii_columns(
+    path: Path, words: list[bytes], count: int, properties: list[tuple[str, str]]
+) -> dict[str, np.ndarray]:
+    width = len(properties)
+    if len(words) < count * width:
+        raise DataError(
+            f"{path} is cut short: {count} vertex rows need {count * width} numbers, {len(words)} are there"
+        )
+    try:
+        values = np.array(words[: count * width], dtype=np.float64).reshape(count, width)
+    except ValueError as error:
+        raise DataError(f"{path}: the vertex rows hold something that is not a number: {error}") from None
+    return {name: values[:, i].astype(kind) for i, (kind, name) in enumerate(properties)}
+
+
+def _parse_header(path: Path, data: bytes) -> tuple[str, list[tuple[str, int, list[tuple[str, str]]]], int]:
+    """Byte order ("<", ">" or "ascii"), elements as (name, count, [(numpy kind or "list", name)]), start of the body."""
+    if data[:3] != b"ply":
+        raise DataError(f"{path} is not a PLY file: it starts with {data[:8]!r}")
+    end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", data[:_HEADER_LIMIT])
+    if end is None:
+        raise DataError(f"{path}: the PLY header has no end_header line")
+    byte_order, elements = "", []
+    for line in data[: end.start()].decode("latin-1").splitlines()[1:]:
+        words = line.split()
+        try:
+            if not words or words[0] in ("comment", "obj_info"):
+                continue
+            if words[0] == "format":
+                byte_order = {"ascii": "ascii", "binary_little_endian": "<", "binary_big_endian": ">"}[words[1]]
+            elif words[0] == "element":
+                elements.append((words[1], _count(words[2]), []))
+            elif words[0] == "property" and words[1] == "list":
+                elements[-1][2].append(("list", words[4]))
+            elif words[0] == "property":
+                if any(name == words[2] for _, name in elements[-1][2]):
+                    raise ValueError
+                elements[-1][2].append((_NUMBER_TYPES[words[1]], words[2]))
+            else:
+                raise ValueError
+        except (KeyError, IndexError, ValueError):
+            raise DataError(f"{path}: the PLY header line {line[:80]!r} is not understood") from None
+    if not byte_order:
+        raise DataError(f"{path}: the PLY header has no format line")
+    return byte_order, elements, end.end()
+
+
+def _count(word: str) -> int:
+    count = int(word)
+    if count < 0:
+        raise ValueError(word)
+    return count
