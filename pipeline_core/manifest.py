@@ -1,0 +1,637 @@
+"""Manifests: CSV, JSONL, YAML and Parquet files that ask for assets, and every mistake in them at once.
+
+    manifest = load_manifest("deployments/manifests/starter.csv")
+    [spec.asset_id for spec in manifest.specs]
+
+Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``, ``face_budget``, ``texture_size``,
+``height_m``, and any recipe field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole
+file is read and every problem is reported as *file, row, field, value, what is allowed*. Rows are counted the way
+the reader of the file counts them: spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for
+YAML and records for Parquet, from 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+import math
+import re
+import reprlib
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline_core.config import PRESETS, Recipe, leaf_names
+from pipeline_core.errors import ManifestError
+from pipeline_core.spec import ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec
+
+FIELDS = ("id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m")
+TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
+"""Columns that are short names of recipe fields."""
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_ROWS = 200_000
+MAX_DEPTH = 32
+
+ALLOWED = {
+    "id": ID_RULE,
+    "prompt": f"1 to {MAX_PROMPT} characters of text",
+    "negative_prompt": f"at most {MAX_PROMPT} characters of text",
+    "seed": f"an integer from 0 to {MAX_SEED}",
+    "recipe": "one of " + ", ".join(PRESETS),
+    "tags": f"at most {MAX_TAGS} words or name=value pairs of at most {MAX_TAG} characters, separated by ;",
+    "height_m": "a number from 0.001 to 1000",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One refusal. ``row`` is 0 when the file as a whole is meant; ``value`` is already shortened for display."""
+
+    file: str
+    row: int
+    field: str
+    value: str
+    allowed: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}, row {self.row}" if self.row else self.file
+        return ", ".join(part for part in (where, self.field, self.value) if part) + f": {self.allowed}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request as read: its number in the file and the cells that were given."""
+
+    number: int
+    cells: dict[str, Any]
+
+
+@dataclass
+class Table:
+    """What a reader found: rows and problems. Readers add to it; nothing else does."""
+
+    file: str
+    rows: list[Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unusable: bool = False
+
+    def refuse(self, row: int, field: str, value: Any, allowed: str) -> None:
+        """Record a problem of one row."""
+        self.problems.append(Problem(self.file, row, field, value if value == "" else shown(value), allowed))
+
+    def refuse_file(self, row: int, field: str, value: Any, allowed: str) -> None:
+        """Record a problem that concerns every row, so that no row can be trusted; ``row`` is where it was seen."""
+        self.refuse(row, field, value, allowed)
+        self.unusable = True
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read: good rows as specs, bad rows as problems; ``sha256`` of the file's bytes."""
+
+    path: Path
+    sha256: str
+    specs: list[AssetSpec]
+    problems: list[Problem]
+
+
+def load_manifest(
+    path: str | Path,
+    *,
+    recipe: str = "factory",
+    overrides: dict[str, Any] | None = None,
+    skip_invalid: bool = False,
+) -> Manifest:
+    """Read and validate a manifest.
+
+    ``recipe`` is used by rows that name none; ``overrides`` (dotted) have the last word over every row. Raises
+    :class:`ManifestError` listing every problem, unless ``skip_invalid`` and only single rows are bad, not all of them.
+    """
+    path = Path(path)
+    table = Table(str(path))
+    data = _read_bytes(path, table)
+    if not table.problems:
+        READERS[path.suffix.lower()](data, table)
+    specs = _specs(table, recipe, overrides or {})
+    if not specs and not table.problems:
+        table.refuse_file(0, "", "", "holds no assets; at least one row with a prompt is needed")
+    table.problems.sort(key=lambda problem: problem.row)
+    if table.problems and (table.unusable or not skip_invalid or not specs):
+        count = len(table.problems)
+        raise ManifestError(f"{count} problem{'s' * (count > 1)}\n" + "\n".join(map(str, table.problems)))
+    return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``geometry.steps=200`` as a dotted name and a value; raises :class:`ManifestError` for unknown names."""
+    name, equals, value = text.partition("=")
+    name = TARGETS.get(name.strip(), name.strip())
+    if not equals or name not in leaf_names():
+        raise ManifestError(f"--set {text}: {_unknown(name) if equals else 'name=value is needed'}")
+    try:
+        PRESETS["factory"].override({name: _plain(name, value.strip())})
+    except ValidationError:
+        raise ManifestError(f"--set {text}: {allowed_values(name)}") from None
+    return name, _plain(name, value.strip())
+
+
+# --- from rows to specs ----------------------------------------------------------------------------------------------
+
+
+def _specs(table: Table, recipe: str, overrides: dict[str, Any]) -> list[AssetSpec]:
+    """Specs of the good rows; problems of the others are added to ``table``."""
+    resolve = _recipe_resolver(overrides)
+    bad = {problem.row for problem in table.problems if problem.row}
+    specs: list[AssetSpec] = []
+    first_row: dict[str, int] = {}
+    for row in table.rows:
+        before = len(table.problems)
+        spec = _spec(row, table, recipe, resolve)
+        if spec is None or len(table.problems) > before or row.number in bad:
+            continue
+        if spec.asset_id in first_row:
+            same = f"an id of its own; row {first_row[spec.asset_id]} has the same"
+            hint = "" if row.cells.get("id") else " (same prompt and seed: give another seed, or an id)"
+            table.refuse(row.number, "id", spec.asset_id, same + hint)
+            continue
+        first_row[spec.asset_id] = row.number
+        specs.append(spec)
+    return specs
+
+
+def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str, Any]], Recipe]) -> AssetSpec | None:
+    """The row as a spec, or None with its problems in ``table``."""
+    cells = {name: value for name, value in row.cells.items() if not _empty(value)}
+    preset = cells.get("recipe", recipe)
+    if not isinstance(preset, str) or preset not in PRESETS:
+        table.refuse(row.number, "recipe", preset, ALLOWED["recipe"] + _nearest(str(preset)[:99], list(PRESETS)))
+        preset = recipe
+    changes: dict[str, Any] = {}
+    named_as: dict[str, str] = {}
+    for name, value in cells.items():
+        leaf = TARGETS.get(name, name)
+        if leaf in _leaves():
+            if leaf in changes:
+                table.refuse(row.number, name, value, f"given once; {named_as[leaf]} sets the same recipe field")
+            changes[leaf], named_as[leaf] = _hashable(_plain(leaf, value)), name
+    try:
+        resolved = resolve(preset, changes)
+    except ValidationError as error:
+        resolved = PRESETS[preset]
+        for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):
+            name = named_as.get(leaf, leaf)
+            table.refuse(row.number, name, cells.get(name, ""), allowed_values(leaf))
+    values: dict[str, Any] = {"recipe": resolved}
+    for name in ("prompt", "negative_prompt", "seed", "height_m"):
+        if name in cells:
+            values[name] = cells[name]
+    if "id" in cells:
+        values["asset_id"] = str(cells["id"]) if type(cells["id"]) is int else cells["id"]
+    if "tags" in cells:
+        values["tags"] = _tags(cells["tags"])
+    for name in ("seed", "height_m"):
+        if isinstance(values.get(name), bool):
+            values[name] = str(values[name])
+    try:
+        return AssetSpec(**values)
+    except ValidationError as error:
+        for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors() if problem["loc"]):
+            name = "id" if name == "asset_id" else name
+            table.refuse(row.number, name, cells.get(name, ""), ALLOWED[name])
+        return None
+
+
+def _recipe_resolver(overrides: dict[str, Any]) -> Callable[[str, dict[str, Any]], Recipe]:
+    """Resolve (preset, changes) to a recipe; equal rows share one object, so a long manifest stays small."""
+
+    @lru_cache(maxsize=4096)
+    def resolved(preset: str, changes: tuple[tuple[str, Any], ...]) -> Recipe:
+        return PRESETS[preset].override({**dict(changes), **overrides})
+
+    def resolve(preset: str, changes: dict[str, Any]) -> Recipe:
+        return resolved(preset, tuple(sorted(changes.items())))
+
+    return resolve
+
+
+def _hashable(value: Any) -> Any:
+    """Lists as tuples, all the way down; what cannot be hashed even so becomes text, which no number field takes."""
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return value if value.__hash__ else shown(value)
+
+
+def _plain(leaf: str, value: Any) -> Any:
+    """A text cell as the JSON value it spells where the recipe field is no text; booleans never pass for numbers."""
+    if isinstance(value, str) and leaf not in _text_leaves():
+        try:
+            value = json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            return value
+    if isinstance(value, bool) and leaf not in _boolean_leaves():
+        return str(value)
+    return value
+
+
+def _tags(value: Any) -> Any:
+    """``a;set=forest`` or a list of such words as {"a": "", "set": "forest"}; other shapes are left to be refused."""
+    if isinstance(value, str):
+        value = [word.strip() for word in re.split("[;,]", value) if word.strip()]
+    if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
+        return {name.strip(): text.strip() for name, _, text in (word.partition("=") for word in value)}
+    return value
+
+
+def _empty(value: Any) -> bool:
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+# --- what is allowed, in words ---------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """``value`` in at most 60 printable characters, however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 56
+    short.maxlist = short.maxdict = 3
+    short.maxlevel = 2
+    return short.repr(value)[:60]
+
+
+@lru_cache(maxsize=1)
+def _leaves() -> frozenset[str]:
+    return frozenset(leaf_names())
+
+
+@lru_cache(maxsize=1)
+def _schema() -> dict[str, Any]:
+    return Recipe.model_json_schema()
+
+
+def _leaf_schema(leaf: str) -> dict[str, Any]:
+    node = _schema()
+    for part in leaf.split("."):
+        node = node["properties"][part]
+        if "$ref" in node:
+            node = _schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+@lru_cache(maxsize=1)
+def _text_leaves() -> frozenset[str]:
+    return frozenset(leaf for leaf in _leaves() if _leaf_schema(leaf).get("type") == "string")
+
+
+@lru_cache(maxsize=1)
+def _boolean_leaves() -> frozenset[str]:
+    return frozenset(leaf for leaf in _leaves() if _leaf_schema(leaf).get("type") == "boolean")
+
+
+def _leaf_of(location: Iterable[Any]) -> str:
+    """The recipe field that a validation error's location lies in."""
+    parts: list[str] = []
+    for part in location:
+        parts.append(str(part))
+        if ".".join(parts) in _leaves():
+            break
+    return ".".join(parts)
+
+
+def allowed_values(leaf: str) -> str:
+    """What a recipe field takes, in words: ``an integer from 0 to 1000000``."""
+    return _words(_leaf_schema(leaf))
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    kind = schema.get("type", "value")
+    if kind in ("integer", "number"):
+        return " ".join(["an integer" if kind == "integer" else "a number", *_range_words(schema)])
+    if kind == "array":
+        items = schema.get("prefixItems") or [schema.get("items", {})]
+        return f"a list of {_words(items[0])}, such as {json.dumps(schema.get('default'))}"
+    return {"boolean": "true or false", "string": "text"}.get(kind, kind)
+
+
+def _range_words(schema: dict[str, Any]) -> list[str]:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return [f"from {low:g} to {high:g}" if abs(high) < 1e5 else f"from {low} to {high}"]
+    words = [f"of at least {low}"] if low is not None else []
+    words += [f"of at most {high}"] if high is not None else []
+    words += [f"above {schema['exclusiveMinimum']:g}"] if "exclusiveMinimum" in schema else []
+    words += [f"below {schema['exclusiveMaximum']:g}"] if "exclusiveMaximum" in schema else []
+    return [" and ".join(words)] if words else []
+
+
+def _unknown(name: str) -> str:
+    """What to say of an unknown column: the nearest valid names."""
+    valid = [*FIELDS, *leaf_names()]
+    by_last_part = [leaf for leaf in valid if leaf.rsplit(".", 1)[-1] == name.strip().lower()]
+    nearest = by_last_part or get_close_matches(name[:99].strip().lower(), valid, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "any recipe field by its dotted name, or one of "
+    return "unknown column; " + (hint if nearest else hint + ", ".join(FIELDS))
+
+
+def _nearest(name: str, valid: list[str]) -> str:
+    near = get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _check_columns(names: Iterable[Any], row: int, refuse: Callable[..., None]) -> None:
+    for name in names:
+        if name not in FIELDS and name not in _leaves():
+            refuse(row, "column", name, _unknown(str(name)[:99]))
+
+
+# --- readers: bytes to rows ------------------------------------------------------------------------------------------
+
+
+def _read_bytes(path: Path, table: Table) -> bytes:
+    """The file's bytes; refuses what is missing, too large or of an unknown kind."""
+    if path.suffix.lower() not in READERS:
+        table.refuse_file(0, "", "", f"the name must end in {', '.join(READERS)}, not {shown(path.suffix)}")
+        return b""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            table.refuse_file(0, "", "", "is not a regular file")
+        elif size > MAX_FILE_BYTES:
+            table.refuse_file(0, "", "", f"has {size} bytes; a manifest of at most {MAX_FILE_BYTES} bytes is allowed")
+        else:
+            return path.read_bytes()
+    except OSError as error:
+        table.refuse_file(0, "", "", f"cannot be read: {error.strerror or error}")
+    return b""
+
+
+def _decode(data: bytes, table: Table) -> str:
+    """UTF-8 text; refuses other encodings and binary files by name where they can be told."""
+    known = {
+        b"\xff\xfe": "UTF-16 text",
+        b"\xfe\xff": "UTF-16 text",
+        b"PK\x03\x04": "a zip archive or an Excel workbook",
+        b"PAR1": "a Parquet file",
+        b"\x1f\x8b": "a gzip file",
+        b"%PDF": "a PDF",
+    }
+    for magic, what in known.items():
+        if data.startswith(magic):
+            table.refuse_file(0, "", "", f"is {what}; UTF-8 text is needed (a workbook: export it as CSV UTF-8)")
+            return ""
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        table.refuse_file(line, "", "", "is a binary file (it holds a zero byte); UTF-8 text is needed")
+        return ""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = "is not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)"
+        table.refuse_file(line, "", data[error.start : error.start + 12], what)
+        return ""
+
+
+_FIELD_LIMIT = threading.Lock()
+
+
+def _csv_records(text: str, delimiter: str, table: Table) -> list[list[str]]:
+    """Records of a CSV text. The csv module's cell limit is global, so it is raised under a lock and put back."""
+    records: list[list[str]] = []
+    with _FIELD_LIMIT:
+        limit = csv.field_size_limit(max(len(text), 131_072))
+        try:
+            for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+                records.append(record)
+        except csv.Error as error:
+            table.refuse_file(len(records) + 1, "", "", f"cannot be read on as CSV ({error}); check its quotes")
+        finally:
+            csv.field_size_limit(limit)
+    return records
+
+
+def _read_csv(data: bytes, table: Table) -> None:
+    """Comma, semicolon or tab separated, whichever makes more columns of the header known."""
+    text = _decode(data, table)
+    if not text:
+        return
+    head = text.split("\n", 1)[0][:100_000]
+    known = {d: sum(cell.strip().strip('"') in FIELDS for cell in head.split(d)) for d in ",;\t"}
+    records = _csv_records(text, max(known, key=lambda d: known[d]), table)
+    if not records:
+        return
+    header = [name.strip() for name in records[0]]
+    _check_columns(header, 1, table.refuse_file)
+    for name in sorted({name for name in header if header.count(name) > 1}):
+        table.refuse_file(1, "column", name, "given once; it is in the header more than once")
+    if "prompt" not in header:
+        table.refuse_file(1, "column", "prompt", "required, but not in the header")
+        return
+    _check_count(len(records) - 1, table)
+    for number, record in enumerate(records[1 : MAX_ROWS + 1], start=2):
+        if not any(cell.strip() for cell in record):
+            continue
+        if len(record) != len(header):
+            table.refuse(number, "", record, f"{len(header)} cells as in the header, not {len(record)}; quote commas")
+        else:
+            table.rows.append(Row(number, dict(zip(header, record))))
+
+
+def _read_jsonl(data: bytes, table: Table) -> None:
+    """One JSON object a line."""
+    lines = _decode(data, table).split("\n")
+    _check_count(len(lines), table)
+    for number, line in enumerate(lines[:MAX_ROWS], start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_unique_pairs, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            table.refuse(number, "", line, f"one JSON object on one line ({type(error).__name__}: {str(error)[:80]})")
+            continue
+        _add_mapping(number, row, table)
+
+
+def _add_mapping(number: int, row: Any, table: Table) -> None:
+    """A row of a format that has no header: its keys are checked here."""
+    if not isinstance(row, dict):
+        table.refuse(number, "", row, "a mapping of columns to values, such as {prompt: a red mug}")
+        return
+    _check_columns(row, number, table.refuse)
+    if not any(problem.row == number for problem in table.problems[-len(row) :]):
+        table.rows.append(Row(number, row))
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = {key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else ()
+    if twice:
+        raise ValueError(f"{shown(sorted(twice)[0])} is given more than once")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _read_yaml(data: bytes, table: Table) -> None:
+    """A list of assets, or ``{defaults: {...}, assets: [...]}``; any asset may carry a ``matrix`` of axes."""
+    text = _decode(data, table)
+    document = _load_yaml(text, table) if text else None
+    defaults: dict[str, Any] = {}
+    if isinstance(document, dict):
+        for key in sorted(set(document) - {"defaults", "assets"}, key=str):
+            table.refuse_file(0, str(key)[:60], document[key], "defaults or assets at the top level")
+        defaults, document = document.get("defaults") or {}, document.get("assets")
+        if not isinstance(defaults, dict):
+            table.refuse_file(0, "defaults", defaults, "a mapping of columns to values")
+            return
+        _check_columns(defaults, 0, table.refuse_file)
+    if document is None and (table.problems or not text.strip()):
+        return
+    if not isinstance(document, list):
+        table.refuse_file(0, "assets", document, "a list of assets, each with a prompt")
+        return
+    for number, entry in enumerate(document, start=1):
+        if not isinstance(entry, dict):
+            _add_mapping(number, entry, table)
+            continue
+        for row in _expand(number, {**defaults, **entry}, table):
+            if len(table.rows) >= MAX_ROWS:
+                _check_count(MAX_ROWS + 1, table)
+                return
+            _add_mapping(number, row, table)
+
+
+def _load_yaml(text: str, table: Table) -> Any:
+    """Plain YAML data; refuses duplicate keys, deep nesting, tags that would build objects, and broken syntax."""
+    import yaml
+
+    class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
+        try:
+            return _unique_pairs(pairs)
+        except (TypeError, ValueError) as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                table.refuse_file(event.start_mark.line + 1, "", "", f"is nested more than {MAX_DEPTH} deep")
+                return None
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"is not readable YAML: {getattr(error, 'problem', None) or error}"
+        table.refuse_file(0, f"line {mark.line + 1}" if mark else "", "", what[:300])
+    except (ValueError, OverflowError) as error:  # an impossible date, a number with a million digits
+        table.refuse_file(0, "", "", f"is not readable YAML: {str(error)[:200]}")
+    return None
+
+
+def _expand(number: int, entry: dict[str, Any], table: Table) -> list[dict[str, Any]]:
+    """An entry's ``matrix`` multiplied out. Axes named like a column set it; the others fill ``{axis}`` in texts."""
+    if "matrix" not in entry:
+        return [entry]
+    entry = dict(entry)
+    matrix = entry.pop("matrix")
+    if not isinstance(matrix, dict) or not all(isinstance(v, list) and v for v in matrix.values()) or not matrix:
+        table.refuse(number, "matrix", matrix, "a mapping of names to lists, such as {colour: [red, blue]}")
+        return []
+    size = math.prod(map(len, matrix.values()))
+    if size > MAX_ROWS:
+        table.refuse(number, "matrix", f"{size} assets", f"at most {MAX_ROWS} assets")
+        return []
+    columns = [name for name in matrix if name in FIELDS or name in _leaves()]
+    texts = " ".join(str(v)[:10_000] for k, v in entry.items() if k in ("id", "prompt", "negative_prompt", "tags"))
+    texts += " ".join(str(v) for name in columns for v in matrix[name] if isinstance(v, str))
+    for axis in matrix:
+        if axis not in columns and "{" + str(axis) + "}" not in texts:
+            table.refuse(number, "matrix", axis, f"a column, or a name that the prompt uses as {{{axis}}}"[:200])
+            return []
+    for axis, values in matrix.items():
+        for value in values:
+            if axis not in columns and isinstance(value, (dict, list)):
+                table.refuse(number, f"matrix.{axis}"[:60], value, "text or a number")
+                return []
+    rows = []
+    for choice in itertools.product(*matrix.values()):
+        chosen = dict(zip(matrix, choice))
+        row = {**entry, **{name: chosen[name] for name in columns}}
+        rows.append({name: _fill(value, chosen) for name, value in row.items()})
+    return rows
+
+
+def _fill(value: Any, chosen: dict[str, Any]) -> Any:
+    """Texts with ``{axis}`` replaced; nothing else of a format string is understood, so nothing can be reached."""
+    if isinstance(value, str) and "{" in value:
+        for axis, text in chosen.items():
+            value = value.replace("{" + str(axis) + "}", str(text))
+        return value
+    if isinstance(value, list) and len(value) <= MAX_TAGS:
+        return [_fill(item, chosen) for item in value]
+    return value
+
+
+def _read_parquet(data: bytes, table: Table) -> None:
+    """Columns by name. Read in small batches, so that a cell of megabytes repeated by a dictionary stays harmless."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        names = file.schema_arrow.names
+        _check_columns(names, 0, table.refuse_file)
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            table.refuse_file(0, "column", name, "given once; the file has it more than once")
+        if "prompt" not in names:
+            table.refuse_file(0, "column", "prompt", "required, but not in the file")
+        if table.problems:
+            return
+        _check_count(file.metadata.num_rows, table)
+        number = 0
+        for batch in file.iter_batches(batch_size=64):
+            for cells in batch.to_pylist(maps_as_pydicts="lossy"):
+                number += 1
+                if number <= MAX_ROWS:
+                    table.rows.append(Row(number, cells))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        table.refuse_file(0, "", "", f"is not a readable Parquet file: {str(error).splitlines()[0][:200]}")
+
+
+def _check_count(count: int, table: Table) -> None:
+    if count > MAX_ROWS:
+        table.refuse_file(0, "", f"{count} rows", f"at most {MAX_ROWS} assets; split the manifest")
+
+
+READERS: dict[str, Callable[[bytes, Table], None]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,100 @@
+"""AssetSpec: everything that decides one asset, as plain data that survives JSON.
+
+    AssetSpec(prompt="a red mushroom with white spots", seed=7).asset_id    # 'a-red-mushroom-with-white-spots-0c1f...'
+
+A spec is what flows and tasks pass around, what ``asset.json`` shows and what the catalogue stores as ``spec_json``.
+It never loads torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline_core.config import PRESETS, Recipe
+
+MAX_PROMPT = 2000
+MAX_SEED = 2**32 - 1
+ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,95}$"
+ID_RULE = "1 to 96 of a-z, 0-9, - and _, starting with a letter or digit, and not a device name such as con or nul"
+MAX_TAGS, MAX_TAG = 32, 64
+
+# Windows opens these as devices whatever the folder; a library is often shared with artists' machines.
+DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))])
+
+
+def derive_id(prompt: str, negative_prompt: str, seed: int) -> str:
+    """An id from the prompt and the seed: a readable slug and 10 hex digits of their sha256; [a-z0-9-] only."""
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:48].strip("-")
+    digest = hashlib.sha256("\x1f".join([prompt, negative_prompt, str(seed)]).encode()).hexdigest()[:10]
+    return f"{slug}-{digest}" if slug else f"asset-{digest}"
+
+
+def clean_text(text: str) -> str:
+    """``text`` with white space collapsed; raises ``ValueError`` for characters that no prompt needs."""
+    if len(text) > 10 * MAX_PROMPT:
+        raise ValueError(f"has {len(text)} characters; at most {MAX_PROMPT} are allowed")
+    text = " ".join(text.split())
+    for character in text:
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs"):
+            raise ValueError(f"contains U+{ord(character):04X}; text without control characters or lone surrogates")
+    return text
+
+
+class AssetSpec(BaseModel):
+    """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    asset_id: str = Field("", pattern=ID_PATTERN, description="derived from the prompt and the seed when absent")
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    recipe: Recipe = PRESETS["factory"]
+    tags: dict[Annotated[str, Field(min_length=1, max_length=MAX_TAG)], Annotated[str, Field(max_length=MAX_TAG)]] = (
+        Field({}, max_length=MAX_TAGS)
+    )
+    height_m: float = Field(1.0, ge=0.001, le=1000)
+
+    @field_validator("prompt", "negative_prompt", mode="before")
+    @classmethod
+    def _clean(cls, text: Any) -> Any:
+        return clean_text(text) if isinstance(text, str) else text
+
+    @model_validator(mode="after")
+    def _derive(self) -> AssetSpec:
+        if not self.asset_id:
+            object.__setattr__(self, "asset_id", derive_id(self.prompt, self.negative_prompt, self.seed))
+        return self
+
+    @field_validator("asset_id")
+    @classmethod
+    def _no_device(cls, asset_id: str) -> str:
+        if asset_id in DEVICE_NAMES:
+            raise ValueError(ID_RULE)
+        return asset_id
+
+    @property
+    def face_budget(self) -> int:
+        """Most triangles of the exported mesh."""
+        return self.recipe.mesh.face_budget
+
+    @property
+    def texture_size(self) -> int:
+        """Side of the exported texture in texels."""
+        return self.recipe.mesh.texture_size
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON-ready data; :meth:`from_json` reads it back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> AssetSpec:
+        """A spec from :meth:`to_json`'s data."""
+        return cls.model_validate(data)
