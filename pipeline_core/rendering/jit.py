@@ -1,0 +1,84 @@
+"""``kernel``: compile a function with numba, without the GIL, and keep the machine code where it can be kept.
+
+Numba looks for its cache beside the source and in the home directory, and refuses to import a cached function when
+neither can be written. Here the first writable of these is used, or none:
+
+    $NUMBA_CACHE_DIR, the package's own __pycache__, $XDG_CACHE_HOME or ~/.cache, a private folder in the temp directory
+
+The folder's name holds a hash of every source of this package, since numba only looks at the file of the outermost
+function when it decides whether machine code is stale.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+
+FAST = {"contract", "nsz", "arcp"}
+"""Floating-point freedoms: fused multiply-add, no signed zero, x / y as x * (1 / y). Never nnan or ninf: NaN is guarded."""
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in ``folder`` (created if needed)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _private(folder: Path) -> bool:
+    """Whether ``folder`` (created if needed) is ours alone: machine code from a shared place is not to be trusted."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        info = folder.lstat()
+    except OSError:
+        return False
+    mine = not hasattr(os, "getuid") or info.st_uid == os.getuid()
+    return mine and stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept, or None when nothing can be written."""
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(here.glob("*.py")):
+        digest.update(source.read_bytes())
+    name = f"splatmill-kernels-{digest.hexdigest()[:16]}"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen) / name if _writable(Path(chosen) / name) else None
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in (here / "__pycache__" / name, caches / "splatmill" / name):
+        if _writable(folder):
+            return folder
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    shared = Path(tempfile.gettempdir()) / f"splatmill-{user}"
+    return shared / name if _private(shared) and _writable(shared / name) else None
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator: ``function`` compiled on first use, cached on disk where possible, running without the GIL."""
+    before = config.CACHE_DIR
+    folder = cache_folder()
+    try:
+        config.CACHE_DIR = str(folder) if folder else ""
+        return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", cache=folder is not None)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator: a helper of kernels, compiled into each of them."""
+    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", inline="never", no_cpython_wrapper=True)(function)
