@@ -1,0 +1,310 @@
+"""The library: where outputs lie, how they are named by what they were made from, and when they may be trusted.
+
+    library = Library("library")
+    key = stage_key("init_points", 1, prompt="a red mug", seed=0, models=["starter@0123456789abcdef"])
+    with library.workspace() as folder:
+        (folder / "points.ply").write_bytes(b"ply ...")
+        library.publish(folder, "init_points", key, record)
+    library.find("init_points", key)      # the record, or None when anything is missing or damaged
+
+    <library>/
+      assets/<asset_id>/           what an artist takes; replaced as a whole when an asset is made again
+      stages/<stage>/<key>/        immutable outputs and their record.json, published by write, fsync, rename
+      checkpoints/                 unfinished optimisations; gone when the stage is done
+      catalog/                     rows (catalog.store)
+      runs/<run_id>/               report of one run
+      tmp/                         work in progress; what a killed process left there is swept
+
+Two processes that make the same stage at once are harmless: the first to publish wins and the other takes that
+output. Whether something is done is answered by these files alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline_core.errors import RequestError, TransientError
+
+STAGES = (
+    "init_points",
+    "optimize_gaussians",
+    "densify_prune",
+    "extract_mesh",
+    "refine_texture",
+    "evaluate",
+    "record",
+)
+"""An asset's journey, in order; each name is also a folder under ``stages/``."""
+
+MEDIA_TYPES = {
+    ".ply": "application/x-ply",
+    ".glb": "model/gltf-binary",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".json": "application/json",
+    ".html": "text/html",
+    ".npz": "application/octet-stream",
+}
+RECORD = "record.json"
+STALE_S = 7 * 86400.0
+
+
+def stage_key(stage: str, version: int, **parts: Any) -> str:
+    """Name of a stage's output: 32 hex digits of the sha256 of everything it depends on, as canonical JSON.
+
+    ``version`` is the stage's own, raised when its code changes what it makes; ``parts`` are upstream keys, settings'
+    fingerprints, model ids, seed, prompt and whatever else decides the output.
+    """
+    text = json.dumps({"stage": stage, "version": version, **parts}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Library:
+    """A library in a local folder. Making the object touches nothing; :meth:`create` makes the folders."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        if "://" in os.fspath(root):
+            raise RequestError(
+                f"--library {root}: assets are made in a local or mounted folder. Make them there and copy the "
+                "folder to the object store; splatmill sql, gallery and the catalog commands read the store directly"
+            )
+        self.root = Path(root).expanduser().absolute()
+
+    def create(self) -> Library:
+        """Make the folders; raises :class:`RequestError` when that is not possible."""
+        try:
+            for name in ("assets", "stages", "checkpoints", "runs", "tmp"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"cannot be created ({error.strerror}); give another folder"
+            raise RequestError(f"--library {self.root}: {why}") from error
+        return self
+
+    # --- places ------------------------------------------------------------------------------------------------------
+
+    def stage_dir(self, stage: str, key: str) -> Path:
+        """Folder of a stage's output."""
+        assert stage in STAGES and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
+        return self.root / "stages" / stage / key
+
+    def asset_dir(self, asset_id: str) -> Path:
+        """Folder that an artist takes. ``asset_id`` comes from a validated spec, so it is one plain path part."""
+        assert re.fullmatch("[a-z0-9][a-z0-9_-]*", asset_id), asset_id
+        return self.root / "assets" / asset_id
+
+    def run_dir(self, run_id: str) -> Path:
+        """Folder of a run's report."""
+        assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", run_id), run_id
+        return self.root / "runs" / run_id
+
+    def checkpoint(self, stage: str, key: str) -> Path:
+        """Where an unfinished optimisation keeps its state."""
+        assert stage in STAGES, stage
+        return self.root / "checkpoints" / f"{stage}-{key}.safetensors"
+
+    # --- making ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A private folder on the library's file system; removed at the end unless it was published."""
+        with disk_errors(self.root):
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            # host and process in the name: `sweep` can tell what a dead process left
+            folder = Path(tempfile.mkdtemp(prefix=f"{_host()}.{os.getpid()}.", dir=self.root / "tmp"))
+        try:
+            with disk_errors(self.root):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def outputs(self, folder: Path, place: Path) -> list[dict[str, Any]]:
+        """What lies in ``folder``, as it will be listed in the record once it lies at ``place``."""
+        found = []
+        for path in sorted(folder.iterdir()):
+            if path.name == RECORD or not path.is_file():
+                continue
+            stat = path.stat()
+            found.append(
+                {
+                    "role": path.name.partition(".")[0],
+                    "path": (place / path.name).relative_to(self.root).as_posix(),
+                    "sha256": sha256_file(path),
+                    "bytes": stat.st_size,
+                    "media_type": MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
+                    "mtime_ns": stat.st_mtime_ns,
+                }
+            )
+        return found
+
+    def publish(self, folder: Path, stage: str, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a workspace the stage's output, durably and at once. Returns the record that holds from now on.
+
+        When another process has published the same stage meanwhile, its output stays and its record is returned.
+        """
+        write_json(folder / RECORD, record)
+        target = self.stage_dir(stage, key)
+        with disk_errors(self.root):
+            _sync_tree(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(10):
+                try:
+                    os.rename(folder, target)
+                    _sync(target.parent)
+                    return dict(record)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                theirs = self.find(stage, key)
+                if theirs is not None:
+                    return theirs
+        raise TransientError(f"{target} could not be published: others keep replacing it; run again")
+
+    def publish_asset(self, folder: Path, asset_id: str) -> Path:
+        """Put a workspace in place as ``assets/<asset_id>``, replacing an older one as a whole."""
+        target = self.asset_dir(asset_id)
+        with disk_errors(self.root):
+            _sync_tree(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(10):
+                try:
+                    os.rename(folder, target)
+                    _sync(target.parent)
+                    return target
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                self._move_away(target)
+        raise TransientError(f"{target} could not be replaced: others keep writing it; run again")
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    def find(self, stage: str, key: str, *, quick: bool = False) -> dict[str, Any] | None:
+        """The stage's record when its outputs are whole, else None.
+
+        Every sha256 is computed again; with ``quick``, only for files whose size or time of change is not the recorded
+        one. A damaged output is moved out of the way, so that the stage is simply made again.
+        """
+        target = self.stage_dir(stage, key)
+        try:
+            record = json.loads((target / RECORD).read_bytes())
+            artifacts = record["artifacts"] if record["stage_key"] == key else None
+            whole = artifacts is not None and all(self._is_whole(artifact, quick) for artifact in artifacts)
+        except FileNotFoundError:
+            if not target.exists():
+                return None
+            whole = False
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            self._move_away(target)
+            return None
+        return record
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether a record is there: for previews such as ``splatmill plan``, which change nothing."""
+        return (self.stage_dir(stage, key) / RECORD).is_file()
+
+    def _is_whole(self, artifact: Mapping[str, Any], quick: bool) -> bool:
+        path = self.root / artifact["path"]
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        if stat.st_size != artifact["bytes"]:
+            return False
+        if quick and stat.st_mtime_ns == artifact.get("mtime_ns"):
+            return True
+        return sha256_file(path) == artifact["sha256"]
+
+    # --- tidying -----------------------------------------------------------------------------------------------------
+
+    def _move_away(self, target: Path) -> None:
+        """Move a folder into ``tmp`` and delete it there; somebody else may be doing the same."""
+        with contextlib.suppress(FileNotFoundError), disk_errors(self.root):
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            away = tempfile.mkdtemp(prefix=f"{_host()}.{os.getpid()}.", dir=self.root / "tmp")
+            os.rename(target, Path(away) / "replaced")
+            shutil.rmtree(away, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Delete what killed processes left in ``tmp``; returns how many folders.
+
+        A folder goes when its process on this host is dead, or after a week, whoever made it.
+        """
+        swept = 0
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.root / "tmp"):
+                host, _, rest = entry.name.partition(".")
+                pid = rest.partition(".")[0]
+                with contextlib.suppress(OSError):
+                    mine = host == _host() and pid.isdigit()
+                    if (mine and not _alive(int(pid))) or time.time() - entry.stat().st_mtime > STALE_S:
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                        swept += 1
+        return swept
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON that people also read."""
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """A full or read-only disk in words that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way_out = "free some space (splatmill gc --delete) and run again: what is finished stays"
+            raise TransientError(f"the disk of {where} is full; {way_out}") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            why = f"cannot be written ({error.strerror}); give this user write permission"
+            raise TransientError(f"{where} {why}") from error
+        raise
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
