@@ -1,0 +1,271 @@
+"""Where the catalogue's files lie: a folder, or a bucket of any object store that fsspec knows.
+
+Five verbs carry the whole protocol: list, read, create-if-absent, move to trash, lease. Names are relative to
+``<library>/catalog``. Nothing is ever written in place: a reader sees a whole file or none.
+
+* POSIX: write to ``tmp/``, fsync, ``link`` to the final name (atomic, and refuses an existing name), fsync the folder.
+* object store: one conditional PUT (``If-None-Match: *``), through fsspec's ``mode="create"``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from pipeline_core.errors import RequestError, TransientError
+
+FOLDERS = ("live", "sealed", "index", "tmp", "trash", "quarantine")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A listed file: its name within the folder, size in bytes, and seconds since 1970 of its last change."""
+
+    name: str
+    bytes: int
+    modified: float
+
+
+class LeaseHeld(RequestError):
+    """Somebody else is compacting, sealing or collecting right now."""
+
+
+class LocalStore:
+    """The catalogue of a library in a folder."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute() / "catalog"
+        self.filesystem = None
+
+    def url(self, name: str) -> str:
+        """Path as DuckDB opens it."""
+        return str(self.root / name)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in ``folder``, unordered; empty when there is no such folder."""
+        try:
+            return os.listdir(self.root / folder)
+        except FileNotFoundError:
+            return []
+
+    def entries(self, folder: str) -> list[Entry]:
+        """The files in ``folder`` with size and age."""
+        found = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as scan:
+            for item in scan:
+                with contextlib.suppress(FileNotFoundError):
+                    if item.is_file():
+                        stat = item.stat()
+                        found.append(Entry(item.name, stat.st_size, stat.st_mtime))
+        return found
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises ``FileNotFoundError``."""
+        return (self.root / name).read_bytes()
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Publish ``data`` under ``name``, durably; False when the name is taken (nothing is changed then)."""
+        target = self.root / name
+        scratch = self.root / "tmp" / f"{uuid.uuid4().hex}.part"
+        with _storage_errors(target):
+            try:
+                handle = open(scratch, "xb")
+            except FileNotFoundError:
+                self.make_folders()
+                handle = open(scratch, "xb")
+            try:
+                with handle:
+                    handle.write(data)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                return _link(scratch, target)
+            finally:
+                with contextlib.suppress(OSError):
+                    scratch.unlink()
+
+    def make_folders(self) -> None:
+        """Make the catalogue's folders."""
+        for folder in FOLDERS:
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def move(self, name: str, folder: str) -> None:
+        """Move a file to ``trash`` or ``quarantine``; no error when it is gone already."""
+        with _storage_errors(self.root / name):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                target = self.root / folder / Path(name).name
+                os.replace(self.root / name, target)
+                os.utime(target)  # its time in the trash begins now
+
+    def remove(self, name: str) -> None:
+        """Delete a file; no error when it is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / name).unlink()
+
+    @contextlib.contextmanager
+    def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
+        """Be the only one, on any host that shares the folder (``flock``; the kernel frees it when the holder dies)."""
+        del ttl
+        with _storage_errors(self.root):
+            self.make_folders()
+            handle = open(self.root / f"{name}.lock", "a+b")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LeaseHeld(f"another process holds {self.root}/{name}.lock; wait for it, then try again") from error
+            yield
+
+
+class ObjectStore:
+    """The catalogue of a library on an object store (``s3://bucket/library``)."""
+
+    def __init__(self, url: str) -> None:
+        # listings must be fresh: fsspec would otherwise answer from its own cache
+        self.filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self.scheme = url.split("://", 1)[0]
+        self.root = path.rstrip("/") + "/catalog"
+
+    def url(self, name: str) -> str:
+        """Address as DuckDB opens it, through the registered filesystem."""
+        return f"{self.scheme}://{self.root}/{name}"
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects in ``folder``, unordered."""
+        return [entry.name for entry in self.entries(folder)]
+
+    def entries(self, folder: str) -> list[Entry]:
+        """The objects in ``folder`` with size and age."""
+        self.filesystem.invalidate_cache()
+        try:
+            found = self.filesystem.ls(f"{self.root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, _modified(f)) for f in found if f["type"] == "file"]
+
+    def read(self, name: str) -> bytes:
+        """The whole object. Raises ``FileNotFoundError``."""
+        return self.filesystem.cat_file(f"{self.root}/{name}")
+
+    def create(self, name: str, data: bytes) -> bool:
+        """One conditional PUT; False when the name is taken."""
+        with _storage_errors(self.url(name)):
+            try:
+                self.filesystem.pipe_file(f"{self.root}/{name}", data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def make_folders(self) -> None:
+        """Object stores have no folders."""
+
+    def move(self, name: str, folder: str) -> None:
+        """Copy, then delete."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.copy(f"{self.root}/{name}", f"{self.root}/{folder}/{name.rsplit('/', 1)[1]}")
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Delete an object; no error when it is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm_file(f"{self.root}/{name}")
+
+    @contextlib.contextmanager
+    def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
+        """Be the only one, by a numbered chain of create-only objects: the greatest number is the holder.
+
+        A lease past its time is taken over by creating the next number; of two that try, the store lets one. Losing a
+        lease that is still in use costs work, never rows: a compaction commits by creating the next index number.
+        """
+        folder = f"lease-{name}"
+        chain = sorted(entry.name for entry in self.entries(folder))
+        if chain:
+            held = json.loads(self.read(f"{folder}/{chain[-1]}"))
+            if held["expires"] > time.time():
+                raise LeaseHeld(f"{held['holder']} holds {self.url(folder)} until {time.ctime(held['expires'])}")
+        number = int(chain[-1].split(".")[0]) + 1 if chain else 1
+        mine = f"{folder}/{number:012d}.json"
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        if not self.create(mine, json.dumps({"holder": holder, "expires": time.time() + ttl}).encode()):
+            raise LeaseHeld(f"another process has just taken {self.url(folder)}; wait for it, then try again")
+        for old in chain:
+            self.remove(f"{folder}/{old}")
+        try:
+            yield
+        finally:
+            self.filesystem.pipe_file(f"{self.root}/{mine}", json.dumps({"holder": holder, "expires": 0}).encode())
+
+
+Store = LocalStore | ObjectStore
+
+
+def open_store(library: str | os.PathLike[str] | Store) -> Store:
+    """The catalogue's files for a library given as path or address."""
+    if isinstance(library, LocalStore | ObjectStore):
+        return library
+    text = os.fspath(library)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return ObjectStore(text) if "://" in text else LocalStore(text)
+
+
+def _modified(info: dict[str, Any]) -> float:
+    stamp = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("created") or 0.0
+    return stamp.timestamp() if hasattr(stamp, "timestamp") else float(stamp)
+
+
+def _link(scratch: Path, target: Path) -> bool:
+    """Give the finished file its name; False when the name is taken."""
+    try:
+        os.link(scratch, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if target.exists():  # a file system without hard links: writers' names are unique, compactors hold the lease
+            return False
+        os.rename(scratch, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return True
+
+
+@contextlib.contextmanager
+def _storage_errors(where: Path | str) -> Iterator[None]:
+    """Full, read-only and forbidden disks in words that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(where)).free / 2**20 if isinstance(where, Path) else 0.0
+            raise TransientError(
+                f"the catalogue's disk is full ({where}: {free:.1f} MiB free); nothing was recorded. Free some space "
+                "(splatmill gc --delete), then run again: finished stages are found by their record.json"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise TransientError(
+                f"the catalogue cannot be written ({where}: {error.strerror}); nothing was recorded. Mount the library "
+                "read-write or give this user write permission, then run again"
+            ) from error
+        raise
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,408 @@
+"""The relations that people query, and what each of their columns means.
+
+The same names and columns exist on live files (views over Parquet) and in the snapshot (tables). Three relations come
+straight from the events: ``stage_runs``, ``metrics`` and ``artifacts``; the rest is SQL over these, written once and
+used by both. The column texts end up in docs/CATALOGUE.md and as comments in the snapshot, where BI tools show them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catalog.schema import COLUMNS as EVENT_COLUMNS
+
+EVENT_TEXT = {column.name: column.description for column in EVENT_COLUMNS}
+IS_LATEST = "true for the latest attempt of this stage on this asset"
+
+GOOD = "('ok', 'skipped')"
+WORK = "stage not in ('request', 'review', 'model')"
+
+STAGE_RUN_COLUMNS = tuple(column.name for column in EVENT_COLUMNS if column.name not in ("metrics", "artifacts"))
+
+
+@dataclass(frozen=True)
+class View:
+    """A relation: what a row is, its columns with descriptions, and its SQL over the base relations (None = base)."""
+
+    row: str
+    columns: dict[str, str]
+    sql: str | None = None
+    key: str | None = None  # column by which the snapshot renews only what changed
+
+
+def event_columns(*names: str) -> dict[str, str]:
+    """Columns that mean what the event's columns mean."""
+    return {name: EVENT_TEXT[name] for name in names}
+
+
+ASSETS_SQL = f"""
+with latest as (select * from stage_runs where is_latest and stage <> 'model' {{only}}),
+spec as (
+    select asset_id, arg_max(spec_json, (stage = 'record', event_id)) as spec_json
+    from latest where stage in ('request', 'record') and spec_json is not null group by asset_id
+),
+journey as (
+    select
+        asset_id,
+        max(event_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+        max(event_id) filter (status not in {GOOD}) as broken,
+        arg_max(stage, event_id) filter ({WORK}) as last_stage,
+        arg_max(run_id, event_id) filter ({WORK}) as run_id,
+        arg_max(recipe, event_id) filter (recipe is not null) as recipe,
+        arg_max(code_version, event_id) filter (code_version is not null) as code_version,
+        arg_max(seed, event_id) filter (seed is not null) as seed,
+        arg_max(tags['category'], event_id) filter (tags['category'] is not null) as category,
+        arg_max(stage, event_id) filter (status not in {GOOD}) as bad_stage,
+        arg_max(status, event_id) filter (status not in {GOOD}) as bad_status,
+        arg_max(error_type, event_id) filter (status not in {GOOD}) as error_type,
+        arg_max(error_class, event_id) filter (status not in {GOOD}) as error_class,
+        arg_max(error_message, event_id) filter (status not in {GOOD}) as error_message,
+        max(finished_at) filter (stage = 'record' and status in {GOOD}) as delivered_at,
+        arg_max(spec_json, event_id) filter (stage = 'review') as review_json
+    from latest group by asset_id
+),
+effort as (
+    select
+        asset_id,
+        min(finished_at) as first_seen_at,
+        max(finished_at) as last_seen_at,
+        count(*) filter ({WORK}) as attempts,
+        count(*) filter ({WORK} and status not in {GOOD}) as failed_attempts,
+        sum(duration_s) filter ({WORK}) as machine_s,
+        sum(gpu_s) as gpu_s
+    from stage_runs where stage <> 'model' {{only}} group by asset_id
+),
+measured as (
+    select
+        asset_id,
+        arg_max(value, (stage = 'record', event_id)) filter (name = 'faces') as faces,
+        arg_max(value, (stage = 'record', event_id)) filter (name = 'vertices') as vertices,
+        arg_max(value, (stage = 'record', event_id)) filter (name = 'watertight') as watertight,
+        arg_max(value, (stage = 'record', event_id)) filter (name = 'fidelity') as fidelity,
+        arg_max(value, (stage = 'record', event_id)) filter (name = 'consistency') as consistency
+    from metrics
+    where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency') {{only}}
+    group by asset_id
+),
+files as (
+    select
+        asset_id,
+        max(path) filter (role = 'glb') as glb_path,
+        max(sha256) filter (role = 'glb') as glb_sha256,
+        max(bytes) filter (role = 'glb') as glb_bytes,
+        max(path) filter (role = 'splat') as splat_path,
+        max(path) filter (role = 'preview') as preview_path,
+        max(path) filter (role = 'turntable') as turntable_path
+    from artifacts where is_latest and stage = 'record' {{only}} group by asset_id
+)
+select
+    asset_id,
+    case
+        when delivered is not null and (broken is null or broken < delivered) then 'ok'
+        when broken is not null then bad_status
+        when last_stage is not null then 'running'
+        else 'requested'
+    end as status,
+    spec_json->>'$.prompt' as prompt,
+    spec_json->>'$.negative_prompt' as negative_prompt,
+    coalesce(category, spec_json->>'$.tags.category') as category,
+    coalesce(recipe, spec_json->>'$.recipe.name') as recipe,
+    coalesce(seed, try_cast(spec_json->>'$.seed' as bigint)) as seed,
+    last_stage,
+    run_id,
+    first_seen_at,
+    last_seen_at,
+    delivered_at,
+    attempts,
+    failed_attempts,
+    machine_s,
+    gpu_s,
+    case when delivered is null or broken > delivered then bad_stage end as error_stage,
+    case when delivered is null or broken > delivered then error_type end as error_type,
+    case when delivered is null or broken > delivered then error_class end as error_class,
+    case when delivered is null or broken > delivered then error_message end as error_message,
+    try_cast(faces as bigint) as faces,
+    try_cast(vertices as bigint) as vertices,
+    watertight > 0.5 as watertight,
+    fidelity,
+    consistency,
+    try_cast(coalesce(spec_json->>'$.recipe.mesh.face_budget', spec_json->>'$.face_budget') as bigint) as face_budget,
+    try_cast(coalesce(spec_json->>'$.recipe.mesh.texture_size', spec_json->>'$.texture_size') as bigint)
+        as texture_size,
+    try_cast(spec_json->>'$.height_m' as double) as height_m,
+    glb_path,
+    glb_sha256,
+    glb_bytes,
+    splat_path,
+    preview_path,
+    turntable_path,
+    review_json->>'$.verdict' as verdict,
+    review_json->>'$.by' as reviewed_by,
+    review_json->>'$.note' as review_note,
+    code_version,
+    spec_json
+from journey
+left join spec using (asset_id)
+left join effort using (asset_id)
+left join measured using (asset_id)
+left join files using (asset_id)
+"""
+
+RUNS_SQL = f"""
+select
+    run_id,
+    min(coalesce(queued_at, started_at, finished_at)) as started_at,
+    max(finished_at) as finished_at,
+    max(date) as date,
+    date_diff('millisecond', min(coalesce(queued_at, started_at, finished_at)), max(finished_at)) / 1000.0 as wall_s,
+    count(distinct asset_id) as assets,
+    count(distinct asset_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+    count(distinct asset_id) filter (status not in {GOOD} and is_latest) as failed,
+    count(*) as attempts,
+    count(*) filter (status not in {GOOD}) as failed_attempts,
+    sum(duration_s) as machine_s,
+    sum(gpu_s) as gpu_s,
+    median(duration_s) filter (status = 'ok') as stage_p50_s,
+    quantile_cont(duration_s, 0.95) filter (status = 'ok') as stage_p95_s,
+    max(peak_rss_mb) as peak_rss_mb,
+    max(peak_vram_mb) as peak_vram_mb,
+    count(distinct host) as hosts,
+    max(code_version) as code_version
+from stage_runs where {WORK} {{only}} group by run_id
+"""
+
+FAILURES_SQL = f"""
+select
+    run_id,
+    date,
+    stage,
+    status,
+    error_class,
+    error_type,
+    count(*) as attempts,
+    count(distinct asset_id) as assets,
+    count(distinct asset_id) filter (is_latest) as unresolved_assets,
+    max(finished_at) as last_at,
+    arg_max(asset_id, event_id) as sample_asset_id,
+    arg_max(error_message, event_id) as sample_message
+from stage_runs where status not in {GOOD} {{only}} group by all
+"""
+
+LINEAGE_SQL = f"""
+select
+    asset_id, stage_idx, stage, event_id, run_id, finished_at, stage_key, upstream_keys, unnest(
+        case when len(model_ids) > 0 then model_ids else [null] end
+    ) as model_id, recipe, config_hash, code_version, seed, input_sha256
+from stage_runs where is_latest and status in {GOOD} and {WORK} {{only}}
+"""
+
+MODELS_SQL = """
+with used as (
+    select model_id, count(distinct asset_id) as assets, count(*) as stages,
+        min(finished_at) as first_used_at, max(finished_at) as last_used_at
+    from lineage where model_id is not null group by model_id
+),
+declared as (
+    select asset_id as model_id, spec_json from stage_runs where stage = 'model' and is_latest
+)
+select
+    model_id,
+    split_part(model_id, '@', 1) as reference,
+    nullif(split_part(model_id, '@', 2), '') as revision,
+    spec_json->>'$.kind' as kind,
+    spec_json->>'$.licence' as licence,
+    try_cast(spec_json->>'$.commercial_use' as boolean) as commercial_use,
+    spec_json->>'$.source' as source,
+    try_cast(spec_json->>'$.bytes' as bigint) as bytes,
+    coalesce(assets, 0) as assets,
+    coalesce(stages, 0) as stages,
+    first_used_at,
+    last_used_at
+from used full join declared using (model_id)
+"""
+
+VIEWS: dict[str, View] = {
+    "stage_runs": View(
+        "one finished attempt of a stage on an asset, all attempts of all time",
+        event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": IS_LATEST},
+    ),
+    "metrics": View(
+        "one number that one attempt measured",
+        event_columns("event_id", "run_id", "asset_id", "stage", "recipe")
+        | {
+            "name": "what was measured; a unit is part of the name where there is one (_s, _mb, _deg)",
+            "value": "the number, in the unit of its name; true and false are 1 and 0",
+            "is_latest": IS_LATEST,
+        },
+    ),
+    "artifacts": View(
+        "one file that one attempt made",
+        event_columns("event_id", "run_id", "asset_id", "stage")
+        | {
+            "role": "what the file is for: glb, splat, preview, turntable, points, mesh, ...",
+            "path": "where it lies, relative to the library",
+            "sha256": "of its content, in hex",
+            "bytes": "its size in bytes",
+            "media_type": "its IANA media type",
+            "is_latest": IS_LATEST,
+        },
+    ),
+    "stage_latest": View(
+        "the latest attempt of a stage on an asset",
+        event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": "always true here"},
+        "select * from stage_runs where is_latest",
+    ),
+    "assets": View(
+        "one asset; exactly one row each",
+        {
+            "asset_id": EVENT_TEXT["asset_id"],
+            "status": (
+                "ok (delivered, and nothing failed since), the status of what failed last (failed, timeout, cancelled, "
+                "quarantined), running, or requested"
+            ),
+            "prompt": "text it was made from",
+            "negative_prompt": "text it was steered away from",
+            "category": "the tag 'category'",
+            "recipe": EVENT_TEXT["recipe"],
+            "seed": EVENT_TEXT["seed"],
+            "last_stage": "pipeline stage of the newest attempt",
+            "run_id": "run of the newest attempt",
+            "first_seen_at": "time of its first event",
+            "last_seen_at": "time of its last event",
+            "delivered_at": "when its files were last published; NULL when they never were",
+            "attempts": "stage attempts ever made for it (count)",
+            "failed_attempts": "those that did not succeed (count)",
+            "machine_s": "seconds of work over all attempts",
+            "gpu_s": "seconds of GPU time over all attempts; NULL without a GPU",
+            "error_stage": "stage that stopped it; NULL when ok",
+            "error_type": "exception that stopped it; NULL when ok",
+            "error_class": "transient, permanent, oom or data; NULL when ok",
+            "error_message": "what went wrong; NULL when ok",
+            "faces": "triangles of the GLB (count)",
+            "vertices": "vertices of the GLB (count)",
+            "watertight": "whether the mesh is closed",
+            "fidelity": "how well the views match the prompt, by the evaluating judge; higher is better",
+            "consistency": "agreement of neighbouring views; higher is better",
+            "face_budget": "triangles it was allowed (count)",
+            "texture_size": "side of the texture it was allowed, texels",
+            "height_m": "height in metres it was asked for",
+            "glb_path": "the textured mesh, relative to the library",
+            "glb_sha256": "sha256 of the GLB",
+            "glb_bytes": "size of the GLB in bytes",
+            "splat_path": "the Gaussian splat, relative to the library",
+            "preview_path": "the picture, relative to the library",
+            "turntable_path": "the turning picture, relative to the library",
+            "verdict": "accepted or rejected by a person; NULL when nobody looked",
+            "reviewed_by": "who gave the verdict",
+            "review_note": "what they wrote",
+            "code_version": EVENT_TEXT["code_version"],
+            "spec_json": "the whole specification as JSON",
+        },
+        ASSETS_SQL,
+        "asset_id",
+    ),
+    "runs": View(
+        "one run: a batch, a night",
+        {
+            "run_id": "the run",
+            "started_at": "when its first attempt was queued, UTC",
+            "finished_at": "when its last attempt ended, UTC",
+            "date": "UTC day it ended",
+            "wall_s": "seconds from started_at to finished_at",
+            "assets": "assets it worked on (count)",
+            "delivered": "assets whose files it published (count)",
+            "failed": "assets whose latest attempt of some stage failed in this run (count)",
+            "attempts": "stage attempts (count)",
+            "failed_attempts": "those that did not succeed (count)",
+            "machine_s": "seconds of work over all attempts",
+            "gpu_s": "seconds of GPU time; NULL without a GPU",
+            "stage_p50_s": "median seconds of a successful attempt",
+            "stage_p95_s": "95th percentile of the seconds of a successful attempt",
+            "peak_rss_mb": "largest resident memory of any worker, MiB",
+            "peak_vram_mb": "largest device memory of any worker, MiB",
+            "hosts": "hosts that took part (count)",
+            "code_version": "newest version of splatmill that took part",
+        },
+        RUNS_SQL,
+        "run_id",
+    ),
+    "failures": View(
+        "one kind of failure in one run, day and stage",
+        {
+            "run_id": "the run",
+            "date": "UTC day",
+            "stage": "stage that failed",
+            "status": "failed, timeout, cancelled or quarantined",
+            "error_class": EVENT_TEXT["error_class"],
+            "error_type": EVENT_TEXT["error_type"],
+            "attempts": "attempts that failed so (count)",
+            "assets": "assets concerned (count)",
+            "unresolved_assets": "assets for which this is still the latest attempt (count)",
+            "last_at": "when it last happened, UTC",
+            "sample_asset_id": "the asset it last happened to",
+            "sample_message": "what it last said",
+        },
+        FAILURES_SQL,
+        "run_id",
+    ),
+    "lineage": View(
+        "one model used by one stage of an asset as it is now (model_id NULL: the stage used none)",
+        event_columns("asset_id", "stage_idx", "stage", "event_id", "run_id", "finished_at", "stage_key", "upstream_keys")
+        | {"model_id": "a model the stage used, as 'reference@revision'"}
+        | event_columns("recipe", "config_hash", "code_version", "seed", "input_sha256"),
+        LINEAGE_SQL,
+        "asset_id",
+    ),
+    "models": View(
+        "one model that was used or declared",
+        {
+            "model_id": "reference@revision",
+            "reference": "hub id or folder name",
+            "revision": "hash of the weights or hub revision",
+            "kind": "image, point or judge",
+            "licence": "SPDX id or name of the licence; NULL when nobody declared it",
+            "commercial_use": "whether the licence allows shipping what it made; NULL when not declared",
+            "source": "where it came from",
+            "bytes": "size of the weights in bytes",
+            "assets": "assets whose current stages used it (count)",
+            "stages": "current stages that used it (count)",
+            "first_used_at": "oldest current use, UTC",
+            "last_used_at": "newest current use, UTC",
+        },
+        MODELS_SQL,
+    ),
+}
+
+DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
+
+
+def select_sql(name: str, only: str = "") -> str:
+    """SQL of a derived relation; ``only`` is ``and <condition>`` restricting the rows it is computed from."""
+    return VIEWS[name].sql.replace("{only}", only)
+
+
+def base_sql(name: str, events: str, latest: str) -> str:
+    """SQL of a base relation over nested rows in ``events``, with ``latest`` holding the latest event ids."""
+    is_latest = f"event_id in (from {latest}) as is_latest"
+    if name == "stage_runs":
+        return f"select {', '.join(STAGE_RUN_COLUMNS)}, {is_latest} from {events}"
+    if name == "metrics":
+        return f"""
+            select event_id, run_id, asset_id, stage, recipe, entry.key as name, entry.value as value, {is_latest}
+            from (select event_id, run_id, asset_id, stage, recipe, unnest(map_entries(metrics)) as entry from {events})
+        """
+    return f"""
+        select event_id, run_id, asset_id, stage, file.role, file.path, file.sha256, file.bytes, file.media_type,
+            {is_latest}
+        from (select event_id, run_id, asset_id, stage, unnest(artifacts) as file from {events})
+    """
+
+
+def markdown() -> str:
+    """The relations and their columns as Markdown: the generated part of docs/CATALOGUE.md."""
+    parts = []
+    for name, view in VIEWS.items():
+        lines = [f"### `{name}`", "", f"A row is {view.row}.", "", "| column | meaning |", "|---|---|"]
+        lines += [f"| `{column}` | {text} |" for column, text in view.columns.items()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
