@@ -244,6 +244,16 @@ def store(typingctx, array, index, value):  # noqa: ANN001, ANN201
 
 
 @intrinsic
+def peek(typingctx, array, index):  # noqa: ANN001, ANN201
+    """``array[index]`` of a contiguous array seen as 1-D, without the test for a negative index."""
+
+    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+        return builder.load(_element(context, builder, sig.args[0], *args))
+
+    return array.dtype(array, types.int64), emit
+
+
+@intrinsic
 def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
     """Ask for the cache line of ``array[index]`` of a contiguous 1-D array; any index is harmless."""
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from pipeline_core.rendering.cpu import rasterize_cpu
 from pipeline_core.rendering.reference import rasterize_reference
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
@@ -89,10 +90,16 @@ def rasterize(
     arguments = (means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height))
     if backend == "gsplat":
         return _gsplat(*arguments, render_mode=render_mode, **options)
-    image, alphas, info = rasterize_reference(*arguments, **options)
+    if backend == "numba":
+        depth = None if render_mode == "RGB" else "expected" if render_mode.endswith("ED") else "accumulated"
+        image, alphas, info = rasterize_cpu(*arguments, depth=depth, **options)
+        image = image[..., 3:] if render_mode in ("D", "ED") else image
+    else:
+        image, alphas, info = rasterize_reference(*arguments, **options)
+        image = _channels(image, alphas, render_mode)
     info |= {"width": int(width), "height": int(height), "n_cameras": len(viewmats), "n_batches": 1, "tile_size": 16}
-    info |= {"camera_ids": None, "gaussian_ids": None, "batch_ids": None}
-    return _channels(image, alphas, render_mode), alphas, info
+    info |= {"batch_ids": None, "camera_ids": None, "gaussian_ids": None}
+    return image, alphas, info
 
 
 def _channels(image: Tensor, alphas: Tensor, render_mode: RenderMode) -> Tensor:
