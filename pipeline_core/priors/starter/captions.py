@@ -34,7 +34,8 @@ VIEWS = (
 SYNONYMS = {
     "gray": "grey", "cyan": "teal", "turquoise": "teal", "violet": "purple", "gold": "golden", "wood": "wooden",
     "metallic": "metal", "iron": "metal", "steel": "metal", "box": "crate", "cup": "mug", "cottage": "house",
-    "fir": "pine", "tree": "pine", "toadstool": "mushroom", "flask": "potion", "gravestone": "tombstone", "sign": "signpost",
+    "fir": "pine", "tree": "pine", "toadstool": "mushroom", "flask": "potion", "gravestone": "tombstone",
+    "sign": "signpost",
     "flag": "banner", "stool": "chair", "desk": "table", "pillar": "column", "boulder": "rock", "jewel": "gem",
     "diamond": "gem", "crystal": "gem", "ship": "boat", "castle": "tower", "dots": "spots", "polka": "spots",
     "stripe": "stripes", "spot": "spots", "checkerboard": "checks", "checkered": "checks", "striped": "stripes",

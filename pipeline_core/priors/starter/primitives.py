@@ -32,10 +32,21 @@ BALL, BOX, FRUSTUM, TORUS, CAPSULE = range(5)
 (p0, p1) in x and z; `FRUSTUM` y in [-1, 1], radius 1 below and p0 above, round or with p1 sides, hollow with inner
 ratio p2 down to y = p3; `TORUS` about y, radii 1 and p0; `CAPSULE` segment y in [-1, 1], radius p0."""
 
-# Columns of a row
-KIND, CENTRE, ROTATION, SCALE, PARAMS, TEXTURE, FREQUENCY, TEXTURE_PARAMS, COLOUR1, COLOUR2, SEED, METAL, GLOW, BOUND = (
-    0, 1, 4, 13, 16, 20, 21, 24, 28, 31, 34, 35, 36, 37,
-)  # fmt: skip
+# First columns of a row's fields; ROTATION holds the world-to-local matrix row by row
+KIND = 0
+CENTRE = 1
+ROTATION = 4
+SCALE = 13
+PARAMS = 16
+TEXTURE = 20
+FREQUENCY = 21
+TEXTURE_PARAMS = 24
+COLOUR1 = 28
+COLOUR2 = 31
+SEED = 34
+METAL = 35
+GLOW = 36
+BOUND = 37
 ROW = 38
 
 
@@ -197,13 +208,13 @@ def rod(a: Vec, b: Vec, radius: float, paint: Paint) -> Row:
 @nb.njit(cache=True, nogil=True)
 def _profile(row, v):
     """Outline of a solid of revolution at parameter v in [0, 1]: canonical (radius, y)."""
-    kind = int(row[0])
-    if kind == 0:  # BALL
-        lowest = math.acos(max(-1.0, min(1.0, row[16])))
+    kind = int(row[KIND])
+    if kind == BALL:
+        lowest = math.acos(max(-1.0, min(1.0, row[PARAMS])))
         a = lowest + (math.pi - lowest) * v
         return math.sin(a), math.cos(a)
-    a = math.pi * v  # CAPSULE
-    r = row[16]
+    a = math.pi * v
+    r = row[PARAMS]
     return r * math.sin(a), r * math.cos(a) + (1.0 if v < 0.5 else -1.0)
 
 
@@ -218,41 +229,41 @@ def _extent(rows, centre, out):
     far = 0.0
     for i in range(rows.shape[0]):
         row = rows[i]
-        kind = int(row[0])
-        nv = 2 if kind == 1 or kind == 2 else 25
-        nu = 4 if kind == 1 else 48
-        if kind == 2 and row[17] >= 3:
-            nu = int(row[17])
+        kind = int(row[KIND])
+        nv = 2 if kind == BOX or kind == FRUSTUM else 25
+        nu = 4 if kind == BOX else 48
+        if kind == FRUSTUM and row[PARAMS + 1] >= 3:
+            nu = int(row[PARAMS + 1])
         own = 0.0
         for iv in range(nv):
             for iu in range(nu):
                 a = 2 * math.pi * iu / nu
-                if kind == 2 and row[17] >= 3:
+                if kind == FRUSTUM and row[PARAMS + 1] >= 3:
                     a += math.pi / nu  # faces, not corners, look along the axes
-                if kind == 1:
+                if kind == BOX:
                     y = -1.0 + 2.0 * iv
-                    x = (1.0 if iu & 1 else -1.0) * (row[16] if iv else 1.0)
-                    z = (1.0 if iu & 2 else -1.0) * (row[17] if iv else 1.0)
-                elif kind == 3:
+                    x = (1.0 if iu & 1 else -1.0) * (row[PARAMS] if iv else 1.0)
+                    z = (1.0 if iu & 2 else -1.0) * (row[PARAMS + 1] if iv else 1.0)
+                elif kind == TORUS:
                     b = 2 * math.pi * iv / (nv - 1)
-                    r = 1 + row[16] * math.cos(b)
-                    x, y, z = r * math.sin(a), row[16] * math.sin(b), r * math.cos(a)
+                    r = 1 + row[PARAMS] * math.cos(b)
+                    x, y, z = r * math.sin(a), row[PARAMS] * math.sin(b), r * math.cos(a)
                 else:
-                    if kind == 2:
-                        r, y = (row[16] if iv else 1.0), -1.0 + 2.0 * iv
+                    if kind == FRUSTUM:
+                        r, y = (row[PARAMS] if iv else 1.0), -1.0 + 2.0 * iv
                     else:
                         r, y = _profile(row, iv / (nv - 1))
                     x, z = r * math.sin(a), r * math.cos(a)
-                x, y, z = x * row[13], y * row[14], z * row[15]
+                x, y, z = x * row[SCALE], y * row[SCALE + 1], z * row[SCALE + 2]
                 own = max(own, x * x + y * y + z * z)
                 d = 0.0
                 for k in range(3):
-                    w = row[1 + k] + x * row[4 + k] + y * row[7 + k] + z * row[10 + k]
+                    w = row[CENTRE + k] + x * row[ROTATION + k] + y * row[ROTATION + 3 + k] + z * row[ROTATION + 6 + k]
                     out[k] = min(out[k], w)
                     out[3 + k] = max(out[3 + k], w)
                     d += (w - centre[k]) ** 2
                 far = max(far, d)
-        row[37] = math.sqrt(own) * 1.001
+        row[BOUND] = math.sqrt(own) * 1.001
     out[6] = math.sqrt(far)
 
 
@@ -317,7 +328,8 @@ def _unit_mesh(row: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
         return vertices, np.concatenate([b for _, b in parts])
     if kind == TORUS:
         b = 2 * math.pi * np.arange(2 * steps + 1) / (2 * steps)
-        return _revolve(1 + p[0] * np.cos(b), -p[0] * np.sin(b) * -1, nu)[0], _revolve(b, b, nu)[1][:, ::-1]
+        vertices, faces = _revolve(1 + p[0] * np.cos(b), p[0] * np.sin(b), nu)
+        return vertices, faces[:, ::-1]
     if kind == CAPSULE:
         a = np.linspace(0, math.pi / 2, steps)
         y = np.concatenate([1 + p[0] * np.cos(a), np.linspace(1, -1, steps)[1:-1], -1 - p[0] * np.sin(a)])
@@ -368,18 +380,26 @@ def _unit_mesh(row: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @nb.njit(cache=True, nogil=True)
-def _paint_points(row, points, normals, lowest, light, out):
-    """Colours [n, 3] of canonical `points` with unit world `normals`, as the ray caster would see them."""
-    seed = int(row[34])
+def paint_at(row, px, py, pz, nx, ny, nz, height, light):
+    """Lit colour (r, g, b) of a primitive at canonical point p with world normal n, `height` above the ground."""
+    mix, gain = tx.albedo(
+        int(row[TEXTURE]), px, py, pz, row[FREQUENCY], row[FREQUENCY + 1], row[FREQUENCY + 2], row[TEXTURE_PARAMS],
+        row[TEXTURE_PARAMS + 1], row[TEXTURE_PARAMS + 2], row[TEXTURE_PARAMS + 3], int(row[SEED]),
+    )  # fmt: skip
+    gain *= tx.shade(nx, ny, nz, height, row[METAL], row[GLOW], light)
+    r = (row[COLOUR1] + (row[COLOUR2] - row[COLOUR1]) * mix) * gain
+    g = (row[COLOUR1 + 1] + (row[COLOUR2 + 1] - row[COLOUR1 + 1]) * mix) * gain
+    b = (row[COLOUR1 + 2] + (row[COLOUR2 + 2] - row[COLOUR1 + 2]) * mix) * gain
+    return min(1.0, r), min(1.0, g), min(1.0, b)
+
+
+@nb.njit(cache=True, nogil=True)
+def _paint_points(row, points, heights, normals, light, out):
+    """Colours [n, 3] of canonical `points`, as the ray caster would see them."""
     for i in range(points.shape[0]):
-        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
-        mix, gain = tx.albedo(
-            int(row[20]), px, py, pz, row[21], row[22], row[23], row[24], row[25], row[26], row[27], seed
-        )
-        y = row[2] + px * row[13] * row[5] + py * row[14] * row[8] + pz * row[15] * row[11]
-        gain *= tx.shade(normals[i, 0], normals[i, 1], normals[i, 2], y - lowest, row[35], row[36], light)
-        for k in range(3):
-            out[i, k] = min(1.0, max(0.0, (row[28 + k] + (row[31 + k] - row[28 + k]) * mix) * gain))
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
+        out[i, 0], out[i, 1], out[i, 2] = paint_at(row, x, y, z, nx, ny, nz, heights[i], light)
 
 
 def light_array(lighting: Lighting | None) -> np.ndarray:
@@ -413,7 +433,7 @@ def to_mesh(prop: Prop, *, steps: int = 12, lighting: Lighting | None = None) ->
             np.add.at(smooth, faces[:, k], normals)
         smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + 1e-12
         colours = np.empty_like(points)
-        _paint_points(row, points, smooth, lowest, light, colours)
+        _paint_points(row, points, vertices[:, 1] - lowest, smooth, light, colours)
         all_vertices.append(vertices)
         all_faces.append(faces + offset)
         all_colours.append(colours)

@@ -1,7 +1,7 @@
 """Specs of procedural game props: what may be asked for, what is held out of training, and how a spec is built.
 
-rng = np.random.default_rng(0)
-prop = build(sample_spec(rng))      # a Prop: see raycast.render, raycast.sample_points, primitives.to_mesh
+Example: `prop = build(sample_spec(np.random.default_rng(0)))` is a `Prop`, for `raycast.render`,
+`raycast.sample_points` and `primitives.to_mesh`.
 """
 
 from __future__ import annotations

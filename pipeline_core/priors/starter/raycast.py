@@ -18,8 +18,23 @@ from concurrent.futures import ThreadPoolExecutor
 import numba as nb
 import numpy as np
 
-from pipeline_core.priors.starter import textures as tx
-from pipeline_core.priors.starter.primitives import OBJECT_RADIUS, ROW, Prop, light_array
+from pipeline_core.priors.starter.primitives import (
+    BALL,
+    BOUND,
+    BOX,
+    CENTRE,
+    FRUSTUM,
+    KIND,
+    OBJECT_RADIUS,
+    PARAMS,
+    ROTATION,
+    ROW,
+    SCALE,
+    TORUS,
+    Prop,
+    light_array,
+    paint_at,
+)
 from pipeline_core.priors.starter.textures import Lighting
 
 MISS = 1e30
@@ -219,50 +234,43 @@ def _hit_capsule(radius, ox, oy, oz, dx, dy, dz):
 @nb.njit(cache=True, nogil=True)
 def _hit(row, ox, oy, oz, dx, dy, dz):
     """Nearest hit of a canonical ray with the row's unit shape -> (t, canonical normal); t = MISS if none."""
-    kind = int(row[0])
-    if kind == 0:
-        return _hit_ball(row[16], row[17], ox, oy, oz, dx, dy, dz)
-    if kind == 1:
-        return _hit_box(row[16], row[17], ox, oy, oz, dx, dy, dz)
-    if kind == 2:
-        if row[17] >= 3:
-            return _hit_prism(row[16], int(row[17]), ox, oy, oz, dx, dy, dz)
-        return _hit_frustum(row[16], row[18], row[19], ox, oy, oz, dx, dy, dz)
-    if kind == 3:
-        return _hit_torus(row[16], ox, oy, oz, dx, dy, dz)
-    return _hit_capsule(row[16], ox, oy, oz, dx, dy, dz)
+    kind = int(row[KIND])
+    if kind == BALL:
+        return _hit_ball(row[PARAMS], row[PARAMS + 1], ox, oy, oz, dx, dy, dz)
+    if kind == BOX:
+        return _hit_box(row[PARAMS], row[PARAMS + 1], ox, oy, oz, dx, dy, dz)
+    if kind == FRUSTUM:
+        if row[PARAMS + 1] >= 3:
+            return _hit_prism(row[PARAMS], int(row[PARAMS + 1]), ox, oy, oz, dx, dy, dz)
+        return _hit_frustum(row[PARAMS], row[PARAMS + 2], row[PARAMS + 3], ox, oy, oz, dx, dy, dz)
+    if kind == TORUS:
+        return _hit_torus(row[PARAMS], ox, oy, oz, dx, dy, dz)
+    return _hit_capsule(row[PARAMS], ox, oy, oz, dx, dy, dz)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
 def _to_local(row, x, y, z):
     """World vector -> canonical vector."""
     return (
-        (row[4] * x + row[5] * y + row[6] * z) / row[13],
-        (row[7] * x + row[8] * y + row[9] * z) / row[14],
-        (row[10] * x + row[11] * y + row[12] * z) / row[15],
+        (row[ROTATION] * x + row[ROTATION + 1] * y + row[ROTATION + 2] * z) / row[SCALE],
+        (row[ROTATION + 3] * x + row[ROTATION + 4] * y + row[ROTATION + 5] * z) / row[SCALE + 1],
+        (row[ROTATION + 6] * x + row[ROTATION + 7] * y + row[ROTATION + 8] * z) / row[SCALE + 2],
     )
 
 
 @nb.njit(cache=True, nogil=True)
 def _colour(row, ex, ey, ez, dx, dy, dz, lowest, light):
     """Shaded colour where the world ray e + t d meets the row."""
-    ox, oy, oz = _to_local(row, ex - row[1], ey - row[2], ez - row[3])
+    ox, oy, oz = _to_local(row, ex - row[CENTRE], ey - row[CENTRE + 1], ez - row[CENTRE + 2])
     lx, ly, lz = _to_local(row, dx, dy, dz)
     t, nx, ny, nz = _hit(row, ox, oy, oz, lx, ly, lz)
-    mix, gain = tx.albedo(
-        int(row[20]), ox + t * lx, oy + t * ly, oz + t * lz,
-        row[21], row[22], row[23], row[24], row[25], row[26], row[27], int(row[34]),
-    )  # fmt: skip
-    nx, ny, nz = nx / row[13], ny / row[14], nz / row[15]
-    wx = row[4] * nx + row[7] * ny + row[10] * nz
-    wy = row[5] * nx + row[8] * ny + row[11] * nz
-    wz = row[6] * nx + row[9] * ny + row[12] * nz
+    nx, ny, nz = nx / row[SCALE], ny / row[SCALE + 1], nz / row[SCALE + 2]
+    wx = row[ROTATION] * nx + row[ROTATION + 3] * ny + row[ROTATION + 6] * nz
+    wy = row[ROTATION + 1] * nx + row[ROTATION + 4] * ny + row[ROTATION + 7] * nz
+    wz = row[ROTATION + 2] * nx + row[ROTATION + 5] * ny + row[ROTATION + 8] * nz
     n = 1 / (math.sqrt(wx * wx + wy * wy + wz * wz) + 1e-12)
-    gain *= tx.shade(wx * n, wy * n, wz * n, ey + t * dy - lowest, row[35], row[36], light)
-    r = min(1.0, (row[28] + (row[31] - row[28]) * mix) * gain)
-    g = min(1.0, (row[29] + (row[32] - row[29]) * mix) * gain)
-    b = min(1.0, (row[30] + (row[33] - row[30]) * mix) * gain)
-    return r, g, b
+    px, py, pz = ox + t * lx, oy + t * ly, oz + t * lz
+    return paint_at(row, px, py, pz, wx * n, wy * n, wz * n, ey + t * dy - lowest, light)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -286,11 +294,11 @@ def _render_range(lo, hi, rows, first, lowest, owner, cams, size, sub, light, ou
         for i in range(first[prop], first[prop + 1]):
             row = rows[i]
             # pixels covered by the bounding sphere (conservative: its nearest depth)
-            cx, cy, cz = row[1] - ex, row[2] - ey, row[3] - ez
+            cx, cy, cz = row[CENTRE] - ex, row[CENTRE + 1] - ey, row[CENTRE + 2] - ez
             z = cx * fx + cy * fy + cz * fz
             x = cx * rx + cy * ry + cz * rz
             y = cx * ux + cy * uy + cz * uz
-            bound = row[37]
+            bound = row[BOUND]
             x0, x1, y0, y1 = 0, side, 0, side
             if z - bound > 0.05:
                 # exact tangent lines of the sphere in each image axis: tan(angle +- asin(bound / range))
@@ -422,9 +430,9 @@ def _nearest(rows, ex, ey, ez, dx, dy, dz):
     best, winner = MISS, -1
     for i in range(rows.shape[0]):
         row = rows[i]
-        cx, cy, cz = ex - row[1], ey - row[2], ez - row[3]
+        cx, cy, cz = ex - row[CENTRE], ey - row[CENTRE + 1], ez - row[CENTRE + 2]
         along = cx * dx + cy * dy + cz * dz
-        if cx * cx + cy * cy + cz * cz - along * along > row[37] * row[37]:
+        if cx * cx + cy * cy + cz * cz - along * along > row[BOUND] * row[BOUND]:
             continue
         ox, oy, oz = _to_local(row, cx, cy, cz)
         lx, ly, lz = _to_local(row, dx, dy, dz)
