@@ -1,8 +1,8 @@
 """Text conditioning of views: the camera where the prior takes one, view words where it does not, and Perp-Neg.
 
-    text = encode_text(prior, "a red mug", "", view_prompts=True)
-    rows = text.rows(latents_t, t, azimuth, elevation, scale=7.5)
-    eps = text.guide(prior.predict_noise(...), azimuth, elevation, scale=7.5)   # [B, C, h, w]
+text = encode_text(prior, "a red mug", "", view_prompts=True)
+rows = text.rows(latents_t, t, azimuth, elevation, scale=7.5)
+eps = text.guide(prior.predict_noise(...), azimuth, elevation, scale=7.5)   # [B, C, h, w]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VIEW_WORDS = ("front", "side", "back", "overhead")
 
 
 def view_word(azimuth: float, elevation: float) -> str:
-    """Word for a camera: overhead above 60 degrees, front within 45 of the front, back beyond 135, else side (GSGen 4.9)."""
+    """Word for a camera (GSGen 4.9): overhead above 60 degrees, front within 45, back beyond 135, else side."""
     turn = abs((azimuth + 180.0) % 360.0 - 180.0)
     if elevation > 60:
         return "overhead"
@@ -74,9 +74,7 @@ class TextConditioning:
     perp_neg: bool
     camera: str
 
-    def rows(
-        self, latents_t: Tensor, timesteps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float
-    ) -> Rows:
+    def rows(self, latents_t: Tensor, timesteps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
 
         Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows on one device.

@@ -26,6 +26,9 @@ class Rows:
         for name in ("timesteps", "embeddings", "azimuth", "elevation"):
             assert getattr(self, name).shape[0] == rows, f"{name} has {getattr(self, name).shape[0]} rows, not {rows}"
 
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
 
 @dataclass(frozen=True)
 class PointRows:
@@ -34,3 +37,6 @@ class PointRows:
     x: Tensor
     timesteps: Tensor
     condition: Tensor
+
+    def __len__(self) -> int:
+        return self.x.shape[0]

@@ -1,0 +1,56 @@
+"""One call for a stage of score distillation: submit to the engine, wait, be interruptible."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, TimeoutError
+from pathlib import Path
+from typing import Any
+
+from pipeline_core.config import Distill
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.engine.jobs import Progress
+from pipeline_core.types import Gaussians
+
+
+def distill(
+    gaussians: Gaussians,
+    prompt: str,
+    negative_prompt: str,
+    stage: Distill,
+    engine: DistillationEngine,
+    *,
+    seed: int,
+    name: str = "",
+    on_progress: Progress | None = None,
+    checkpoint_path: Path | None = None,
+) -> tuple[Gaussians, dict[str, Any]]:
+    """Optimise ``gaussians`` until their renders are what the priors expect of ``prompt``; blocks until done.
+
+    Other threads' calls share the engine's batches. ``checkpoint_path`` is a file that exists only while the stage is
+    unfinished: the same call continues from it. Returns the Gaussians and ``curves`` (lists ``step``, ``loss_image``,
+    ``loss_points``, ``gaussians`` of about 50 samples, and ``events``: counts of cloned, split, filled, pruned).
+    Raises DivergedError on NaN, OutOfMemory, or ``concurrent.futures.CancelledError`` when the engine is closed.
+    """
+    job = GaussianJob(
+        gaussians, prompt, stage, negative_prompt=negative_prompt, seed=seed, name=name,
+        checkpoint_path=checkpoint_path, on_progress=on_progress,
+    )  # fmt: skip
+    return wait(engine.submit(job))
+
+
+def wait(future: Future[Any]) -> Any:
+    """``future.result()`` that an exception raised in this thread (Ctrl-C, a task's timeout) can interrupt.
+
+    The job is then cancelled; its checkpoint stays.
+    """
+    try:
+        while True:
+            try:
+                return future.result(timeout=0.5)
+            except TimeoutError:
+                if future.done():
+                    raise
+    except BaseException:
+        future.cancel()
+        raise

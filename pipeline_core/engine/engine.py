@@ -1,0 +1,378 @@
+"""The batched optimisation loop: many assets, one model call (continuous batching; DESIGN 4).
+
+    engine = get_engine("starter", "starter", "cpu")
+    gaussians, curves = engine.submit(GaussianJob(...)).result()
+
+Score distillation needs no gradient through the U-Net, so a step costs a few dense forward passes, and those batch
+across assets. The engine runs in its own thread. Up to ``max_active`` jobs are active; each step every one of them
+renders its views, and all views of all jobs go through one encode, one U-Net call and one backward. A finished job
+leaves and a waiting one enters at the next step. Jobs share nothing but the models: own generators, optimisers and
+schedules, so an asset's result depends on its company only through floating-point reassociation.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.engine.checkpoint import State, load_checkpoint, save_checkpoint
+from pipeline_core.engine.jobs import Job, PointRows, Query, Rows
+from pipeline_core.errors import DivergedError, OutOfMemory, StageError
+
+log = logging.getLogger(__name__)
+
+MAX_ACTIVE = {"cpu": 1, "cuda": 8}
+"""Jobs per step by device type. On a CPU batching gains nothing and one at a time is reproducible bit for bit."""
+
+PARTS = ("render", "encode", "unet", "points", "decode", "loss", "backward", "update")
+
+
+@dataclass(eq=False)
+class _Active:
+    """A job inside the engine, and what the engine knows of it during one step."""
+
+    job: Job
+    future: Future[Any]
+    snapshot: State | None = None
+    saved_at: float = 0.0
+    shown_at: float = 0.0
+    started: bool = False
+    images: Tensor | None = None
+    query: Query = field(default_factory=Query)
+    wanted: Tensor | None = None
+    loss: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop what belongs to one step only, graphs above all."""
+        self.images, self.query, self.wanted, self.loss = None, Query(), None, None
+
+
+class DistillationEngine:
+    """Runs jobs (``engine/jobs.py``) against one image prior and, where they ask for it, one point prior.
+
+    ``point_prior`` is a prior or a function that loads one at first use. ``checkpoint_seconds`` is the time budget
+    between two checkpoints of a job; ``progress_seconds`` between two calls of its ``on_progress``. With
+    ``profile`` the device is synchronised after each part and :attr:`seconds` tells where the time goes.
+    """
+
+    def __init__(
+        self,
+        image_prior: Any,
+        point_prior: Any = None,
+        *,
+        device: torch.device | str = "cpu",
+        max_active: int | None = None,
+        checkpoint_seconds: float = 20.0,
+        progress_seconds: float = 0.5,
+        profile: bool = False,
+    ) -> None:
+        self.image_prior, self.device = image_prior, torch.device(device)
+        self.max_active = max_active or MAX_ACTIVE.get(self.device.type, 1)
+        self.checkpoint_seconds, self.progress_seconds = checkpoint_seconds, progress_seconds
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.steps = 0
+        self._point_prior = point_prior
+        self._profile = profile
+        self._waiting: deque[_Active] = deque()
+        self._active: list[_Active] = []
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="splatmill-engine", daemon=True)
+        self._thread.start()
+
+    # -- for callers ---------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Queue ``job``. ``future.cancel()`` works at any time: it leaves at the next step and keeps its checkpoint."""
+        future: Future[Any] = Future()
+        with self._wake:
+            if self._closing:
+                raise StageError(f"the engine is closed, job {job.name!r} was not queued: make a new engine")
+            self._waiting.append(_Active(job, future))
+            self._wake.notify()
+        return future
+
+    def point_prior(self) -> Any:
+        """The point prior, loaded at first use."""
+        if self._point_prior is None:
+            raise StageError("this engine has no point prior: set point_weight = 0 or name a point prior")
+        if not hasattr(self._point_prior, "predict_noise"):
+            self._point_prior = self._point_prior()
+        return self._point_prior
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._closing
+
+    def close(self) -> None:
+        """Cancel what is queued and active (checkpoints are written) and end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                self._admit()
+                if self._active:
+                    self._step()
+            except Exception as error:
+                self._batch_failed(error)
+        for entry in [*self._active, *self._waiting]:
+            entry.future.cancel()
+        self._dismiss_cancelled()
+
+    def _wait(self) -> bool:
+        """Sleep until there is work. False when the engine closes."""
+        with self._wake:
+            while not (self._active or self._waiting or self._closing):
+                self._wake.wait()
+            return not self._closing
+
+    def _admit(self) -> None:
+        """Drop cancelled jobs and fill the free places."""
+        self._dismiss_cancelled()
+        while len(self._active) < self.max_active:
+            with self._wake:
+                if not self._waiting:
+                    return
+                entry = self._waiting.popleft()
+            if not entry.future.cancelled():
+                self._active.append(entry)
+                with self._guard(entry):
+                    self._enter(entry)
+
+    def _enter(self, entry: _Active) -> None:
+        job = entry.job
+        if not entry.started:
+            job.start(self.image_prior, self.point_prior, self.device)
+            entry.started = True
+            entry.snapshot = load_checkpoint(job.checkpoint_path, job.fingerprint) if job.checkpoint_path else None
+        if entry.snapshot is not None:
+            job.restore(*entry.snapshot)
+        entry.snapshot, entry.saved_at = job.state(), time.monotonic()
+        if job.done:
+            self._leave(entry, result=job.result())
+
+    def _step(self) -> None:
+        """One step of every active job. A job that raises leaves alone; the others go on."""
+        with self._timed("render"):
+            self._each(lambda e: setattr(e, "images", e.job.draw()))
+        with self._timed("encode"):
+            latents = self._batched(lambda e: e.images, self._encode)
+            self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
+        with self._timed("unet"):
+            image_eps = self._batched(lambda e: e.query.image, self._predict_image)
+        with self._timed("points"):
+            point_eps = self._batched(lambda e: e.query.points, self._predict_points)
+        with self._timed("decode"):
+            self._each(lambda e: setattr(e, "wanted", e.job.receive(image_eps.get(e), point_eps.get(e))))
+            decoded = self._batched(lambda e: e.wanted, self._decode)
+        with self._timed("loss"):
+            self._each(lambda e: setattr(e, "loss", e.job.loss(decoded.get(e))))
+        with self._timed("backward"):
+            losses = [e.loss for e in self._active if e.loss is not None]
+            if losses:
+                torch.stack(losses).sum().backward()
+        with self._timed("update"):
+            self._each(lambda e: e.job.update())
+        self.steps += 1
+        self._each(self._after_step)
+
+    def _after_step(self, entry: _Active) -> None:
+        """Progress, checkpoint and farewell of one job."""
+        entry.forget()
+        job, now = entry.job, time.monotonic()
+        if job.on_progress and (job.done or now - entry.shown_at >= self.progress_seconds):
+            entry.shown_at = now
+            job.on_progress(job.step, job.steps, job.report())
+        if job.done:
+            self._leave(entry, result=job.result())
+        elif now - entry.saved_at >= self.checkpoint_seconds:
+            self._checkpoint(entry)
+
+    def _checkpoint(self, entry: _Active) -> None:
+        """Remember the state, on disk too where the job has a place; a full disk costs the insurance, not the job."""
+        entry.snapshot, entry.saved_at = entry.job.state(), time.monotonic()
+        if entry.job.checkpoint_path:
+            try:
+                save_checkpoint(entry.job.checkpoint_path, entry.job.fingerprint, entry.snapshot)
+            except OSError as error:
+                log.warning("%s: checkpoint not written: %s", entry.job.name, error)
+
+    def _leave(self, entry: _Active, *, result: Any = None, error: BaseException | None = None) -> None:
+        """Take a job out and answer its future. Its checkpoint file goes when it is done, or when it diverged."""
+        self._active.remove(entry)
+        entry.forget()
+        path = entry.job.checkpoint_path
+        if path and (error is None or isinstance(error, DivergedError)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        if not entry.future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            entry.future.set_result(result)
+        else:
+            entry.future.set_exception(error)
+
+    def _dismiss_cancelled(self) -> None:
+        """Cancelled jobs leave at a step boundary and keep a checkpoint of it."""
+        for entry in [e for e in self._active if e.future.cancelled()]:
+            self._active.remove(entry)
+            if entry.started and entry.job.step:
+                self._checkpoint(entry)
+
+    # -- when something goes wrong -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _guard(self, entry: _Active) -> Iterator[None]:
+        """An exception inside ends this job only; running out of memory concerns the whole batch."""
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self._leave(entry, error=error)
+
+    def _each(self, action: Callable[[_Active], Any]) -> None:
+        for entry in list(self._active):
+            with self._guard(entry):
+                action(entry)
+
+    def _batch_failed(self, error: Exception) -> None:
+        for entry in self._active:
+            entry.forget()
+        if not is_out_of_memory(error):
+            for entry in list(self._active):
+                self._leave(entry, error=error)
+        elif len(self._active) == 1:
+            name = self._active[0].job.name
+            failure = OutOfMemory(
+                f"{name}: one asset alone does not fit the device: lower views, resolution or max_gaussians"
+            )
+            failure.__cause__ = error
+            self._leave(self._active[0], error=failure)
+        else:
+            self._back_off()
+
+    def _back_off(self) -> None:
+        """Half as many jobs from now on; every job goes back to its last checkpoint."""
+        self.max_active = max(len(self._active) // 2, 1)
+        log.warning("out of memory with %d active assets: going on with %d", len(self._active), self.max_active)
+        with self._wake:
+            self._waiting.extendleft(reversed(self._active))
+        self._active = []
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # -- the shared model calls ----------------------------------------------------------------------------------
+
+    def _batched(self, part: Callable[[_Active], Any], call: Callable[[list[Any]], Tensor]) -> dict[_Active, Tensor]:
+        """One ``call`` for what the jobs have (None = nothing), and each job's rows of the answer."""
+        pairs = [(entry, value) for entry in self._active if (value := part(entry)) is not None]
+        if not pairs:
+            return {}
+        answer = call([value for _, value in pairs])
+        pieces = answer.split([len(value) for _, value in pairs])
+        return {entry: piece for (entry, _), piece in zip(pairs, pieces, strict=True)}
+
+    def _encode(self, images: list[Tensor]) -> Tensor:
+        """Latents of all images; jobs render at their own size, so each is resized first."""
+        return self.image_prior.encode(torch.cat([resize(part, self.image_prior.size) for part in images]))
+
+    @torch.no_grad()
+    def _predict_image(self, parts: list[Rows]) -> Tensor:
+        latents, timesteps, embeddings, azimuth, elevation = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("latents", "timesteps", "embeddings", "azimuth", "elevation")
+        )
+        cameras = None if self.image_prior.camera == "none" else (azimuth, elevation)
+        return self.image_prior.predict_noise(latents, timesteps, embeddings, cameras)
+
+    @torch.no_grad()
+    def _predict_points(self, parts: list[PointRows]) -> Tensor:
+        x, timesteps, condition = (
+            torch.cat([getattr(p, name) for p in parts]) for name in ("x", "timesteps", "condition")
+        )
+        return self.point_prior().predict_noise(x, timesteps, condition)
+
+    @torch.no_grad()
+    def _decode(self, latents: list[Tensor]) -> Tensor:
+        return self.image_prior.decode(torch.cat(latents))
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self._profile and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[part] += time.perf_counter() - began
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images [B, 3, H, W] at ``size`` x ``size``: bilinear, antialiased where they shrink."""
+    if images.shape[-2:] == (size, size):
+        return images
+    shrinks = images.shape[-1] > size
+    return torch.nn.functional.interpolate(
+        images, (size, size), mode="bilinear", antialias=shrinks, align_corners=False
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's CUDA and CPU allocation failures and Python's own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+
+
+_engines: dict[tuple[str, str | None, str, int], DistillationEngine] = {}
+_engines_lock = threading.Lock()
+
+
+def get_engine(
+    image_prior: str = "starter", point_prior: str | None = "starter", device: str = "cpu", **options: Any
+) -> DistillationEngine:
+    """This process's engine for these model references; made, with its models loaded, at the first call.
+
+    ``options`` are those of :class:`DistillationEngine` and count at the first call only. The point prior is loaded
+    when a job needs it. The engines of a process are closed when it exits.
+    """
+    from pipeline_core.priors.image import load_image_prior  # diffusers takes seconds to import
+    from pipeline_core.priors.points import load_point_prior
+
+    key = (image_prior, point_prior, str(device), os.getpid())
+    with _engines_lock:
+        engine = _engines.get(key)
+        if engine is None or engine.closed:
+            points = (lambda: load_point_prior(point_prior, device=device)) if point_prior else None
+            engine = DistillationEngine(load_image_prior(image_prior, device=device), points, device=device, **options)
+            _engines[key] = engine
+        return engine
+
+
+@atexit.register
+def close_engines() -> None:
+    """Close every engine of this process; active jobs are cancelled and keep their checkpoints."""
+    with _engines_lock:
+        engines = [engine for key, engine in _engines.items() if key[-1] == os.getpid()]
+        _engines.clear()
+    for engine in engines:
+        engine.close()

@@ -1,0 +1,309 @@
+"""Score distillation onto the Gaussians of one asset, as a job of the engine (DESIGN 4, ALGORITHMS 1 and 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.cameras import Cameras
+from pipeline_core.config import Distill
+from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.errors import DataError, DivergedError
+from pipeline_core.gaussians.strategies import GradientStats, fill_gaps, grow, prune
+from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
+from pipeline_core.guidance.prompts import TextConditioning, encode_text
+from pipeline_core.guidance.schedules import draw_timesteps, log_linear, resolution
+from pipeline_core.guidance.sds import noise_rescale, sds_gradient, sds_loss
+from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.types import SH_C0, Gaussians
+
+CURVE_SAMPLES = 50
+"""Points of the loss curves, and how often a stage looks at its numbers: each look waits for the device."""
+
+
+class GaussianJob:
+    """One stage of distillation. The result is ``(Gaussians on the CPU, curves)``.
+
+    ``curves`` has one list per name, sampled about 50 times: ``step``, ``loss_image`` and ``loss_points`` (means since
+    the sample before), ``gaussians``. ``seed`` feeds the job's only source of randomness, a CPU generator.
+    """
+
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        prompt: str,
+        stage: Distill,
+        *,
+        negative_prompt: str = "",
+        seed: int = 0,
+        name: str = "",
+        checkpoint_path: Path | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.name = name or prompt
+        self.prompt, self.negative_prompt, self.stage = prompt, negative_prompt, stage
+        self.step, self.steps = 0, stage.steps
+        self.checkpoint_path, self.on_progress = checkpoint_path, on_progress
+        self.generator = torch.Generator().manual_seed(seed)
+        self.curves: dict[str, list[float]] = {"step": [], "loss_image": [], "loss_points": [], "gaussians": []}
+        self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
+        self._initial = gaussians.detach()
+        self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
+
+    # -- the protocol: see engine/jobs.py ------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.steps
+
+    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+        self.prior, self.device = image_prior, device
+        if image_prior.camera == "mvdream" and self.stage.views % 4:
+            raise DataError(
+                f"views={self.stage.views} must be a multiple of 4 for the multi-view prior {image_prior.model_id}"
+            )
+        self.text: TextConditioning = encode_text(
+            image_prior, self.prompt, self.negative_prompt,
+            view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
+        )  # fmt: skip
+        self.points = point_prior() if self.stage.point_weight else None
+        if self.points is not None:
+            self.point_condition = self.points.encode_prompts([self.prompt, ""])
+        self._identity += [image_prior.model_id, self.points.model_id if self.points is not None else None]
+        self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
+        self.params = {k: torch.nn.Parameter(v.clone()) for k, v in self._initial.to(device).tensors().items()}
+        rates = self.stage.lr.model_dump()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=device.type == "cuda")
+            for name, leaf in self.params.items()
+            if leaf.numel()
+        }
+        self.stats = GradientStats.zeros(len(self._initial), device)
+        self.alphas_cumprod = image_prior.alphas_cumprod.to(device)
+        self._sums = torch.zeros(4, device=device)  # image loss, point loss, finite rows, steps since the last look
+
+    def draw(self) -> Tensor | None:
+        if not self.stage.image_weight:
+            return None
+        size = resolution(self.stage.resolution, self.progress)
+        self.cameras: Cameras = draw_cameras(self.stage, size, self.generator, rig=self.prior.camera == "mvdream")
+        self.cameras = self.cameras.to(self.device)
+        prior_background = getattr(self.prior, "background", None)
+        backgrounds = draw_backgrounds(self.stage.background, prior_background, len(self.cameras), self.generator)
+        colors, _, self.info = render(self.params, self.cameras, backgrounds.to(self.device))
+        if self.info["means2d"].requires_grad:
+            self.info["means2d"].retain_grad()
+        return colors.permute(0, 3, 1, 2)
+
+    def ask(self, latents: Tensor | None) -> Query:
+        self.latents = latents
+        return Query(self._ask_image(latents), self._ask_points())
+
+    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> None:
+        self.image_eps, self.point_eps = image_eps, point_eps
+
+    def loss(self, images: Tensor | None) -> Tensor:
+        zero, one = self._sums.new_zeros(()), self._sums.new_ones(())
+        image, finite = self._image_loss() if self.image_eps is not None else (zero, one)
+        points = self._point_loss() if self.point_eps is not None else zero
+        self._sums += torch.stack([image.detach(), points.detach(), finite, one])
+        return self.stage.image_weight * image + self.stage.point_weight * points
+
+    def update(self) -> None:
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self._rate(name)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.stage.image_weight:
+            self.stats.accumulate(self.info)
+        self.info = self.latents = self.image_eps = self.point_eps = None
+        self.step += 1
+        self._densify()
+        if self.step % max(self.steps // CURVE_SAMPLES, 1) == 0 or self.done:
+            self._look()
+
+    def report(self) -> dict[str, float]:
+        loss = self.curves["loss_image"][-1] if self.curves["loss_image"] else float("nan")
+        return {"loss": loss, "gaussians": float(len(self.params["means"]))}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"params.{name}": value for name, value in self.params.items()}
+        for name, optimizer in self.optimizers.items():
+            tensors |= {f"adam.{name}.{key}": value for key, value in optimizer.state[self.params[name]].items()}
+        tensors |= {"stats.total": self.stats.total, "stats.visible": self.stats.visible, "sums": self._sums}
+        tensors["generator"] = self.generator.get_state()
+        return (
+            {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
+            {"step": self.step, "events": dict(self.events), "curves": {k: list(v) for k, v in self.curves.items()}},
+        )
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        for name, optimizer in self.optimizers.items():
+            optimizer.state.clear()
+            leaf = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))
+            prefix = f"adam.{name}."
+            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            # Adam keeps its step counter on the CPU unless it is fused.
+            on_device = {
+                k: v.to(self.device if k != "step" or self.device.type == "cuda" else "cpu", copy=True)
+                for k, v in moments.items()
+            }
+            if on_device:
+                optimizer.state[leaf] = on_device
+            optimizer.param_groups[0]["params"] = [leaf]
+            self.params[name] = leaf
+        for name in self.params.keys() - self.optimizers.keys():
+            self.params[name] = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))
+        self.stats = GradientStats(*(tensors[f"stats.{k}"].to(self.device, copy=True) for k in ("total", "visible")))
+        self._sums = tensors["sums"].to(self.device, copy=True)
+        self.generator.set_state(tensors["generator"])
+        self.step, self.events = values["step"], dict(values["events"])
+        self.curves = {k: list(v) for k, v in values["curves"].items()}
+
+    def result(self) -> tuple[Gaussians, dict[str, Any]]:
+        self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
+        gaussians = Gaussians(**{name: value.detach() for name, value in self.params.items()}).to("cpu").detach()
+        return gaussians, {**self.curves, "events": self.events}
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step, 1 at the last."""
+        return self.step / max(self.steps - 1, 1)
+
+    def _draw_timesteps(self, count: int, total: int) -> Tensor:
+        return draw_timesteps(self.stage.t_min, self.stage.t_max, self.progress, count, total, self.generator)
+
+    def _ask_image(self, latents: Tensor | None) -> Any:
+        if latents is None:
+            return None
+        count = latents.shape[0]
+        timesteps = self._draw_timesteps(count, len(self.alphas_cumprod))
+        if self.prior.camera == "mvdream":  # the views of a rig are one sample: they share their timestep
+            timesteps = timesteps[::4].repeat_interleave(4)
+        self.timesteps = timesteps.to(self.device)
+        noise = torch.randn(latents.shape, generator=self.generator)
+        self.noise = noise.to(self.device, latents.dtype)
+        self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.timesteps)
+        angles = self.cameras.azimuth, self.cameras.elevation
+        return self.text.rows(self.latents_t, self.timesteps, *angles, scale=self.stage.guidance_scale)
+
+    def _image_loss(self) -> tuple[Tensor, Tensor]:
+        """SDS loss on the latents, and the share of rows whose prediction is finite."""
+        assert self.image_eps is not None and self.latents is not None
+        alpha_bar = self.alphas_cumprod[self.timesteps].reshape(-1, 1, 1, 1)
+        angles = self.cameras.azimuth, self.cameras.elevation
+        eps, conditional = self.text.guide(self.image_eps.float(), *angles, scale=self.stage.guidance_scale)
+        eps = noise_rescale(eps, conditional, self.latents_t.float(), alpha_bar, self.stage.guidance_rescale)
+        gradient, finite = sds_gradient(
+            eps, self.noise.float(), alpha_bar, weighting=self.stage.weighting, clip=self.stage.grad_clip
+        )
+        return sds_loss(self.latents.float(), gradient), finite.float().mean()
+
+    def _ask_points(self) -> Any:
+        if self.points is None:
+            return None
+        rows = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator).to(self.device)
+        colors = SH_C0 * self.params["sh0"][rows, 0] + 0.5
+        self.x = self.points.to_model(self.params["means"][rows], colors)
+        self.x = self.x.unsqueeze(0) if self.x.ndim == 2 else self.x
+        alphas = self.points.alphas_cumprod
+        self.point_t = self._draw_timesteps(1, len(alphas)).to(self.device)
+        self.point_noise = torch.randn(self.x.shape, generator=self.generator).to(self.x)
+        return point_rows(
+            self.points, self.x, self.point_t, self.point_noise, self.point_condition, self.stage.point_guidance_scale
+        )
+
+    def _point_loss(self) -> Tensor:
+        assert self.point_eps is not None
+        alpha_bar = self.points.alphas_cumprod.to(self.device)[self.point_t].reshape(-1, 1, 1)
+        eps = point_guide(self.point_eps.float(), self.stage.point_guidance_scale)
+        gradient, _ = sds_gradient(eps, self.point_noise, alpha_bar)
+        return sds_loss(self.x, gradient)
+
+    def _rate(self, name: str) -> float:
+        lr = self.stage.lr
+        start = getattr(lr, name)
+        end = {"means": lr.means_final, "scales": lr.scales_final}.get(name, start * lr.final_share)
+        return log_linear(start, end, self.progress, lr.decay_until)
+
+    def _densify(self) -> None:
+        settings = self.stage.densify
+        if not settings.every or self.step % settings.every or self.step < settings.start or self.done:
+            return
+        if self.step <= settings.stop * self.steps:
+            counts = grow(self.params, self.optimizers, self.stats.mean(), settings, self.generator)
+            for kind, count in counts.items():
+                self.events[kind] += count
+            if settings.compactness:
+                self.events["filled"] += fill_gaps(self.params, self.optimizers, settings.max_gaussians)
+        self.events["pruned"] += prune(self.params, self.optimizers, settings)
+        self.stats = GradientStats.zeros(len(self.params["means"]), self.device)
+
+    def _look(self) -> None:
+        """Sample the curves; fail when the numbers are broken."""
+        image, points, finite, steps = self._sums.tolist()
+        self._sums.zero_()
+        steps = max(steps, 1.0)
+        broken = [name for name, value in self.params.items() if not value.isfinite().all()]
+        if broken or finite == 0.0:
+            what = (
+                f"{', '.join(broken)} of the Gaussians are not finite"
+                if broken
+                else "the prior predicts no finite noise"
+            )
+            raise DivergedError(
+                f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
+            )
+        sample = {"step": self.step, "loss_image": image / steps, "loss_points": points / steps}
+        for name, value in {**sample, "gaussians": len(self.params["means"])}.items():
+            self.curves[name].append(value)
+
+
+def digest(gaussians: Gaussians) -> str:
+    """First 16 hex digits of the sha256 of all raw tensors."""
+    sha = hashlib.sha256()
+    for value in gaussians.tensors().values():
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp to [0, 1] that lets a gradient through where a descent step would lead back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        stuck = ((x < 0) & (gradient > 0)) | ((x > 1) & (gradient < 0))
+        return torch.where(stuck, torch.zeros_like(gradient), gradient)
+
+
+def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Colours [V, H, W, 3] in [0, 1], alphas [V, H, W, 1] and gsplat's info; ``params`` raw, ``backgrounds`` [V, 3].
+
+    Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
+    """
+    degree = {0: None, 3: 1, 8: 2, 15: 3}[params["shN"].shape[1]]
+    colors = (
+        _Clamp.apply(SH_C0 * params["sh0"][:, 0] + 0.5)
+        if degree is None
+        else torch.cat([params["sh0"], params["shN"]], 1)
+    )
+    image, alphas, info = rasterize(
+        params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(), colors,
+        cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,
+    )  # fmt: skip
+    return (image if degree is None else _Clamp.apply(image)), alphas, info

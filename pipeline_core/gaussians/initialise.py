@@ -1,0 +1,74 @@
+"""Gaussians from a coloured point cloud."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from pipeline_core.config import Init
+from pipeline_core.errors import DataError
+from pipeline_core.types import SH_C0, Gaussians, PointCloud
+
+NEIGHBOURS = 3
+"""Neighbours whose mean distance sets the scale of a Gaussian (3DGS)."""
+
+
+def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
+    """Mean distance [N] float64 of each point of ``xyz`` [N, 3] to its 3 nearest others (fewer where N < 4)."""
+    k = min(NEIGHBOURS, len(xyz) - 1)
+    if k < 1:
+        return np.full(len(xyz), 0.05)
+    distance, _ = cKDTree(xyz).query(xyz, k=k + 1)
+    return distance[:, 1:].mean(axis=1)
+
+
+def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> PointCloud:
+    """``count`` points: a random subset, or the cloud and jittered repeats of it.
+
+    A repeat moves towards one of the 3 neighbours by a uniform share of the way (and so do its colours), hence it
+    stays on the surface that the points sample; isotropic noise would thicken it.
+    """
+    n = len(cloud)
+    if n >= count:
+        keep = torch.randperm(n, generator=generator)[:count].sort().values
+        return PointCloud(cloud.xyz[keep], cloud.rgb[keep])
+    extra = count - n
+    source = torch.cat([torch.randperm(n, generator=generator) for _ in range(-(-extra // n))])[:extra]
+    share = torch.rand(extra, 1, generator=generator)
+    pick = torch.randint(NEIGHBOURS, (extra,), generator=generator)
+    _, neighbours = cKDTree(cloud.xyz.numpy()).query(cloud.xyz.numpy(), k=min(NEIGHBOURS, n - 1) + 1)
+    neighbours = torch.from_numpy(np.asarray(neighbours).reshape(n, -1)[:, 1:])
+    target = neighbours[source, pick % neighbours.shape[1]] if neighbours.shape[1] else source
+    xyz = torch.lerp(cloud.xyz[source], cloud.xyz[target], share)
+    rgb = torch.lerp(cloud.rgb[source], cloud.rgb[target], share)
+    return PointCloud(torch.cat([cloud.xyz, xyz]), torch.cat([cloud.rgb, rgb]))
+
+
+def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
+    """``settings.num_points`` isotropic Gaussians (SH degree 0) at the points of ``cloud``, with their colours.
+
+    The standard deviation is the mean distance to the 3 nearest neighbours times ``settings.scale_factor``; outliers
+    of the cloud are held to three times its median, or they would become large blobs. Points that are not finite are
+    dropped. Raises DataError where fewer than 4 points remain.
+    """
+    finite = cloud.xyz.isfinite().all(1) & cloud.rgb.isfinite().all(1)
+    if int(finite.sum()) < 4:
+        raise DataError(
+            f"the point cloud has {int(finite.sum())} finite points, at least 4 are needed: try another seed"
+        )
+    cloud = PointCloud(cloud.xyz[finite].float().cpu(), cloud.rgb[finite].float().cpu())
+    cloud = resample(cloud, settings.num_points, generator)
+    distance = neighbour_distance(cloud.xyz.numpy())
+    distance = distance.clip(1e-4, max(3 * float(np.median(distance)), 1e-4)) * settings.scale_factor
+    count = len(cloud)
+    return Gaussians(
+        means=cloud.xyz.clone(),
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
+        scales=torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3),
+        opacities=torch.full((count,), math.log(settings.opacity / (1 - settings.opacity))),
+        sh0=((cloud.rgb.clamp(0, 1) - 0.5) / SH_C0).unsqueeze(1),
+        shN=torch.zeros(count, 0, 3),
+    )

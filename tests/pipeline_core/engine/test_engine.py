@@ -1,0 +1,302 @@
+"""The engine against a prior whose answer is known: convergence, independence, isolation, resumption."""
+
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
+from pipeline_core.engine.distill import distill
+from pipeline_core.engine.engine import DistillationEngine, is_out_of_memory, resize
+from pipeline_core.engine.gaussian_job import GaussianJob, render
+from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError
+
+GREY = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def engine(exact_prior):
+    engine = DistillationEngine(exact_prior, max_active=8, progress_seconds=0)
+    yield engine
+    engine.close()
+
+
+def held_out_error(prior, prompt, gaussians):
+    """Mean squared error of renders at cameras that no seed draws exactly."""
+    cameras = orbit(torch.tensor([10.0, 100.0, 190.0, 280.0]), torch.tensor([5.0]), size=prior.size, fovy=40.0)
+    image, _, _ = render(gaussians.tensors(), cameras, torch.ones(4, 3))
+    target, _, _ = render(prior.targets[prompt].tensors(), cameras, torch.ones(4, 3))
+    return float((image - target).square().mean())
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.tensors().values(), second.tensors().values(), strict=True))
+
+
+def block_until(engine, jobs):
+    """Submit ``jobs`` so that they all enter the same step."""
+    with engine._wake:
+        return [engine.submit(job) for job in jobs]
+
+
+def test_distillation_reproduces_what_the_prior_believes(engine, exact_prior, stage, make_gaussians):
+    start = make_gaussians(9, GREY, (0.35, 0.35, 0.35))
+    result, curves = distill(start, "red", "", stage(steps=150, densify={"every": 50}), engine, seed=0)
+    before, after = held_out_error(exact_prior, "red", start), held_out_error(exact_prior, "red", result)
+    assert after < 0.05 * before
+    assert curves["loss_image"][-1] < 0.1 * curves["loss_image"][0]
+    assert len(curves["step"]) == 50 and curves["step"][-1] == 150
+
+
+def test_guidance_scale_extrapolates_from_the_unconditional_picture(engine, exact_prior, stage, make_gaussians):
+    """With scale s the optimum is u + s (c - u); u is grey, so the red asset's white surroundings are overshot too:
+    the clamp holds them, and the asset turns purer red than the target."""
+    start = make_gaussians(9, GREY)
+    plain, _ = distill(start, "red", "", stage(steps=80), engine, seed=0)
+    guided, _ = distill(start, "red", "", stage(steps=80, guidance_scale=3.0), engine, seed=0)
+    assert guided.sh0[:, 0, 1].mean() < plain.sh0[:, 0, 1].mean() - 0.05
+
+
+def test_one_model_call_per_step_for_all_jobs(engine, exact_prior, stage, make_gaussians):
+    jobs = [
+        GaussianJob(make_gaussians(9, GREY), p, stage(steps=5), seed=i) for i, p in enumerate(["red", "blue", "green"])
+    ]
+    for future in block_until(engine, jobs):
+        future.result(timeout=60)
+    assert exact_prior.calls == engine.steps == 5
+    assert exact_prior.rows == [6] * 5  # three jobs of two views; guidance scale 1 needs no unconditional rows
+
+
+def test_result_does_not_depend_on_company(exact_prior, stage, make_gaussians):
+    """Alone, and in a batch of 8 with other lengths, prompts and guidance."""
+    settings = stage(steps=12, guidance_scale=2.0, densify={"every": 5, "grad_threshold": 1e-6, "max_gaussians": 120})
+    alone_engine, engine = DistillationEngine(exact_prior, max_active=1), DistillationEngine(exact_prior, max_active=8)
+    start = make_gaussians(9, GREY)
+    alone, _ = alone_engine.submit(GaussianJob(start, "red", settings, seed=3)).result(timeout=60)
+    others = [
+        GaussianJob(make_gaussians(i, GREY), ("red", "blue", "green")[i % 3], stage(steps=4 + 3 * i), seed=i)
+        for i in range(7)
+    ]
+    futures = block_until(engine, [*others[:4], GaussianJob(start, "red", settings, seed=3), *others[4:]])
+    together, _ = futures[4].result(timeout=60)
+    for future in futures:
+        future.result(timeout=60)
+    for name, value in alone.tensors().items():
+        torch.testing.assert_close(together.tensors()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    alone_engine.close(), engine.close()
+
+
+def test_same_seed_same_bits_other_seed_other_bits(engine, stage, make_gaussians):
+    runs = [distill(make_gaussians(9, GREY), "red", "", stage(steps=6), engine, seed=seed)[0] for seed in (0, 0, 1)]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_jobs_join_and_leave_at_step_boundaries(exact_prior, stage, make_gaussians):
+    engine = DistillationEngine(exact_prior, max_active=2)
+    jobs = [GaussianJob(make_gaussians(9, GREY), "red", stage(steps=n), seed=n) for n in (2, 6, 3)]
+    for future in block_until(engine, jobs):
+        future.result(timeout=60)
+    assert [rows // 2 for rows in exact_prior.rows] == [2, 2, 2, 2, 2, 1]  # 2+6 until step 2, then 6+3, then 6 alone
+    engine.close()
+
+
+@pytest.mark.parametrize("poison", ["prediction", "parameters"])
+def test_nan_ends_its_own_job_only(engine, exact_prior, stage, make_gaussians, poison):
+    start = make_gaussians(9, GREY)
+    expected, _ = distill(start, "red", "", stage(steps=8), engine, seed=0)
+    broken = make_gaussians(9, GREY)
+    if poison == "prediction":
+        exact_prior.poison = "blue"
+    else:
+        broken.means[5] = torch.nan
+    good = GaussianJob(start, "red", stage(steps=8), seed=0)
+    futures = block_until(engine, [GaussianJob(broken, "blue", stage(steps=8), seed=0), good])
+    with pytest.raises(DivergedError, match=r"blue: at step 1 of 8 .* another seed"):
+        futures[0].result(timeout=60)
+    result, _ = futures[1].result(timeout=60)
+    for name, value in expected.tensors().items():
+        torch.testing.assert_close(result.tensors()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_an_exception_in_one_job_leaves_the_others(engine, stage, make_gaussians):
+    def fail(step, steps, report):
+        raise ValueError("display is gone")
+
+    job = GaussianJob(make_gaussians(9, GREY), "red", stage(steps=5), on_progress=fail)
+    futures = block_until(engine, [job, GaussianJob(make_gaussians(9, GREY), "blue", stage(steps=5))])
+    with pytest.raises(ValueError, match="display is gone"):
+        futures[0].result(timeout=60)
+    futures[1].result(timeout=60)
+
+
+def test_interrupted_run_equals_uninterrupted_bit_for_bit(exact_prior, stage, make_gaussians, tmp_path):
+    settings = stage(
+        steps=30,
+        guidance_scale=2.0,
+        densify={"every": 4, "grad_threshold": 1e-6, "compactness": True, "max_gaussians": 120},
+    )
+    start = make_gaussians(9, GREY)
+    engine = DistillationEngine(exact_prior, progress_seconds=0)
+    whole, whole_curves = distill(start, "red", "", settings, engine, seed=5)
+
+    path = tmp_path / "job.safetensors"
+    futures = []
+
+    def cancel_at_13(step, steps, report):
+        if step == 13:
+            futures[0].cancel()
+
+    job = GaussianJob(start, "red", settings, seed=5, checkpoint_path=path, on_progress=cancel_at_13)
+    with engine._wake:
+        futures.append(engine.submit(job))
+    with pytest.raises(CancelledError):
+        futures[0].result(timeout=60)
+    engine.close()
+    assert path.exists()
+
+    seen = []
+    second = DistillationEngine(exact_prior, progress_seconds=0)
+    resumed, curves = distill(
+        start, "red", "", settings, second, seed=5, checkpoint_path=path, on_progress=lambda step, *_: seen.append(step)
+    )
+    assert seen[0] == 14
+    assert same(resumed, whole) and curves == whole_curves
+    assert not path.exists()
+    second.close()
+
+
+def test_a_checkpoint_of_another_job_is_not_used(exact_prior, stage, make_gaussians, tmp_path):
+    path = tmp_path / "job.safetensors"
+    engine = DistillationEngine(exact_prior, checkpoint_seconds=0)
+    job = GaussianJob(make_gaussians(9, GREY), "red", stage(steps=3), seed=1)
+    engine.submit(job).result(timeout=60)
+    save_checkpoint(path, job.fingerprint, job.state())
+    assert load_checkpoint(path, job.fingerprint) is not None
+    assert load_checkpoint(path, "another") is None
+    path.write_bytes(b"cut off")
+    assert load_checkpoint(path, job.fingerprint) is None
+    fresh, _ = distill(make_gaussians(9, GREY), "red", "", stage(steps=3), engine, seed=1, checkpoint_path=path)
+    assert same(fresh, job.result()[0])
+    engine.close()
+
+
+def test_checkpoints_follow_the_time_budget(exact_prior, stage, make_gaussians, tmp_path):
+    path = tmp_path / "job.safetensors"
+    present = []
+    engine = DistillationEngine(exact_prior, checkpoint_seconds=0, progress_seconds=0)
+    distill(
+        make_gaussians(9, GREY), "red", "", stage(steps=4), engine, seed=0, checkpoint_path=path,
+        on_progress=lambda *_: present.append(path.exists()),
+    )  # fmt: skip
+    assert present == [False, True, True, True]
+    engine.close()
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_results(exact_prior, stage, make_gaussians):
+    starts = [make_gaussians(i, GREY) for i in range(4)]
+    roomy = DistillationEngine(exact_prior, max_active=1)
+    expected = [distill(s, "red", "", stage(steps=6), roomy, seed=i)[0] for i, s in enumerate(starts)]
+    predict = exact_prior.predict_noise
+
+    def small_device(latents_t, *rest):
+        if len(latents_t) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return predict(latents_t, *rest)
+
+    exact_prior.predict_noise = small_device
+    engine = DistillationEngine(exact_prior, max_active=4)
+    futures = block_until(engine, [GaussianJob(s, "red", stage(steps=6), seed=i) for i, s in enumerate(starts)])
+    for future, want in zip(futures, expected, strict=True):
+        got, _ = future.result(timeout=60)
+        for name, value in want.tensors().items():
+            torch.testing.assert_close(got.tensors()[name], value, rtol=1e-3, atol=1e-4)
+    assert engine.max_active == 2
+    with pytest.raises(OutOfMemory, match="alone does not fit"):
+        distill(starts[0], "red", "", stage(steps=2, views=8), engine, seed=0)
+    roomy.close(), engine.close()
+
+
+def test_a_failing_model_call_fails_its_batch_and_the_engine_goes_on(engine, exact_prior, stage, make_gaussians):
+    predict = exact_prior.predict_noise
+    exact_prior.predict_noise = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
+    exact_prior.predict_noise = predict
+    distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
+
+
+def test_cancelling_a_waiting_job_never_starts_it(exact_prior, stage, make_gaussians):
+    engine = DistillationEngine(exact_prior, max_active=1)
+    with engine._wake:
+        first = engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=3)))
+        second = engine.submit(GaussianJob(make_gaussians(9, GREY), "blue", stage(steps=3)))
+        assert second.cancel()
+    first.result(timeout=60)
+    assert engine.steps == 3
+    engine.close()
+
+
+def test_close_cancels_and_refuses(exact_prior, stage, make_gaussians, tmp_path):
+    entered, path = threading.Event(), tmp_path / "job.safetensors"
+    engine = DistillationEngine(exact_prior, progress_seconds=0)
+    job = GaussianJob(
+        make_gaussians(9, GREY), "red", stage(steps=100_000), checkpoint_path=path, on_progress=lambda *_: entered.set()
+    )
+    future = engine.submit(job)
+    entered.wait(60)
+    engine.close()
+    assert future.cancelled() and path.exists()
+    with pytest.raises(StageError, match="closed"):
+        engine.submit(job)
+
+
+def test_no_steps_returns_the_pruned_start(engine, stage, make_gaussians):
+    start = make_gaussians(9, GREY)
+    start.opacities[:5] = -10.0
+    result, curves = distill(start, "red", "", stage(steps=0), engine, seed=0)
+    torch.testing.assert_close(result.means, start.means[5:])
+    assert curves["events"]["pruned"] == 5 and curves["step"] == []
+
+
+def test_the_point_prior_moves_the_centres(exact_prior, exact_points, stage, make_gaussians):
+    """3D score distillation alone: the centres and colours go where the point prior's cloud has its mean."""
+    cloud = torch.cat([torch.full((3, 64), 0.4), torch.full((3, 64), 0.5)])  # model space: xyz = 0.2, rgb = 0.75
+    engine = DistillationEngine(exact_prior, lambda: exact_points(cloud))
+    settings = stage(steps=200, image_weight=0.0, point_weight=1.0, point_guidance_scale=1.0)
+    result, curves = distill(make_gaussians(9, GREY), "red", "", settings, engine, seed=0)
+    assert exact_prior.calls == 0
+    torch.testing.assert_close(result.means.mean(0), torch.full((3,), 0.2), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        result.activated()["colors"].mean((0, 1)) * 0.2821 + 0.5, torch.full((3,), 0.75), atol=0.05, rtol=0
+    )
+    assert curves["loss_points"][-1] < curves["loss_points"][0]
+    engine.close()
+
+
+def test_a_missing_point_prior_is_said(engine, stage, make_gaussians):
+    with pytest.raises(StageError, match="no point prior"):
+        distill(make_gaussians(9, GREY), "red", "", stage(steps=2, point_weight=0.1), engine, seed=0)
+
+
+def test_a_multiview_prior_needs_groups_of_four(engine, exact_prior, stage, make_gaussians):
+    exact_prior.camera = "mvdream"
+    with pytest.raises(DataError, match="views=2 must be a multiple of 4"):
+        distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
+
+
+def test_out_of_memory_is_recognised():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_resize_preserves_means_and_gradients():
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    small = resize(image, 16)
+    torch.testing.assert_close(small.mean(), image.mean(), atol=5e-3, rtol=0)
+    small.sum().backward()
+    assert image.grad.abs().sum() > 0
+    assert resize(image, 32) is image
