@@ -4,7 +4,8 @@ Import this module before anything that imports torch, and call :func:`configure
 reads its settings once. Waiting threads must sleep (``OMP_WAIT_POLICY=PASSIVE``): spinning pools cost three to five
 times the time on a machine whose cores are busy, and ours are, with several priors, numba kernels and meshers.
 
-One setting decides the number of threads of everything: ``SPLATMILL_THREADS`` (default: the cores this process may use).
+One setting decides the number of threads of everything: ``SPLATMILL_THREADS``; the default is the cores this process
+may use.
 """
 
 from __future__ import annotations

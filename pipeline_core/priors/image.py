@@ -17,7 +17,6 @@ trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels)
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -33,7 +32,15 @@ from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
-from pipeline_core.priors.resolve import folder_id, resolve_model, weight_variant
+from pipeline_core.priors.resolve import folder_id, resolve_model
+from pipeline_core.priors.text import (
+    TextEncoder,
+    load_pretrained,
+    load_text_network,
+    load_tokenizer,
+    read_json,
+    silence_progress_bars,
+)
 
 Camera = Literal["none", "angles", "mvdream"]
 
@@ -65,33 +72,6 @@ def to_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: st
     if prediction_type == "v_prediction":
         return signal * output + noise * x_t
     return (x_t - signal * output) / noise.clamp(min=1e-4)
-
-
-class TextEncoder:
-    """A tokenizer and one text network.
-
-    Args:
-        output: which hidden states condition the U-Net: "last" (after the final norm) or "penultimate" (SDXL)
-        strip: lower-case and strip prompts first, as DeepFloyd IF does
-    """
-
-    def __init__(self, tokenizer: Any, model: nn.Module, *, output: Literal["last", "penultimate"] = "last", strip: bool = False) -> None:
-        self.tokenizer, self.model, self.output, self.strip = tokenizer, model, output, strip
-        positions = getattr(model.config, "max_position_embeddings", None) or 77  # T5 has none; IF was trained with 77
-        self.length = min(int(tokenizer.model_max_length), positions)
-        self.masked = model.config.model_type == "t5"
-
-    @torch.no_grad()
-    def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
-        """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
-        text = prompt.lower().strip() if self.strip else prompt
-        tokens = self.tokenizer([text], padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
-        device = next(self.model.parameters()).device
-        mask = tokens.attention_mask.to(device) if self.masked else None
-        out = self.model(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=self.output == "penultimate")
-        hidden = out.hidden_states[-2] if self.output == "penultimate" else out.last_hidden_state
-        pooled = getattr(out, "text_embeds", None)
-        return hidden[0].float(), None if pooled is None else pooled[0].float()
 
 
 @dataclass(frozen=True)
@@ -142,7 +122,7 @@ class ImagePrior:
         """Embeddings [B, L, D] of ``prompts`` in the denoiser's precision; each prompt is encoded once and kept.
 
         Prompts are encoded one at a time, so an embedding never depends on which others were asked for. Where the
-        U-Net also wants a pooled vector (SDXL), it travels as the last token(s), padded with zeros: rows stay one tensor.
+        U-Net also wants a pooled vector (SDXL), it travels as the last token(s), padded with zeros: a row stays a row.
         """
         rows = []
         for prompt in prompts:
@@ -203,14 +183,16 @@ class ImagePrior:
         return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
 
     def predict_x0(self, latents_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t); sqrt(a_t) is kept above 1e-4 for schedules that end at zero signal."""
+        """x_0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), with sqrt(a_t) kept above 1e-4: a schedule may end at 0."""
         alpha_bar = self._alpha_bar(t)
         return (latents_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt().clamp(min=1e-4)
 
     # ------------------------------------------------------------------------------------------------ denoiser
 
     @torch.no_grad()
-    def predict_noise(self, latents_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def predict_noise(
+        self, latents_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Predicted noise [B, C, h, w] float32; no graph, and no guidance inside: rows are whatever the caller stacks.
 
         Args:
@@ -299,9 +281,9 @@ def load_image_prior(
     """
     folder = resolve_model(ref, "image")
     dtype = dtype or default_dtype(device)
-    _silence_progress_bars()
-    index = _read(folder / "model_index.json")
-    side = _read(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
+    silence_progress_bars()
+    index = read_json(folder / "model_index.json")
+    side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
     unet = _load_network(folder, "unet", dtype, allow_remote_code)
     vae = None
     if index.get("vae", [None])[0] is not None:
@@ -327,19 +309,24 @@ def load_schedule(folder: Path) -> tuple[Tensor, str]:
     """(alphas_cumprod [T] float32, prediction type) of a diffusers ``scheduler`` folder, whatever its sampler class."""
     from diffusers import DDPMScheduler
 
-    config = _read(folder / "scheduler_config.json")
-    known = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"}
+    config = read_json(folder / "scheduler_config.json")
+    known = {
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+    }
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise RequestError(f"{folder}: prediction_type {prediction!r} is not supported; a prior predicts epsilon, v_prediction or sample")
+        raise RequestError(f"{folder}: prediction_type {prediction!r} is not one of epsilon, v_prediction, sample")
     if "beta_schedule" not in config and "trained_betas" not in config and "Flow" in config.get("_class_name", ""):
-        raise RequestError(f"{folder}: {config['_class_name']} is a flow-matching model; score distillation here needs a diffusion schedule")
+        raise RequestError(
+            f"{folder}: {config['_class_name']} is a flow-matching model; score distillation needs a diffusion schedule"
+        )
     scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and v is not None})
     return scheduler.alphas_cumprod.float(), prediction
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
@@ -347,19 +334,10 @@ def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
     return network.to(device, memory_format=layout).requires_grad_(False).eval()
 
 
-def _silence_progress_bars() -> None:
-    """A factory's log is no place for a bar per component."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-
-
 def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
     """Precision of the autoencoder: float32 where its own file says that half precision overflows (SDXL), or where
     it costs nothing (the linear one)."""
-    config = _read(folder / "vae" / "config.json")
+    config = read_json(folder / "vae" / "config.json")
     overflows = bool(config.get("force_upcast", False)) and dtype == torch.float16
     return torch.float32 if overflows or config.get("_class_name") == PatchAutoencoder.__name__ else dtype
 
@@ -368,89 +346,48 @@ def _load_network(folder: Path, name: str, dtype: torch.dtype, allow_remote_code
     """A U-Net or autoencoder, by the ``_class_name`` of its own configuration."""
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
-    config = _read(folder / name / "config.json")
+    config = read_json(folder / name / "config.json")
     class_name = config.get("_class_name", "")
     if class_name == "MultiViewUNetModel":
         return MultiViewUNet.from_folder(folder / name, dtype)
     known = {c.__name__: c for c in (UNet2DConditionModel, AutoencoderKL, AutoencoderTiny, PatchAutoencoder)}
     if class_name not in known and not allow_remote_code:
         raise RequestError(
-            f"{folder / name}: class {class_name!r} is not one that splatmill knows ({', '.join([*known, 'MultiViewUNetModel'])}); "
+            f"{folder / name}: class {class_name!r} is not one that splatmill knows "
+            f"({', '.join([*known, 'MultiViewUNetModel'])}); "
             "allow_remote_code would let the folder's own Python define it: only for a source that you trust"
         )
     cls = known.get(class_name) or _remote_class(folder, name, class_name)
-    return _from_pretrained(cls, folder / name, "diffusion_pytorch_model", dtype)
+    return load_pretrained(cls, folder / name, "diffusion_pytorch_model", dtype)
 
 
 def _remote_class(folder: Path, name: str, class_name: str) -> type:
     """A class that the folder's own Python defines: ``model_index.json`` names its module, beside the weights."""
     from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
-    module = _read(folder / "model_index.json")[name][0]
+    module = read_json(folder / "model_index.json")[name][0]
     if not (folder / name / f"{module}.py").is_file():
-        raise ModelNotFound(f"{folder / name}: class {class_name!r} should be defined in {name}/{module}.py, which is missing")
+        raise ModelNotFound(
+            f"{folder / name}: class {class_name!r} should be defined in {name}/{module}.py, which is missing"
+        )
     return get_class_from_dynamic_module(str(folder / name), module_file=f"{module}.py", class_name=class_name)
 
 
-def _from_pretrained(cls: type, folder: Path, stem: str, dtype: torch.dtype) -> nn.Module:
-    """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
-    where the libraries would fill in random numbers and go on."""
-    try:
-        model, info = cls.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            variant=weight_variant(folder, stem),
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelNotFound(f"{folder}: the weights do not load as {cls.__name__}: {error}") from error
-    missing = sorted(str(k) for k in info["missing_keys"])
-    wrong = sorted(str(k[0]) for k in info.get("mismatched_keys", []))
-    if missing or wrong:
-        what = ", ".join((missing + wrong)[:5])
-        raise ModelNotFound(
-            f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
-            f"(first: {what}); config.json and weights do not belong together: download the folder again"
-        )
-    return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """A tokenizer from a local folder, without remote code."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelNotFound(
-            f"{folder}: the tokenizer does not load ({error}); a folder with tokenizer.json needs no further package, "
-            "spiece.model alone needs: pip install sentencepiece"
-        ) from error
-
-
-def load_text_network(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """CLIPTextModel, CLIPTextModelWithProjection or T5EncoderModel, by ``architectures`` of the folder's config."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
-
-    known = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
-    name = (_read(folder / "config.json").get("architectures") or ["nothing"])[0]
-    if name not in known:
-        raise RequestError(f"{folder}: text encoder {name!r} is not supported; known are {', '.join(known)}")
-    # T5's activations overflow float16; bfloat16 has the range.
-    precision = torch.bfloat16 if name == "T5EncoderModel" and dtype == torch.float16 else dtype
-    return _from_pretrained(known[name], folder, "model", precision)
-
-
-def _load_encoders(folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype) -> list[TextEncoder]:
+def _load_encoders(
+    folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype
+) -> list[TextEncoder]:
     suffixes = ["", "_2"] if index.get("text_encoder_2", [None])[0] is not None else [""]
     encoders = []
     for suffix in suffixes:
         model = load_text_network(folder / f"text_encoder{suffix}", dtype).to(device).requires_grad_(False).eval()
         output = "penultimate" if len(suffixes) == 2 else "last"
         encoders.append(
-            TextEncoder(load_tokenizer(folder / f"tokenizer{suffix}"), model, output=output, strip=model.config.model_type == "t5")
+            TextEncoder(
+                load_tokenizer(folder / f"tokenizer{suffix}"),
+                model,
+                output=output,
+                strip=model.config.model_type == "t5",
+            )
         )
     return encoders
 
@@ -470,11 +407,13 @@ def _camera_kind(unet: nn.Module, side: dict[str, Any], folder: Path) -> Camera:
     width = getattr(unet.config, "projection_class_embeddings_input_dim", None)
     if camera == "angles" and (labels != "projection" or width != CAMERA_DIM):
         raise RequestError(
-            f"{folder}: splatmill.json says camera angles, but the U-Net has class_embed_type={labels!r} of width {width}; "
-            f"it must be 'projection' of width {CAMERA_DIM}"
+            f"{folder}: splatmill.json says camera angles, but the U-Net has class_embed_type={labels!r} "
+            f"of width {width}; it must be 'projection' of width {CAMERA_DIM}"
         )
     if camera == "none" and labels:
-        raise RequestError(f"{folder}: the U-Net wants class labels ({labels}), which a prompt does not give; it cannot guide")
+        raise RequestError(
+            f"{folder}: the U-Net wants class labels ({labels}), which a prompt does not give; it cannot guide"
+        )
     return camera
 
 
@@ -484,9 +423,11 @@ def _check_channels(parts: Parts, folder: Path) -> None:
     expected = int(parts.vae.config.latent_channels) if parts.vae is not None else 3
     if channels != expected:
         raise RequestError(
-            f"{folder}: the U-Net takes {channels} channels but latents have {expected}; inpainting, depth and upscaling "
-            "models cannot guide: use the base text-to-image model"
+            f"{folder}: the U-Net takes {channels} channels but latents have {expected}; inpainting, depth "
+            "and upscaling models cannot guide: use the base text-to-image model"
         )
     added = getattr(parts.unet.config, "addition_embed_type", None)
     if added not in (None, "text", "text_time") or (added == "text_time" and len(parts.encoders) != 2):
-        raise RequestError(f"{folder}: addition_embed_type {added!r} with {len(parts.encoders)} text encoder(s) is not supported")
+        raise RequestError(
+            f"{folder}: addition_embed_type {added!r} with {len(parts.encoders)} text encoder(s) is not supported"
+        )

@@ -10,7 +10,6 @@ the place of 1 x 1 convolutions in the attention blocks, as in SD 2.1.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.noise import time_embedding
 from pipeline_core.priors.resolve import weight_files
 
 CAMERA_AZIMUTH_OF_FRONT = 90.0
@@ -46,14 +46,6 @@ def mvdream_cameras(azimuth: Tensor, elevation: Tensor) -> Tensor:
     return torch.where(torch.isnan(az)[:, None], 0.0, blender.flatten(1))
 
 
-def time_embedding(t: Tensor, width: int) -> Tensor:
-    """[B, width] float32: cosines, then sines, of ``t`` [B] at ``width`` / 2 frequencies from 1 down to 1 / 10000."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angles = t[:, None].float() * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
 class Block(nn.Sequential):
     """A sequence whose members take what they need of (features, embedding, text, views)."""
 
@@ -73,10 +65,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, emb_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(32, out_channels), nn.SiLU(), nn.Identity(), nn.Conv2d(out_channels, out_channels, 3, padding=1)
+            nn.GroupNorm(32, out_channels),
+            nn.SiLU(),
+            nn.Identity(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )  # the identity stands where training had dropout: layer 3 must be called 3
         same = channels == out_channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
@@ -186,7 +183,7 @@ class Upsample(nn.Module):
 
 
 class MultiViewUNet(nn.Module):
-    """See the module's docstring. ``config`` is the folder's ``config.json``; unknown training-only fields are ignored."""
+    """See the module's docstring. ``config`` is the folder's ``config.json``; what only training needs is ignored."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -233,7 +230,9 @@ class MultiViewUNet(nn.Module):
                 if level and i == repeats[level]:
                     layers.append(Upsample(channels))
                 self.output_blocks.append(Block(*layers))
-        self.out = nn.Sequential(nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, config["out_channels"], 3, padding=1))
+        self.out = nn.Sequential(
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, config["out_channels"], 3, padding=1)
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -259,16 +258,24 @@ class MultiViewUNet(nn.Module):
     def from_folder(cls, folder: Path, dtype: torch.dtype) -> MultiViewUNet:
         """Load ``config.json`` and safetensors, every key accounted for."""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        unsupported = {"ip_dim": (0, None), "use_scale_shift_norm": (False, None), "resblock_updown": (False, None), "num_classes": (None,)}
+        unsupported = {
+            "ip_dim": (0, None),
+            "use_scale_shift_norm": (False, None),
+            "resblock_updown": (False, None),
+            "num_classes": (None,),
+        }
         for name, allowed in unsupported.items():
             if config.get(name) not in allowed:
                 raise RequestError(
-                    f"{folder}: {name}={config[name]!r} is not supported; ImageDream and other variants of MVDream cannot guide from text"
+                    f"{folder}: {name}={config[name]!r} is not supported; ImageDream and other "
+                    "variants of MVDream cannot guide from text"
                 )
         try:
             with torch.device("meta"):
                 model = cls(config)
-            tensors = {k: v for path in weight_files(folder, "diffusion_pytorch_model") for k, v in load_file(path).items()}
+            tensors = {
+                k: v for path in weight_files(folder, "diffusion_pytorch_model") for k, v in load_file(path).items()
+            }
             model.load_state_dict({k: v.to(dtype) for k, v in tensors.items()}, assign=True)
         except KeyError as error:
             raise ModelNotFound(f"{folder}: config.json has no {error}, which a MultiViewUNetModel needs") from error

@@ -1,7 +1,8 @@
-"""Random numbers drawn row by row, each row from its own generator."""
+"""Noise and its level: random numbers drawn row by row, and the embedding of a timestep."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,3 +24,11 @@ def row_noise(shape: Sequence[int], generators: Generators, device: torch.device
     assert len(generators) == shape[0], f"{len(generators)} generators for {shape[0]} rows"
     rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generators]
     return torch.stack(rows) if rows else torch.empty(tuple(shape), device=device)
+
+
+def time_embedding(t: Tensor, width: int) -> Tensor:
+    """[B, width] float32: cosines, then sines, of ``t`` [B] at ``width`` / 2 frequencies from 1 down to 1 / 10000."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,10 +1,10 @@
 """From a model reference to a complete folder of safetensors, and to the id that artefacts are traced by.
 
 A reference is, in this order: ``starter`` (the weights in this package), ``point-e`` (the published checkpoints, kept
-in splatmill's cache), a local folder, or a hub id ``owner/name`` or ``owner/name@revision``: first the hub's local cache,
-then one download of exactly the files that are needed. A folder is checked file by file before anything is loaded,
-so that an interrupted copy is reported by the names of the missing files and not by a stack trace. Only safetensors are taken; the
-published Point-E ``.pt`` files are the one exception, read with ``weights_only=True``.
+in splatmill's cache), a local folder, or a hub id ``owner/name`` or ``owner/name@revision``: first the hub's local
+cache, then one download of exactly the files that are needed. A folder is checked file by file before anything is
+loaded, so that an interrupted copy is reported by the names of the missing files and not by a stack trace. Only
+safetensors are taken; Point-E's published ``.pt`` files are the one exception, read with ``weights_only=True``.
 
 This module never imports torch: a plan or a cache key must not wait for it.
 """
@@ -130,7 +130,11 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
     if problem:
         return [problem]
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
-    problems = [f"model_index.json names no {name}" for name in ("unet", "scheduler", "text_encoder", "tokenizer") if name not in present]
+    problems = [
+        f"model_index.json names no {name}"
+        for name in ("unet", "scheduler", "text_encoder", "tokenizer")
+        if name not in present
+    ]
     for name in COMPONENTS:
         if name not in present:
             continue
@@ -144,7 +148,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:
-    """``variant`` argument for ``from_pretrained``: None for plain files, "fp16" when only half-precision files are there."""
+    """``variant`` argument for ``from_pretrained``: None for plain files, "fp16" when only those are there."""
     plain = (folder / f"{stem}.safetensors").exists() or (folder / f"{stem}.safetensors.index.json").exists()
     return None if plain else "fp16"
 
@@ -167,7 +171,9 @@ def safetensors_problem(path: Path) -> str | None:
     if not path.is_file():
         pickled = sorted(p.name for p in path.parent.glob("*.bin")) + sorted(p.name for p in path.parent.glob("*.ckpt"))
         if pickled:
-            return f"is missing; {pickled[0]} is there, but pickled weights are never loaded: convert them to safetensors"
+            return (
+                f"is missing; {pickled[0]} is there, but pickled weights are never loaded: convert them to safetensors"
+            )
         return "is missing"
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -224,8 +230,7 @@ def _read_json(path: Path, name: str | None = None) -> tuple[dict, str | None]:
 
 def _point_problems(folder: Path) -> list[str]:
     if (folder / "config.json").is_file():
-        problems = _part_problems(folder, "", "model")
-        return problems + _part_problems(folder, "text_encoder", "model") + _tokenizer_problems(folder, "tokenizer")
+        return _part_problems(folder, "", "diffusion_pytorch_model") + _tokenizer_problems(folder, "tokenizer")
     stem = POINT_E_FILES[0].removesuffix(".pt")
     if not any((folder / f"{stem}{suffix}").is_file() for suffix in (".safetensors", ".pt")):
         return [f"config.json is missing, and so is {stem}.safetensors (or {stem}.pt, as Point-E publishes it)"]
@@ -245,11 +250,22 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
     wanted: list[str] = []
     for place in ("",) if kind == "clip" else ("", *COMPONENTS):
         here = [n for n in names if n.rpartition("/")[0] == place]
-        weights = [n for n in here if re.fullmatch(r"(diffusion_pytorch_model|model)([.-].*)?\.safetensors", n.rpartition("/")[2])]
+        weights = [
+            n
+            for n in here
+            if re.fullmatch(r"(diffusion_pytorch_model|model)([.-].*)?\.safetensors", n.rpartition("/")[2])
+        ]
+        if not place and kind == "points":
+            stems = tuple(Path(name).stem for name in POINT_E_FILES)
+            weights += [n for n in here if n.startswith(stems) and n.endswith((".safetensors", ".pt"))]
         weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points") else []
         half = [n for n in weights if ".fp16" in n]
         wanted += half or weights
-        wanted += [n for n in here if n.endswith((".json", ".txt", ".model")) and not (half and n.endswith(".safetensors.index.json"))]
+        wanted += [
+            n
+            for n in here
+            if n.endswith((".json", ".txt", ".model")) and not (half and n.endswith(".safetensors.index.json"))
+        ]
     return sorted(set(wanted))
 
 
@@ -272,18 +288,23 @@ def _from_hub(ref: str, kind: Kind | None) -> Path:
     try:
         names = huggingface_hub.HfApi().list_repo_files(repo, revision=version)
         files = select_files(names, kind)
-        folder = Path(huggingface_hub.snapshot_download(repo, revision=version, allow_patterns=files or ["model_index.json"]))
+        folder = Path(
+            huggingface_hub.snapshot_download(repo, revision=version, allow_patterns=files or ["model_index.json"])
+        )
     except Exception as error:  # one attempt; the client has its own short retries for single files
         first_line = (str(error).strip().splitlines() or [""])[0]
-        raise ModelNotFound(_hub_message(ref, repo, state, f"the hub said {type(error).__name__}: {first_line}")) from error
+        raise ModelNotFound(
+            _hub_message(ref, repo, state, f"the hub said {type(error).__name__}: {first_line}")
+        ) from error
     return _checked(folder, kind, ref)
 
 
 def _hub_message(ref: str, repo: str, state: str, outcome: str) -> str:
+    source = WITHDRAWN.get(repo, repo)
     hint = f" {repo} was withdrawn from the hub; {WITHDRAWN[repo]} is a mirror." if repo in WITHDRAWN else ""
     return (
         f"model {ref!r} was not found: no folder of that name here; {state}; {outcome}.{hint} "
-        f"To get it, on a machine with a connection: hf download {WITHDRAWN.get(repo, repo)} --local-dir models/{repo.rpartition('/')[2]}, "
+        f"To get it, on a machine with a connection: hf download {source} --local-dir models/{source.partition('/')[2]}, "
         "then give that folder as the model. A gated model needs: hf auth login"
     )
 
@@ -300,7 +321,7 @@ def _point_e_folder() -> Path:
             download(POINT_E_URL + name, folder / name)
         except (OSError, ValueError) as error:
             raise ModelNotFound(
-                f"model 'point-e': {name} is not in {folder} and could not be fetched from {POINT_E_URL}{name} ({error}). "
+                f"model 'point-e': {name} is not in {folder} and {POINT_E_URL}{name} could not be fetched ({error}). "
                 f"Download {' and '.join(POINT_E_FILES)} on a machine with a connection and put them into that folder"
             ) from error
     return folder
@@ -309,7 +330,10 @@ def _point_e_folder() -> Path:
 def download(url: str, path: Path) -> None:
     """Fetch ``url`` to ``path``: status and length are checked, and the file appears only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(url, timeout=30) as answer, tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    with (
+        urllib.request.urlopen(url, timeout=30) as answer,
+        tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file,
+    ):
         try:
             shutil.copyfileobj(answer, file, 1 << 20)
             file.flush()
@@ -339,7 +363,9 @@ def content_hash(folder: Path) -> str:
 
 def _used_files(folder: Path) -> list[Path]:
     places = [folder, *(folder / name for name in (*COMPONENTS, "clip"))]
-    found = [p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in USED_SUFFIXES and p.is_file()]
+    found = [
+        p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in USED_SUFFIXES and p.is_file()
+    ]
     if (folder / "model_index.json").exists():  # single-file checkpoints beside the components are never read
         found = [p for p in found if p.parent != folder or p.name in SIDE_FILES]
     return found

@@ -1,0 +1,115 @@
+"""Loading from local folders without surprises, and text encoders.
+
+diffusers and transformers fill tensors that a file lacks with random numbers and warn; here that is an error. Nothing
+is fetched, nothing but safetensors is read, and no code of the folder is run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.resolve import weight_variant
+
+
+class TextEncoder:
+    """A tokenizer and one text network.
+
+    Args:
+        output: which hidden states condition the U-Net: "last" (after the final norm) or "penultimate" (SDXL)
+        strip: lower-case and strip prompts first, as DeepFloyd IF does
+    """
+
+    def __init__(
+        self, tokenizer: Any, model: nn.Module, *, output: Literal["last", "penultimate"] = "last", strip: bool = False
+    ) -> None:
+        self.tokenizer, self.model, self.output, self.strip = tokenizer, model, output, strip
+        positions = getattr(model.config, "max_position_embeddings", None) or 77  # T5 has none; IF was trained with 77
+        self.length = min(int(tokenizer.model_max_length), positions)
+        self.masked = model.config.model_type == "t5"
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
+        text = prompt.lower().strip() if self.strip else prompt
+        tokens = self.tokenizer(
+            [text], padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        device = next(self.model.parameters()).device
+        mask = tokens.attention_mask.to(device) if self.masked else None
+        out = self.model(
+            tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=self.output == "penultimate"
+        )
+        hidden = out.hidden_states[-2] if self.output == "penultimate" else out.last_hidden_state
+        pooled = getattr(out, "text_embeds", None)
+        return hidden[0].float(), None if pooled is None else pooled[0].float()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file that has been checked to be there."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def silence_progress_bars() -> None:
+    """A factory's log is no place for a bar per component."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def load_pretrained(cls: type, folder: Path, stem: str, dtype: torch.dtype) -> nn.Module:
+    """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
+    where the libraries would fill in random numbers and go on."""
+    try:
+        model, info = cls.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            variant=weight_variant(folder, stem),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelNotFound(f"{folder}: the weights do not load as {cls.__name__}: {error}") from error
+    missing = sorted(str(k) for k in info["missing_keys"])
+    wrong = sorted(str(k[0]) for k in info.get("mismatched_keys", []))
+    if missing or wrong:
+        what = ", ".join((missing + wrong)[:5])
+        raise ModelNotFound(
+            f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
+            f"(first: {what}); config.json and weights do not belong together: download the folder again"
+        )
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A tokenizer from a local folder, without remote code."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelNotFound(
+            f"{folder}: the tokenizer does not load ({error}); a folder with tokenizer.json needs no further package, "
+            "spiece.model alone needs: pip install sentencepiece"
+        ) from error
+
+
+def load_text_network(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """CLIPTextModel, CLIPTextModelWithProjection or T5EncoderModel, by ``architectures`` of the folder's config."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+
+    known = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
+    name = (read_json(folder / "config.json").get("architectures") or ["nothing"])[0]
+    if name not in known:
+        raise RequestError(f"{folder}: text encoder {name!r} is not supported; known are {', '.join(known)}")
+    # T5's activations overflow float16; bfloat16 has the range.
+    precision = torch.bfloat16 if name == "T5EncoderModel" and dtype == torch.float16 else dtype
+    return load_pretrained(known[name], folder, "model", precision)
