@@ -1,0 +1,157 @@
+"""The starter's point network: diffusion over single coloured points, tied together by a per-object latent.
+
+Given the text and the latent z of one object, its points are independent draws from one density, so the denoiser is
+an MLP on single points [x y z r g b] with the timestep, text and z entering through FiLM (Perez et al. 2018): no
+attention, any number of points. z is a conditional variational autoencoder's: a PointNet (Qi et al. 2017) encodes it
+from a clean cloud in training, and p(z | text), learnt alongside, is sampled afterwards. The diffusion is Point-E's
+(cosine schedule, 1024 steps, noise prediction), so Point-E's sampler drives it.
+
+    model = IndependentPointDiffusion.from_pretrained(folder)
+    cond = model.condition(input_ids, generators)                 # [B, D + Z]
+    eps = model(x, t, cond)                                       # x [B, 6, N]
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel
+
+
+class FiLMBlock(nn.Module):
+    """Residual MLP block whose normalised hidden features are scaled and shifted by the condition."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = nn.Linear(width, 3 * width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """h [B, N, W], c [B, W]."""
+        scale, shift, gate = self.film(c)[:, None].chunk(3, dim=-1)
+        return h + gate * self.outer(F.silu(self.inner(self.norm(h) * (1 + scale) + shift)))
+
+
+class PointEncoder(nn.Module):
+    """PointNet: clean points [B, N, 6] and text [B, D] to mean and log-variance [B, Z] of q(z | points, text)."""
+
+    def __init__(self, width: int, text_width: int, latent: int) -> None:
+        super().__init__()
+        self.points = nn.Sequential(
+            nn.Linear(6, 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, width)
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(2 * width + text_width, width), nn.SiLU(), nn.Linear(width, 2 * latent))
+
+    def forward(self, points: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance."""
+        h = self.points(points)
+        pooled = torch.cat([h.amax(dim=1), h.mean(dim=1), text], dim=-1)
+        mean, log_variance = self.head(pooled).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-8, 4)
+
+
+class IndependentPointDiffusion(ModelMixin, ConfigMixin):
+    """Text to coloured points, one point at a time.
+
+    Model coordinates are ``x = scale * [xyz, rgb] + bias`` of object units and [0, 1] colours.
+
+    Args:
+        width, depth: of the per-point MLP
+        latent: size of the per-object latent
+        frequencies: octaves of sin/cos features of the noisy point
+        vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id: the text encoder
+        num_points: points per cloud it is meant for (it was trained on subsets; any number works)
+        scale, bias: six numbers each
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        vocab_size: int = 512,
+        width: int = 192,
+        depth: int = 5,
+        latent: int = 16,
+        frequencies: int = 3,
+        text_width: int = 128,
+        text_layers: int = 2,
+        tokens: int = 24,
+        bos_token_id: int = 0,
+        eos_token_id: int = 1,
+        num_points: int = 1024,
+        num_train_timesteps: int = 1024,
+        beta_schedule: str = "squaredcos_cap_v2",
+        prediction_type: str = "epsilon",
+        scale: tuple[float, ...] = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0),
+        bias: tuple[float, ...] = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0),
+    ) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocab_size, hidden_size=text_width, intermediate_size=2 * text_width,
+                num_hidden_layers=text_layers, num_attention_heads=max(1, text_width // 32),
+                max_position_embeddings=tokens, projection_dim=text_width, bos_token_id=bos_token_id,
+                eos_token_id=eos_token_id, pad_token_id=eos_token_id,
+            )
+        )  # fmt: skip
+        self.prior = nn.Linear(text_width, 2 * latent)
+        self.encoder = PointEncoder(width, text_width, latent)
+        self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_cond = nn.Linear(text_width + latent, width)
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.embed_point = nn.Linear(6 * (1 + 2 * frequencies), width)
+        self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, 6)
+        nn.init.zeros_(self.prior.weight)
+        nn.init.zeros_(self.prior.bias)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """Token ids [B, L], padded to ``tokens``, to [B, D]: the causal transformer's state at the last position."""
+        return self.text_encoder(input_ids).last_hidden_state[:, -1]
+
+    def is_empty(self, input_ids: Tensor) -> Tensor:
+        """[B] bool: rows that hold the empty prompt, which stands for "unconditional"."""
+        return input_ids[:, 1] == self.config.eos_token_id
+
+    def latent_prior(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, Z] of p(z | text)."""
+        mean, log_variance = self.prior(text).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-8, 4)
+
+    def condition(self, input_ids: Tensor, generators: list[torch.Generator] | None = None) -> Tensor:
+        """Token ids [B, L] to conditions [B, D + Z], with z drawn from p(z | text), or its mean without generators.
+
+        Rows of the empty prompt get z = 0, as in training.
+        """
+        text = self.encode_text(input_ids)
+        latent, log_variance = self.latent_prior(text)
+        if generators is not None:
+            size = latent.shape[1]
+            draws = [torch.randn(size, generator=g, device=g.device).to(latent) for g in generators]
+            latent = latent + (0.5 * log_variance).exp() * torch.stack(draws)
+        return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Predicted noise [B, 6, N] of noisy points ``x`` [B, 6, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
+        points = x.transpose(1, 2)
+        half = torch.exp(-math.log(10_000) * torch.arange(32, device=x.device, dtype=torch.float32) / 32)
+        angles = t.float()[:, None] * half
+        time = self.embed_time(torch.cat([angles.sin(), angles.cos()], dim=-1).to(x.dtype))
+        c = self.mix(time + self.embed_cond(cond))
+        octaves = [2.0**k * points for k in range(self.config.frequencies)]
+        features = [points, *(f(a) for a in octaves for f in (torch.sin, torch.cos))]
+        h = self.embed_point(torch.cat(features, dim=-1))
+        for block in self.blocks:
+            h = block(h, c)
+        return self.out(self.norm(h)).transpose(1, 2)

@@ -1,0 +1,300 @@
+"""The starter image prior: a latent U-Net conditioned on text and camera, and what it is trained on.
+
+Text reaches the U-Net twice: token by token through cross-attention, and pooled into the timestep embedding
+(diffusers' ``addition_embed_type="text"``), which is what a small model learns first. The camera is an 8-d embedding
+through ``class_embed_type="projection"``; zeros stand for "no camera", and unconditional rows have neither.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from pipeline_core.priors.image import camera_embedding
+from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
+from pipeline_core.priors.starter.data import IMAGE_SIZE, Shard, ShardPool, view_word, write_image_shard
+from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
+from pipeline_core.priors.starter.words import vary, words
+
+BACKGROUND = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Architecture and data of the image prior; the defaults are what ships."""
+
+    widths: tuple[int, ...] = (64, 128, 192)
+    attention: tuple[bool, ...] = (False, True, True)
+    layers: int = 1
+    norm_groups: int = 16
+    text_width: int = 128
+    text_layers: int = 2
+    tokens: int = 24
+    patch: int = 4
+    channels: int = 16
+    prediction: str = "v_prediction"
+    size: int = IMAGE_SIZE
+    shards: int = 96
+    shard_size: int = 2048
+    first_shards: int = 6
+    fresh: float = 0.5
+    """New images per image trained on: each is seen 1 / fresh times on average, until all shards are in use."""
+    drop_condition: float = 0.1
+    drop_camera: float = 0.05
+    view_words: float = 0.5
+    synonyms: float = 0.06
+    nonsense: float = 0.06
+    """See :func:`pipeline_core.priors.starter.words.vary`."""
+    shift: int = 2
+    """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
+
+
+def build_unet(settings: ImageSettings) -> UNet2DConditionModel:
+    """The U-Net with zero-initialised residual outputs."""
+    s = settings
+    unet = UNet2DConditionModel(
+        sample_size=s.size // s.patch,
+        in_channels=s.channels,
+        out_channels=s.channels,
+        block_out_channels=s.widths,
+        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in s.attention],
+        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(s.attention)],
+        layers_per_block=s.layers,
+        cross_attention_dim=s.text_width,
+        attention_head_dim=[max(1, w // 32) for w in s.widths],  # diffusers' name for the *number* of heads
+        norm_num_groups=s.norm_groups,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=8,
+        encoder_hid_dim=None,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+    nn.init.zeros_(unet.conv_out.weight)
+    for module in unet.modules():
+        if type(module).__name__ == "ResnetBlock2D":
+            nn.init.zeros_(module.conv2.weight)
+    return unet
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int, layers: int, tokens: int) -> CLIPTextModel:
+    """A tiny CLIP text transformer."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=max(1, width // 32),
+            max_position_embeddings=tokens,
+            projection_dim=width,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_scheduler(prediction: str) -> DDIMScheduler:
+    """Cosine schedule, 1000 steps."""
+    return DDIMScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type=prediction, clip_sample=False,
+        set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
+    )  # fmt: skip
+
+
+def on_white(rgba: np.ndarray) -> Tensor:
+    """uint8 RGBA [B, H, W, 4], straight alpha, to RGB [B, 3, H, W] in [-1, 1] over white."""
+    x = torch.from_numpy(np.array(rgba)).permute(0, 3, 1, 2).float() / 255
+    colour, alpha = x[:, :3], x[:, 3:]
+    return (colour * alpha + 1 - alpha) * 2 - 1
+
+
+class ImagePart:
+    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the image prior."""
+
+    name = "image"
+    summary = "Text- and camera-conditioned latent diffusion of 64 px game props on white, in diffusers' folder format."
+
+    def __init__(self, settings: ImageSettings, data_dir: Path, *, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.pool = ShardPool(
+            data_dir / "images", write_image_shard, ("rgba", "cameras"), seed=seed, limit=settings.shards,
+            count=settings.shard_size, size=settings.size,
+        )  # fmt: skip
+        self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+        self.scheduler = build_scheduler(settings.prediction)
+        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
+        self.modules = nn.ModuleDict(
+            {
+                "unet": build_unet(settings),
+                "text_encoder": build_text_encoder(
+                    self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
+                ),
+            }
+        )
+        # Flash attention's backward costs three times plain matrix products at these tiny sizes.
+        self.modules["unet"].set_attn_processor(AttnProcessor())
+        self.vae: PatchAutoencoder | None = None
+
+    def prepare(self) -> None:
+        """Fit the autoencoder on the first shard."""
+        images = on_white(np.ascontiguousarray(self.pool[0].arrays["rgba"][:2048]))
+        self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
+
+    def _visible(self, step: int, batch: int) -> int:
+        s = self.settings
+        return min(s.shards, s.first_shards + int(step * batch * s.fresh) // s.shard_size)
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, list[str], Tensor]:
+        """Batch of ``step``: images [B, 3, H, W] in [-1, 1], captions, camera embeddings [B, 8]; by (seed, step) only."""
+        s = self.settings
+        rng = np.random.default_rng([self.seed, 2, step])
+        shards = rng.integers(0, self._visible(step, size), size)
+        rows = rng.integers(0, s.shard_size, size)
+        rgba, captions, cameras = [], [], []
+        for shard_index, row in zip(shards.tolist(), rows.tolist(), strict=True):
+            shard: Shard = self.pool[shard_index]
+            azimuth, elevation = shard.arrays["cameras"][row].tolist()
+            image = np.roll(shard.arrays["rgba"][row], tuple(rng.integers(-s.shift, s.shift + 1, 2)), axis=(0, 1))
+            text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
+            text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
+            if rng.random() < s.view_words:
+                text = f"{text}, {view_word(azimuth, elevation)} view"
+            drop = rng.random()
+            if drop < s.drop_condition:
+                text = ""
+            if drop < s.drop_condition + s.drop_camera:
+                azimuth = float("nan")
+            rgba.append(image)
+            captions.append(text)
+            cameras.append((azimuth, elevation))
+        camera = torch.tensor(cameras)
+        return on_white(np.stack(rgba)), captions, camera_embedding(camera[:, 0], camera[:, 1])
+
+    def loss(self, step: int, batch: int, device: torch.device, autocast) -> Tensor:
+        """v-prediction error of one batch; timesteps are stratified over the batch."""
+        assert self.vae is not None
+        images, captions, camera = self.batch(step, batch)
+        latents = self.vae.encode(images).latent_dist.mean * self.vae.config.scaling_factor
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        noise = torch.randn(latents.shape, generator=generator)
+        u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        t = (u * self.scheduler.config.num_train_timesteps).long()
+        noisy = self.scheduler.add_noise(latents, noise, t).to(device)
+        ids = tokenize(self.tokenizer, captions).to(device)
+        with autocast():
+            text = self.modules["text_encoder"](ids).last_hidden_state
+            out = self.modules["unet"](noisy, t.to(device), text, class_labels=camera.to(device)).sample.float()
+        if self.settings.prediction == "v_prediction":
+            return (out - self.scheduler.get_velocity(latents, noise, t).to(device)).square().mean()
+        # "sample": the same error in v, whose square is the error in x0 over sigma^2; capped where sigma -> 0.
+        sigma2 = (1 - self.scheduler.alphas_cumprod[t]).clamp(min=0.05).reshape(-1, 1, 1, 1).to(device)
+        return ((out - latents.to(device)).square() / sigma2).mean()
+
+    @torch.no_grad()
+    def sample(
+        self, modules: nn.ModuleDict, prompts: list[str], azimuth: Tensor, elevation: Tensor, *, seed: int = 0,
+        steps: int = 25, guidance_scale: float = 3.0,
+    ) -> Tensor:  # fmt: skip
+        """DDIM samples [B, 3, H, W] in [0, 1] of ``prompts`` from cameras [B] degrees."""
+        assert self.vae is not None
+        s = self.settings
+        unet, text_encoder = modules["unet"], modules["text_encoder"]
+        device = next(unet.parameters()).device
+        n = len(prompts)
+        side = s.size // s.patch
+        x = torch.randn(n, s.channels, side, side, generator=torch.Generator().manual_seed(seed)).to(device)
+        text = text_encoder(tokenize(self.tokenizer, [*prompts, *[""] * n]).to(device)).last_hidden_state
+        camera = camera_embedding(azimuth, elevation)
+        camera = torch.cat([camera, torch.zeros_like(camera)]).to(device)
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            out = torch.cat(
+                [
+                    unet(torch.cat([x[i : i + 8]] * 2), t, _rows(text, i, n), class_labels=_rows(camera, i, n)).sample
+                    for i in range(0, n, 8)
+                ]
+            )
+            cond, uncond = _unstack(out, n)
+            x = self.scheduler.step(uncond + guidance_scale * (cond - uncond), t, x).prev_sample
+        images = self.vae.decode(x.cpu() / self.vae.config.scaling_factor).sample
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    def grid(self, modules: nn.ModuleDict) -> np.ndarray:
+        """Contact sheet uint8 [H, W, 3]: a row per view, a column per prompt of :data:`GRID_PROMPTS`."""
+        views = ((20.0, 15.0), (110.0, 15.0), (200.0, 30.0))
+        prompts = [p for _ in views for p in GRID_PROMPTS]
+        azimuth = torch.tensor([a for a, _ in views for _ in GRID_PROMPTS])
+        elevation = torch.tensor([e for _, e in views for _ in GRID_PROMPTS])
+        images = self.sample(modules, prompts, azimuth, elevation)
+        size = self.settings.size
+        sheet = images.reshape(len(views), len(GRID_PROMPTS), 3, size, size).permute(0, 3, 1, 4, 2)
+        return (sheet.reshape(len(views) * size, len(GRID_PROMPTS) * size, 3).numpy() * 255 + 0.5).astype(np.uint8)
+
+    def export(self, modules: nn.ModuleDict, folder: Path) -> None:
+        """Write a diffusers folder in fp16."""
+        assert self.vae is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        half = {name: _copy_half(module) for name, module in modules.items()}
+        half["unet"].save_pretrained(folder / "unet")
+        half["text_encoder"].save_pretrained(folder / "text_encoder")
+        self.vae.save_pretrained(folder / "vae")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["pipeline_core.priors.patch_autoencoder", "PatchAutoencoder"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+        }
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        facts = {"background": BACKGROUND, "camera": "angles", "size": self.settings.size, "licence": "MIT"}
+        (folder / "splatmill.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    def facts(self) -> dict:
+        """Settings for the model card."""
+        return asdict(self.settings)
+
+
+GRID_PROMPTS = (
+    "a red mushroom", "a blue barrel", "a wooden crate", "a green pine", "a yellow house", "a purple potion",
+    "a grey sword", "a brown chest", "a white mug", "an orange pumpkin", "a black anvil", "a pink chair",
+)  # fmt: skip
+
+
+def _rows(x: Tensor, i: int, n: int) -> Tensor:
+    """Rows i .. i + 8 of both halves of ``x`` [2 n, ...]."""
+    return torch.cat([x[i : min(i + 8, n)], x[n + i : n + min(i + 8, n)]])
+
+
+def _unstack(out: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Undo the chunks of eight: conditional and unconditional rows [n, ...]."""
+    cond, uncond = [], []
+    start = 0
+    for i in range(0, n, 8):
+        k = min(8, n - i)
+        cond.append(out[start : start + k])
+        uncond.append(out[start + k : start + 2 * k])
+        start += 2 * k
+    return torch.cat(cond), torch.cat(uncond)
+
+
+def _copy_half(module: nn.Module) -> nn.Module:
+    twin = type(module)(module.config) if isinstance(module, CLIPTextModel) else type(module).from_config(module.config)
+    twin.load_state_dict(module.state_dict())
+    return twin.half()

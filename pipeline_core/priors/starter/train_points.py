@@ -1,0 +1,183 @@
+"""The starter point prior: what it is trained on and its loss.
+
+The loss is a conditional VAE's around a diffusion: the mean squared noise error of points given text and the object's
+latent z ~ q(z | cloud, text), plus ``kl`` times KL(q(z | cloud, text) || p(z | text)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from pipeline_core.priors.independent_points import IndependentPointDiffusion
+from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, write_cloud_shard
+from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
+from pipeline_core.priors.starter.words import vary, words
+
+
+@dataclass(frozen=True)
+class PointSettings:
+    """Architecture and data of the point prior; the defaults are what ships."""
+
+    width: int = 192
+    depth: int = 5
+    latent: int = 16
+    tokens: int = 24
+    text_width: int = 128
+    points: int = 128
+    """Points of an object denoised per step; the encoder sees twice as many others."""
+    kl: float = 2e-3
+    shards: int = 12
+    shard_size: int = 2048
+    first_shards: int = 8
+    fresh: float = 0.05
+    """New clouds per cloud trained on, until all shards are in use."""
+    drop_condition: float = 0.1
+    synonyms: float = 0.06
+    nonsense: float = 0.06
+
+
+class PointPart:
+    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the point prior."""
+
+    name = "points"
+    summary = "Text to coloured points by diffusion over independent points with a per-object latent."
+
+    def __init__(self, settings: PointSettings, data_dir: Path, *, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.pool = ShardPool(
+            data_dir / "clouds", write_cloud_shard, ("points",), seed=seed, limit=settings.shards,
+            count=settings.shard_size, points=POINTS,
+        )  # fmt: skip
+        self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
+        model = IndependentPointDiffusion(
+            vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
+            text_width=settings.text_width, tokens=settings.tokens, bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        self.modules = nn.ModuleDict({"model": model})
+        self.scale = torch.tensor(model.config.scale)
+        self.bias = torch.tensor(model.config.bias)
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
+            prediction_type="epsilon", clip_sample=False, timestep_spacing="trailing",
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Nothing to fit."""
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, list[str]]:
+        """Batch of ``step``: clouds [B, 3 P, 6] in model coordinates (the last P are to be denoised), captions."""
+        s = self.settings
+        rng = np.random.default_rng([self.seed, 3, step])
+        visible = min(s.shards, s.first_shards + int(step * size * s.fresh) // s.shard_size)
+        clouds, captions = [], []
+        for shard_index, row in zip(
+            rng.integers(0, visible, size).tolist(), rng.integers(0, s.shard_size, size).tolist(), strict=True
+        ):
+            shard: Shard = self.pool[shard_index]
+            cloud = shard.arrays["points"][row]
+            # Rows of a shard's clouds are independent draws, so any run of them is a random subset.
+            start = int(rng.integers(0, len(cloud)))
+            clouds.append(cloud[(start + np.arange(3 * s.points)) % len(cloud)])
+            text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
+            text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
+            captions.append("" if rng.random() < s.drop_condition else text)
+        return torch.from_numpy(np.stack(clouds)).float() * self.scale + self.bias, captions
+
+    def loss(self, step: int, batch: int, device: torch.device, autocast) -> Tensor:
+        """Noise error plus weighted KL of one batch; timesteps are stratified over the batch."""
+        s = self.settings
+        model: IndependentPointDiffusion = self.modules["model"]
+        clouds, captions = self.batch(step, batch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        x0 = clouds[:, -s.points :].transpose(1, 2)
+        noise = torch.randn(x0.shape, generator=generator)
+        u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        t = (u * self.scheduler.config.num_train_timesteps).long()
+        noisy = self.scheduler.add_noise(x0, noise, t).to(device)
+        draw = torch.randn(batch, s.latent, generator=generator).to(device)
+        ids = tokenize(self.tokenizer, captions).to(device)
+        with autocast():
+            text = model.encode_text(ids)
+            mean, log_variance = (v.float() for v in model.encoder(clouds[:, : -s.points].to(device), text))
+            prior_mean, prior_log_variance = (v.float() for v in model.latent_prior(text))
+            used = ~model.is_empty(ids)[:, None]
+            latent = torch.where(used, mean + (0.5 * log_variance).exp() * draw, 0.0)
+            out = model(noisy, t.to(device), torch.cat([text, latent], dim=-1)).float()
+        kl = 0.5 * (
+            prior_log_variance - log_variance - 1
+            + (log_variance.exp() + (mean - prior_mean).square()) / prior_log_variance.exp()
+        )  # fmt: skip
+        return (out - noise.to(device)).square().mean() + s.kl * (kl * used).sum(dim=1).mean()
+
+    @torch.no_grad()
+    def sample(
+        self, modules: nn.ModuleDict, prompts: list[str], *, points: int = 1024, steps: int = 40,
+        guidance_scale: float = 2.0, seed: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """DDIM samples [B, points, 6] of ``prompts``: object units and colours in [0, 1]."""
+        model: IndependentPointDiffusion = modules["model"]
+        device = next(model.parameters()).device
+        generator = torch.Generator().manual_seed(seed)
+        n = len(prompts)
+        cond = model.condition(tokenize(self.tokenizer, prompts).to(device), [generator] * n)
+        uncond = model.condition(tokenize(self.tokenizer, [""]).to(device)).expand_as(cond)
+        x = torch.randn(n, 6, points, generator=generator).to(device)
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            rows = t.to(device).expand(n)
+            weak = model(x, rows, uncond)
+            eps = weak + guidance_scale * (model(x, rows, cond) - weak)
+            x = self.scheduler.step(eps, t, x).prev_sample
+        clouds = (x.transpose(1, 2).cpu() - self.bias) / self.scale
+        return torch.cat([clouds[..., :3], clouds[..., 3:].clamp(0, 1)], dim=-1)
+
+    def grid(self, modules: nn.ModuleDict) -> np.ndarray:
+        """Contact sheet uint8 [H, W, 3]: a column per prompt of :data:`GRID_PROMPTS`, rows from front and side."""
+        clouds = self.sample(modules, list(GRID_PROMPTS)).numpy()
+        rows = [np.concatenate([draw_cloud(c, azimuth) for c in clouds], axis=1) for azimuth in (25.0, 115.0)]
+        return np.concatenate(rows)
+
+    def export(self, modules: nn.ModuleDict, folder: Path) -> None:
+        """Write config.json, model weights in fp16 and tokenizer/."""
+        folder.mkdir(parents=True, exist_ok=True)
+        twin = IndependentPointDiffusion.from_config(modules["model"].config)
+        twin.load_state_dict(modules["model"].state_dict())
+        twin.half().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def facts(self) -> dict:
+        """Settings for the model card."""
+        return asdict(self.settings)
+
+
+GRID_PROMPTS = (
+    "a red mushroom with white spots", "a blue barrel", "a wooden crate", "a green pine", "a yellow house with a red roof",
+    "a purple potion", "a grey sword", "a brown chest", "a white mug", "an orange pumpkin", "a black anvil", "a pink chair",
+)  # fmt: skip
+
+
+def draw_cloud(cloud: np.ndarray, azimuth: float, *, size: int = 96, elevation: float = 20.0) -> np.ndarray:
+    """Painter's-algorithm picture uint8 [size, size, 3] of a cloud [N, 6] on white, orthographic, 2-pixel points."""
+    az, el = np.deg2rad([azimuth, elevation])
+    right = np.array([np.cos(az), 0, -np.sin(az)])
+    back = np.array([np.cos(el) * np.sin(az), np.sin(el), np.cos(el) * np.cos(az)])
+    up = np.cross(back, right)
+    x, y, depth = (cloud[:, :3] @ axis for axis in (right, up, back))
+    order = np.argsort(depth)
+    column = np.clip((x / 0.8 * 0.5 + 0.5) * size, 0, size - 2).astype(int)[order]
+    row = np.clip((0.5 - y / 0.8 * 0.5) * size, 0, size - 2).astype(int)[order]
+    colour = (cloud[order, 3:] * 255).astype(np.uint8)
+    image = np.full((size, size, 3), 255, np.uint8)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            image[row + dy, column + dx] = colour
+    return image
