@@ -60,7 +60,9 @@ def connect(library: str | os.PathLike[str] | Store, *, live: bool = True, **con
                 raise CatalogueDamaged(_diagnosis(store, seen, error)) from error
 
 
-def rows(library: str | os.PathLike[str] | Store, sql: str, parameters: Sequence[Any] = (), *, live: bool = True) -> list[dict]:
+def rows(
+    library: str | os.PathLike[str] | Store, sql: str, parameters: Sequence[Any] = (), *, live: bool = True
+) -> list[dict]:
     """Answer of a trusted query as plain dictionaries."""
     with connect(library, live=live) as con:
         return con.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
@@ -86,20 +88,23 @@ def attach_live(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
         con.execute(f"create temp view {name} as {sql}")
 
 
-def union_sql(store: Store, names: Sequence[str]) -> str:
-    """A select of all event columns over files of any schema version; columns that a file lacks are NULL."""
-    parts = [f"select {', '.join(SCHEMA.names)} from ({empty_sql()})"]
-    by_version = itertools.groupby(sorted(names, key=_version), key=_version)
-    for _, group in by_version:
+def union_sql(store: Store, names: Sequence[str], *, extra: str = "") -> str:
+    """A select of all event columns (and ``extra``, a text column of sealed files) over files of any schema version.
+
+    A column that an older file lacks is NULL, one that a newer file adds is left out.
+    """
+    columns = [*SCHEMA.names, extra] if extra else SCHEMA.names
+    parts = [empty_sql(extra)]
+    for _, group in itertools.groupby(sorted(names, key=_version), key=_version):
         files = ", ".join(quote(store.url(name)) for name in group)
         parts.append(f"select * from read_parquet([{files}])")
-    # an unknown column of a newer version is dropped here, a missing one of an older version is NULL
-    return f"select {', '.join(SCHEMA.names)} from ({' union all by name '.join(parts)})"
+    return f"select {', '.join(columns)} from ({' union all by name '.join(parts)})"
 
 
-def empty_sql() -> str:
-    """A select without rows that has the event's columns and types."""
-    return "select " + ", ".join(f"null::{duckdb_type(f.type)} as {f.name}" for f in SCHEMA) + " where false"
+def empty_sql(extra: str = "") -> str:
+    """A select without rows that has the event's columns and types, and ``extra`` as text."""
+    columns = [f"null::{duckdb_type(item.type)} as {item.name}" for item in SCHEMA]
+    return f"select {', '.join(columns + [f'null::varchar as {extra}'] * bool(extra))} where false"
 
 
 def duckdb_type(data_type: Any) -> str:

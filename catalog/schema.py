@@ -85,7 +85,7 @@ COLUMNS = (
     Column("queue_s", pa.float64(), "seconds from queued_at to started_at"),
     Column("peak_rss_mb", pa.float64(), "largest resident memory of the process, MiB"),
     Column("peak_vram_mb", pa.float64(), "largest device memory allocated, MiB; NULL without a GPU"),
-    Column("gpu_s", pa.float64(), "seconds of GPU time charged to this attempt (its share of a batch); NULL without one"),
+    Column("gpu_s", pa.float64(), "seconds of GPU time charged to this attempt (its share of a batch); NULL without"),
     Column("host", pa.string(), "host name of the worker"),
     Column("worker_pid", pa.int32(), "process id of the worker"),
     Column("device", pa.string(), "cpu, cuda:0, ..."),

@@ -110,6 +110,10 @@ class LocalStore:
                 os.replace(self.root / name, target)
                 os.utime(target)  # its time in the trash begins now
 
+    def discard(self, name: str) -> None:
+        """Put a file that is no longer needed into the trash, in case it is after all."""
+        self.move(name, "trash")
+
     def remove(self, name: str) -> None:
         """Delete a file; no error when it is gone already."""
         with contextlib.suppress(FileNotFoundError):
@@ -126,7 +130,8 @@ class LocalStore:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise LeaseHeld(f"another process holds {self.root}/{name}.lock; wait for it, then try again") from error
+                message = f"another process holds {self.root}/{name}.lock; wait for it, then try again"
+                raise LeaseHeld(message) from error
             yield
 
 
@@ -177,6 +182,10 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.copy(f"{self.root}/{name}", f"{self.root}/{folder}/{name.rsplit('/', 1)[1]}")
             self.remove(name)
+
+    def discard(self, name: str) -> None:
+        """Delete an object that is no longer needed; buckets have versioning for the fearful."""
+        self.remove(name)
 
     def remove(self, name: str) -> None:
         """Delete an object; no error when it is gone already."""

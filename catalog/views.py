@@ -347,7 +347,8 @@ VIEWS: dict[str, View] = {
     ),
     "lineage": View(
         "one model used by one stage of an asset as it is now (model_id NULL: the stage used none)",
-        event_columns("asset_id", "stage_idx", "stage", "event_id", "run_id", "finished_at", "stage_key", "upstream_keys")
+        event_columns("asset_id", "stage_idx", "stage", "event_id", "run_id", "finished_at")
+        | event_columns("stage_key", "upstream_keys")
         | {"model_id": "a model the stage used, as 'reference@revision'"}
         | event_columns("recipe", "config_hash", "code_version", "seed", "input_sha256"),
         LINEAGE_SQL,

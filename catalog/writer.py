@@ -58,10 +58,8 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun]) ->
 def encode(table: pa.Table, *, small: bool = True) -> bytes:
     """``table`` as a Parquet file. ``small`` leaves out what only pays for itself in long files."""
     buffer = io.BytesIO()
-    if small:
-        pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_statistics=False, store_schema=False)
-    else:
-        pq.write_table(table, buffer, compression="zstd", row_group_size=25_000)
+    lean = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
+    pq.write_table(table, buffer, compression="zstd", **(lean if small else {"row_group_size": 25_000}))
     return buffer.getvalue()
 
 

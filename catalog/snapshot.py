@@ -1,0 +1,259 @@
+"""``catalog.duckdb``: the catalogue as real tables in one file, for people, BI tools and untrusted SQL.
+
+    duckdb -readonly <library>/catalog/catalog.duckdb       # any DuckDB from 1.2 on
+    duckdb.connect("catalog.duckdb", read_only=True)
+
+Two files take turns. The one that is not published, ``catalog.standby.duckdb``, receives what is new since it was
+last current, in one transaction, and then changes names with the published one. So the cost follows what is new, a
+reader never meets a half-built file, and who has the old one open keeps it. When the standby is missing, locked by such
+a reader, or was left by a killed build, a copy of the published file takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from catalog import compact, listing, query, views
+from catalog.schema import SCHEMA_VERSION
+from catalog.store import LeaseHeld, Store, open_store
+
+STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
+FORMAT = 1  # of the tables below; another number is rebuilt from nothing
+INCREMENTAL = tuple(name for name, view in views.DERIVED.items() if view.key)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build did."""
+
+    path: str
+    new_events: int
+    events: int
+    seconds: float
+    how: str  # unchanged, standby, copy or full
+
+
+def build(library: str | os.PathLike[str] | Store, *, full: bool = False, threads: int | None = None) -> Report:
+    """Bring the snapshot up to date and publish it. ``full`` starts from nothing."""
+    began, store = time.monotonic(), open_store(library)
+    path = Path(query.snapshot_path(store))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        seen = listing.visible(store)
+        if not full and _is_current(path, seen):
+            return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
+        standby, how = _standby(path, full)
+        new_events, events = _update(standby, store, seen, threads)
+        _publish(standby, path)
+    return Report(str(path), new_events, events, time.monotonic() - began, how)
+
+
+def standby_path(path: Path) -> Path:
+    """The file that takes turns with ``path``."""
+    return path.with_name("catalog.standby.duckdb")
+
+
+@contextlib.contextmanager
+def _alone(path: Path):
+    with open(path.with_name("snapshot.lock"), "a+b") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LeaseHeld(f"another process is building {path}; wait for it, then try again") from error
+        yield
+
+
+def _standby(path: Path, full: bool) -> tuple[Path, str]:
+    """A file that may be written, and where it came from."""
+    standby = standby_path(path)
+    wal = standby.with_name(standby.name + ".wal")
+    if full or not path.exists() or _format(path) != FORMAT:
+        for leftover in (standby, wal):
+            leftover.unlink(missing_ok=True)
+        return standby, "full"
+    if standby.exists() and not wal.exists() and not _open_here(standby) and _format(standby, lock=True) == FORMAT:
+        return standby, "standby"
+    for leftover in (standby, wal):
+        leftover.unlink(missing_ok=True)
+    shutil.copyfile(path, standby)
+    return standby, "copy"
+
+
+def _format(path: Path, *, lock: bool = False) -> int | None:
+    """Format number of a snapshot; None when it cannot be opened (with ``lock``: for writing)."""
+    try:
+        with duckdb.connect(str(path), read_only=not lock) as con:
+            return con.execute("select format from meta").fetchone()[0]
+    except duckdb.Error:
+        return None
+
+
+def _open_here(path: Path) -> bool:
+    """Whether this very process has the file open: POSIX locks do not protect a process from itself."""
+    inode = path.stat().st_ino
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/self/fd/{descriptor}").st_ino == inode:
+                    return True
+    return False
+
+
+def _is_current(path: Path, seen: listing.Visible) -> bool:
+    if not path.exists() or _format(path) != FORMAT:
+        return False
+    with duckdb.connect(str(path), read_only=True) as con:
+        cids, batches = _included(con)
+    return {name[:36] for name in seen.sealed} <= cids and {name[:36] for name in seen.live} <= batches
+
+
+def _count(path: Path) -> int:
+    with duckdb.connect(str(path), read_only=True) as con:
+        return con.execute("select n_events from meta").fetchone()[0]
+
+
+def _included(con: duckdb.DuckDBPyConnection) -> tuple[set[str], set[str]]:
+    cids = {row[0] for row in con.execute("select cid from included_cids").fetchall()}
+    return cids, {row[0] for row in con.execute("select batch_id from included_batches").fetchall()}
+
+
+def _update(standby: Path, store: Store, seen: listing.Visible, threads: int | None) -> tuple[int, int]:
+    """Add to the standby what it lacks; returns the number of new events and of all."""
+    config = {"storage_compatibility_version": STORAGE_VERSION} | ({"threads": threads} if threads else {})
+    with duckdb.connect(str(standby), config=config) as con:
+        con.execute("set timezone = 'UTC'")
+        if store.filesystem is not None:
+            con.register_filesystem(store.filesystem)
+        con.execute("begin")
+        first = not con.execute("select 1 from duckdb_tables() where table_name = 'meta'").fetchall()
+        if first:
+            _create(con)
+        new_events = _load_fresh(con, store, seen)
+        if new_events:
+            _add_base(con, first)
+            _renew_derived(con, first)
+        events = _note(con, seen)
+        con.execute("commit")
+        con.execute("checkpoint")
+    return new_events, events
+
+
+def _create(con: duckdb.DuckDBPyConnection) -> None:
+    """Empty tables with the columns, types and comments of the views."""
+    con.execute(f"create temp table no_events as {query.empty_sql()}")
+    con.execute("create temp table no_latest (event_id varchar)")
+    for name, view in views.VIEWS.items():
+        if name == "stage_latest":
+            con.execute(f"create view {name} as {view.sql}")
+            kind = "view"
+        else:
+            sql = views.select_sql(name) if view.sql else views.base_sql(name, "no_events", "no_latest")
+            con.execute(f"create table {name} as {sql}")
+            kind = "table"
+        con.execute(f"comment on {kind} {name} is {query.quote('A row is ' + view.row)}")
+        for column, text in view.columns.items():
+            con.execute(f'comment on column {name}."{column}" is {query.quote(text)}')
+    con.execute("drop table no_events")
+    con.execute("drop table no_latest")
+    con.execute("create table included_cids (cid varchar)")
+    con.execute("create table included_batches (batch_id varchar)")
+    con.execute(
+        "create table meta (built_at timestamptz, n_events bigint, last_event_id varchar, schema_version smallint, "
+        "index_number bigint, format integer)"
+    )
+
+
+def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visible) -> int:
+    """Put the events that the tables lack into the temp table ``fresh``, in file order; returns their number."""
+    cids, batches = _included(con)
+    live = [f"live/{name}" for name in seen.live if name[:36] not in batches]
+    sealed = [
+        f"sealed/{listing.sealed_name(row)}"
+        for row in compact.active_rows(seen)
+        if row["cid"] not in cids and not (row["supersedes"] and set(row["supersedes"]) <= cids)
+    ]
+    con.execute(f"""
+        create temp table fresh as
+        select * exclude (cid) from ({query.union_sql(store, sealed, extra="cid")})
+        where (cid is null or cid not in (from included_cids)) and batch_id not in (from included_batches)
+        union all by name {query.union_sql(store, live)}
+    """)
+    con.execute(f"""
+        insert into included_cids
+        select distinct cid from ({query.union_sql(store, sealed, extra="cid")}) where cid is not null
+        except from included_cids
+    """)
+    known = {row[0] for row in con.execute("select cid from included_cids").fetchall()}
+    more = [(name[:36],) for name in seen.sealed if name[:36] not in known]
+    if more:
+        con.executemany("insert into included_cids values (?)", more)
+    con.execute("delete from included_batches")
+    if seen.live:
+        con.execute("insert into included_batches select unnest(?)", [[name[:36] for name in seen.live]])
+    return con.execute("select count(*) from fresh").fetchone()[0]
+
+
+def _add_base(con: duckdb.DuckDBPyConnection, first: bool) -> None:
+    """Insert the fresh events, and take ``is_latest`` from those they replace."""
+    con.execute("create temp table newest as select asset_id, stage, max(event_id) as event_id from fresh group by all")
+    con.execute("create temp table losers (event_id varchar, run_id varchar)")
+    if not first:
+        con.execute("""
+            create temp table rivals as
+            select asset_id, stage, old.event_id, old.run_id, newest.event_id as challenger
+            from stage_runs old join newest using (asset_id, stage) where old.is_latest
+        """)
+        con.execute("insert into losers select event_id, run_id from rivals where event_id < challenger")
+        con.execute("delete from newest where event_id in (select challenger from rivals where event_id > challenger)")
+        if con.execute("select count(*) from losers").fetchone()[0]:
+            for name in ("stage_runs", "metrics", "artifacts"):
+                con.execute(f"update {name} set is_latest = false where event_id in (select event_id from losers)")
+    con.execute("create temp table latest as select event_id from newest")
+    for name in ("stage_runs", "metrics", "artifacts"):
+        con.execute(f"insert into {name} {views.base_sql(name, 'fresh', 'latest')}")
+
+
+def _renew_derived(con: duckdb.DuckDBPyConnection, first: bool) -> None:
+    """Compute anew the rows of the derived tables whose asset or run has fresh events."""
+    con.execute("create temp table touched_asset_id as select distinct asset_id from fresh")
+    con.execute("""
+        create temp table touched_run_id as select run_id from fresh union select run_id from losers
+    """)
+    for name in INCREMENTAL:
+        key = views.VIEWS[name].key
+        only = f"and {key} in (from touched_{key})"
+        if not first:
+            con.execute(f"delete from {name} where {only[4:]}")
+        con.execute(f"insert into {name} {views.select_sql(name, '' if first else only)}")
+    con.execute("delete from models")
+    con.execute(f"insert into models {views.select_sql('models')}")
+
+
+def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:
+    con.execute("delete from meta")
+    con.execute(
+        "insert into meta select ?, count(*), max(event_id), ?, ?, ? from stage_runs",
+        [datetime.now(UTC), SCHEMA_VERSION, seen.number, FORMAT],
+    )
+    return con.execute("select n_events from meta").fetchone()[0]
+
+
+def _publish(standby: Path, path: Path) -> None:
+    """Let the two files change names; readers that have the old one open keep it."""
+    previous = path.with_name("catalog.previous.duckdb")
+    previous.unlink(missing_ok=True)
+    if path.exists():
+        with contextlib.suppress(OSError):  # without hard links the next build copies
+            os.link(path, previous)
+    os.replace(standby, path)
+    if previous.exists():
+        os.replace(previous, standby)
