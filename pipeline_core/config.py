@@ -106,7 +106,7 @@ class Meshing(Section):
     """Density field, marching cubes, clean-up, decimation, UV atlas, colour bake."""
 
     grid: int = Field(128, ge=16, le=1024, description="samples of the density grid along the longest side")
-    iso: float = Field(1.0, gt=0, description="density of the surface (DreamGaussian: 1.0); lowered when nothing is inside")
+    iso: float | None = Field(None, gt=0, description="density of the surface (DreamGaussian: 1.0); none = best silhouettes")
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
     smooth: int = Field(2, ge=0, le=100, description="Taubin smoothing iterations")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)

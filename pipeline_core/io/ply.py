@@ -21,9 +21,10 @@ from pipeline_core.errors import DataError
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
 
 _NUMBER_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
-    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
-    "float64": "f8",
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
+    "float": "f4", "double": "f8",
+    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
+    "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _HEADER_LIMIT = 1 << 16
 _REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}
@@ -187,7 +188,7 @@ def _ascii_columns(
 
 
 def _parse_header(path: Path, data: bytes) -> tuple[str, list[tuple[str, int, list[tuple[str, str]]]], int]:
-    """Byte order ("<", ">" or "ascii"), elements as (name, count, [(numpy kind or "list", name)]), start of the body."""
+    """Byte order ("<", ">", "ascii"), elements as (name, count, [(numpy kind or "list", name)]), start of the body."""
     if data[:3] != b"ply":
         raise DataError(f"{path} is not a PLY file: it starts with {data[:8]!r}")
     end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", data[:_HEADER_LIMIT])

@@ -1,0 +1,135 @@
+"""From Gaussians to a closed mesh: density field, surface level, surface.
+
+    mesh = extract_mesh(gaussians, recipe.mesh)
+
+The density is DreamGaussian's: d(x) = sum_i opacity_i exp(-(x - mu_i)^T Sigma_i^-1 (x - mu_i) / 2), its surface d = 1.
+One fixed level fits no two models alike (thin parts vanish, dense ones swell), so by default the level is the one
+whose silhouettes agree best with the Gaussians' own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.config import Meshing
+from pipeline_core.errors import DataError, DivergedError
+from pipeline_core.meshing.process import run_in_process
+from pipeline_core.rendering.density import density_grid
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.types import Gaussians, Mesh
+
+MIN_OPACITY = 0.005
+"""Gaussians fainter than this are left out of the density (DreamGaussian)."""
+REACH = 3.0
+"""The grid covers this many standard deviations about each mean."""
+BOUND = 1.2
+"""The grid never leaves the cube of this half side (object units): a stray Gaussian must not coarsen it."""
+LEVELS = (3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+"""Candidate densities of the surface, in the order they are tried."""
+SILHOUETTE_VIEWS = ((0.0, 0.0), (90.0, 0.0), (45.0, 30.0), (135.0, 30.0), (0.0, 80.0), (-60.0, -20.0))
+SILHOUETTE_SIZE = 96
+
+
+def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
+    """Closed mesh of at most ``settings.face_budget`` faces, in object units.
+
+    Raises DataError where there is nothing to mesh, DivergedError where the field has no usable surface.
+    """
+    gaussians = solid_part(gaussians)
+    origin, spacing, shape = grid_for(gaussians, settings.grid)
+    values = sample_density(gaussians, origin, spacing, shape)
+    iso = (
+        choose_level(gaussians, values, origin, spacing) if settings.iso is None else fixed_level(values, settings.iso)
+    )
+    vertices, faces = run_in_process(
+        "pipeline_core.meshing.surface:surface",
+        values,
+        iso=iso,
+        face_budget=settings.face_budget,
+        min_component=settings.min_component,
+        smooth=settings.smooth,
+    )
+    return Mesh((vertices * spacing + origin).astype(np.float32), faces)
+
+
+def solid_part(gaussians: Gaussians) -> Gaussians:
+    """The Gaussians that have a density, on the CPU. Raises DataError for NaN, DivergedError when none are left."""
+    host = gaussians.detach().to("cpu")
+    bad = sum(int((~t.isfinite()).sum()) for t in host.tensors().values())
+    if bad:
+        raise DivergedError(f"{bad} parameters of the Gaussians are NaN or infinite; try another seed")
+    keep = (host.opacities.sigmoid() > MIN_OPACITY) & (host.means.abs().amax(dim=1) < BOUND)
+    if not keep.any():
+        raise DivergedError(
+            f"none of the {len(host)} Gaussians is opaque and inside the scene: there is nothing to mesh"
+        )
+    return Gaussians(**{name: value[keep] for name, value in host.tensors().items()})
+
+
+def grid_for(gaussians: Gaussians, samples: int) -> tuple[np.ndarray, float, tuple[int, int, int]]:
+    """Origin [3], spacing and shape of a grid of cubic cells with ``samples`` along the longest side."""
+    spread = gaussians.scales.exp().amax(dim=1, keepdim=True) * REACH
+    low = (gaussians.means - spread).amin(dim=0).clamp(min=-BOUND).double().numpy()
+    high = (gaussians.means + spread).amax(dim=0).clamp(max=BOUND).double().numpy()
+    spacing = float((high - low).max() / (samples - 1))
+    if not spacing > 0:
+        raise DataError(f"the Gaussians fill a box of size {(high - low).tolist()}: there is nothing to mesh")
+    counts = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
+    return low, spacing, (int(counts[0]), int(counts[1]), int(counts[2]))
+
+
+def sample_density(gaussians: Gaussians, origin: np.ndarray, spacing: float, shape: tuple[int, int, int]) -> np.ndarray:
+    """Density [shape] float32 at the grid points ``origin + spacing * (i, j, k)``."""
+    args = gaussians.activated()
+    args.pop("colors")
+    high = origin + spacing * (np.array(shape) - 1)
+    return density_grid(**args, low=origin, high=high, shape=shape).numpy()
+
+
+def fixed_level(values: np.ndarray, iso: float) -> float:
+    """``iso``, or half of the largest density where nothing reaches ``iso``."""
+    top = float(values.max())
+    if not top > 1e-3:
+        raise DivergedError(f"the largest density is {top:.3g}: there is nothing to mesh")
+    return iso if top > iso else top / 2
+
+
+def choose_level(gaussians: Gaussians, values: np.ndarray, origin: np.ndarray, spacing: float) -> float:
+    """The one of :data:`LEVELS` whose silhouettes overlap best with the Gaussians', by mean IoU over views."""
+    azimuth, elevation = (torch.tensor(v) for v in zip(*SILHOUETTE_VIEWS, strict=True))
+    cameras = orbit(azimuth, elevation, size=SILHOUETTE_SIZE)
+    args = gaussians.activated()
+    with torch.no_grad():
+        _, alpha, _ = rasterize(
+            **args, viewmats=cameras.viewmats, Ks=cameras.Ks, width=cameras.width, height=cameras.height,
+            sh_degree=gaussians.sh_degree,
+        )  # fmt: skip
+    target = alpha[..., 0].numpy() > 0.5
+    inside = np.argwhere(values > LEVELS[-1])
+    density = values[tuple(inside.T)]
+    highest = highest_density(inside * spacing + origin, density, cameras)
+    best, level = -1.0, fixed_level(values, LEVELS[-1])
+    for candidate in LEVELS:
+        mask = highest > candidate
+        overlap = (mask & target).sum() / max((mask | target).sum(), 1)
+        if overlap > best + 1e-4:
+            best, level = float(overlap), candidate
+    return level if best > 0 else fixed_level(values, 1.0)
+
+
+def highest_density(points: np.ndarray, density: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """Largest density [V, H, W] among the ``points`` [P, 3] that fall into each pixel; a level's silhouette is ``> level``.
+
+    Grid points are denser than pixels here, so no pixel inside a silhouette is missed.
+    """
+    out = np.zeros((len(cameras), cameras.height, cameras.width), np.float32)
+    for view, (viewmat, K) in enumerate(
+        zip(cameras.viewmats.double().numpy(), cameras.Ks.double().numpy(), strict=True)
+    ):
+        camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+        pixel = (camera[:, :2] / camera[:, 2:] * np.diag(K)[:2] + K[:2, 2]).astype(int)
+        ok = (pixel >= 0).all(axis=1) & (pixel < [cameras.width, cameras.height]).all(axis=1) & (camera[:, 2] > 0)
+        np.maximum.at(out[view], (pixel[ok, 1], pixel[ok, 0]), density[ok])
+    return out

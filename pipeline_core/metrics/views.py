@@ -1,0 +1,95 @@
+"""Pictures of textured meshes and of Gaussians, without light: what the colours are, from any side.
+
+image = preview(textured)                       # [512, 512, 3]
+frames = turntable(textured, frames=24)         # [24, H, W, 3]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample
+
+from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.visibility import visibility
+from pipeline_core.types import Gaussians, TexturedMesh
+
+PREVIEW_ANGLES = (30.0, 20.0)
+"""Azimuth and elevation of the one picture that stands for an asset."""
+BACKDROP = ((0.97, 0.97, 0.98), (0.80, 0.81, 0.84))
+"""Colours of the top and the bottom of the preview's background."""
+SHADE = 0.25
+"""How much a surface that turns away from the camera darkens in previews, so that shape shows without lights."""
+
+
+def render_mesh(
+    textured: TexturedMesh,
+    cameras: Cameras,
+    *,
+    supersample: int = 2,
+    shade: float = 0.0,
+    background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
+) -> tuple[Tensor, Tensor]:
+    """Images [V, H, W, 3] and coverage [V, H, W] of ``textured``: plain texture colours, antialiased.
+
+    Args:
+        supersample: rays a pixel side.
+        shade: 0 = colours as they are; else the share by which grazing surfaces darken (a headlight).
+        background: a colour, or an image [H, W, 3].
+    """
+    s = supersample
+    scale = torch.tensor([[s, 1, s], [1, s, s], [1, 1, 1]], dtype=torch.float32)
+    fine = Cameras(
+        cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, cameras.width * s, cameras.height * s
+    )
+    seen = visibility(textured.vertices, textured.faces, textured.uvs, fine)
+    texture = torch.from_numpy(np.ascontiguousarray(textured.texture)).permute(2, 0, 1)[None]
+    back = torch.as_tensor(background, dtype=torch.float32).expand(cameras.height, cameras.width, 3)
+    images, masks = [], []
+    for view in range(len(cameras)):
+        mask = (torch.as_tensor(seen.face_id[view]) >= 0).float()[None, None]
+        uv = torch.as_tensor(seen.uv[view])[None] * 2 - 1
+        colour = grid_sample(texture, uv, align_corners=False, padding_mode="border")
+        if shade:
+            colour = colour * (1 - shade * (1 - torch.as_tensor(seen.cosine[view]).clamp(0, 1)))
+        coverage = avg_pool2d(mask, s)[0, 0]
+        image = avg_pool2d(colour * mask, s)[0].permute(1, 2, 0) + back * (1 - coverage[..., None])
+        images.append(image.clamp(0, 1))
+        masks.append(coverage)
+    return torch.stack(images), torch.stack(masks)
+
+
+def render_gaussians(
+    gaussians: Gaussians, cameras: Cameras, *, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """Images [V, H, W, 3] and alpha [V, H, W] of ``gaussians``."""
+    with torch.no_grad():
+        images, alphas, _ = rasterize(
+            **gaussians.activated(),
+            viewmats=cameras.viewmats,
+            Ks=cameras.Ks,
+            width=cameras.width,
+            height=cameras.height,
+            sh_degree=gaussians.sh_degree,
+            backgrounds=torch.tensor(background).expand(len(cameras), 3).contiguous(),
+        )
+    return images.clamp(0, 1), alphas[..., 0]
+
+
+def preview(textured: TexturedMesh, size: int = 512) -> np.ndarray:
+    """One image [size, size, 3] of the asset on a soft backdrop, 3x3 rays a pixel."""
+    top, bottom = (torch.tensor(colour) for colour in BACKDROP)
+    ramp = torch.linspace(0, 1, size)[:, None, None]
+    camera = orbit(torch.tensor([PREVIEW_ANGLES[0]]), torch.tensor([PREVIEW_ANGLES[1]]), size=size)
+    image, _ = render_mesh(textured, camera, supersample=3, shade=SHADE, background=top * (1 - ramp) + bottom * ramp)
+    return image[0].numpy()
+
+
+def turntable(textured: TexturedMesh, frames: int = 24, size: int = 256, elevation: float = 15.0) -> np.ndarray:
+    """``frames`` images [T, size, size, 3] once around the asset, starting at the front."""
+    azimuth = torch.arange(frames) * (360.0 / frames)
+    cameras = orbit(azimuth, torch.full((frames,), elevation), size=size)
+    images, _ = render_mesh(textured, cameras, supersample=2, shade=SHADE, background=BACKDROP[0])
+    return images.numpy()

@@ -1,0 +1,180 @@
+"""Colours for a mesh: every texel is looked up in renders of the Gaussians from all around.
+
+    textured = bake(gaussians, mesh, recipe.mesh)
+
+Each texel knows its point on the surface. In every view that sees the point, the render gives a colour, weighted by
+how squarely the view looks at it (cos^p) and by the Gaussians' alpha there. The weighted mean over *all* views is the
+texel, so no view wins by being first and no seam shows where one view ends (DreamGaussian lets the first view win).
+Texels sit at (i + 0.5) / size, here and in every reader of the texture. Texels that no view sees take the colours of
+the Gaussians next to them; everything outside the charts is filled from the nearest chart, so no filter or mip level
+ever meets an empty texel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from torch import Tensor
+from torch.nn.functional import grid_sample, max_pool2d
+
+from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.config import Meshing
+from pipeline_core.meshing.unwrap import unwrap
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.visibility import visibility
+from pipeline_core.types import SH_C0, Gaussians, Mesh, TexturedMesh
+
+COSINE_POWER = 6.0
+"""Weight of a view = cos^p: high enough that the sharpest views decide, low enough to blend between them."""
+MIN_COSINE = 0.15
+"""Views that look along the surface are not used."""
+DEPTH_SLACK = 0.02
+"""A texel is seen where it lies at most this far (object units) behind the nearest surface in the pixels around it."""
+NEIGHBOURS = 8
+"""Gaussians that give a texel its colour when no view sees it."""
+
+
+@dataclass(frozen=True)
+class Texels:
+    """The T texels covered by charts. ``index`` [T, 2] row and column, ``position`` and ``normal`` [T, 3] float32."""
+
+    size: int
+    index: np.ndarray
+    position: np.ndarray
+    normal: np.ndarray
+
+
+def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing) -> TexturedMesh:
+    """Unwrap ``mesh`` and give it the colours of ``gaussians``; texture of ``settings.texture_size`` squared."""
+    vertices, faces, uvs, source = unwrap(mesh, settings.texture_size)
+    normals = vertex_normals(mesh)[source]
+    texels = chart_texels(vertices, faces, uvs, normals, settings.texture_size)
+    gaussians = gaussians.detach().to("cpu")
+    cameras = bake_cameras(settings.bake_views, settings.bake_resolution)
+    colour, weight = seen_colours(gaussians, texels, Mesh(vertices, faces), cameras)
+    unseen = weight <= 1e-6
+    if unseen.any():
+        colour[unseen] = colours_at(gaussians, texels.position[unseen])
+    texture = fill_texture(texels, colour)
+    return TexturedMesh(vertices, faces, normals, uvs, texture)
+
+
+def bake_cameras(count: int, size: int) -> Cameras:
+    """``count`` cameras spread evenly over the sphere (a Fibonacci lattice), the first near the top."""
+    i = np.arange(count) + 0.5
+    elevation = np.degrees(np.arcsin(1 - 2 * i / count))
+    azimuth = (i * 180 * (3 - math.sqrt(5))) % 360
+    return orbit(torch.from_numpy(azimuth), torch.from_numpy(elevation), size=size)
+
+
+def vertex_normals(mesh: Mesh) -> np.ndarray:
+    """Unit normals [V, 3] float32: face normals weighted by the corner's angle; zero where a vertex has no area."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    edges = np.roll(corners, -1, axis=1) - corners
+    edges /= np.maximum(np.linalg.norm(edges, axis=2, keepdims=True), 1e-20)
+    angle = np.arccos(np.einsum("fki,fki->fk", edges, -np.roll(edges, 1, axis=1)).clip(-1, 1))
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+    weighted = (normal[:, None] * angle[..., None]).reshape(-1, 3)
+    flat = mesh.faces.reshape(-1)
+    out = np.stack([np.bincount(flat, weighted[:, a], len(mesh.vertices)) for a in range(3)], axis=1)
+    return (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-20)).astype(np.float32)
+
+
+def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, normals: np.ndarray, size: int) -> Texels:
+    """Where each texel of the atlas lies on the surface.
+
+    The atlas is rasterised as a mesh in the plane z = 1 by a camera whose pixels are the texels.
+    """
+    flat = np.concatenate([uvs, np.ones((len(uvs), 1), np.float32)], axis=1).astype(np.float32)
+    K = torch.tensor([[size, 0, 0], [0, size, 0], [0, 0, 1]], dtype=torch.float32)
+    plane = Cameras(torch.eye(4)[None], K[None], torch.zeros(1), torch.zeros(1), size, size)
+    seen = visibility(flat, faces, None, plane)
+    face = np.asarray(seen.face_id[0])
+    index = np.argwhere(face >= 0)
+    corner = faces[face[face >= 0]]
+    share = np.asarray(seen.barycentrics[0])[face >= 0][..., None]
+    position, normal = (vertices[corner] * share).sum(axis=1), (normals[corner] * share).sum(axis=1)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    return Texels(size, index, position.astype(np.float32), normal.astype(np.float32))
+
+
+def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean colour [T, 3] and total weight [T] of the texels over all views."""
+    with torch.no_grad():
+        rgb, alpha, _ = rasterize(
+            **gaussians.activated(),
+            viewmats=cameras.viewmats,
+            Ks=cameras.Ks,
+            width=cameras.width,
+            height=cameras.height,
+            sh_degree=gaussians.sh_degree,
+        )
+    depth = torch.as_tensor(visibility(mesh.vertices, mesh.faces, None, cameras).depth)
+    position, normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
+    colour, weight = torch.zeros(len(position), 3), torch.zeros(len(position))
+    for view in range(len(cameras)):
+        pixels = torch.cat([rgb[view], alpha[view]], dim=-1).permute(2, 0, 1)
+        seen, uv, w = view_weight(position, normal, depth[view], cameras, view)
+        sample = grid_sample(pixels[None], uv[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
+        coverage = sample[:, 3]
+        # Renders are premultiplied: dividing by alpha removes the background, and faint pixels count less.
+        w = w * coverage.clamp(0, 1) ** 2 * (coverage > 0.3)
+        colour.index_add_(0, seen, sample[:, :3] / coverage[:, None].clamp(min=0.3) * w[:, None])
+        weight.index_add_(0, seen, w)
+    mean = colour / weight.clamp(min=1e-12)[:, None]
+    return mean.clamp(0, 1).numpy(), weight.numpy()
+
+
+def view_weight(
+    position: Tensor, normal: Tensor, depth: Tensor, cameras: Cameras, view: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which texels one view sees, where, and how squarely.
+
+    Args:
+        position, normal: [T, 3] world space.
+        depth: [H, W] of the mesh, 0 where there is none.
+
+    Returns:
+        numbers [S] of the texels seen, their image coordinates [S, 2] in [-1, 1] for ``grid_sample``, cos^p [S].
+    """
+    viewmat, K = cameras.viewmats[view], cameras.Ks[view]
+    camera = position @ viewmat[:3, :3].T + viewmat[:3, 3]
+    cosine = -((normal @ viewmat[:3, :3].T) * camera).sum(dim=1) / camera.norm(dim=1)
+    xy = camera[:, :2] / camera[:, 2:] * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
+    grid = xy / torch.tensor([cameras.width, cameras.height]) * 2 - 1
+    # The nearest surface in the 3x3 pixels around: a texel just behind an edge would pick up what is in front of it.
+    near = torch.where(depth > 0, depth, torch.inf)
+    near = -max_pool2d(-near[None, None], 3, stride=1, padding=1)[0, 0]
+    x, y = (xy[:, 0].long().clamp(0, cameras.width - 1), xy[:, 1].long().clamp(0, cameras.height - 1))
+    ok = (cosine > MIN_COSINE) & (grid.abs() < 1).all(dim=1) & (camera[:, 2] < near[y, x] + DEPTH_SLACK)
+    seen = ok.nonzero()[:, 0]
+    return seen, grid[seen], cosine[seen] ** COSINE_POWER
+
+
+def colours_at(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
+    """Colours [P, 3] of the Gaussians next to ``points`` [P, 3]: the nearest, weighted by opacity and closeness."""
+    solid = (gaussians.opacities.sigmoid() > 0.05).numpy()
+    solid = solid if solid.any() else np.ones(len(gaussians), bool)
+    means, rgb = gaussians.means.numpy()[solid], (gaussians.sh0[:, 0] * SH_C0 + 0.5).numpy()[solid].clip(0, 1)
+    count = min(NEIGHBOURS, len(means))
+    distance, index = cKDTree(means).query(points, k=count)
+    distance, index = distance.reshape(-1, count), index.reshape(-1, count)
+    reach = np.maximum(distance[:, :1], 1e-6)
+    weight = gaussians.opacities.sigmoid().numpy()[solid][index] * np.exp(-0.5 * (distance / reach) ** 2)
+    return ((rgb[index] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def fill_texture(texels: Texels, colour: np.ndarray) -> np.ndarray:
+    """Texture [S, S, 3] float32: ``colour`` [T, 3] inside the charts, the nearest of them everywhere else."""
+    texture = np.zeros((texels.size, texels.size, 3), np.float32)
+    inside = np.zeros((texels.size, texels.size), bool)
+    row, column = texels.index.T
+    texture[row, column], inside[row, column] = colour, True
+    nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return texture[tuple(nearest)]
