@@ -60,7 +60,7 @@ class Job(Protocol):
         ...
 
     def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
-        """Put everything on ``device``, encode the prompts, settle ``fingerprint``; ``point_prior()`` loads that prior."""
+        """Move to ``device``, encode the prompts, settle ``fingerprint``; ``point_prior()`` loads that prior."""
         ...
 
     def draw(self) -> Tensor | None:

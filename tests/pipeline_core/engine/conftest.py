@@ -137,7 +137,8 @@ def stage():
         }
         densify = {"every": 0} | values.pop("densify", {})
         defaults = {
-            "steps": 40, "views": 2, "resolution": ((1.0, SIZE),), "fovy": FOVY, "guidance_scale": 1.0, "weighting": "x0",
+            "steps": 40, "views": 2, "resolution": ((1.0, SIZE),), "fovy": FOVY, "guidance_scale": 1.0,
+            "weighting": "x0",
             "t_max": (0.8, 0.2), "t_min": (0.2, 0.05), "elevation": (-20.0, 40.0),
         }  # fmt: skip
         return Distill(**(defaults | values), lr=LearningRates(**lr), densify=Densify(**densify))
