@@ -57,6 +57,8 @@ MEDIA_TYPES = {
     ".html": "text/html",
     ".npz": "application/octet-stream",
 }
+ROLES = {"asset.glb": "glb"}
+"""What an output is for, where that is not the name before the dot."""
 RECORD = "record.json"
 STALE_S = 7 * 86400.0
 
@@ -144,7 +146,7 @@ class Library:
             stat = path.stat()
             found.append(
                 {
-                    "role": path.name.partition(".")[0],
+                    "role": ROLES.get(path.name, path.name.partition(".")[0]),
                     "path": (place / path.name).relative_to(self.root).as_posix(),
                     "sha256": sha256_file(path),
                     "bytes": stat.st_size,

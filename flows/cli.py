@@ -1,0 +1,251 @@
+"""``splatmill``: the one command.
+
+    splatmill run deployments/manifests/starter.csv --library ./library
+
+Exit codes: 0 everything was made, 1 some assets failed, 2 the request was wrong, 130 interrupted. Nothing heavy is
+imported before it is needed: ``--help`` and ``sql`` load neither torch nor Prefect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline_core.errors import RequestError
+
+app = typer.Typer(
+    help="A factory for game-ready 3D assets: prompts in; textured GLB meshes, Gaussian splats and a SQL catalogue out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+server_app = typer.Typer(help="A Prefect server that stays up between runs.", no_args_is_help=True)
+app.add_typer(server_app, name="server")
+
+ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
+LibraryOption = Annotated[
+    Path, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library")
+]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="recipe of rows that name none")]
+SetOption = Annotated[
+    tuple[str, ...], typer.Option("--set", "-s", help="recipe field for all rows: geometry.steps=200")
+]
+SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="make the good rows of a manifest that has bad ones")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
+InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>")]
+
+DEFAULT_LIBRARY = Path("library")
+
+
+@app.command()
+def run(
+    manifest: ManifestArg,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    recipe: RecipeOption = "factory",
+    set_: SetOption = (),
+    skip_invalid: SkipOption = False,
+    in_flight: InFlightOption = 4,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Make every asset of a manifest; what is there already is not made again.
+
+    Example: splatmill run deployments/manifests/starter.csv --library ./library
+    """
+    from flows.session import run_here
+
+    _prepare(threads, device)
+    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight)
+    raise typer.Exit(run_here(request, as_json=json_))
+
+
+@app.command()
+def plan(
+    manifest: ManifestArg,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    recipe: RecipeOption = "factory",
+    set_: SetOption = (),
+    skip_invalid: SkipOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Show what ``run`` would do: resolved settings, what is cached, what would be made. Changes nothing.
+
+    Example: splatmill plan props.csv --set geometry.steps=50
+    """
+    from flows.show import show_plan
+
+    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1), as_json=json_)
+
+
+@app.command()
+def retry(
+    manifest: ManifestArg,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    stage: Annotated[str, typer.Option(help="only assets that failed in this stage")] = "",
+    error_type: Annotated[str, typer.Option(help="only assets that failed with this error")] = "",
+    error_class: Annotated[str, typer.Option(help="only this class: transient, oom, data or permanent")] = "",
+    recipe: RecipeOption = "factory",
+    set_: SetOption = (),
+    in_flight: InFlightOption = 4,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Make again the assets of a manifest whose last attempt failed, and no others.
+
+    Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
+    """
+    from flows.session import run_here
+    from flows.show import failed_assets
+
+    _prepare(threads, device)
+    failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
+    request = _request(manifest, library, recipe, set_, True, in_flight)
+    if not failed:
+        typer.echo("nothing to retry: no asset of this library failed that way", err=True)
+        raise typer.Exit(0)
+    raise typer.Exit(run_here(request.model_copy(update={"only": tuple(failed)}), as_json=json_))
+
+
+@app.command()
+def status(library: LibraryOption = DEFAULT_LIBRARY, json_: JsonOption = False) -> None:
+    """How many assets are made, failed or unfinished, the last runs, and what went wrong.
+
+    Example: splatmill status --library ./library
+    """
+    from flows.show import show_status
+
+    show_status(library, as_json=json_)
+
+
+@app.command()
+def doctor(
+    library: LibraryOption = DEFAULT_LIBRARY,
+    recipe: RecipeOption = "factory",
+    warmup: Annotated[
+        bool, typer.Option("--warmup", help="compile the CPU kernels now, ahead of the first run")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """What is here, what is missing, and how to get it: device, libraries, models, disk, server.
+
+    Example: splatmill doctor --warmup
+    """
+    _prepare(0, "auto")
+    from flows.doctor import examine
+
+    raise typer.Exit(examine(library, recipe, warmup=warmup, as_json=json_))
+
+
+@app.command()
+def models(json_: JsonOption = False) -> None:
+    """The models that the recipes name: where they are, their ids and licences.
+
+    Example: splatmill models
+    """
+    from flows.doctor import show_models
+
+    show_models(as_json=json_)
+
+
+@server_app.command("start")
+def server_start(
+    host: Annotated[str, typer.Option(help="address to bind; beyond loopback a password is set")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 4200,
+    database: Annotated[
+        str, typer.Option(envvar="SPLATMILL_DATABASE", help="postgresql+asyncpg://... instead of a SQLite file")
+    ] = "",
+) -> None:
+    """Start a server that stays; runs use it until it is stopped.
+
+    Example: splatmill server start
+    """
+    from flows.server import start_warm
+
+    found = start_warm(host, port, database or None)
+    typer.echo(f"Prefect server at {found['url']} (pid {found['pid']}); UI: {found['url'].removesuffix('/api')}")
+    if found.get("auth"):
+        typer.echo(f"other machines need PREFECT_API_URL={found['url']} and PREFECT_API_AUTH_STRING={found['auth']}")
+
+
+@server_app.command("stop")
+def server_stop() -> None:
+    """Stop it.
+
+    Example: splatmill server stop
+    """
+    from flows.server import stop_warm
+
+    typer.echo("stopped" if stop_warm() else "no server was running")
+
+
+@server_app.command("status")
+def server_status() -> None:
+    """Say whether it answers, and where.
+
+    Example: splatmill server status
+    """
+    from flows.server import pointed_at, warm_server
+
+    found = warm_server()
+    if found:
+        typer.echo(f"running at {found['url']} (pid {found['pid']})")
+    elif pointed_at():
+        typer.echo(f"not running here; runs use {pointed_at()}")
+    else:
+        typer.echo("not running; splatmill run starts its own for each run")
+        raise typer.Exit(1)
+
+
+def _prepare(threads: int, device: str) -> None:
+    """Settings that must be in the environment before torch is imported."""
+    from pipeline_core.device import configure
+
+    configure(threads or None)
+    os.environ["SPLATMILL_DEVICE"] = device
+
+
+def _request(
+    manifest: Path, library: Path, recipe: str, overrides: list[str], skip_invalid: bool, in_flight: int
+) -> Any:
+    """The batch that the options describe. Raises :class:`RequestError`."""
+    from flows.batch import BatchRequest
+    from pipeline_core.config import PRESETS
+    from pipeline_core.manifest import parse_override
+
+    if recipe not in PRESETS:
+        raise RequestError(f"--recipe {recipe}: one of {', '.join(PRESETS)}")
+    return BatchRequest(
+        manifest=str(manifest),
+        library=str(library),
+        recipe=recipe,
+        overrides=dict(parse_override(text) for text in overrides),
+        skip_invalid=skip_invalid,
+        in_flight=in_flight,
+    )
+
+
+def main() -> None:
+    """Entry point: domain errors become one message and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except RequestError as error:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(f"splatmill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""The Prefect server: the one we are pointed at, one that is kept warm, or one of our own for the length of a run.
+
+    with prefect_server(library):         # sets PREFECT_* in this process; import prefect only inside
+        ...
+
+Our own server keeps its SQLite file under ``<library>/.prefect``, listens on a free port of the loopback interface,
+sends nothing anywhere, and ends with its parent however the parent ends. Prefect's ephemeral mode is not used: it is
+slower and prints tracebacks when it stops. The settings that batch its recorders cut its CPU time about fourfold.
+
+This module never imports Prefect, except in the server's own process (``python -m flows.server``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline_core.errors import RequestError
+
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 15.0
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    "PREFECT_CLI_WRAP_LINES": "false",
+}
+"""No telemetry and no promotion, on client and server."""
+
+CLIENT = QUIET | {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+"""A run's own settings; failures are told by splatmill itself, once, without a traceback."""
+
+SERVER = QUIET | {
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+}
+"""The recorders in batches (by default they write one row at a time), and old rows swept."""
+
+
+# --- which server ----------------------------------------------------------------------------------------------------
+
+
+def pointed_at() -> str | None:
+    """The API address that the user's environment or Prefect profile names, else None."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    try:
+        profiles = tomllib.loads(Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").read_text())
+        active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+        return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def state_folder() -> Path:
+    """Where the warm server keeps its database and its address: ``SPLATMILL_STATE``, else the XDG state folder."""
+    if os.environ.get("SPLATMILL_STATE"):
+        return Path(os.environ["SPLATMILL_STATE"])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "splatmill"
+
+
+def warm_server() -> dict[str, Any] | None:
+    """Process id and address of the server kept by ``splatmill server start``, when it answers."""
+    try:
+        found = json.loads((state_folder() / "server.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if healthy(found["url"]) else None
+
+
+def healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether a server answers at ``url``."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
+            return answer.status == 200
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def prefect_server(library: Path) -> Iterator[str]:
+    """Point this process at a Prefect server, starting one when there is none; yields its address."""
+    settings = dict(CLIENT)
+    settings["PREFECT_LOCAL_STORAGE_PATH"] = str(library / ".prefect" / "results")
+    url = pointed_at()
+    if url:
+        _set_defaults(settings)
+        if not healthy(url, timeout=10):
+            raise RequestError(
+                f"no Prefect server answers at {url} (PREFECT_API_URL or the active profile); start it, or unset that to "
+                "let splatmill start its own"
+            )
+        yield url
+        return
+    warm = warm_server()
+    if warm:
+        _set_defaults(settings | {"PREFECT_HOME": str(state_folder() / "prefect"), "PREFECT_API_URL": warm["url"]})
+        if warm.get("auth"):
+            os.environ["PREFECT_API_AUTH_STRING"] = warm["auth"]
+        yield warm["url"]
+        return
+    with _home(library) as home, own_server(home) as url:
+        os.environ["PREFECT_HOME"] = str(home)
+        _set_defaults(settings | {"PREFECT_API_URL": url})
+        yield url
+
+
+def _set_defaults(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def _home(library: Path) -> Iterator[Path]:
+    """``<library>/.prefect``, or a temporary folder while another run of the same library holds that one."""
+    home = library / ".prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "lock", "a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with tempfile.TemporaryDirectory(prefix="splatmill-prefect-") as other:
+                yield Path(other)
+            return
+        yield home
+
+
+# --- starting and stopping -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def own_server(home: Path) -> Iterator[str]:
+    """A server that lives as long as this block; yields its address."""
+    child, url = launch(home, parent=os.getpid())
+    try:
+        wait_until_healthy(child, url, home)
+        yield url
+    finally:
+        end(child)
+
+
+def launch(
+    home: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    parent: int | None = None,
+    settings: dict[str, str] | None = None,
+) -> tuple[subprocess.Popen[str], str]:
+    """Start the server's process; returns it and its address as soon as the port is bound.
+
+    It has a session of its own, so that Ctrl-C at the terminal reaches the run alone, which then stops it in order.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
+    environment |= {"PREFECT_HOME": str(home)}
+    for name, value in (SERVER | (settings or {})).items():
+        environment.setdefault(name, value)
+    root = str(Path(__file__).resolve().parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH")) if p)
+    command = [sys.executable, "-m", "flows.server", "--host", host, "--port", str(port)]
+    if parent:
+        command += ["--parent", str(parent)]
+    with open(home / "server.log", "ab") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    line = child.stdout.readline()
+    if not line.startswith("http"):
+        end(child)
+        raise RequestError(f"Prefect's server did not start; see {home / 'server.log'}: {_last_line(home)}")
+    return child, line.strip()
+
+
+def wait_until_healthy(child: subprocess.Popen[str], url: str, home: Path) -> None:
+    """Return when the server answers; raises :class:`RequestError` when it ends or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not healthy(url):
+        if child.poll() is not None or time.monotonic() > deadline:
+            end(child)
+            raise RequestError(f"Prefect's server did not start; see {home / 'server.log'}: {_last_line(home)}")
+        time.sleep(0.1)
+
+
+def _last_line(home: Path) -> str:
+    try:
+        lines = (home / "server.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """Stop a server's process and wait for it."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    if child.stdout:
+        child.stdout.close()
+
+
+# --- the warm server -------------------------------------------------------------------------------------------------
+
+
+def start_warm(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> dict[str, Any]:
+    """Start a server that stays; returns its process id, address and, beyond loopback, its ``user:password``."""
+    found = warm_server()
+    if found:
+        return found
+    folder = state_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}
+    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if not is_loopback(host) and not auth:
+        auth = f"splatmill:{secrets.token_urlsafe(18)}"
+    if auth:
+        settings["PREFECT_SERVER_API_AUTH_STRING"] = auth
+    home = folder / "prefect"
+    child, url = launch(home, host=host, port=port, settings=settings)
+    wait_until_healthy(child, url, home)
+    found = {"pid": child.pid, "url": url, "auth": auth}
+    path = folder / "server.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(found))
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def stop_warm() -> bool:
+    """Stop the warm server; False when there is none."""
+    found = warm_server()
+    path = state_folder() / "server.json"
+    if found is None:
+        path.unlink(missing_ok=True)
+        return False
+    os.kill(found["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while healthy(found["url"]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    path.unlink(missing_ok=True)
+    return True
+
+
+# --- the server's own process ----------------------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Bind, say where, then load Prefect and serve until told to stop or until the parent is gone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--parent", type=int, default=0)
+    options = parser.parse_args()
+    bound = socket.create_server((options.host, options.port), reuse_port=False)
+    bound.set_inheritable(False)
+    shown = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
+    url = f"http://{shown}:{bound.getsockname()[1]}/api"
+    print(url, flush=True)
+    os.dup2(2, 1)  # the parent reads one line; whatever is printed later goes to the log
+    os.environ["PREFECT_API_URL"] = url
+    origin = url.removesuffix("/api")
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"{origin},{origin.replace('127.0.0.1', 'localhost')}")
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(), log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    )
+    if options.parent:
+        threading.Thread(target=_end_with, args=(options.parent, server), daemon=True).start()
+    server.run(sockets=[bound])
+    os._exit(0)  # background services may still be in a sleep; everything that matters is written
+
+
+def _end_with(parent: int, server: Any) -> None:
+    """Stop serving once the parent has gone, whatever took it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    server.should_exit = True
+    time.sleep(STOP_TIMEOUT_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve()

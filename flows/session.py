@@ -1,0 +1,131 @@
+"""``splatmill run`` on this machine: a server for the run, the flow, live progress, and an orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
+from flows.live import progress
+from flows.server import prefect_server
+from pipeline_core.errors import SplatmillError
+from pipeline_core.storage import Library
+from tasks.journey import Journey, finished
+
+MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+def run_here(request: BatchRequest, *, as_json: bool) -> int:
+    """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
+    _, journeys = plan_batch(request)
+    library = Library(request.library).create()
+    todo = [each for each in journeys if not finished(each)]
+    if not todo:
+        summary = run_batch(request, _nothing_to_make)  # no server, no models: the files say that all is done
+    else:
+        with progress(len(journeys), quiet=as_json), _orderly_end() as stop:
+            _warm_up(todo[0])
+            with prefect_server(library.root):
+                summary = _run_flow(request, stop)
+    _report(request, summary, as_json)
+    if summary.stopped:
+        return INTERRUPTED
+    return MADE if summary.ok else SOME_FAILED
+
+
+def _nothing_to_make(journey: Journey) -> None:
+    raise AssertionError(journey.asset_id)
+
+
+def _run_flow(request: BatchRequest, stop: threading.Event) -> Summary:
+    """Run the Prefect flow and read what it wrote down."""
+    from flows import farm
+    from tasks.models import close_engines
+
+    if stop.is_set():
+        farm.stop.set()
+    _on_stop(stop, farm.stop)
+    try:
+        state = farm.batch(request, return_state=True)
+    finally:
+        close_engines()
+    path = Library(request.library).run_dir(request.run_id) / SUMMARY
+    if not path.is_file():
+        raise SplatmillError(f"the run did not come to its end: {state.message}")
+    return Summary(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _on_stop(mine: threading.Event, theirs: threading.Event) -> None:
+    """Carry Ctrl-C over to the flow, whenever it comes."""
+
+    def forward() -> None:
+        mine.wait()
+        theirs.set()
+
+    threading.Thread(target=forward, daemon=True).start()
+
+
+def _warm_up(journey: Journey) -> None:
+    """Load the models while the server starts; an error shows up again, recorded, in the stage that needs them."""
+
+    def load() -> None:
+        from tasks import models
+
+        with contextlib.suppress(Exception):
+            models.point_prior(journey.spec.recipe.init.point_prior)
+            models.engine(journey.spec.recipe)
+
+    threading.Thread(target=load, name="warm-up", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM) sets; the second one ends the process at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("splatmill: stopping; what is under way keeps a checkpoint (Ctrl-C again: at once)", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
+    """Tell how it ended: a sentence and the failures for people, one document for machines."""
+    if as_json:
+        print(json.dumps(asdict(summary) | {"ok": summary.ok}))
+        return
+    out = io.StringIO()
+    for line in summary.refused:
+        print(f"refused: {line}", file=out)
+    for each in summary.failures:
+        print(f"failed: {each['asset_id']} in {each['stage']}: {each['error_type']}: {each['message']}", file=out)
+    made, cached = len(summary.made), len(summary.cached)
+    print(
+        f"{made} made, {cached} there already, {len(summary.failures)} failed of {summary.asked} "
+        f"in {summary.seconds:.0f} s; assets in {Path(summary.library) / 'assets'}",
+        file=out,
+    )
+    if summary.stopped:
+        print(f"{len(summary.stopped)} not finished. To go on where this stopped, run the same command again", file=out)
+    elif summary.failures:
+        print(f"to try those again: splatmill retry {request.manifest} --library {request.library}", file=out)
+    print(out.getvalue(), end="")

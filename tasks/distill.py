@@ -1,0 +1,47 @@
+"""What the two distillation stages share: submit to the process's engine, wait, write the splat and the curves."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline_core.config import Distill
+from pipeline_core.storage import Library, write_json
+from tasks import models
+from tasks.journey import Journey
+from tasks.progress import board
+
+if TYPE_CHECKING:
+    from pipeline_core.types import Gaussians
+
+
+def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians, settings: Distill) -> dict[str, float]:
+    """Optimise ``gaussians`` and write ``splat.ply`` and ``curves.json``; returns the stage's metrics."""
+    from pipeline_core.engine.distill import distill
+    from pipeline_core.io.ply import save_splat
+
+    spec, began = journey.spec, time.monotonic()
+
+    def on_progress(step: int, steps: int, report: dict[str, float]) -> None:
+        loss = report.get("loss_image", report.get("loss"))
+        board.update(spec.asset_id, stage=stage, step=step, steps=steps, loss=loss)
+
+    before = len(gaussians)
+    gaussians, curves = distill(
+        gaussians,
+        spec.prompt,
+        spec.negative_prompt,
+        settings,
+        models.engine(spec.recipe),
+        seed=spec.seed,
+        name=spec.asset_id,
+        on_progress=on_progress,
+        checkpoint_path=Library(journey.library).checkpoint(stage, journey.keys[stage]),
+    )
+    save_splat(folder / "splat.ply", gaussians)
+    write_json(folder / "curves.json", curves)
+    metrics = {"gaussians_before": before, "gaussians": len(gaussians), "steps": settings.steps}
+    if settings.steps:
+        metrics["step_s"] = (time.monotonic() - began) / settings.steps
+    return metrics

@@ -1,0 +1,37 @@
+"""Pictures and numbers of the finished asset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from pipeline_core.storage import write_json
+from tasks.journey import Journey
+from tasks.measure import measure
+from tasks.policy import policy
+from tasks.stage import Reference, path_of, run_stage
+
+
+@task(**policy("evaluate", hours=1))
+def evaluate(journey: Journey, gaussians: Reference, asset: Reference) -> Reference:
+    """``preview.png``, ``turntable.webp`` and ``metrics.json``."""
+
+    def work(folder: Path) -> dict[str, float]:
+        from pipeline_core.io.gltf import load_glb
+        from pipeline_core.io.images import save_png, save_turntable
+        from pipeline_core.io.ply import load_splat
+        from pipeline_core.metrics.views import preview, turntable
+
+        settings = journey.spec.recipe.evaluate
+        splat = load_splat(path_of(journey, gaussians, "splat.ply"))
+        textured = load_glb(path_of(journey, asset, "asset.glb"))
+        save_png(folder / "preview.png", preview(textured, size=2 * settings.resolution))
+        if settings.turntable_frames:
+            frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
+            save_turntable(folder / "turntable.webp", frames)
+        metrics = measure(journey.spec, splat, textured)
+        write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    return run_stage(journey, "evaluate", work, (gaussians, asset))

@@ -1,0 +1,76 @@
+"""How Prefect runs a stage: when it is retried, what its cache key is, how long it may take.
+
+@task(**policy("extract_mesh", hours=0.5))
+def extract_mesh(journey, gaussians): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.serializers import JSONSerializer
+
+from pipeline_core.errors import error_class
+from pipeline_core.storage import Library
+from tasks.journey import Journey
+from tasks.stage import Reference
+
+RETRIED = ("transient", "oom")
+"""Classes of error for which the same attempt may succeed later. ``data`` and ``permanent`` are not tried again."""
+DELAYS_S = [2, 15, 60]
+
+REFERENCES = JSONSerializer(object_encoder=None, object_decoder=None)
+"""References are plain JSON; without a decoder, reading one can never import a class that a file names."""
+
+
+@dataclass
+class StageKey(CachePolicy):
+    """The cache key of a task is the key of its stage.
+
+    That key says everything the output depends on (stages upstream, settings, models, seed), while Prefect's own
+    policies would hash the journey with its run id, and so miss on every run. It says nothing about whether the files
+    are still whole: :func:`ask` refreshes the cache when they are not.
+    """
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        journey = inputs["journey"]
+        return f"{task_ctx.task.name}-{journey.keys[task_ctx.task.name]}"
+
+
+def worth_retrying(task: Any, run: TaskRun, state: State) -> bool:
+    """Whether the error that ended the attempt (Prefect gives it as the state's data) is of a class that may pass."""
+    return isinstance(state.data, BaseException) and error_class(state.data) in RETRIED
+
+
+def policy(stage: str, *, hours: float) -> dict[str, Any]:
+    """Keyword arguments of ``@task`` for a stage."""
+    return {
+        "name": stage,
+        "retries": len(DELAYS_S),
+        "retry_delay_seconds": DELAYS_S,
+        "retry_condition_fn": worth_retrying,
+        "cache_policy": StageKey(),
+        "persist_result": True,
+        "result_serializer": REFERENCES,
+        "cache_result_in_memory": False,
+        "timeout_seconds": hours * 3600,
+        "log_prints": False,
+    }
+
+
+def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> Reference:
+    """Call a stage's task; Prefect may answer from its cache only while the stage's files are whole.
+
+    Truth is in the files: where they are damaged or gone, the cached reference is refreshed by making the stage again.
+    """
+    there = Library(journey.library).find(task.name, journey.keys[task.name]) is not None
+    chosen: Callable[..., Reference] = task if there else task.with_options(refresh_cache=True)
+    return chosen(journey, *upstream)

@@ -1,0 +1,54 @@
+"""Where every asset of this process stands, for whoever shows it: tasks write, the command line reads.
+
+board.update("red-mug-1", stage="optimize_gaussians", step=40, steps=150, loss=0.31)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Position:
+    """An asset's place. ``state``: waiting, running, done, cached, failed or stopped."""
+
+    asset_id: str
+    state: str = "waiting"
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    error: str = ""
+    changed: float = field(default_factory=time.monotonic)
+
+
+class Board:
+    """Positions by asset id; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._positions: dict[str, Position] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._positions = {}
+
+    def update(self, asset_id: str, **changes: object) -> None:
+        """Change some fields of an asset's position."""
+        with self._lock:
+            old = self._positions.get(asset_id) or Position(asset_id)
+            if changes.get("stage", old.stage) != old.stage:
+                old = replace(old, step=0, steps=0, loss=None)
+            self._positions[asset_id] = replace(old, **changes, changed=time.monotonic())
+
+    def positions(self) -> list[Position]:
+        """All positions, in the order in which the assets first appeared."""
+        with self._lock:
+            return list(self._positions.values())
+
+
+board = Board()
+"""The process's board."""

@@ -1,0 +1,41 @@
+"""Textured mesh to a better texture: its renders are noised a little, denoised by the image prior, and learned back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from tasks import models
+from tasks.journey import Journey
+from tasks.policy import policy
+from tasks.progress import board
+from tasks.stage import Reference, path_of, run_stage
+
+
+@task(**policy("refine_texture", hours=6))
+def refine_texture(journey: Journey, mesh: Reference) -> Reference:
+    """``asset.glb`` in object units; the exported asset is written from it by ``record``."""
+
+    def work(folder: Path) -> dict[str, float]:
+        from pipeline_core.io.gltf import load_glb, save_glb
+        from pipeline_core.texturing import refine
+
+        spec, settings = journey.spec, journey.spec.recipe.texture
+        textured = load_glb(path_of(journey, mesh, "mesh.glb"))
+        if settings.steps:
+            textured = refine.refine_texture(
+                textured,
+                spec.prompt,
+                settings,
+                models.engine(spec.recipe),
+                seed=spec.seed,
+                negative_prompt=spec.negative_prompt,
+                on_progress=lambda step, steps, report: board.update(
+                    spec.asset_id, stage="refine_texture", step=step, steps=steps, loss=report.get("loss")
+                ),
+            )
+        save_glb(folder / "asset.glb", textured, name="asset")
+        return {"steps": settings.steps}
+
+    return run_stage(journey, "refine_texture", work, (mesh,))

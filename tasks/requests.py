@@ -1,0 +1,33 @@
+"""Catalogue rows that say what was asked for, and with which models."""
+
+from __future__ import annotations
+
+from catalog import schema
+from catalog.schema import StageRun
+from pipeline_core.version import code_version
+from tasks.journey import Journey
+from tasks.models import licence
+
+
+def request_rows(journeys: list[Journey]) -> list[StageRun]:
+    """ "These assets were asked for": one row each, and one for each model they will use."""
+    rows = [
+        schema.request(
+            each.run_id,
+            each.asset_id,
+            each.spec.to_json(),
+            recipe=each.spec.recipe.name,
+            seed=each.spec.seed,
+            tags=each.spec.tags,
+            code_version=code_version(),
+        )
+        for each in journeys
+    ]
+    used = {
+        (kind, each.models[kind], ref)
+        for each in journeys
+        for kind, ref in (("image", each.spec.recipe.image_prior), ("points", each.spec.recipe.init.point_prior))
+    }
+    for kind, name, ref in sorted(used):
+        rows.append(schema.model(name, kind="point" if kind == "points" else kind, licence=licence(ref, kind)))
+    return rows

@@ -1,0 +1,166 @@
+"""What all stages have in common: find or make, publish, and one catalogue row for each attempt.
+
+    def work(folder):                       # writes files, returns metrics
+        save_points(folder / "points.ply", cloud)
+        return {"points": len(cloud)}
+
+    reference = run_stage(journey, "init_points", work)
+
+A *reference* is what tasks hand to each other: ``{"stage", "key", "dir", "outputs"}``, small enough for any database,
+with ``dir`` relative to the library.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from catalog.schema import Artifact, StageRun
+from catalog.writer import append
+from pipeline_core.errors import error_class
+from pipeline_core.storage import Library
+from pipeline_core.version import code_version
+from tasks.journey import Journey
+from tasks.progress import board
+
+Reference = dict[str, Any]
+Work = Callable[[Path], Mapping[str, float]]
+
+USES = {
+    "init_points": ("points",),
+    "optimize_gaussians": ("image", "points"),
+    "densify_prune": ("image", "points"),
+    "extract_mesh": (),
+    "refine_texture": ("image",),
+    "evaluate": (),
+    "record": ("image", "points"),
+}
+"""Kinds of model that a stage's result depends on."""
+
+
+def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Reference, ...] = ()) -> Reference:
+    """The stage's output, made by ``work`` unless it is there and whole. Raises what ``work`` raises, recorded."""
+    library, key = Library(journey.library), journey.keys[stage]
+    board.update(journey.asset_id, state="running", stage=stage)
+    found = library.find(stage, key)
+    if found is not None:
+        append(journey.library, [reused(journey, stage, found)])
+        return reference(stage, key, found)
+    started = datetime.now(UTC)
+    try:
+        with library.workspace() as folder:
+            metrics = work(folder)
+            outputs = library.outputs(folder, library.stage_dir(stage, key))
+            run = stage_run(journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs)
+            record = library.publish(folder, stage, key, with_times(run, outputs))
+        append(journey.library, [StageRun.from_json(record)])
+    except BaseException as error:
+        append(journey.library, [failed(journey, stage, started, error, upstream)])
+        raise
+    return reference(stage, key, record)
+
+
+def reference(stage: str, key: str, record: Mapping[str, Any]) -> Reference:
+    """What a task hands on: names, not contents."""
+    outputs = {Path(artifact["path"]).name: artifact["sha256"] for artifact in record["artifacts"]}
+    return {"stage": stage, "key": key, "dir": f"stages/{stage}/{key}", "outputs": outputs}
+
+
+def path_of(journey: Journey, upstream: Reference, name: str) -> Path:
+    """Where an upstream output lies on this machine."""
+    return Path(journey.library) / upstream["dir"] / name
+
+
+def stage_run(
+    journey: Journey,
+    stage: str,
+    status: str,
+    started: datetime,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    upstream: tuple[Reference, ...] = (),
+    outputs: list[dict[str, Any]] | None = None,
+    **columns: Any,
+) -> StageRun:
+    """The catalogue row of one attempt, with what is known of this process and of Prefect's run."""
+    torch = sys.modules.get("torch")
+    on_cuda = torch is not None and torch.cuda.is_available()
+    return StageRun(
+        run_id=journey.run_id,
+        asset_id=journey.asset_id,
+        stage=stage,
+        status=status,
+        started_at=started,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_vram_mb=torch.cuda.max_memory_allocated() / 2**20 if on_cuda else None,
+        worker_pid=os.getpid(),
+        device="cuda" if on_cuda else "cpu",
+        gpu_name=torch.cuda.get_device_name() if on_cuda else None,
+        stage_key=journey.keys[stage],
+        upstream_keys=tuple(each["key"] for each in upstream),
+        recipe=journey.spec.recipe.name,
+        config_hash=journey.configs[stage],
+        code_version=code_version(),
+        seed=journey.spec.seed,
+        model_ids=tuple(journey.models[kind] for kind in USES[stage]),
+        input_sha256=tuple(sha256 for each in upstream for sha256 in each["outputs"].values()),
+        metrics=metrics or {},
+        tags=journey.spec.tags,
+        artifacts=tuple(Artifact(**{k: v for k, v in each.items() if k != "mtime_ns"}) for each in outputs or ()),
+        **prefect_columns(),
+        **columns,
+    )
+
+
+def with_times(run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """``record.json``: the row, and each file's time of change, by which a later look spares the sha256."""
+    document = run.to_json()
+    document["artifacts"] = outputs
+    return document
+
+
+def reused(journey: Journey, stage: str, found: Mapping[str, Any]) -> StageRun:
+    """The row of a stage that was there already: another run's or another asset's output, used for this one."""
+    metrics, outputs = StageRun.from_json(found).metrics, [dict(each) for each in found["artifacts"]]
+    return stage_run(journey, stage, "skipped", datetime.now(UTC), metrics=metrics, outputs=outputs)
+
+
+def failed(
+    journey: Journey, stage: str, started: datetime, error: BaseException, upstream: tuple[Reference, ...]
+) -> StageRun:
+    """The row of an attempt that raised."""
+    stopped = isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit))
+    timed_out = isinstance(error, TimeoutError)
+    return stage_run(
+        journey,
+        stage,
+        "cancelled" if stopped else "timeout" if timed_out else "failed",
+        started,
+        upstream=upstream,
+        error_type=type(error).__name__,
+        error_class=error_class(error),
+        error_message=str(error) or type(error).__name__,
+    )
+
+
+def prefect_columns() -> dict[str, Any]:
+    """Ids of Prefect's flow and task run and the attempt's number; nothing when a stage runs without Prefect."""
+    if "prefect" not in sys.modules:
+        return {}
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    if context is None:
+        return {}
+    run = context.task_run
+    return {
+        "prefect_flow_run_id": str(run.flow_run_id) if run.flow_run_id else None,
+        "prefect_task_run_id": str(run.id),
+        "attempt": max(1, run.run_count),
+    }
