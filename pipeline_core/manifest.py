@@ -30,7 +30,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline_core.config import PRESETS, Recipe, leaf_names
+from pipeline_core.config import RECIPES, Recipe, leaf_names
 from pipeline_core.errors import ManifestError
 from pipeline_core.spec import ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec
 
@@ -47,7 +47,7 @@ ALLOWED = {
     "prompt": f"1 to {MAX_PROMPT} characters of text",
     "negative_prompt": f"at most {MAX_PROMPT} characters of text",
     "seed": f"an integer from 0 to {MAX_SEED}",
-    "recipe": "one of " + ", ".join(PRESETS),
+    "recipe": "one of " + ", ".join(RECIPES),
     "tags": f"at most {MAX_TAGS} words or name=value pairs of at most {MAX_TAG} characters, separated by ;",
     "height_m": "a number from 0.001 to 1000",
 }
@@ -139,7 +139,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or name not in leaf_names():
         raise ManifestError(f"--set {text}: {_unknown(name) if equals else 'name=value is needed'}")
     try:
-        PRESETS["factory"].override({name: _plain(name, value.strip())})
+        RECIPES["factory"].override({name: _plain(name, value.strip())})
     except ValidationError:
         raise ManifestError(f"--set {text}: {allowed_values(name)}") from None
     return name, _plain(name, value.strip())
@@ -173,8 +173,8 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
     """The row as a spec, or None with its problems in ``table``."""
     cells = {name: value for name, value in row.cells.items() if not _empty(value)}
     preset = cells.get("recipe", recipe)
-    if not isinstance(preset, str) or preset not in PRESETS:
-        table.refuse(row.number, "recipe", preset, ALLOWED["recipe"] + _nearest(str(preset)[:99], list(PRESETS)))
+    if not isinstance(preset, str) or preset not in RECIPES:
+        table.refuse(row.number, "recipe", preset, ALLOWED["recipe"] + _nearest(str(preset)[:99], list(RECIPES)))
         preset = recipe
     changes: dict[str, Any] = {}
     named_as: dict[str, str] = {}
@@ -187,7 +187,7 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
     try:
         resolved = resolve(preset, changes)
     except ValidationError as error:
-        resolved = PRESETS[preset]
+        resolved = RECIPES[preset]
         for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):
             name = named_as.get(leaf, leaf)
             table.refuse(row.number, name, cells.get(name, ""), allowed_values(leaf))
@@ -216,7 +216,7 @@ def _recipe_resolver(overrides: dict[str, Any]) -> Callable[[str, dict[str, Any]
 
     @lru_cache(maxsize=4096)
     def resolved(preset: str, changes: tuple[tuple[str, Any], ...]) -> Recipe:
-        return PRESETS[preset].override({**dict(changes), **overrides})
+        return RECIPES[preset].override({**dict(changes), **overrides})
 
     def resolve(preset: str, changes: dict[str, Any]) -> Recipe:
         return resolved(preset, tuple(sorted(changes.items())))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline_core.config import PRESETS, Recipe
+from pipeline_core.config import RECIPES, Recipe
 
 MAX_PROMPT = 2000
 MAX_SEED = 2**32 - 1
@@ -56,7 +56,7 @@ class AssetSpec(BaseModel):
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
     seed: int = Field(0, ge=0, le=MAX_SEED)
-    recipe: Recipe = PRESETS["factory"]
+    recipe: Recipe = RECIPES["factory"]
     tags: dict[Annotated[str, Field(min_length=1, max_length=MAX_TAG)], Annotated[str, Field(max_length=MAX_TAG)]] = (
         Field({}, max_length=MAX_TAGS)
     )
