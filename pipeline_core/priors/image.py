@@ -39,7 +39,6 @@ from pipeline_core.priors.text import (
     load_text_network,
     load_tokenizer,
     read_json,
-    silence_progress_bars,
 )
 
 Camera = Literal["none", "angles", "mvdream"]
@@ -53,11 +52,11 @@ PROMPT_CACHE = 1024
 def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
     """[B, 8] float32: sin, cos of azimuth, sin, cos of twice the azimuth, and the same of the elevation.
 
-    ``azimuth``, ``elevation`` [B] in degrees (cameras.py); rows whose azimuth is NaN are zeros: no camera given.
+    ``azimuth``, ``elevation`` [B] in degrees (cameras.py); rows where either is NaN are zeros: no camera given.
     """
     az, el = torch.deg2rad(azimuth.float()), torch.deg2rad(elevation.float())
     parts = [f(k * angle) for angle in (az, el) for k in (1, 2) for f in (torch.sin, torch.cos)]
-    return torch.where(torch.isnan(az)[:, None], 0.0, torch.stack(parts, dim=-1))
+    return torch.where(torch.isnan(az + el)[:, None], 0.0, torch.stack(parts, dim=-1))
 
 
 def to_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
@@ -281,13 +280,12 @@ def load_image_prior(
     """
     folder = resolve_model(ref, "image")
     dtype = dtype or default_dtype(device)
-    silence_progress_bars()
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
     unet = _load_network(folder, "unet", dtype, allow_remote_code)
     vae = None
     if index.get("vae", [None])[0] is not None:
-        vae = _load_network(folder, "vae", _vae_dtype(folder, dtype), allow_remote_code)
+        vae = _load_network(folder, "vae", _vae_dtype(folder, index, dtype), allow_remote_code)
     alphas_cumprod, prediction_type = load_schedule(folder / "scheduler")
     factor = vae_factor(vae) if vae is not None else 1
     parts = Parts(
@@ -334,11 +332,12 @@ def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
     return network.to(device, memory_format=layout).requires_grad_(False).eval()
 
 
-def _vae_dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
-    """Precision of the autoencoder: float32 where its own file says that half precision overflows (SDXL), or where
-    it costs nothing (the linear one)."""
+def _vae_dtype(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """Precision of the autoencoder: float32 where half precision overflows (SDXL's, unless its file says that it was
+    mended; ``force_upcast`` is the default of every other file and means nothing there), or where it costs nothing
+    (the linear one)."""
     config = read_json(folder / "vae" / "config.json")
-    overflows = bool(config.get("force_upcast", False)) and dtype == torch.float16
+    overflows = "text_encoder_2" in index and bool(config.get("force_upcast", True)) and dtype == torch.float16
     return torch.float32 if overflows or config.get("_class_name") == PatchAutoencoder.__name__ else dtype
 
 
@@ -370,7 +369,9 @@ def _remote_class(folder: Path, name: str, class_name: str) -> type:
         raise ModelNotFound(
             f"{folder / name}: class {class_name!r} should be defined in {name}/{module}.py, which is missing"
         )
-    return get_class_from_dynamic_module(str(folder / name), module_file=f"{module}.py", class_name=class_name)
+    return get_class_from_dynamic_module(
+        str(folder / name), module_file=f"{module}.py", class_name=class_name, trust_remote_code=True
+    )
 
 
 def _load_encoders(

@@ -28,7 +28,7 @@ CAMERA_AZIMUTH_OF_FRONT = 90.0
 
 
 def mvdream_cameras(azimuth: Tensor, elevation: Tensor) -> Tensor:
-    """MVDream's camera vectors [B, 16] for our ``azimuth``, ``elevation`` [B] in degrees; NaN azimuth = zeros.
+    """MVDream's camera vectors [B, 16] for our ``azimuth``, ``elevation`` [B] in degrees; NaN = zeros.
 
     The vector is a camera-to-world matrix, row by row. Camera axes are OpenGL's (right, up, backward), world axes
     Blender's: (x, y, z) of a y-up world become (x, -z, y). The camera stands at distance 1 (``normalize_camera``).
@@ -43,7 +43,7 @@ def mvdream_cameras(azimuth: Tensor, elevation: Tensor) -> Tensor:
     c2w[:, :3] = torch.stack([right, up, back, back], dim=-1)
     c2w[:, 3, 3] = 1
     blender = torch.stack([c2w[:, 0], -c2w[:, 2], c2w[:, 1], c2w[:, 3]], dim=1)
-    return torch.where(torch.isnan(az)[:, None], 0.0, blender.flatten(1))
+    return torch.where(torch.isnan(az + el)[:, None], 0.0, blender.flatten(1))
 
 
 class Block(nn.Sequential):

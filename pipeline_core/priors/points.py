@@ -27,7 +27,7 @@ from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_h
 from pipeline_core.priors.noise import row_noise
 from pipeline_core.priors.point_e import POINTS_BASE, POINTS_UPSAMPLED, PointEUpsampler, load_network
 from pipeline_core.priors.resolve import POINT_E_FILES, folder_id, resolve_model
-from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, read_json, silence_progress_bars
+from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, read_json
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
 
 CLIP_ID = "openai/clip-vit-large-patch14"
@@ -286,7 +286,6 @@ def load_point_prior(ref: str, *, device: torch.device | str = "cpu", allow_remo
         RequestError: ``config.json`` names a network that splatmill does not know
     """
     folder = resolve_model(ref, "points")
-    silence_progress_bars()
     if (folder / "config.json").exists():
         return _load_own(ref, folder, device)
     return _load_point_e(ref, folder, device)

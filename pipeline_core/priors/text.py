@@ -6,7 +6,9 @@ is fetched, nothing but safetensors is read, and no code of the folder is run.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,27 +57,39 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def silence_progress_bars() -> None:
-    """A factory's log is no place for a bar per component."""
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and no warnings from diffusers and transformers while loading: what matters is checked here."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    libraries = (diffusers_logging, transformers_logging)
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, before, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
 
 
 def load_pretrained(cls: type, folder: Path, stem: str, dtype: torch.dtype) -> nn.Module:
     """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
     where the libraries would fill in random numbers and go on."""
     try:
-        model, info = cls.from_pretrained(
-            str(folder),
-            dtype=dtype,
-            variant=weight_variant(folder, stem),
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with quiet_libraries():
+            model, info = cls.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                variant=weight_variant(folder, stem),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFound(f"{folder}: the weights do not load as {cls.__name__}: {error}") from error
     missing = sorted(str(k) for k in info["missing_keys"])
