@@ -1,7 +1,8 @@
 """The starter prior's tokenizer: a CLIPTokenizer in which every known word is one token.
 
 Byte-pair merges are learnt greedily on the word list itself until every word is whole, so a word never falls apart
-because another word's merges came first. Unknown words fall into letters and pieces; they do not fail.
+because another word's merges came first (only digits stand alone: CLIP splits "3d" into "3", "d"). Unknown words fall
+into letters and pieces; they do not fail.
 
     tokenizer = build_tokenizer(["a", "red", "mushroom"], max_length=24)
     tokenizer("a red mushroom").input_ids

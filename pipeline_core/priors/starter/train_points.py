@@ -67,7 +67,8 @@ class PointPart:
         self.bias = torch.tensor(model.config.bias)
         self.scheduler = DDIMScheduler(
             num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
-            prediction_type="epsilon", clip_sample=False, timestep_spacing="trailing",
+            prediction_type="epsilon", timestep_spacing="trailing",
+            clip_sample=True, clip_sample_range=2.1,  # noise prediction says nothing about x0 where there is only noise
         )  # fmt: skip
 
     def prepare(self) -> None:

@@ -1,0 +1,209 @@
+"""The trainer: exact resume, reproducibility, schedules, data shards and exports, at sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import nn
+from torch.testing import assert_close
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipeline_core.errors import RequestError
+from pipeline_core.priors.independent_points import IndependentPointDiffusion
+from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
+from pipeline_core.priors.starter import data
+from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, is_heldout
+from pipeline_core.priors.starter.train import (
+    Averaged,
+    Optimisation,
+    Progress,
+    build_part,
+    load_checkpoint,
+    rate,
+    save_checkpoint,
+    train_part,
+)
+from pipeline_core.priors.starter.train_image import on_white
+from pipeline_core.priors.starter.words import vary
+
+TINY = {
+    "image": dict(
+        widths=(16, 16), attention=(False, True), norm_groups=4, text_width=32, text_layers=1, channels=4, size=16,
+        shards=2, shard_size=16, first_shards=1, fresh=1.0,
+    ),
+    "points": dict(width=16, depth=1, latent=2, text_width=32, points=8, shards=2, shard_size=16, first_shards=1),
+}  # fmt: skip
+FAST = Optimisation(batch=4, lr=1e-3, warmup=2, ema=0.9)
+
+
+def run(name, tmp_path, run_name, *, steps, stop_at=None, **options):
+    part = build_part(name, tmp_path / "data", seed=3, **TINY[name])
+    part.pool.ahead = 0
+    part.grid = lambda modules: np.zeros((4, 4, 3), np.uint8)  # sampling has its own test
+    calls = iter(range(1, 1000))
+    try:
+        progress = train_part(
+            part, tmp_path / run_name, seed=3, optimisation=FAST, steps=steps, log_every=1, checkpoint_every=1000,
+            should_stop=lambda: next(calls) == stop_at, **options,
+        )  # fmt: skip
+    finally:
+        part.pool.close()
+    return part, progress
+
+
+@pytest.fixture(scope="module", params=["image", "points"])
+def whole_and_resumed(request, tmp_path_factory):
+    """Six steps at once, and the same six in two sittings."""
+    tmp_path = tmp_path_factory.mktemp(request.param)
+    whole = run(request.param, tmp_path, "whole", steps=6)
+    half = run(request.param, tmp_path, "halves", steps=6, stop_at=3)
+    resumed = run(request.param, tmp_path, "halves", steps=6)
+    return request.param, tmp_path, whole, half, resumed
+
+
+def test_resume_is_exact(whole_and_resumed):
+    name, tmp_path, (_, whole), (_, half), (_, resumed) = whole_and_resumed
+    assert half.step == 3 and whole.step == resumed.step == 6
+    a = load_file(tmp_path / "whole" / "checkpoint.safetensors")
+    b = load_file(tmp_path / "halves" / "checkpoint.safetensors")
+    assert set(a) == set(b)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / r / "curve.jsonl").read_text().splitlines()]
+        for r in ("whole", "halves")
+    ]
+    assert len(losses[0]) == 6 and losses[0] == losses[1]
+
+
+def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
+    name, tmp_path, *_ = whole_and_resumed
+    folder = tmp_path / "whole" / "model"
+    files = list(folder.rglob("*.safetensors"))
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+    networks = [f for f in files if f.parent.name != "vae"]
+    assert networks and all(v.dtype == torch.float16 for f in networks for v in load_file(f).values())
+    card = (folder / "README.md").read_text()
+    for text in ("commit", "seed", "sha256", "samples seen | 24 in 6 steps of 4"):
+        assert text in card
+    if name == "points":
+        assert IndependentPointDiffusion.from_pretrained(folder).config.latent == 2
+        CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return
+    assert UNet2DConditionModel.from_pretrained(folder / "unet").config.class_embed_type == "projection"
+    assert CLIPTextModel.from_pretrained(folder / "text_encoder").config.hidden_size == 32
+    assert PatchAutoencoder.from_pretrained(folder / "vae").config.latent_channels == 4
+    assert DDIMScheduler.from_pretrained(folder / "scheduler").config.prediction_type == "v_prediction"
+    assert json.loads((folder / "splatmill.json").read_text())["background"] == [1.0, 1.0, 1.0]
+    assert "unet" in json.loads((folder / "model_index.json").read_text())
+
+
+def test_samples_are_finite_and_follow_the_seed(whole_and_resumed):
+    name, _, (part, _), *_ = whole_and_resumed
+    part.modules.eval()
+    if name == "image":
+        az = torch.zeros(9)
+        draw = lambda seed: part.sample(part.modules, ["a red crate"] * 9, az, az, seed=seed, steps=2)  # noqa: E731
+        shape = (9, 3, 16, 16)
+    else:
+        draw = lambda seed: part.sample(part.modules, ["a red crate"] * 9, points=5, steps=2, seed=seed)  # noqa: E731
+        shape = (9, 5, 6)
+    first = draw(0)
+    assert first.shape == shape and bool(first.isfinite().all())
+    assert_close(first, draw(0), atol=0, rtol=0)
+    assert (first - draw(1)).abs().max() > 1e-3
+
+
+def test_checkpoint_of_another_seed_is_refused(whole_and_resumed):
+    name, tmp_path, (part, _), *_ = whole_and_resumed
+    average = Averaged(part.modules, 0.9)
+    optimiser = torch.optim.AdamW(part.modules.parameters())
+    with pytest.raises(RequestError, match="seed 3, not 4"):
+        load_checkpoint(tmp_path / "whole" / "checkpoint.safetensors", part.modules, average, optimiser, 4)
+
+
+def test_checkpoint_round_trip(tmp_path):
+    def objects():
+        modules = nn.ModuleDict({"net": nn.Linear(3, 2)})
+        return modules, Averaged(modules, 0.5), torch.optim.AdamW(modules.parameters(), lr=0.1)
+
+    torch.manual_seed(0)
+    modules, average, optimiser = objects()
+    modules["net"](torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    average.update(modules, 100)
+    progress = Progress(step=7, seconds=1.5, samples=28, sittings=2, loss=0.25, decay_from=5, steps=9)
+    save_checkpoint(tmp_path / "c.safetensors", modules, average, optimiser, progress, 0)
+    twin, twin_average, twin_optimiser = objects()
+    assert load_checkpoint(tmp_path / "c.safetensors", twin, twin_average, twin_optimiser, 0) == progress
+    assert all(torch.equal(a, b) for a, b in zip(modules.parameters(), twin.parameters(), strict=True))
+    assert all(torch.equal(average.values[k], twin_average.values[k]) for k in average.values)
+    state, twin_state = optimiser.state_dict()["state"], twin_optimiser.state_dict()["state"]
+    assert {i: set(v) for i, v in state.items()} == {i: set(v) for i, v in twin_state.items()}
+    assert all(torch.equal(state[i][k], twin_state[i][k]) for i in state for k in state[i])
+
+
+def test_rate_warms_up_holds_and_falls_to_zero():
+    factors = [rate(s, 4, 8, 12) for s in range(13)]
+    assert factors == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert rate(10**6, 4, None, None) == 1
+
+
+def test_average_follows_the_closed_form():
+    modules = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
+    modules["net"].weight.data.fill_(0.0)
+    average = Averaged(modules, 0.9)
+    modules["net"].weight.data.fill_(1.0)
+    for _ in range(5):
+        average.update(modules, 10**6)
+    assert_close(average.values["net.weight"], torch.full((1, 1), 1 - 0.9**5))
+    with average.applied(modules):
+        assert_close(modules["net"].weight.data, torch.full((1, 1), 1 - 0.9**5))
+    assert_close(modules["net"].weight.data, torch.ones(1, 1))
+
+
+def test_a_time_budget_fixes_the_decay_once(tmp_path):
+    part, progress = run("points", tmp_path, "timed", steps=None, minutes=1e-9)
+    assert progress.decay_from is not None and progress.step == progress.steps <= 2
+
+
+def test_shards_are_functions_of_seed_and_index_and_hold_nothing_out_of_training(tmp_path):
+    for folder in ("a", "b"):
+        data.write_image_shard(tmp_path / folder, seed=1, index=0, count=64, size=16)
+        data.write_cloud_shard(tmp_path / folder / "clouds", seed=1, index=0, count=64, points=8)
+    a, b = (data.Shard.open(tmp_path / f, 0, ("rgba", "cameras")) for f in ("a", "b"))
+    assert np.array_equal(a.arrays["rgba"], b.arrays["rgba"]) and a.captions == b.captions
+    assert a.arrays["rgba"].shape == (64, 16, 16, 4) and len(a.captions) == 64
+    clouds = data.Shard.open(tmp_path / "a" / "clouds", 0, ("points",))
+    assert np.abs(clouds.arrays["points"][..., :3]).max() < 0.72
+    pairs = {
+        (category, colour)
+        for captions in (*a.captions, *clouds.captions)
+        for text in captions
+        for category in CATEGORIES
+        for colour in COLOURS
+        if text.startswith((f"a {colour} {category}", f"an {colour} {category}"))
+    }
+    assert pairs and not any(is_heldout(category, colour) for category, colour in pairs)
+
+
+def test_view_words():
+    words = {(0, 0): "front", (-44, 10): "front", (90, 0): "right side", (-90, 0): "left side", (180, 0): "back",
+             (-179, 0): "back", (10, 80): "overhead"}  # fmt: skip
+    assert {key: data.view_word(*key) for key in words} == words
+
+
+def test_on_white():
+    rgba = np.array([[[[255, 0, 0, 255], [0, 0, 0, 0]]]], np.uint8)
+    assert_close(on_white(rgba)[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
+
+
+def test_vary_changes_nothing_by_default_and_keeps_the_words_otherwise():
+    rng = np.random.default_rng(0)
+    assert vary("a grey crate", rng, synonyms=0, nonsense=0) == "a grey crate"
+    assert vary("a grey crate", rng, synonyms=1, nonsense=0) in {f"a gray {w}" for w in ("box",)}
+    assert len(vary("a grey crate", rng, synonyms=0, nonsense=1).split()) == 4

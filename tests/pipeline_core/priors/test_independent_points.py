@@ -1,0 +1,69 @@
+"""The point network: points do not see each other, the empty prompt is the null condition, folders round-trip."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from pipeline_core.priors.independent_points import IndependentPointDiffusion
+
+EOS = 1
+
+
+@pytest.fixture
+def model() -> IndependentPointDiffusion:
+    torch.manual_seed(0)
+    net = IndependentPointDiffusion(
+        vocab_size=20, width=24, depth=2, latent=4, text_width=32, text_layers=1, tokens=6, bos_token_id=0, eos_token_id=EOS
+    )
+    for p in net.parameters():  # the output layer starts at zero, which would hide everything
+        if p.ndim > 1:
+            nn.init.normal_(p, std=0.1)
+    return net.eval()
+
+
+IDS = torch.tensor([[0, 5, 6, 1, 1, 1], [0, 7, 1, 1, 1, 1]])
+EMPTY = torch.tensor([[0, 1, 1, 1, 1, 1]])
+
+
+def test_points_are_independent_given_the_condition(model):
+    x = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([3, 900])
+    cond = model.condition(IDS)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
+    assert_close(model(x[:, :, order], t, cond), model(x, t, cond)[:, :, order])
+    assert_close(model(x[:, :, :1], t, cond), model(x, t, cond)[:, :, :1])
+
+
+def test_timestep_and_condition_matter(model):
+    x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    a = model(x, torch.tensor([10]), model.condition(IDS[:1]))
+    assert (a - model(x, torch.tensor([500]), model.condition(IDS[:1]))).abs().max() > 1e-4
+    assert (a - model(x, torch.tensor([10]), model.condition(IDS[1:]))).abs().max() > 1e-4
+
+
+def test_latent_comes_from_the_generator(model):
+    first = model.condition(IDS, [torch.Generator().manual_seed(s) for s in (1, 2)])
+    again = model.condition(IDS, [torch.Generator().manual_seed(s) for s in (1, 2)])
+    other = model.condition(IDS, [torch.Generator().manual_seed(s) for s in (3, 2)])
+    assert_close(first, again, atol=0, rtol=0)
+    assert (first[0] - other[0]).abs().max() > 1e-3
+    assert_close(first[1], other[1], atol=0, rtol=0)
+
+
+def test_empty_prompt_has_no_latent(model):
+    drawn = model.condition(EMPTY, [torch.Generator().manual_seed(0)])
+    assert_close(drawn, model.condition(EMPTY), atol=0, rtol=0)
+    assert_close(drawn[:, 32:], torch.zeros(1, 4), atol=0, rtol=0)
+
+
+def test_folder_round_trip_in_half(model, tmp_path):
+    x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    cond = model.condition(IDS[:1])
+    want = model(x, torch.tensor([10]), cond)
+    model.half().save_pretrained(tmp_path)
+    twin = IndependentPointDiffusion.from_pretrained(tmp_path).float()
+    assert list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.bin"))
+    assert_close(twin(x, torch.tensor([10]), twin.condition(IDS[:1])), want, atol=1e-2, rtol=0)
