@@ -153,7 +153,7 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create temp table no_latest (event_id varchar)")
     for name, view in views.VIEWS.items():
         if name == "stage_latest":
-            con.execute(f"create view {name} as {view.sql}")
+            con.execute(f"create view {name} as {views.select_sql(name)}")
             kind = "view"
         else:
             sql = views.select_sql(name) if view.sql else views.base_sql(name, "no_events", "no_latest")
@@ -225,17 +225,26 @@ def _add_base(con: duckdb.DuckDBPyConnection, first: bool) -> None:
 def _renew_derived(con: duckdb.DuckDBPyConnection, first: bool) -> None:
     """Compute anew the rows of the derived tables whose asset or run has fresh events."""
     con.execute("create temp table touched_asset_id as select distinct asset_id from fresh")
-    con.execute("""
-        create temp table touched_run_id as select run_id from fresh union select run_id from losers
-    """)
+    con.execute("create temp table touched_run_id as select run_id from fresh union select run_id from losers")
     for name in INCREMENTAL:
-        key = views.VIEWS[name].key
-        only = f"and {key} in (from touched_{key})"
+        key, sources, only = views.VIEWS[name].key, {}, ""
         if not first:
+            only = f"and {key} in (from touched_{key})"
             con.execute(f"delete from {name} where {only[4:]}")
-        con.execute(f"insert into {name} {views.select_sql(name, '' if first else only)}")
+        if not first and key == "asset_id":
+            sources, only = _touched_rows(con), ""
+        con.execute(f"insert into {name} {views.select_sql(name, only, **sources)}")
     con.execute("delete from models")
     con.execute(f"insert into models {views.select_sql('models')}")
+
+
+def _touched_rows(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """All rows of the touched assets, gathered once: one pass over each base table instead of one per use."""
+    sources = {name: f"touched_{name}" for name in ("stage_runs", "metrics", "artifacts")}
+    for name, table in sources.items():
+        rows = f"select * from {name} where asset_id in (from touched_asset_id)"
+        con.execute(f"create temp table if not exists {table} as {rows}")
+    return sources
 
 
 def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:

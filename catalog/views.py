@@ -36,7 +36,7 @@ def event_columns(*names: str) -> dict[str, str]:
 
 
 ASSETS_SQL = f"""
-with latest as (select * from stage_runs where is_latest and stage <> 'model' {{only}}),
+with latest as (select * from {{stage_runs}} where is_latest and stage <> 'model' {{only}}),
 spec as (
     select asset_id, arg_max(spec_json, (stage = 'record', event_id)) as spec_json
     from latest where stage in ('request', 'record') and spec_json is not null group by asset_id
@@ -70,7 +70,7 @@ effort as (
         count(*) filter ({WORK} and status not in {GOOD}) as failed_attempts,
         sum(duration_s) filter ({WORK}) as machine_s,
         sum(gpu_s) as gpu_s
-    from stage_runs where stage <> 'model' {{only}} group by asset_id
+    from {{stage_runs}} where stage <> 'model' {{only}} group by asset_id
 ),
 measured as (
     select
@@ -80,7 +80,7 @@ measured as (
         arg_max(value, (stage = 'record', event_id)) filter (name = 'watertight') as watertight,
         arg_max(value, (stage = 'record', event_id)) filter (name = 'fidelity') as fidelity,
         arg_max(value, (stage = 'record', event_id)) filter (name = 'consistency') as consistency
-    from metrics
+    from {{metrics}}
     where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency') {{only}}
     group by asset_id
 ),
@@ -93,7 +93,7 @@ files as (
         max(path) filter (role = 'splat') as splat_path,
         max(path) filter (role = 'preview') as preview_path,
         max(path) filter (role = 'turntable') as turntable_path
-    from artifacts where is_latest and stage = 'record' {{only}} group by asset_id
+    from {{artifacts}} where is_latest and stage = 'record' {{only}} group by asset_id
 )
 select
     asset_id,
@@ -168,7 +168,7 @@ select
     max(peak_vram_mb) as peak_vram_mb,
     count(distinct host) as hosts,
     max(code_version) as code_version
-from stage_runs where {WORK} {{only}} group by run_id
+from {{stage_runs}} where {WORK} {{only}} group by run_id
 """
 
 FAILURES_SQL = f"""
@@ -185,7 +185,7 @@ select
     max(finished_at) as last_at,
     arg_max(asset_id, event_id) as sample_asset_id,
     arg_max(error_message, event_id) as sample_message
-from stage_runs where status not in {GOOD} {{only}} group by all
+from {{stage_runs}} where status not in {GOOD} {{only}} group by all
 """
 
 LINEAGE_SQL = f"""
@@ -193,7 +193,7 @@ select
     asset_id, stage_idx, stage, event_id, run_id, finished_at, stage_key, upstream_keys, unnest(
         case when len(model_ids) > 0 then model_ids else [null] end
     ) as model_id, recipe, config_hash, code_version, seed, input_sha256
-from stage_runs where is_latest and status in {GOOD} and {WORK} {{only}}
+from {{stage_runs}} where is_latest and status in {GOOD} and {WORK} {{only}}
 """
 
 MODELS_SQL = """
@@ -203,7 +203,7 @@ with used as (
     from lineage where model_id is not null group by model_id
 ),
 declared as (
-    select asset_id as model_id, spec_json from stage_runs where stage = 'model' and is_latest
+    select asset_id as model_id, spec_json from {stage_runs} where stage = 'model' and is_latest
 )
 select
     model_id,
@@ -250,7 +250,7 @@ VIEWS: dict[str, View] = {
     "stage_latest": View(
         "the latest attempt of a stage on an asset",
         event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": "always true here"},
-        "select * from stage_runs where is_latest",
+        "select * from {stage_runs} where is_latest",
     ),
     "assets": View(
         "one asset; exactly one row each",
@@ -377,9 +377,14 @@ VIEWS: dict[str, View] = {
 DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
 
 
-def select_sql(name: str, only: str = "") -> str:
-    """SQL of a derived relation; ``only`` is ``and <condition>`` restricting the rows it is computed from."""
-    return VIEWS[name].sql.replace("{only}", only)
+def select_sql(name: str, only: str = "", **sources: str) -> str:
+    """SQL of a derived relation.
+
+    ``only`` is ``and <condition>`` restricting the rows it is computed from; ``sources`` may name other tables to read
+    in place of stage_runs, metrics and artifacts.
+    """
+    names = {"stage_runs": "stage_runs", "metrics": "metrics", "artifacts": "artifacts"} | sources
+    return VIEWS[name].sql.format(only=only, **names)
 
 
 def base_sql(name: str, events: str, latest: str) -> str:
