@@ -124,10 +124,11 @@ class Meshing(Section):
 class Texture(Section):
     """Texture refinement in UV space: each render is noised a little and denoised by the image prior (SDEdit)."""
 
-    steps: int = Field(50, ge=0, le=100_000)
-    views: int = Field(1, ge=1, le=64)
+    steps: int = Field(50, ge=0, le=100_000, description="rounds of render, denoise, paint the change")
+    views: int = Field(1, ge=1, le=64, description="cameras per round")
     resolution: int = Field(512, ge=32, le=4096)
-    lr: Positive = Field(0.05, description="on the logit of the texture (DreamGaussian: 0.2; 0.05 keeps colours)")
+    elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
+    rate: Share = Field(0.5, description="share of the prior's change that is painted in a round")
     guidance_scale: float = Field(7.5, ge=0, le=1000)
     strength: tuple[Share, Share] = Field((0.2, 0.05), description="share of the noise schedule, first and last step")
     denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; that share is run")
@@ -269,7 +270,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "texture.steps":                        (3,                 12,                50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),
     "texture.resolution":                   (128,               128,               512,               512),
-    "texture.lr":                           (0.05,              0.05,              0.2,               0.05),
+    "texture.elevation":                    ((-20.0, 60.0),     (-20.0, 60.0),     ...,               ...),
     "texture.guidance_scale":               (3.0,               3.0,               7.5,               7.5),    # b
     "texture.strength":                     (...,               ...,               (0.2, 0.05),       (0.2, 0.05)),
     "texture.denoise_steps":                (10,                25,                50,                50),

@@ -60,8 +60,7 @@ def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing) -> TexturedMesh:
     unseen = weight <= 1e-6
     if unseen.any():
         colour[unseen] = colours_at(gaussians, texels.position[unseen])
-    texture = fill_texture(texels, colour)
-    return TexturedMesh(vertices, faces, normals, uvs, texture)
+    return TexturedMesh(vertices, faces, normals, uvs, colour[nearest_texel(texels)])
 
 
 def bake_cameras(count: int, size: int) -> Cameras:
@@ -147,7 +146,7 @@ def view_weight(
     camera = position @ viewmat[:3, :3].T + viewmat[:3, 3]
     cosine = -((normal @ viewmat[:3, :3].T) * camera).sum(dim=1) / camera.norm(dim=1)
     xy = camera[:, :2] / camera[:, 2:] * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
-    grid = xy / torch.tensor([cameras.width, cameras.height]) * 2 - 1
+    grid = xy / torch.tensor([cameras.width, cameras.height], device=xy.device) * 2 - 1
     # The nearest surface in the 3x3 pixels around: a texel just behind an edge would pick up what is in front of it.
     near = torch.where(depth > 0, depth, torch.inf)
     near = -max_pool2d(-near[None, None], 3, stride=1, padding=1)[0, 0]
@@ -170,11 +169,10 @@ def colours_at(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
     return ((rgb[index] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def fill_texture(texels: Texels, colour: np.ndarray) -> np.ndarray:
-    """Texture [S, S, 3] float32: ``colour`` [T, 3] inside the charts, the nearest of them everywhere else."""
-    texture = np.zeros((texels.size, texels.size, 3), np.float32)
-    inside = np.zeros((texels.size, texels.size), bool)
+def nearest_texel(texels: Texels) -> np.ndarray:
+    """Number [S, S] int64 of the chart texel that lies nearest to each place of the texture, itself inside charts."""
+    number = np.full((texels.size, texels.size), -1, np.int64)
     row, column = texels.index.T
-    texture[row, column], inside[row, column] = colour, True
-    nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    return texture[tuple(nearest)]
+    number[row, column] = np.arange(len(texels.index))
+    nearest = ndimage.distance_transform_edt(number < 0, return_distances=False, return_indices=True)
+    return number[tuple(nearest)]

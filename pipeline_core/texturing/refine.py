@@ -1,0 +1,274 @@
+"""Refine a texture with the image prior: its renders are noised a little, denoised, and the change is painted back.
+
+    textured = refine_texture(textured, "a red mug", recipe.texture, engine, seed=0)
+
+DreamGaussian's second stage fits the texture to the denoised pictures by gradient descent, which makes the texture as
+sharp as the prior's pictures, and no sharper: with a 64-pixel prior that is a loss. Here only the *change* is painted:
+the denoised picture minus the same picture through the autoencoder without denoising. What the prior cannot see (fine
+detail, the autoencoder's own error) is in both and cancels. Every texel looks up the change in each view that sees it
+and takes the mean, weighted by how squarely the view looks at it: the same point on two sides of a UV seam gets the
+same change, and texels that no view sees keep their colour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
+
+from pipeline_core.cameras import DISTANCE, FOVY, Cameras
+from pipeline_core.config import Distill, Texture
+from pipeline_core.engine.distill import wait
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.errors import DataError, DivergedError
+from pipeline_core.guidance.prompts import TextConditioning, encode_text
+from pipeline_core.guidance.schedules import linear
+from pipeline_core.guidance.views import draw_cameras
+from pipeline_core.rendering.visibility import visibility
+from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
+from pipeline_core.types import TexturedMesh
+
+SUPERSAMPLE = 2
+"""Rays a pixel side of the renders shown to the prior."""
+HESITATION = 0.1
+"""Weight of "no change" in the mean: a texel that is hardly seen hardly changes, so no edge shows where views end."""
+
+
+class TextureJob:
+    """Texture refinement of one asset as a job of the engine (``engine/jobs.py``). The result is a TexturedMesh.
+
+    One round draws ``settings.views`` cameras, renders, encodes, noises to a share ``strength`` of the schedule,
+    takes DDIM steps down to zero (one engine step each) and paints the change. ``step`` counts engine steps.
+    """
+
+    checkpoint_path: Path | None
+
+    def __init__(
+        self,
+        textured: TexturedMesh,
+        prompt: str,
+        settings: Texture,
+        *,
+        negative_prompt: str = "",
+        seed: int = 0,
+        name: str = "",
+        checkpoint_path: Path | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.name = name or prompt
+        self.textured, self.settings = textured, settings
+        self.prompt, self.negative_prompt = prompt, negative_prompt
+        self.checkpoint_path, self.on_progress = checkpoint_path, on_progress
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rounds = [self._levels(i) for i in range(settings.steps)]
+        self.step, self.steps = 0, sum(len(levels) for levels in self.rounds)
+        self.round, self.phase, self.change = 0, 0, 0.0
+        self._identity = [settings.fingerprint(), prompt, negative_prompt, seed, digest(textured)]
+        size = textured.texture.shape[0]
+        texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
+        self._nearest = torch.from_numpy(nearest_texel(texels))
+        self._position, self._normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
+        row, column = texels.index.T
+        self.colours = torch.from_numpy(np.ascontiguousarray(textured.texture[row, column]))
+
+    def _levels(self, index: int) -> list[float]:
+        """Noise levels (shares of the schedule) of the DDIM steps of round ``index``, from strength towards zero."""
+        strength = linear(self.settings.strength, index / max(self.settings.steps - 1, 1))
+        count = max(round(strength * self.settings.denoise_steps), 1)
+        return [strength * (count - i) / count for i in range(count)]
+
+    # -- the protocol: see engine/jobs.py ------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.steps
+
+    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+        self.prior, self.device = image_prior, device
+        self.rig = image_prior.camera == "mvdream"
+        if self.rig and self.settings.views % 4:
+            raise DataError(f"texture.views={self.settings.views} must be a multiple of 4 for a multi-view prior")
+        self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
+        self._identity.append(image_prior.model_id)
+        self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
+        for name in ("_nearest", "_position", "_normal", "colours"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.x = self.clean = None
+
+    def draw(self) -> Tensor | None:
+        if self.phase:
+            return None
+        self._look_from(self._draw_cameras())
+        return self._render()
+
+    def ask(self, latents: Tensor | None) -> Query:
+        t = self._timesteps(self.phase)
+        if latents is not None:
+            self.clean = latents.detach()
+            noise = torch.randn(latents.shape, generator=self.generator).to(self.device, latents.dtype)
+            self.x = self.prior.add_noise(self.clean, noise, t)
+        assert self.x is not None
+        scale = self.settings.guidance_scale
+        return Query(self.text.rows(self.x, t, self.cameras.azimuth, self.cameras.elevation, scale=scale))
+
+    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> Tensor | None:
+        assert image_eps is not None and self.x is not None and self.clean is not None
+        cameras, scale = self.cameras, self.settings.guidance_scale
+        eps, _ = self.text.guide(image_eps.float(), cameras.azimuth, cameras.elevation, scale=scale)
+        x0 = self.prior.predict_x0(self.x.float(), eps, self._timesteps(self.phase))
+        if self.phase + 1 < len(self.rounds[self.round]):
+            self.x = self.prior.add_noise(x0, eps, self._timesteps(self.phase + 1))  # DDIM, eta = 0
+            return None
+        return torch.cat([x0, self.clean])
+
+    def loss(self, images: Tensor | None) -> None:
+        if images is None:
+            return
+        denoised, same = images.float().chunk(2)
+        change = self._paint(denoised - same)
+        if not np.isfinite(change):
+            raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
+        self.change = change
+
+    def update(self) -> None:
+        self.step, self.phase = self.step + 1, self.phase + 1
+        if self.phase == len(self.rounds[self.round]):
+            self.round, self.phase, self.x, self.clean = self.round + 1, 0, None, None
+
+    def report(self) -> dict[str, float]:
+        return {"loss": self.change}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {"colours": self.colours, "generator": self.generator.get_state()}
+        if self.phase:
+            tensors |= {"x": self.x, "clean": self.clean, "azimuth": self.cameras.azimuth}
+            tensors |= {"viewmats": self.cameras.viewmats, "Ks": self.cameras.Ks, "elevation": self.cameras.elevation}
+        values = {"step": self.step, "round": self.round, "phase": self.phase, "change": self.change}
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.colours = tensors["colours"].to(self.device, copy=True)
+        self.generator.set_state(tensors["generator"])
+        self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
+        self.x = self.clean = None
+        if self.phase:
+            self.x, self.clean = (tensors[k].to(self.device, copy=True) for k in ("x", "clean"))
+            size = self.settings.resolution
+            views = [tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation")]
+            self._look_from(Cameras(*views, size, size))
+
+    def result(self) -> TexturedMesh:
+        t = self.textured
+        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, self._texture().cpu().numpy())
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _timesteps(self, phase: int) -> Tensor:
+        total = self.prior.num_train_timesteps
+        t = min(max(round(self.rounds[self.round][phase] * total), 1), total - 1)
+        return torch.full((len(self.cameras),), t, device=self.device)
+
+    def _draw_cameras(self) -> Cameras:
+        s = self.settings
+        views = Distill(views=s.views, elevation=s.elevation, distance=DISTANCE, fovy=FOVY)
+        return draw_cameras(views, s.resolution, self.generator, rig=self.rig)
+
+    def _look_from(self, cameras: Cameras) -> None:
+        """Rasterise the mesh for ``cameras``: what each sample sees, in supersampled pixels."""
+        k = SUPERSAMPLE
+        scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
+        fine = Cameras(
+            cameras.viewmats,
+            cameras.Ks * scale,
+            cameras.azimuth,
+            cameras.elevation,
+            cameras.width * k,
+            cameras.height * k,
+        )
+        seen = visibility(self.textured.vertices, self.textured.faces, self.textured.uvs, fine)
+        self._uv, self._mask = seen.uv.to(self.device), seen.mask.to(self.device)
+        self._depth = seen.depth.to(self.device)
+        self._fine = fine.to(self.device)
+        self.cameras = cameras.to(self.device)
+
+    def _texture(self) -> Tensor:
+        """The whole texture [S, S, 3]: every texel outside the charts is its nearest neighbour inside."""
+        return self.colours[self._nearest]
+
+    def _render(self) -> Tensor:
+        """Images [V, 3, H, W] on the prior's background."""
+        texture = sharp_enough(self._texture().permute(2, 0, 1)[None], self._uv, self._mask)
+        texture = texture.expand(len(self.cameras), -1, -1, -1)
+        colour = grid_sample(texture, self._uv * 2 - 1, align_corners=False, padding_mode="border")
+        background = torch.tensor(self.prior.background or (1.0, 1.0, 1.0), device=self.device).reshape(1, 3, 1, 1)
+        mask = self._mask[:, None].float()
+        return avg_pool2d(colour * mask + background * (1 - mask), SUPERSAMPLE)
+
+    def _paint(self, change: Tensor) -> float:
+        """Add ``change`` [V, 3, h, w] to the texels that see it; returns the mean absolute change."""
+        coverage = adaptive_avg_pool2d(self._mask[:, None].float(), change.shape[-2:])
+        layers = torch.cat([change, coverage], dim=1)
+        total = torch.zeros_like(self.colours)
+        weight = torch.full_like(self.colours[:, :1], HESITATION)
+        for view in range(len(self.cameras)):
+            seen, uv, w = view_weight(self._position, self._normal, self._depth[view], self._fine, view)
+            sample = grid_sample(layers[view][None], uv[None, None], align_corners=False, padding_mode="border")[
+                0, :, 0
+            ].T
+            # Pixels on the outline hold background too, and what the prior thinks of the outline: not of the texture.
+            w = (w * (2 * sample[:, 3] - 1).clamp(min=0))[:, None]
+            total.index_add_(0, seen, sample[:, :3] * w)
+            weight.index_add_(0, seen, w)
+        delta = self.settings.rate * total / weight
+        self.colours = (self.colours + delta).clamp(0, 1)
+        return float(delta.abs().mean())
+
+
+def sharp_enough(texture: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
+    """The mip level of ``texture`` [1, 3, S, S] at which neighbouring samples ``uv`` [V, H, W, 2] are a texel apart."""
+    step = (uv[:, :, 1:] - uv[:, :, :-1]).norm(dim=-1)[mask[:, :, 1:] & mask[:, :, :-1]]
+    if not len(step):
+        return texture
+    texels = float(step.median()) * texture.shape[-1]
+    while texels > 2 and texture.shape[-1] > 16:
+        texture, texels = avg_pool2d(texture, 2), texels / 2
+    return texture
+
+
+def digest(textured: TexturedMesh) -> str:
+    """First 16 hex digits of the sha256 of geometry and texture."""
+    sha = hashlib.sha256()
+    for array in (textured.vertices, textured.faces, textured.uvs, textured.texture):
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def refine_texture(
+    textured: TexturedMesh,
+    prompt: str,
+    settings: Texture,
+    engine: DistillationEngine,
+    *,
+    negative_prompt: str = "",
+    seed: int = 0,
+    name: str = "",
+    on_progress: Progress | None = None,
+    checkpoint_path: Path | None = None,
+) -> TexturedMesh:
+    """Refine the texture of ``textured`` on ``engine``; blocks until done, other threads' calls share its batches.
+
+    Geometry and UVs stay as they are. Raises DivergedError when the prior answers NaN.
+    """
+    job = TextureJob(
+        textured, prompt, settings, negative_prompt=negative_prompt, seed=seed, name=name,
+        checkpoint_path=checkpoint_path, on_progress=on_progress,
+    )  # fmt: skip
+    return wait(engine.submit(job))
