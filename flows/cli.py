@@ -19,7 +19,7 @@ import typer
 from pipeline_core.errors import RequestError
 
 app = typer.Typer(
-    help="A factory for game-ready 3D assets: prompts in; textured GLB meshes, Gaussian splats and a SQL catalogue out.",
+    help="A factory for game-ready 3D assets: prompts in; textured meshes, Gaussian splats and a SQL catalogue out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,7 +34,7 @@ LibraryOption = Annotated[
 ]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="recipe of rows that name none")]
 SetOption = Annotated[
-    tuple[str, ...], typer.Option("--set", "-s", help="recipe field for all rows: geometry.steps=200")
+    list[str] | None, typer.Option("--set", "-s", help="recipe field for all rows: geometry.steps=200")
 ]
 SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="make the good rows of a manifest that has bad ones")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
@@ -50,7 +50,7 @@ def run(
     manifest: ManifestArg,
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",
-    set_: SetOption = (),
+    set_: SetOption = None,
     skip_invalid: SkipOption = False,
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
@@ -73,7 +73,7 @@ def plan(
     manifest: ManifestArg,
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",
-    set_: SetOption = (),
+    set_: SetOption = None,
     skip_invalid: SkipOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -94,7 +94,7 @@ def retry(
     error_type: Annotated[str, typer.Option(help="only assets that failed with this error")] = "",
     error_class: Annotated[str, typer.Option(help="only this class: transient, oom, data or permanent")] = "",
     recipe: RecipeOption = "factory",
-    set_: SetOption = (),
+    set_: SetOption = None,
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
@@ -215,20 +215,20 @@ def _prepare(threads: int, device: str) -> None:
 
 
 def _request(
-    manifest: Path, library: Path, recipe: str, overrides: list[str], skip_invalid: bool, in_flight: int
+    manifest: Path, library: Path, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int
 ) -> Any:
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
-    from pipeline_core.config import PRESETS
+    from pipeline_core.config import RECIPES
     from pipeline_core.manifest import parse_override
 
-    if recipe not in PRESETS:
-        raise RequestError(f"--recipe {recipe}: one of {', '.join(PRESETS)}")
+    if recipe not in RECIPES:
+        raise RequestError(f"--recipe {recipe}: one of {', '.join(RECIPES)}")
     return BatchRequest(
         manifest=str(manifest),
         library=str(library),
         recipe=recipe,
-        overrides=dict(parse_override(text) for text in overrides),
+        overrides=dict(parse_override(text) for text in overrides or ()),
         skip_invalid=skip_invalid,
         in_flight=in_flight,
     )

@@ -114,8 +114,8 @@ def prefect_server(library: Path) -> Iterator[str]:
         _set_defaults(settings)
         if not healthy(url, timeout=10):
             raise RequestError(
-                f"no Prefect server answers at {url} (PREFECT_API_URL or the active profile); start it, or unset that to "
-                "let splatmill start its own"
+                f"no Prefect server answers at {url} (PREFECT_API_URL or the active profile); start it, or unset that "
+                "and splatmill starts its own"
             )
         yield url
         return

@@ -317,6 +317,8 @@ def allowed_values(leaf: str) -> str:
 
 
 def _words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_words, schema["anyOf"]))
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     kind = schema.get("type", "value")
@@ -325,7 +327,7 @@ def _words(schema: dict[str, Any]) -> str:
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
         return f"a list of {_words(items[0])}, such as {json.dumps(schema.get('default'))}"
-    return {"boolean": "true or false", "string": "text"}.get(kind, kind)
+    return {"boolean": "true or false", "string": "text", "null": "null"}.get(kind, kind)
 
 
 def _range_words(schema: dict[str, Any]) -> list[str]:

@@ -29,8 +29,8 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,18 @@ class Library:
         """A private folder on the library's file system; removed at the end unless it was published."""
         with disk_errors(self.root):
             (self.root / "tmp").mkdir(parents=True, exist_ok=True)
-            # host and process in the name: `sweep` can tell what a dead process left
-            folder = Path(tempfile.mkdtemp(prefix=f"{_host()}.{os.getpid()}.", dir=self.root / "tmp"))
+            folder = self._private_folder()
         try:
             with disk_errors(self.root):
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _private_folder(self) -> Path:
+        """A new folder in ``tmp``. Host and process are in its name, so that `sweep` can tell what a dead process left."""
+        folder = self.root / "tmp" / f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
+        folder.mkdir()
+        return folder
 
     def outputs(self, folder: Path, place: Path) -> list[dict[str, Any]]:
         """What lies in ``folder``, as it will be listed in the record once it lies at ``place``."""
@@ -242,8 +247,8 @@ class Library:
         """Move a folder into ``tmp`` and delete it there; somebody else may be doing the same."""
         with contextlib.suppress(FileNotFoundError), disk_errors(self.root):
             (self.root / "tmp").mkdir(parents=True, exist_ok=True)
-            away = tempfile.mkdtemp(prefix=f"{_host()}.{os.getpid()}.", dir=self.root / "tmp")
-            os.rename(target, Path(away) / "replaced")
+            away = self._private_folder()
+            os.rename(target, away / "replaced")
             shutil.rmtree(away, ignore_errors=True)
 
     def sweep(self) -> int:

@@ -19,11 +19,12 @@ def refine_texture(journey: Journey, mesh: Reference) -> Reference:
 
     def work(folder: Path) -> dict[str, float]:
         from pipeline_core.io.gltf import load_glb, save_glb
-        from pipeline_core.texturing import refine
 
         spec, settings = journey.spec, journey.spec.recipe.texture
         textured = load_glb(path_of(journey, mesh, "mesh.glb"))
         if settings.steps:
+            from pipeline_core.texturing import refine
+
             textured = refine.refine_texture(
                 textured,
                 spec.prompt,

@@ -1,0 +1,162 @@
+"""``splatmill doctor``: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.server import pointed_at, warm_server
+from flows.text import table
+from pipeline_core.config import RECIPES
+from pipeline_core.device import describe, pick_device, thread_count
+from pipeline_core.errors import ModelNotFound, SplatmillError
+from pipeline_core.priors.resolve import model_id, resolve_model
+from pipeline_core.version import code_version
+from tasks.models import licence
+
+NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
+          "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "trimesh", "pillow")  # fmt: skip
+PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
+"""Releases near these import well and then lose schedules or answer 422; see README, Troubleshooting."""
+OPTIONAL = {
+    "gsplat": "CUDA rasteriser: pip install 'splatmill[cuda]' (compiles once with nvcc)",
+    "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast",
+    "obstore": "libraries on S3: pip install 'splatmill[s3]'",
+    "asyncpg": "a Prefect server on PostgreSQL: pip install 'splatmill[postgres]'",
+}
+LEAST_FREE_GB = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. ``state``: ok, missing (must be mended) or note (may be left)."""
+
+    state: str
+    what: str
+    found: str
+    way_out: str = ""
+
+
+def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
+    """Print all findings; returns 0 when nothing that is needed is missing, else 1."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
+    findings = [*_machine(), *_libraries(), *_models(recipe), _disk(library), _server()]
+    if warmup:
+        findings.append(_warm_kernels())
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        print(table(["", "what", "found", "to mend it"], [[f.state, f.what, f.found, f.way_out] for f in findings]))
+    return int(any(finding.state == "missing" for finding in findings))
+
+
+def show_models(*, as_json: bool) -> None:
+    """Print the models that the recipes name: id, licence and place, or what is missing."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
+    wanted = {("image", r.image_prior) for r in RECIPES.values()} | {
+        ("points", r.init.point_prior) for r in RECIPES.values()
+    }
+    rows = []
+    for kind, ref in sorted(wanted):
+        used_by = [name for name, r in RECIPES.items() if ref in (r.image_prior, r.init.point_prior)]
+        row = {"kind": kind, "reference": ref, "recipes": used_by, "id": "", "licence": "", "folder": "", "missing": ""}
+        try:
+            row |= {"id": model_id(ref, kind), "licence": licence(ref, kind), "folder": str(resolve_model(ref, kind))}
+        except ModelNotFound as error:
+            row["missing"] = str(error)
+        rows.append(row)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    shown = [[r["kind"], r["reference"], r["id"] or "not here", r["licence"], ", ".join(r["recipes"])] for r in rows]
+    print(table(["kind", "reference", "id", "licence", "recipes"], shown))
+    for row in rows:
+        if row["missing"]:
+            print(f"\n{row['missing']}")
+
+
+def _machine() -> list[Finding]:
+    device = describe(pick_device())
+    memory = f", {device['memory_gb']} GB" if device["memory_gb"] else ""
+    found = f"{device['device']} ({device['name']}{memory}), {thread_count()} threads, torch {device['torch']}"
+    python = f"Python {platform.python_version()} at {sys.prefix}, splatmill {code_version()}"
+    return [
+        Finding("ok", "python", python),
+        Finding("ok", "device", found, "" if device["cuda"] else "a CUDA build of torch uses an NVIDIA GPU"),
+    ]
+
+
+def _libraries() -> list[Finding]:
+    findings = []
+    for name in NEEDED:
+        version = _version(name)
+        wanted = PINNED.get(name)
+        if version is None:
+            findings.append(Finding("missing", name, "not installed", "pip install -r requirements.lock"))
+        elif wanted and version != wanted:
+            findings.append(Finding("missing", name, version, f"pip install {name}=={wanted}"))
+        else:
+            findings.append(Finding("ok", name, version))
+    for name, use in OPTIONAL.items():
+        version = _version(name)
+        findings.append(Finding("ok", name, version) if version else Finding("note", name, "not installed", use))
+    return findings
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _models(recipe: str) -> list[Finding]:
+    settings = RECIPES[recipe]
+    findings = []
+    for kind, ref in (("image", settings.image_prior), ("points", settings.init.point_prior)):
+        what = f"{kind} model of {recipe}"
+        try:
+            findings.append(Finding("ok", what, f"{model_id(ref, kind)} ({licence(ref, kind)})"))
+        except SplatmillError as error:
+            findings.append(Finding("missing", what, ref, str(error).replace("\n", " ")))
+    return findings
+
+
+def _disk(library: Path) -> Finding:
+    place = library.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    if not os.access(place, os.W_OK):
+        return Finding("missing", "library", f"{place} is not writable", "give another --library")
+    enough = free >= LEAST_FREE_GB
+    way_out = "" if enough else f"at least {LEAST_FREE_GB:g} GB: splatmill gc --delete, or another --library"
+    return Finding("ok" if enough else "missing", "library", f"{library}: {free:.1f} GB free", way_out)
+
+
+def _server() -> Finding:
+    warm = warm_server()
+    if pointed_at():
+        return Finding("ok", "server", f"runs use {pointed_at()}")
+    if warm:
+        return Finding("ok", "server", f"kept warm at {warm['url']}")
+    return Finding("note", "server", "none; each run starts its own", "splatmill server start keeps one warm")
+
+
+def _warm_kernels() -> Finding:
+    from pipeline_core.rendering import warmup
+
+    began = time.monotonic()
+    compile_all: Callable[[], object] = warmup.warmup
+    compile_all()
+    return Finding(
+        "ok", "kernels", f"compiled in {time.monotonic() - began:.0f} s; later runs read them from the cache"
+    )

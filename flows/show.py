@@ -1,0 +1,105 @@
+"""What ``plan``, ``status`` and ``retry`` look up: files and catalogue, no models, no server."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from catalog import query
+from flows.batch import BatchRequest, plan_batch
+from flows.text import table
+from pipeline_core.errors import RequestError
+from pipeline_core.storage import STAGES
+from tasks.journey import finished, stages_done
+
+
+def show_plan(request: BatchRequest, *, as_json: bool) -> None:
+    """Print, for every asset, which stages are there and which would run, and the resolved recipes."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
+    manifest, journeys = plan_batch(request)
+    rows = []
+    for each in journeys:
+        done = list(STAGES) if finished(each) else stages_done(each)
+        would_run = [stage for stage in STAGES if stage not in done]
+        rows.append(
+            {
+                "asset_id": each.asset_id,
+                "prompt": each.spec.prompt,
+                "recipe": each.spec.recipe.name,
+                "cached": [stage for stage in STAGES if stage in done],
+                "would_run": would_run,
+            }
+        )
+    recipes = {each.spec.recipe.fingerprint(): each.spec.recipe for each in journeys}
+    models = {kind: sorted({each.models[kind] for each in journeys}) for kind in ("image", "points")}
+    refused = [str(problem) for problem in manifest.problems]
+    if as_json:
+        resolved = {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
+        specs = [each.spec.to_json() for each in journeys]
+        print(json.dumps({"assets": rows, "specs": specs, "recipes": resolved, "models": models, "refused": refused}))
+        return
+    shown = [[r["asset_id"], r["recipe"], str(len(r["cached"])), ", ".join(r["would_run"]) or "nothing"] for r in rows]
+    print(table(["asset", "recipe", "stages there", "would run"], shown))
+    for fingerprint, recipe in recipes.items():
+        print(f"\nrecipe {recipe.name} ({fingerprint}), as resolved:")
+        print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in _leaves(recipe.model_dump(mode="json"))))
+    for kind, names in models.items():
+        print(f"\n{kind} model: {', '.join(names)}", end="")
+    todo = sum(bool(r["would_run"]) for r in rows)
+    print(f"\n\n{len(rows)} assets: {len(rows) - todo} finished, {todo} to make")
+    for line in refused:
+        print(f"refused: {line}")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted names and values of a settings tree."""
+    found = []
+    for name, value in tree.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return found
+
+
+STATUS_SQL = "select status, count(*) as assets from assets group by all order by status"
+RUNS_SQL = """
+select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) as seconds, delivered, failed
+from runs order by started_at desc limit 5
+"""
+FAILED_SQL = """
+select asset_id, error_stage, error_class, error_type, error_message
+from assets where error_type is not null order by error_stage, asset_id
+"""
+
+
+def show_status(library: Path, *, as_json: bool) -> None:
+    """Print the library's assets by status, its last runs, and the failures that stand."""
+    _must_exist(library)
+    by_status = query.rows(library, STATUS_SQL)
+    runs = query.rows(library, RUNS_SQL)
+    failed = query.rows(library, FAILED_SQL)
+    if as_json:
+        print(json.dumps({"assets": by_status, "runs": runs, "failed": failed}, default=str))
+        return
+    print(table(["status", "assets"], [[r["status"], str(r["assets"])] for r in by_status]))
+    columns = ["run_id", "started", "seconds", "delivered", "failed"]
+    print("\n" + table(columns, [[f"{r[c]:g}" if c == "seconds" else str(r[c]) for c in columns] for r in runs]))
+    if failed:
+        shown = [[r["asset_id"], r["error_stage"], r["error_class"], (r["error_message"] or "")[:90]] for r in failed]
+        print("\n" + table(["failed asset", "stage", "class", "message"], shown))
+
+
+def failed_assets(library: Path, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
+    """Ids of the assets whose last attempt failed, by the columns that ``splatmill sql`` shows."""
+    _must_exist(library)
+    wanted = {"error_stage": stage, "error_type": error_type, "error_class": error_class}
+    return [
+        row["asset_id"]
+        for row in query.rows(library, FAILED_SQL)
+        if row["error_stage"] != "request" and all(not text or row[name] == text for name, text in wanted.items())
+    ]
+
+
+def _must_exist(library: Path) -> None:
+    if not (library / "catalog").is_dir():
+        raise RequestError(f"--library {library}: no library here; splatmill run makes one")
