@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.config import Init
+from pipeline_core.errors import DataError
+from pipeline_core.gaussians.initialise import from_points, neighbour_distance, resample
+from pipeline_core.types import SH_C0, PointCloud
+
+
+def grid_cloud(n=6, spacing=0.1):
+    axis = torch.arange(n) * spacing
+    xyz = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return PointCloud(xyz, (xyz / xyz.max()).clamp(0, 1))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_neighbour_distance_of_a_grid_is_its_spacing():
+    np.testing.assert_allclose(neighbour_distance(grid_cloud().xyz.numpy()), 0.1, rtol=1e-5)
+    assert neighbour_distance(np.zeros((1, 3))).shape == (1,)
+    np.testing.assert_allclose(neighbour_distance(np.array([[0.0, 0, 0], [1, 0, 0]])), 1.0)
+
+
+def test_gaussians_carry_position_colour_opacity_and_spacing():
+    cloud = grid_cloud()
+    g = from_points(cloud, Init(num_points=216, opacity=0.8, scale_factor=0.5), generator())
+    torch.testing.assert_close(g.means, cloud.xyz)
+    active = g.activated()
+    torch.testing.assert_close(active["scales"], torch.full((216, 3), 0.05))
+    torch.testing.assert_close(active["opacities"], torch.full((216,), 0.8))
+    torch.testing.assert_close(active["colors"][:, 0] * SH_C0 + 0.5, cloud.rgb)
+    assert g.sh_degree == 0 and (g.quats == torch.tensor([1.0, 0, 0, 0])).all()
+
+
+def test_fewer_points_are_a_subset_and_more_stay_on_the_surface():
+    cloud = grid_cloud()
+    few = resample(cloud, 50, generator())
+    assert len(few) == 50 and set(map(tuple, few.xyz.tolist())) <= set(map(tuple, cloud.xyz.tolist()))
+    angle = torch.linspace(0, 2 * torch.pi, 2001)[:-1]
+    circle = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1)
+    many = resample(PointCloud(circle, torch.full_like(circle, 0.3)), 5000, generator())
+    assert len(many) == 5000
+    torch.testing.assert_close(many.xyz[:2000], circle)
+    assert (many.xyz.norm(dim=1) - 1).abs().max() < 1e-4  # chords between neighbours, not a thickened ring
+    torch.testing.assert_close(many.rgb, torch.full((5000, 3), 0.3))
+
+
+def test_resampling_is_seeded():
+    a, b, c = (resample(grid_cloud(), 400, generator(s)).xyz for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_an_outlier_does_not_become_a_large_blob():
+    cloud = grid_cloud()
+    cloud.xyz[0] = torch.tensor([9.0, 9.0, 9.0])
+    g = from_points(cloud, Init(num_points=216), generator())
+    assert g.scales.exp().max() < 0.31
+
+
+def test_broken_points_are_dropped_and_an_empty_cloud_is_refused():
+    cloud = grid_cloud()
+    cloud.xyz[:10] = torch.nan
+    g = from_points(cloud, Init(num_points=300), generator())
+    assert len(g) == 300 and all(v.isfinite().all() for v in g.tensors().values())
+    with pytest.raises(DataError, match="has 2 finite points"):
+        from_points(PointCloud(torch.zeros(2, 3), torch.zeros(2, 3)), Init(), generator())
+
+
+def test_points_that_coincide_have_a_finite_scale():
+    g = from_points(PointCloud(torch.zeros(10, 3), torch.zeros(10, 3)), Init(num_points=64), generator())
+    assert g.scales.isfinite().all()

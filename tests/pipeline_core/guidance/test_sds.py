@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
+from pipeline_core.guidance.sds import noise_rescale, sds_gradient, sds_loss
+
+ALPHA = torch.tensor([0.9, 0.3]).reshape(2, 1, 1, 1)
+
+
+def test_the_loss_has_exactly_the_sds_gradient():
+    latents = torch.randn(2, 3, 4, 4, requires_grad=True)
+    gradient = torch.randn(2, 3, 4, 4)
+    loss = sds_loss(latents, gradient)
+    loss.backward()
+    torch.testing.assert_close(latents.grad, gradient / 2)
+    torch.testing.assert_close(loss.detach(), gradient.square().sum() / 4)
+
+
+def test_weightings():
+    eps, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA)[0], (1 - ALPHA) * (eps - noise))
+    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA, weighting="uniform")[0], eps - noise)
+    latents = torch.randn(2, 3, 4, 4)
+    latents_t = ALPHA.sqrt() * latents + (1 - ALPHA).sqrt() * noise
+    x0 = (latents_t - (1 - ALPHA).sqrt() * eps) / ALPHA.sqrt()
+    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA, weighting="x0")[0], latents - x0, atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_with_a_nan_is_dropped_as_a_whole():
+    eps = torch.ones(2, 3, 4, 4)
+    eps[1, 0, 0, 0] = torch.nan
+    gradient, finite = sds_gradient(eps, torch.zeros_like(eps), ALPHA)
+    assert finite.tolist() == [True, False]
+    assert gradient[1].abs().sum() == 0 and gradient[0].abs().sum() > 0
+
+
+def test_clip_bounds_each_latent_pixel_and_keeps_its_direction():
+    eps = torch.randn(2, 3, 8, 8) * 5
+    free, _ = sds_gradient(eps, torch.zeros_like(eps), ALPHA, weighting="uniform")
+    clipped, _ = sds_gradient(eps, torch.zeros_like(eps), ALPHA, weighting="uniform", clip=1.5)
+    norms = clipped.norm(dim=1)
+    assert norms.max() <= 1.5 + 1e-5
+    small = free.norm(dim=1) < 1.5
+    torch.testing.assert_close(norms[small], free.norm(dim=1)[small])
+    torch.testing.assert_close(torch.cosine_similarity(clipped, free, dim=1), torch.ones(2, 8, 8))
+
+
+def test_rescale_restores_the_deviation_of_x0():
+    conditional, latents_t = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    guided = conditional + 10 * torch.randn(2, 3, 8, 8)
+
+    def x0(eps):
+        return (latents_t - (1 - ALPHA).sqrt() * eps) / ALPHA.sqrt()
+
+    full = noise_rescale(guided, conditional, latents_t, ALPHA, 1.0)
+    torch.testing.assert_close(x0(full).std((1, 2, 3)), x0(conditional).std((1, 2, 3)), rtol=1e-3, atol=1e-3)
+    half = noise_rescale(guided, conditional, latents_t, ALPHA, 0.5)
+    torch.testing.assert_close(x0(half), 0.5 * x0(full) + 0.5 * x0(guided), rtol=1e-3, atol=1e-3)
+    assert noise_rescale(guided, conditional, latents_t, ALPHA, 0.0) is guided
+
+
+class Points:
+    alphas_cumprod = torch.linspace(0.99, 0.01, 100)
+
+
+def test_point_rows_are_noised_and_doubled_for_guidance():
+    x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([40])
+    condition = torch.tensor([[1.0], [0.0]])
+    rows = point_rows(Points, x, t, noise, condition, 10.0)
+    a = Points.alphas_cumprod[40]
+    torch.testing.assert_close(rows.x[0], a.sqrt() * x[0] + (1 - a).sqrt() * noise[0])
+    assert len(rows) == 2 and rows.condition[:, 0].tolist() == [1.0, 0.0] and rows.timesteps.tolist() == [40, 40]
+    assert len(point_rows(Points, x, t, noise, condition, 1.0)) == 1
+    eps = torch.randn(2, 6, 8)
+    torch.testing.assert_close(point_guide(eps, 10.0), eps[1:] + 10 * (eps[:1] - eps[1:]))
+    assert point_guide(eps, 1.0) is eps
+
+
+@pytest.mark.parametrize(("rows", "count"), [(50, 20), (10, 20)])
+def test_points_are_drawn_by_opacity(rows, count):
+    weights = torch.zeros(rows)
+    weights[:5] = 1.0
+    chosen = subset(weights, count, torch.Generator().manual_seed(0))
+    assert len(chosen) == count
+    if rows >= count:
+        assert len(chosen.unique()) == count and set(range(5)) <= set(chosen.tolist())
+    else:
+        assert (chosen < 5).float().mean() > 0.9

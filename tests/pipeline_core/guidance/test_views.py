@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.config import Distill
+from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_cameras_are_stratified_and_inside_their_ranges():
+    stage = Distill(views=4, elevation=(-10.0, 50.0), fovy=40.0)
+    for seed in range(20):
+        cameras = draw_cameras(stage, 32, generator(seed))
+        gaps = cameras.azimuth.sort().values.diff()
+        assert (gaps <= 180).all() and (
+            cameras.azimuth.abs() <= 180
+        ).all()  # one view in each quarter: gaps below a half turn
+        assert (cameras.elevation >= -10).all() and (cameras.elevation <= 50).all()
+        torch.testing.assert_close(cameras.viewmats, orbit(cameras.azimuth, cameras.elevation, size=32).viewmats)
+
+
+def test_the_start_of_the_turn_is_random():
+    stage = Distill(views=1)
+    azimuths = torch.cat([draw_cameras(stage, 8, generator(s)).azimuth for s in range(400)])
+    assert (torch.histc(azimuths, 4, -180, 180) > 70).all()
+
+
+def test_jitter_changes_field_of_view_and_target_only_where_asked():
+    plain = draw_cameras(Distill(views=4, fovy=50.0), 32, generator())
+    moved = draw_cameras(Distill(views=4, fovy=50.0, fovy_jitter=10.0, target_jitter=0.05), 32, generator())
+    torch.testing.assert_close(plain.azimuth, moved.azimuth)
+    assert (plain.Ks[:, 0, 0] == plain.Ks[0, 0, 0]).all() and moved.Ks[:, 0, 0].std() > 0
+    fovy = torch.rad2deg(2 * torch.atan(16 / moved.Ks[:, 1, 1]))
+    assert (fovy >= 40).all() and (fovy <= 60).all()
+    assert not torch.allclose(plain.viewmats[:, :3, 3], moved.viewmats[:, :3, 3])
+
+
+def test_a_rig_is_four_views_a_quarter_turn_apart():
+    cameras = draw_cameras(Distill(views=8, fovy_jitter=10.0), 32, generator(), rig=True)
+    turns = (cameras.azimuth.reshape(2, 4).diff(dim=1)) % 360
+    torch.testing.assert_close(turns, torch.full((2, 3), 90.0), atol=1e-3, rtol=0)
+    groups = cameras.elevation.reshape(2, 4)
+    assert (groups == groups[:, :1]).all() and groups[0, 0] != groups[1, 0]
+    with pytest.raises(AssertionError, match="groups of 4"):
+        draw_cameras(Distill(views=3), 32, generator(), rig=True)
+
+
+def test_backgrounds():
+    assert draw_backgrounds("prior", (1.0, 1.0, 1.0), 3, generator()).tolist() == [[1.0, 1.0, 1.0]] * 3
+    mixed = draw_backgrounds("prior", None, 200, generator())
+    assert set(map(tuple, mixed.tolist())) == {(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)}
+    assert 60 < mixed[:, 0].sum() < 140
+    assert draw_backgrounds("black", (1.0, 1.0, 1.0), 2, generator()).sum() == 0
+    assert draw_backgrounds("random", None, 50, generator()).std() > 0.2
