@@ -46,7 +46,7 @@ order by cost_each
 select category, recipe, count(*) as assets,
        round(avg((status = 'ok')::int), 3) as delivered_share,
        round(avg(fidelity), 4) as fidelity, round(avg(consistency), 4) as consistency,
-       round(median(machine_s), 1) as machine_s
+       round(avg(machine_s), 1) as machine_s
 from assets
 group by category, recipe
 having count(*) filter (fidelity is not null) > 0
@@ -68,7 +68,7 @@ limit 100
         "Which stage takes the most GPU time?",
         """
 select stage, count(*) as attempts, round(sum(gpu_s) / 3600, 2) as gpu_hours,
-       round(median(coalesce(gpu_s, duration_s)), 2) as p50_s,
+       round(approx_quantile(coalesce(gpu_s, duration_s), 0.5), 2) as p50_s,
        round(approx_quantile(coalesce(gpu_s, duration_s), 0.95), 2) as p95_s,
        round(sum(duration_s) / 3600, 2) as machine_hours
 from stage_runs

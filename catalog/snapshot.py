@@ -28,6 +28,11 @@ from catalog.store import LeaseHeld, Store, open_store
 
 STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
 FORMAT = 1  # of the tables below; another number is rebuilt from nothing
+BASE = ("stage_runs", "metrics", "artifacts")
+OWNER = {  # where to look whether an asset or run has earlier rows; a model's declaration has the model as its asset
+    "asset_id": "select asset_id from assets union all select model_id from models",
+    "run_id": "select run_id from runs",
+}
 INCREMENTAL = tuple(name for name, view in views.DERIVED.items() if view.key)
 
 
@@ -137,10 +142,12 @@ def _update(standby: Path, store: Store, seen: listing.Visible, threads: int | N
         first = not con.execute("select 1 from duckdb_tables() where table_name = 'meta'").fetchall()
         if first:
             _create(con)
-        new_events = _load_fresh(con, store, seen)
-        if new_events:
-            _add_base(con, first)
-            _renew_derived(con, first)
+        new_events = _load_fresh(con, store, seen, kind="view" if first else "table")
+        if new_events and first:
+            _fill(con)
+        elif new_events:
+            _add_base(con)
+            _renew_derived(con)
         events = _note(con, seen)
         con.execute("commit")
         con.execute("checkpoint")
@@ -172,8 +179,8 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visible) -> int:
-    """Put the events that the tables lack into the temp table ``fresh``, in file order; returns their number."""
+def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visible, *, kind: str) -> int:
+    """Make ``fresh`` of the events that the tables lack, in file order; returns their number."""
     cids, batches = _included(con)
     live = [f"live/{name}" for name in seen.live if name[:36] not in batches]
     sealed = [
@@ -182,7 +189,7 @@ def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
         if row["cid"] not in cids and not (row["supersedes"] and set(row["supersedes"]) <= cids)
     ]
     con.execute(f"""
-        create temp table fresh as
+        create temp {kind} fresh as
         select * exclude (cid) from ({query.union_sql(store, sealed, extra="cid")})
         where (cid is null or cid not in (from included_cids)) and batch_id not in (from included_batches)
         union all by name {query.union_sql(store, live)}
@@ -202,49 +209,73 @@ def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
     return con.execute("select count(*) from fresh").fetchone()[0]
 
 
-def _add_base(con: duckdb.DuckDBPyConnection, first: bool) -> None:
-    """Insert the fresh events, and take ``is_latest`` from those they replace."""
+def _fill(con: duckdb.DuckDBPyConnection) -> None:
+    """Fill empty tables."""
+    con.execute("create temp table latest as select max(event_id) as event_id from fresh group by asset_id, stage")
+    for name in BASE:
+        con.execute(f"insert into {name} {views.base_sql(name, 'fresh', 'latest')}")
+    for name in (*INCREMENTAL, "models"):
+        con.execute(f"insert into {name} {views.select_sql(name)}")
+
+
+def _add_base(con: duckdb.DuckDBPyConnection) -> None:
+    """Make ``fresh_<base>`` of the fresh events, and take ``is_latest`` from the older rows that they replace.
+
+    Leaves ``returning_asset_id`` and ``returning_run_id`` too: what the fresh events concern that the tables know. Most
+    nights make new assets, and cost accordingly.
+    """
     con.execute("create temp table newest as select asset_id, stage, max(event_id) as event_id from fresh group by all")
     con.execute("create temp table losers (event_id varchar, run_id varchar)")
-    if not first:
+    if _note_returning(con, "asset_id", "from fresh"):
         con.execute("""
             create temp table rivals as
             select asset_id, stage, old.event_id, old.run_id, newest.event_id as challenger
-            from stage_runs old join newest using (asset_id, stage) where old.is_latest
+            from (
+                select asset_id, stage, event_id, run_id from stage_runs
+                where asset_id in (from returning_asset_id) and is_latest
+            ) old join newest using (asset_id, stage)
         """)
         con.execute("insert into losers select event_id, run_id from rivals where event_id < challenger")
         con.execute("delete from newest where event_id in (select challenger from rivals where event_id > challenger)")
-        if con.execute("select count(*) from losers").fetchone()[0]:
-            for name in ("stage_runs", "metrics", "artifacts"):
-                con.execute(f"update {name} set is_latest = false where event_id in (select event_id from losers)")
+        for name in BASE if _any(con, "losers") else ():
+            con.execute(f"update {name} set is_latest = false where event_id in (select event_id from losers)")
+    _note_returning(con, "run_id", "from (select run_id from fresh union all select run_id from losers)")
     con.execute("create temp table latest as select event_id from newest")
-    for name in ("stage_runs", "metrics", "artifacts"):
-        con.execute(f"insert into {name} {views.base_sql(name, 'fresh', 'latest')}")
+    for name in BASE:
+        con.execute(f"create temp table fresh_{name} as {views.base_sql(name, 'fresh', 'latest')}")
 
 
-def _renew_derived(con: duckdb.DuckDBPyConnection, first: bool) -> None:
-    """Compute anew the rows of the derived tables whose asset or run has fresh events."""
-    con.execute("create temp table touched_asset_id as select distinct asset_id from fresh")
-    con.execute("create temp table touched_run_id as select run_id from fresh union select run_id from losers")
-    for name in INCREMENTAL:
-        key, sources, only = views.VIEWS[name].key, {}, ""
-        if not first:
-            only = f"and {key} in (from touched_{key})"
-            con.execute(f"delete from {name} where {only[4:]}")
-        if not first and key == "asset_id":
-            sources, only = _touched_rows(con), ""
-        con.execute(f"insert into {name} {views.select_sql(name, only, **sources)}")
+def _note_returning(con: duckdb.DuckDBPyConnection, key: str, touched: str) -> bool:
+    """Make ``returning_<key>`` of those touched that have earlier rows; whether there are any."""
+    con.execute(f"create temp table returning_{key} as select distinct {key} {touched} where {key} in ({OWNER[key]})")
+    return _any(con, f"returning_{key}")
+
+
+def _any(con: duckdb.DuckDBPyConnection, table: str) -> bool:
+    return bool(con.execute(f"select 1 from {table} limit 1").fetchall())
+
+
+def _renew_derived(con: duckdb.DuckDBPyConnection) -> None:
+    """Compute anew the rows of the derived tables whose asset or run has fresh events; then insert the fresh rows."""
+    for key in OWNER:
+        sources = _rows_of(con, key)
+        for name in (name for name in INCREMENTAL if views.VIEWS[name].key == key):
+            con.execute(f"delete from {name} where {key} in (from returning_{key})")
+            con.execute(f"insert into {name} {views.select_sql(name, **sources)}")
+    for name in BASE:
+        con.execute(f"insert into {name} from fresh_{name}")
     con.execute("delete from models")
     con.execute(f"insert into models {views.select_sql('models')}")
 
 
-def _touched_rows(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """All rows of the touched assets, gathered once: one pass over each base table instead of one per use."""
-    sources = {name: f"touched_{name}" for name in ("stage_runs", "metrics", "artifacts")}
-    for name, table in sources.items():
-        rows = f"select * from {name} where asset_id in (from touched_asset_id)"
-        con.execute(f"create temp table if not exists {table} as {rows}")
-    return sources
+def _rows_of(con: duckdb.DuckDBPyConnection, key: str) -> dict[str, str]:
+    """Names of tables with all rows, old and fresh, of the touched assets or runs."""
+    if not _any(con, f"returning_{key}"):
+        return {name: f"fresh_{name}" for name in BASE}
+    for name in BASE:
+        old = f"from {name} where {key} in (from returning_{key})"
+        con.execute(f"create temp table touched_{key}_{name} as {old} union all by name from fresh_{name}")
+    return {name: f"touched_{key}_{name}" for name in BASE}
 
 
 def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:

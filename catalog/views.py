@@ -36,7 +36,7 @@ def event_columns(*names: str) -> dict[str, str]:
 
 
 ASSETS_SQL = f"""
-with latest as (select * from {{stage_runs}} where is_latest and stage <> 'model' {{only}}),
+with latest as (select * from {{stage_runs}} where is_latest and stage <> 'model'),
 spec as (
     select asset_id, arg_max(spec_json, (stage = 'record', event_id)) as spec_json
     from latest where stage in ('request', 'record') and spec_json is not null group by asset_id
@@ -70,7 +70,7 @@ effort as (
         count(*) filter ({WORK} and status not in {GOOD}) as failed_attempts,
         sum(duration_s) filter ({WORK}) as machine_s,
         sum(gpu_s) as gpu_s
-    from {{stage_runs}} where stage <> 'model' {{only}} group by asset_id
+    from {{stage_runs}} where stage <> 'model' group by asset_id
 ),
 measured as (
     select
@@ -81,7 +81,7 @@ measured as (
         arg_max(value, (stage = 'record', event_id)) filter (name = 'fidelity') as fidelity,
         arg_max(value, (stage = 'record', event_id)) filter (name = 'consistency') as consistency
     from {{metrics}}
-    where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency') {{only}}
+    where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency')
     group by asset_id
 ),
 files as (
@@ -93,7 +93,7 @@ files as (
         max(path) filter (role = 'splat') as splat_path,
         max(path) filter (role = 'preview') as preview_path,
         max(path) filter (role = 'turntable') as turntable_path
-    from {{artifacts}} where is_latest and stage = 'record' {{only}} group by asset_id
+    from {{artifacts}} where is_latest and stage = 'record' group by asset_id
 )
 select
     asset_id,
@@ -168,7 +168,7 @@ select
     max(peak_vram_mb) as peak_vram_mb,
     count(distinct host) as hosts,
     max(code_version) as code_version
-from {{stage_runs}} where {WORK} {{only}} group by run_id
+from {{stage_runs}} where {WORK} group by run_id
 """
 
 FAILURES_SQL = f"""
@@ -185,7 +185,7 @@ select
     max(finished_at) as last_at,
     arg_max(asset_id, event_id) as sample_asset_id,
     arg_max(error_message, event_id) as sample_message
-from {{stage_runs}} where status not in {GOOD} {{only}} group by all
+from {{stage_runs}} where status not in {GOOD} group by all
 """
 
 LINEAGE_SQL = f"""
@@ -193,7 +193,7 @@ select
     asset_id, stage_idx, stage, event_id, run_id, finished_at, stage_key, upstream_keys, unnest(
         case when len(model_ids) > 0 then model_ids else [null] end
     ) as model_id, recipe, config_hash, code_version, seed, input_sha256
-from {{stage_runs}} where is_latest and status in {GOOD} and {WORK} {{only}}
+from {{stage_runs}} where is_latest and status in {GOOD} and {WORK}
 """
 
 MODELS_SQL = """
@@ -377,14 +377,10 @@ VIEWS: dict[str, View] = {
 DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
 
 
-def select_sql(name: str, only: str = "", **sources: str) -> str:
-    """SQL of a derived relation.
-
-    ``only`` is ``and <condition>`` restricting the rows it is computed from; ``sources`` may name other tables to read
-    in place of stage_runs, metrics and artifacts.
-    """
+def select_sql(name: str, **sources: str) -> str:
+    """SQL of a derived relation; ``sources`` may name tables to read in place of stage_runs, metrics and artifacts."""
     names = {"stage_runs": "stage_runs", "metrics": "metrics", "artifacts": "artifacts"} | sources
-    return VIEWS[name].sql.format(only=only, **names)
+    return VIEWS[name].sql.format(**names)
 
 
 def base_sql(name: str, events: str, latest: str) -> str:
