@@ -143,17 +143,20 @@ def view_weight(
         numbers [S] of the texels seen, their image coordinates [S, 2] in [-1, 1] for ``grid_sample``, cos^p [S].
     """
     viewmat, K = cameras.viewmats[view], cameras.Ks[view]
-    camera = position @ viewmat[:3, :3].T + viewmat[:3, 3]
-    cosine = -((normal @ viewmat[:3, :3].T) * camera).sum(dim=1) / camera.norm(dim=1)
+    eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
+    ray = eye - position
+    facing = ((normal * ray).sum(dim=1) > MIN_COSINE * ray.norm(dim=1)).nonzero()[:, 0]
+    ray, normal = ray[facing], normal[facing]
+    cosine = (normal * ray).sum(dim=1) / ray.norm(dim=1)
+    camera = -ray @ viewmat[:3, :3].T
     xy = camera[:, :2] / camera[:, 2:] * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
     grid = xy / torch.tensor([cameras.width, cameras.height], device=xy.device) * 2 - 1
     # The nearest surface in the 3x3 pixels around: a texel just behind an edge would pick up what is in front of it.
     near = torch.where(depth > 0, depth, torch.inf)
     near = -max_pool2d(-near[None, None], 3, stride=1, padding=1)[0, 0]
     x, y = (xy[:, 0].long().clamp(0, cameras.width - 1), xy[:, 1].long().clamp(0, cameras.height - 1))
-    ok = (cosine > MIN_COSINE) & (grid.abs() < 1).all(dim=1) & (camera[:, 2] < near[y, x] + DEPTH_SLACK)
-    seen = ok.nonzero()[:, 0]
-    return seen, grid[seen], cosine[seen] ** COSINE_POWER
+    ok = (grid.abs() < 1).all(dim=1) & (camera[:, 2] < near[y, x] + DEPTH_SLACK)
+    return facing[ok], grid[ok], cosine[ok] ** COSINE_POWER
 
 
 def colours_at(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ sharp as the prior's pictures, and no sharper: with a 64-pixel prior that is a l
 the denoised picture minus the same picture through the autoencoder without denoising. What the prior cannot see (fine
 detail, the autoencoder's own error) is in both and cancels. Every texel looks up the change in each view that sees it
 and takes the mean, weighted by how squarely the view looks at it: the same point on two sides of a UV seam gets the
-same change, and texels that no view sees keep their colour.
+same change. Texels that no view sees (the bottom, deep folds) change as the texels do that look like them and lie
+near, so that no border between old and new shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
@@ -40,6 +42,10 @@ SUPERSAMPLE = 2
 """Rays a pixel side of the renders shown to the prior."""
 HESITATION = 0.1
 """Weight of "no change" in the mean: a texel that is hardly seen hardly changes, so no edge shows where views end."""
+WELL_SEEN = 1.0
+"""Texels whose views weigh less than this in total change, for the rest, as similar texels do."""
+LIKENESS = 1.0
+"""Object units that a difference of one in colour is worth when similar texels are looked for."""
 
 
 class TextureJob:
@@ -78,6 +84,8 @@ class TextureJob:
         self._position, self._normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
         row, column = texels.index.T
         self.colours = torch.from_numpy(np.ascontiguousarray(textured.texture[row, column]))
+        self._before = self.colours.clone()
+        self.attention = torch.zeros(len(self.colours))  # total weight of the views that saw each texel
 
     def _levels(self, index: int) -> list[float]:
         """Noise levels (shares of the schedule) of the DDIM steps of round ``index``, from strength towards zero."""
@@ -99,7 +107,7 @@ class TextureJob:
         self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
         self._identity.append(image_prior.model_id)
         self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
-        for name in ("_nearest", "_position", "_normal", "colours"):
+        for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention"):
             setattr(self, name, getattr(self, name).to(device))
         self.x = self.clean = None
 
@@ -147,7 +155,7 @@ class TextureJob:
         return {"loss": self.change}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {"colours": self.colours, "generator": self.generator.get_state()}
+        tensors = {"colours": self.colours, "attention": self.attention, "generator": self.generator.get_state()}
         if self.phase:
             tensors |= {"x": self.x, "clean": self.clean, "azimuth": self.cameras.azimuth}
             tensors |= {"viewmats": self.cameras.viewmats, "Ks": self.cameras.Ks, "elevation": self.cameras.elevation}
@@ -155,7 +163,7 @@ class TextureJob:
         return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        self.colours = tensors["colours"].to(self.device, copy=True)
+        self.colours, self.attention = (tensors[k].to(self.device, copy=True) for k in ("colours", "attention"))
         self.generator.set_state(tensors["generator"])
         self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
         self.x = self.clean = None
@@ -167,6 +175,7 @@ class TextureJob:
 
     def result(self) -> TexturedMesh:
         t = self.textured
+        self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
         return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, self._texture().cpu().numpy())
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -228,6 +237,7 @@ class TextureJob:
             total.index_add_(0, seen, sample[:, :3] * w)
             weight.index_add_(0, seen, w)
         delta = self.settings.rate * total / weight
+        self.attention += weight[:, 0] - HESITATION
         self.colours = (self.colours + delta).clamp(0, 1)
         return float(delta.abs().mean())
 
@@ -241,6 +251,25 @@ def sharp_enough(texture: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
     while texels > 2 and texture.shape[-1] > 16:
         texture, texels = avg_pool2d(texture, 2), texels / 2
     return texture
+
+
+def spread_change(before: Tensor, after: Tensor, position: Tensor, share: Tensor) -> Tensor:
+    """``after`` [T, 3], with texels of ``share`` [T] < 1 changed by that share of their own change, and for the rest
+    by the mean change of the 8 most alike texels of share 1.
+
+    Alike = near in position [T, 3] and in colour ``before`` [T, 3] together.
+    """
+    hidden, known = (share < 1).nonzero()[:, 0], (share >= 1).nonzero()[:, 0]
+    if not len(hidden) or not len(known):
+        return after
+    known = known[:: max(len(known) // 20_000, 1)]
+    place = torch.cat([position, LIKENESS * before], dim=1).cpu().numpy()
+    _, alike = cKDTree(place[known.cpu()]).query(place[hidden.cpu()], k=min(8, len(known)))
+    alike = known[torch.from_numpy(alike.reshape(len(hidden), -1)).to(known.device)]
+    change, own = after - before, share[hidden, None]
+    result = after.clone()
+    result[hidden] = (before[hidden] + own * change[hidden] + (1 - own) * change[alike].mean(dim=1)).clamp(0, 1)
+    return result
 
 
 def digest(textured: TexturedMesh) -> str:
