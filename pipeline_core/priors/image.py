@@ -114,6 +114,8 @@ class ImagePrior:
         self._zero_empty_prompt = parts.zero_empty_prompt
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._added = getattr(self.unet.config, "addition_embed_type", None)
+        # SDXL: original size, crop corner, target size. A whole image at the prior's own size.
+        self._time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=device)
 
     # ------------------------------------------------------------------------------------------------- prompts
 
@@ -221,9 +223,7 @@ class ImagePrior:
         added = None
         if self._added == "text_time":
             embeddings, pooled = unpack_pooled(embeddings, self.encoders[-1].model.config.projection_dim)
-            # original size, crop corner, target size: a whole image at the prior's own size
-            ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=x.device, dtype=x.dtype)
-            added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), 6)}
+            added = {"text_embeds": pooled, "time_ids": self._time_ids.to(x.dtype).expand(len(x), 6)}
         return self.unet(x, t, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
 
     def _for_network(self, x: Tensor, network: nn.Module) -> Tensor:

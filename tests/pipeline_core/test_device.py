@@ -1,0 +1,68 @@
+"""Threads from one setting, and devices that are named but not there."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline_core import device
+from pipeline_core.errors import RequestError
+
+
+def run(code, **environment):
+    """Output of ``code`` in a fresh process without our settings."""
+    names = ("SPLATMILL_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")
+    clean = {k: v for k, v in os.environ.items() if k not in names}
+    out = subprocess.run([sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, check=True)
+    return out.stdout.decode().split()
+
+
+def test_one_setting_decides_every_pool():
+    code = (
+        "import sys; from pipeline_core import device; assert 'torch' not in sys.modules; n = device.configure();"
+        "import torch, os, numba; print(n, torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS,"
+        "os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert run(code, SPLATMILL_THREADS="1") == ["1", "1", "1", "PASSIVE"]
+
+
+def test_settings_of_the_user_are_kept_and_an_argument_wins():
+    code = (
+        "from pipeline_core import device; import os; device.configure({}); print(os.environ['OMP_NUM_THREADS'],"
+        "os.environ['OMP_WAIT_POLICY'])"
+    )
+    mine = {"SPLATMILL_THREADS": "3", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "ACTIVE"}
+    assert run(code.format(""), **mine) == ["2", "ACTIVE"]
+    assert run(code.format("1"), **mine) == ["1", "ACTIVE"]
+
+
+def test_torch_that_is_imported_already_is_resized():
+    code = "import torch; from pipeline_core import device; device.configure(); print(torch.get_num_threads())"
+    assert run(code, SPLATMILL_THREADS="1") == ["1"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "99999"])
+def test_a_silly_number_of_threads_is_refused(monkeypatch, text):
+    monkeypatch.setenv(device.THREADS, text)
+    with pytest.raises(RequestError, match=f"SPLATMILL_THREADS='{text}' is not a number of threads"):
+        device.thread_count()
+
+
+def test_default_is_the_cores_of_this_process(monkeypatch):
+    monkeypatch.delenv(device.THREADS, raising=False)
+    assert 1 <= device.thread_count() <= (os.cpu_count() or 1)
+
+
+def test_devices():
+    auto = device.pick_device()
+    assert auto.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device.pick_device("cpu") == torch.device("cpu")
+    assert device.default_dtype("cpu") == torch.float32 and device.default_dtype("cuda") == torch.float16
+    with pytest.raises(RequestError, match="device 'gpu' is not a device name; use auto, cpu"):
+        device.pick_device("gpu")
+    with pytest.raises(RequestError, match=r"device 'cuda:77' is not here: torch .* sees \d+ CUDA device"):
+        device.pick_device("cuda:77")
+    facts = device.describe("cpu")
+    assert facts["name"] == "CPU" and facts["memory_gb"] is None and facts["threads"] == torch.get_num_threads()
