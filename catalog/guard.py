@@ -80,7 +80,8 @@ def check_statement(sql: str, *, live: bool) -> None:
             if len(statements) != 1:
                 raise SqlRefused(f"one statement at a time, got {len(statements)}")
             if statements[0].type not in READING:
-                raise SqlRefused(f"only queries are allowed here, not {statements[0].type.name}")
+                hint = "; PIVOT must list its values: on x in ('a', 'b')" if "pivot" in sql.lower() else ""
+                raise SqlRefused(f"only queries are allowed here, not {statements[0].type.name}{hint}")
             if live:
                 _check_tree(parser, sql)
     except duckdb.Error as error:
@@ -132,7 +133,7 @@ def _open(store: Store, live: bool, limits: Limits, spill: str) -> duckdb.DuckDB
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Answer:
-    reader = con.execute(sql).to_arrow_reader(10_000)
+    reader = con.sql(sql).to_arrow_reader(10_000)
     batches, count = [], 0
     for batch in reader:
         batches.append(batch)

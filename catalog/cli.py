@@ -1,0 +1,275 @@
+"""The catalogue's commands: ``sql``, ``compare``, ``gc``, ``compact``, ``snapshot``, ``fsck``, ``rebuild``, ``review``.
+
+``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts sql, compare and gc at the top level too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline_core.errors import RequestError, SplatmillError
+
+app = typer.Typer(
+    help="Look after the catalogue, and ask it.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+LibraryOption = Annotated[
+    str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder or address (s3://...) of the library")
+]
+LiveOption = Annotated[bool, typer.Option("--live", help="read the live files, not the snapshot; for operators")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="write there instead of standard output")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
+
+
+class Format(StrEnum):
+    """Forms of an answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+    md = "md"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="form of the answer")]
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="one SELECT, in quotes; - reads it from standard input")] = "",
+    library: LibraryOption = "library",
+    live: LiveOption = False,
+    form: FormatOption = Format.table,
+    output: OutputOption = None,
+    examples: Annotated[bool, typer.Option("--examples", help="print the ten questions with their SQL")] = False,
+    example: Annotated[int, typer.Option(min=0, max=10, help="run one of the ten questions")] = 0,
+    refresh: Annotated[bool, typer.Option(help="bring the snapshot up to date first, where that is possible")] = True,
+    timeout: Annotated[float, typer.Option(min=0.01, help="seconds a query may take")] = 30.0,
+    memory: Annotated[str, typer.Option(help="memory a query may take")] = "2GB",
+    limit: Annotated[int, typer.Option(min=1, help="rows of the answer")] = 100_000,
+) -> None:
+    """Ask the catalogue in SQL; it can be read only, and nothing else can be reached.
+
+    Example: splatmill sql "select asset_id, status, faces from assets order by faces desc limit 10"
+    """
+    from catalog import guard, questions, render
+
+    with errors():
+        if examples:
+            typer.echo(questions.markdown())
+            return
+        text = questions.QUESTIONS[example - 1].sql if example else sys.stdin.read() if query == "-" else query
+        if not text.strip():
+            raise RequestError('no query: splatmill sql "select * from assets"; --examples prints ten to start from')
+        if not live:
+            _bring_up_to_date(library, refresh)
+        limits = guard.Limits(timeout_s=timeout, memory=memory, rows=limit)
+        answer = guard.ask(library, text, live=live, limits=limits)
+        _write(render.render(answer.table, form), output, binary=form is Format.parquet)
+        if answer.truncated:
+            typer.echo(f"only the first {limit} rows; --limit gives more", err=True)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="run id or its beginning, last, last~1, or recipe:<name>")],
+    run_b: Annotated[str, typer.Argument(help="likewise")],
+    library: LibraryOption = "library",
+    live: LiveOption = False,
+    form: FormatOption = Format.table,
+) -> None:
+    """Two nights or two recipes side by side: stages, metrics, and the assets that changed most.
+
+    Example: splatmill compare last~1 last
+    """
+    from catalog import compare as comparison
+    from catalog import render
+
+    with errors():
+        if form is Format.parquet:
+            raise RequestError("compare answers with four tables: --format table, md, csv or json")
+        if not live:
+            _bring_up_to_date(library, True)
+        tables = comparison.compare(library, run_a, run_b, live=live)
+        if form is Format.json:
+            parts = {name: json.loads(render.to_json(table)) for name, table in tables.items()}
+            typer.echo(json.dumps(parts, ensure_ascii=False, indent=1))
+            return
+        for name, table in tables.items():
+            heading = f"## {name}\n" if form is Format.md else f"{name} (a = {run_a}, b = {run_b})"
+            typer.echo(f"{heading}\n{render.render(table, form).decode()}")
+
+
+@app.command()
+def gc(
+    library: LibraryOption = "library",
+    delete: Annotated[bool, typer.Option("--delete", help="do it; without this, only say what would go")] = False,
+    min_age: Annotated[float, typer.Option(min=0, help="hours an output must be unchanged")] = 24.0,
+    json_: JsonOption = False,
+) -> None:
+    """Remove stage outputs that no current asset refers to. A dry run unless told otherwise.
+
+    Example: splatmill gc --library ./library
+    """
+    from catalog.gc import gc as collect
+
+    with errors():
+        report = collect(library, delete=delete, min_age_s=min_age * 3600)
+        if json_:
+            typer.echo(json.dumps(asdict(report) | {"bytes": report.bytes}))
+            return
+        for stage, key, size in report.outputs:
+            typer.echo(f"stages/{stage}/{key}  {size / 2**20:.1f} MiB")
+        for line in report.unknown:
+            typer.echo(f"kept: {line} (splatmill catalog rebuild)", err=True)
+        verb = "removed" if delete else "would be removed (--delete does it)"
+        typer.echo(f"{len(report.outputs)} outputs, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
+
+
+@app.command()
+def compact(library: LibraryOption = "library", json_: JsonOption = False) -> None:
+    """Gather small files into large ones; readers and writers go on meanwhile.
+
+    Example: splatmill catalog compact --library ./library
+    """
+    from catalog.compact import compact as work
+
+    with errors():
+        report = work(library)
+        _say(json_, asdict(report), f"sealed {report.sealed_rows} events of {report.sealed_batches} files, merged "
+             f"{report.merged_files} files, removed {report.removed}")  # fmt: skip
+        for name in report.unreadable:
+            typer.echo(f"cannot be read: {name} (splatmill catalog fsck --repair)", err=True)
+
+
+@app.command()
+def snapshot(
+    library: LibraryOption = "library",
+    full: Annotated[bool, typer.Option("--full", help="build it from nothing")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Bring catalog.duckdb up to date: the file for people, BI tools and `splatmill sql`.
+
+    Example: splatmill catalog snapshot --library ./library
+    """
+    from catalog.snapshot import build
+
+    with errors():
+        report = build(library, full=full)
+        text = f"{report.path}: {report.events} events, {report.new_events} new, {report.seconds:.1f} s ({report.how})"
+        _say(json_, asdict(report), text)
+
+
+@app.command()
+def fsck(
+    library: LibraryOption = "library",
+    repair: Annotated[bool, typer.Option("--repair", help="mend or quarantine what can be")] = False,
+    artifacts: Annotated[bool, typer.Option(help="look at the files that current rows name")] = True,
+    hashes: Annotated[bool, typer.Option(help="compute their sha256 too")] = True,
+    json_: JsonOption = False,
+) -> None:
+    """Check every file of the catalogue and every file it speaks of. Exit code 1 when something is left to mend.
+
+    Example: splatmill catalog fsck --library ./library --repair
+    """
+    from catalog.fsck import fsck as check
+
+    with errors():
+        findings = check(library, repair=repair, artifacts=artifacts, hashes=hashes)
+        lines = [f"{f.kind:15} {f.where}: {f.detail}{f' -> {f.done}' if f.done else ''}" for f in findings]
+        _say(json_, [asdict(finding) for finding in findings], "\n".join(lines) or "nothing wrong")
+        raise typer.Exit(1 if any(not finding.done for finding in findings) else 0)
+
+
+@app.command()
+def rebuild(library: LibraryOption = "library", json_: JsonOption = False) -> None:
+    """Write the events again that stage records tell of and the catalogue lacks; twice does no harm.
+
+    Example: splatmill catalog rebuild --library ./library
+    """
+    from catalog.rebuild import rebuild as work
+
+    with errors():
+        report = work(library)
+        for line in report.unreadable:
+            typer.echo(f"not a record: {line}", err=True)
+        _say(json_, asdict(report), f"{report.records} records, {report.added} events added")
+
+
+@app.command()
+def review(
+    asset_id: Annotated[str, typer.Argument(help="the asset")],
+    accept: Annotated[bool, typer.Option("--accept/--reject", help="the verdict")],
+    by: Annotated[str, typer.Option(help="who says so")],
+    note: Annotated[str, typer.Option(help="why")] = "",
+    library: LibraryOption = "library",
+) -> None:
+    """Note a person's verdict on an asset; the latest counts.
+
+    Example: splatmill catalog review chair-07 --accept --by ana
+    """
+    from catalog import query, schema
+    from catalog.writer import append
+
+    with errors():
+        if not query.rows(library, "select 1 from assets where asset_id = ?", [asset_id]):
+            raise RequestError(f"there is no asset {asset_id!r} in {library}")
+        append(library, [schema.review(asset_id, accept, by=by, note=note)])
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Errors that we raise on purpose become one line and exit code 2."""
+    try:
+        yield
+    except SplatmillError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _bring_up_to_date(library: str, refresh: bool) -> None:
+    """Renew the snapshot; where that is not possible use the one there is, and say how old it is."""
+    from catalog import query, snapshot
+    from catalog.store import open_store
+
+    if not refresh:
+        return
+    try:
+        store = open_store(library)
+        if isinstance(store.root, Path) and not store.root.parent.is_dir():
+            raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
+        snapshot.build(store)
+    except (SplatmillError, OSError) as error:
+        try:
+            with query.connect(library, live=False) as con:
+                built = con.execute("select built_at from meta").fetchone()[0]
+        except SplatmillError:
+            raise error if isinstance(error, SplatmillError) else RequestError(str(error)) from None
+        typer.echo(f"the snapshot is of {built:%Y-%m-%d %H:%M:%S} UTC; it could not be renewed: {error}", err=True)
+
+
+def _say(as_json: bool, document: Any, text: str) -> None:
+    typer.echo(json.dumps(document, default=str) if as_json else text)
+
+
+def _write(data: bytes, output: Path | None, *, binary: bool) -> None:
+    if output is not None:
+        output.write_bytes(data)
+    elif binary and sys.stdout.isatty():
+        raise RequestError("Parquet is not for a terminal: --output answer.parquet")
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,122 @@
+"""Two nights, or two recipes, side by side.
+
+    compare(library, "night-0041", "night-0042")
+    compare(library, "recipe:draft", "recipe:factory")
+    compare(library, "last~1", "last")
+"""
+
+from __future__ import annotations
+
+import os
+
+import duckdb
+import pyarrow as pa
+
+from catalog import query
+from catalog.store import Store
+from catalog.views import GOOD, WORK
+from pipeline_core.errors import RequestError
+
+MOST_CHANGED = 20
+
+SIDES_SQL = f"""
+create temp view both_runs as
+    select 'a' as side, * from stage_runs where {{a}} and {WORK}
+    union all select 'b' as side, * from stage_runs where {{b}} and {WORK}
+"""
+
+TABLES = {
+    "overview": f"""
+        select side, count(distinct asset_id) as assets,
+            count(distinct asset_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+            count(distinct asset_id) filter (status not in {GOOD}) as failed,
+            count(*) as attempts, round(sum(duration_s) / 3600, 3) as machine_hours,
+            round(sum(gpu_s) / 3600, 3) as gpu_hours, max(peak_vram_mb) as peak_vram_mb,
+            string_agg(distinct recipe, ', ' order by recipe) as recipes, max(code_version) as code_version
+        from both_runs group by side order by side
+    """,
+    "stages": f"""
+        with each as (
+            select side, stage, min(stage_idx) as stage_idx, count(*) filter (status in {GOOD}) as ok,
+                count(*) filter (status not in {GOOD}) as failed,
+                median(duration_s) filter (status = 'ok') as p50_s,
+                quantile_cont(duration_s, 0.95) filter (status = 'ok') as p95_s, sum(gpu_s) as gpu_s
+            from both_runs group by side, stage
+        )
+        select stage, a.ok as ok_a, b.ok as ok_b, a.failed as failed_a, b.failed as failed_b,
+            round(a.p50_s, 3) as p50_s_a, round(b.p50_s, 3) as p50_s_b, round(b.p50_s / nullif(a.p50_s, 0), 3) as ratio,
+            round(a.p95_s, 3) as p95_s_a, round(b.p95_s, 3) as p95_s_b,
+            round(a.gpu_s, 1) as gpu_s_a, round(b.gpu_s, 1) as gpu_s_b
+        from (from each where side = 'a') a full join (from each where side = 'b') b using (stage)
+        order by coalesce(a.stage_idx, b.stage_idx), stage
+    """,
+    "metrics": """
+        with each as (
+            select side, stage, name, count(*) as n, avg(value) as mean, stddev_samp(value) as deviation
+            from newest group by all
+        )
+        select stage, name, a.n as n_a, b.n as n_b, a.mean as mean_a, b.mean as mean_b, b.mean - a.mean as change,
+            (b.mean - a.mean) / nullif(sqrt(a.deviation ** 2 / a.n + b.deviation ** 2 / b.n), 0) as in_errors
+        from (from each where side = 'a') a full join (from each where side = 'b') b using (stage, name)
+        order by stage, name
+    """,
+    "assets": f"""
+        with outcome as (
+            select side, asset_id, case when count(*) filter (stage = 'record' and status in {GOOD}) > 0 then 'ok'
+                else coalesce(arg_max(status, event_id) filter (status not in {GOOD}), 'unfinished') end as outcome
+            from both_runs group by side, asset_id
+        ),
+        change as (
+            select asset_id, name, a.value as a, b.value as b,
+                (b.value - a.value) / nullif(stddev_samp(b.value - a.value) over (partition by name), 0) as size
+            from (from newest where side = 'a') a join (from newest where side = 'b') b using (asset_id, stage, name)
+        ),
+        largest as (select asset_id, arg_max({{name: name, a: a, b: b, size: size}}, abs(size)) as most
+            from change where size is not null and a <> b group by asset_id)
+        select asset_id, x.outcome as outcome_a, y.outcome as outcome_b, most.name as metric, most.a as value_a,
+            most.b as value_b, round(most.size, 2) as in_deviations
+        from (from outcome where side = 'a') x join (from outcome where side = 'b') y using (asset_id)
+            left join largest using (asset_id)
+        where x.outcome <> y.outcome or most is not null
+        order by x.outcome <> y.outcome desc, abs(most.size) desc nulls last, asset_id limit {MOST_CHANGED}
+    """,
+}
+"""``overview``, ``stages``, ``metrics`` (``in_errors``: change over its standard error) and the ``assets`` that both
+sides made and that changed most (``in_deviations``: change over the spread of changes)."""
+
+NEWEST_SQL = """
+create temp view newest as
+    select side, asset_id, stage, name, arg_max(value, event_id) as value
+    from metrics join both_runs using (event_id, asset_id, stage) group by all
+"""
+
+
+def compare(root: str | os.PathLike[str] | Store, a: str, b: str, *, live: bool = True) -> dict[str, pa.Table]:
+    """The tables of :data:`TABLES`. Raises ``RequestError`` for a run or recipe that the catalogue does not know."""
+    with query.connect(root, live=live) as con:
+        con.execute(SIDES_SQL.format(a=_condition(con, a), b=_condition(con, b)))
+        con.execute(NEWEST_SQL)
+        return {name: con.sql(sql).to_arrow_table() for name, sql in TABLES.items()}
+
+
+def _condition(con: duckdb.DuckDBPyConnection, text: str) -> str:
+    """SQL that selects the stage runs that ``text`` names."""
+    if text.startswith("recipe:"):
+        name = text.removeprefix("recipe:")
+        rows = con.execute("select distinct recipe from stage_runs where recipe is not null order by all").fetchall()
+        known = [row[0] for row in rows]
+        if name not in known:
+            raise RequestError(f"no asset was made with the recipe {name!r}; the catalogue has: {', '.join(known)}")
+        return f"recipe = {query.quote(name)}"
+    runs = [row[0] for row in con.execute("select run_id from runs order by finished_at desc, run_id").fetchall()]
+    if text == "last" or text.startswith("last~"):
+        back = text.removeprefix("last").removeprefix("~") or "0"
+        if not back.isdigit() or int(back) >= len(runs):
+            raise RequestError(f"{text!r}: the catalogue has {len(runs)} runs; last~0 to last~{len(runs) - 1} exist")
+        return f"run_id = {query.quote(runs[int(back)])}"
+    found = [run for run in runs if run == text] or [run for run in runs if run.startswith(text)]
+    if len(found) != 1:
+        what = "more than one run starts with" if found else "no run is called"
+        shown = ", ".join((found or runs)[:10]) or "none yet"
+        raise RequestError(f"{what} {text!r}; runs, newest first: {shown}. Or recipe:<name>, last, last~1")
+    return f"run_id = {query.quote(found[0])}"

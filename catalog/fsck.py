@@ -1,0 +1,184 @@
+"""Look at every file of a catalogue and at the files it speaks of; say what is wrong; with ``repair``, mend it.
+
+    finding          what it means                                    what repair does
+    torn             a data file cannot be read                       to quarantine/; rebuild brings its events back
+    drift            a data file lacks columns or retypes them        to quarantine/; rebuild brings its events back
+    foreign          a file that is not ours lies in a data folder    to quarantine/
+    torn-index       an index file cannot be read                     nothing: restore it from trash/ or a backup
+    missing-sealed   the index commits a file that is gone            back from trash/, if it is there
+    orphan           a sealed file that no index commits, and old     to trash/ (a killed compactor's)
+    doubled          an event lies in two data files                  rewritten once
+    left-over        an old file in tmp/                              removed
+    lost-artifact    a current row names a file that is not there     nothing: `splatmill run` makes it again
+    bad-artifact     a current row's file has another sha256 or size  nothing: `splatmill run` makes it again
+    clock            events from the future                           nothing: says by how much
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from catalog import compact, ids, library, listing, query
+from catalog.rebuild import rebuild
+from catalog.schema import drift
+from catalog.store import Store, open_store
+
+CLOCK_TOLERANCE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. ``done`` says what repair did about it; empty = nothing."""
+
+    kind: str
+    where: str
+    detail: str
+    done: str = ""
+
+
+def fsck(
+    root: str | os.PathLike[str] | Store, *, repair: bool = False, artifacts: bool = True, hashes: bool = True
+) -> list[Finding]:
+    """Check the catalogue; ``artifacts`` and ``hashes`` also check the files that current rows name."""
+    store = open_store(root)
+    findings = list(_data_files(store, repair)) + list(_index(store, repair))
+    readable = not any(finding.kind == "torn-index" for finding in findings)
+    if readable:
+        findings += _doubled(store, repair)
+        findings += _leftovers(store, repair)
+        findings += _clock(store)
+    if repair and any(finding.kind in ("torn", "drift", "missing-sealed") for finding in findings):
+        added = rebuild(store).added
+        findings.append(Finding("restored", store.url("live"), "read from stage records", f"{added} events added"))
+    if artifacts and readable and not _unrepaired(findings):
+        findings += _artifacts(store, hashes)
+    return findings
+
+
+def _unrepaired(findings: list[Finding]) -> bool:
+    return any(f.kind in ("torn", "drift", "missing-sealed") and not f.done for f in findings)
+
+
+def _data_files(store: Store, repair: bool) -> Iterator[Finding]:
+    for folder in ("live", "sealed"):
+        for name in sorted(store.names(folder)):
+            path = f"{folder}/{name}"
+            problem = _problem(store, path)
+            if problem:
+                kind, detail = problem
+                if repair:
+                    store.move(path, "quarantine")
+                yield Finding(kind, store.url(path), detail, "moved to quarantine/" if repair else "")
+
+
+def _problem(store: Store, path: str) -> tuple[str, str] | None:
+    if listing.data_version(path.rsplit("/", 1)[1]) is None:
+        return "foreign", "not a file of the catalogue; readers pass it over"
+    try:
+        file = pq.ParquetFile(io.BytesIO(store.read(path)))
+        departures = drift(file.schema_arrow)
+        if departures:
+            return "drift", "; ".join(departures)
+        for _ in file.iter_batches(batch_size=65_536):
+            pass  # every page is decoded, so every checksum and length is looked at
+    except FileNotFoundError:
+        return None  # compacted away while we looked
+    except (pa.ArrowException, OSError) as error:
+        return "torn", str(error).splitlines()[0]
+    return None
+
+
+def _index(store: Store, repair: bool) -> Iterator[Finding]:
+    for number in listing.index_numbers(store):
+        try:
+            listing.read_index(store, number)
+        except (pa.ArrowException, OSError) as error:
+            yield Finding("torn-index", store.url(listing.index_name(number)), str(error).splitlines()[0])
+            return
+    seen = listing.visible(store)
+    there = set(store.names("sealed"))
+    for name in seen.sealed:
+        if name not in there:
+            done = ""
+            if repair and name in store.names("trash"):
+                store.move(f"trash/{name}", "sealed")
+                done = "brought back from trash/"
+            yield Finding("missing-sealed", store.url(f"sealed/{name}"), "committed, but not there", done)
+    known = {row["cid"] for row in seen.index} | {cid for row in seen.index for cid in row["supersedes"]}
+    for entry in store.entries("sealed"):
+        old = time.time() - entry.modified > compact.Policy.orphan_s
+        if listing.data_version(entry.name) and entry.name[:36] not in known and old:
+            if repair:
+                store.discard(f"sealed/{entry.name}")
+            detail = "never committed; its rows are in live/"
+            yield Finding("orphan", store.url(f"sealed/{entry.name}"), detail, "moved to trash/" if repair else "")
+
+
+def _doubled(store: Store, repair: bool) -> Iterator[Finding]:
+    try:
+        with query.connect(store) as con:
+            found = con.execute("""
+                select event_id, count(*) from events group by event_id having count(*) > 1 order by event_id
+            """).fetchall()
+    except query.CatalogueDamaged:
+        return
+    if not found:
+        return
+    done = ""
+    if repair:
+        policy = compact.Policy()
+        compact.compact(store, policy)  # live rows become sealed ones
+        with store.lease("compactor"):
+            seen = listing.visible(store)
+            compact.merge(store, policy, compact.active_rows(seen))  # one file: equal events meet and are kept once
+        done = "rewritten once"
+    yield Finding("doubled", store.url(""), f"{len(found)} events are stored more than once, first {found[0][0]}", done)
+
+
+def _leftovers(store: Store, repair: bool) -> Iterator[Finding]:
+    for entry in store.entries("tmp"):
+        if time.time() - entry.modified > compact.Policy.orphan_s:
+            if repair:
+                store.remove(f"tmp/{entry.name}")
+            yield Finding("left-over", store.url(f"tmp/{entry.name}"), "a killed writer's", "removed" if repair else "")
+
+
+def _clock(store: Store) -> Iterator[Finding]:
+    newest = max((name[:36] for name in listing.visible(store).live), default=None)
+    ahead = ids.milliseconds(newest) - time.time_ns() // 1_000_000 if newest else 0
+    if ahead > CLOCK_TOLERANCE_MS:
+        detail = f"{newest} is {ahead / 1000:.0f} s ahead of this host's clock; one of the two clocks is wrong"
+        yield Finding("clock", store.url("live"), detail)
+
+
+def _artifacts(store: Store, hashes: bool) -> Iterator[Finding]:
+    sql = "select distinct path, sha256, bytes, asset_id, stage from artifacts where is_latest order by path"
+    for row in query.rows(store, sql):
+        where = f"{row['asset_id']} / {row['stage']}: {row['path']}"
+        if PurePosixPath(row["path"]).is_absolute() or ".." in PurePosixPath(row["path"]).parts:
+            yield Finding("bad-artifact", where, "the path leaves the library")
+            continue
+        size = library.size(store, row["path"])
+        if size is None:
+            yield Finding("lost-artifact", where, "not there; `splatmill run` makes it again")
+        elif row["bytes"] is not None and size != row["bytes"]:
+            yield Finding("bad-artifact", where, f"has {size} bytes, recorded were {row['bytes']}")
+        elif hashes and row["sha256"] and (got := _sha256(store, row["path"])) != row["sha256"]:
+            yield Finding("bad-artifact", where, f"sha256 is {got[:12]}…, recorded was {row['sha256'][:12]}…")
+
+
+def _sha256(store: Store, path: str) -> str:
+    digest = hashlib.sha256()
+    with library.open_file(store, path) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""Remove stage outputs that no current asset refers to.
+
+An output ``stages/<stage>/<key>`` is kept when
+
+* the latest attempt of any stage of any asset has that key, or names a file under it, or
+* such an output was made from it, at any distance (``upstream_keys``), or
+* its record is not in the catalogue (``splatmill catalog rebuild`` first), or cannot be read, or
+* it changed less than ``min_age_s`` ago: a run may be about to use it.
+
+What is left goes to ``trash/`` beside the catalogue (object stores: is deleted). A dry run only says what would go.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catalog import library, query
+from catalog.store import LocalStore, Store, open_store
+
+DAY_S = 86_400.0
+
+
+@dataclass
+class Report:
+    """What was, or would be, removed."""
+
+    deleted: bool
+    outputs: list[tuple[str, str, int]] = field(default_factory=list)  # stage, key, bytes
+    kept: int = 0
+    unknown: list[str] = field(default_factory=list)  # kept because the catalogue does not know them
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the removed outputs."""
+        return sum(item[2] for item in self.outputs)
+
+
+def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s: float = DAY_S) -> Report:
+    """Find, and with ``delete`` remove, outputs that nothing current needs."""
+    store = open_store(root)
+    with store.lease("gc"):
+        report = Report(deleted=delete)
+        now = time.time()
+        candidates = list(library.outputs(store))  # before the catalogue is read: what appears later is not looked at
+        needed, known = _needed(store)
+        for output in candidates:
+            name = f"stages/{output.stage}/{output.key}"
+            event = (output.record or {}).get("event_id")
+            if (output.stage, output.key) in needed or now - output.modified < min_age_s:
+                report.kept += 1
+            elif output.problem or (output.record is not None and event not in known):
+                report.unknown.append(f"{name}: {output.problem or 'its record is not in the catalogue'}")
+            else:
+                report.outputs.append((output.stage, output.key, output.bytes))
+                if delete:
+                    _remove(store, name)
+    return report
+
+
+def _needed(store: Store) -> tuple[set[tuple[str, str]], set[str]]:
+    """(stage, key) of outputs that current rows need, and the ids of all events."""
+    with query.connect(store) as con:
+        events = con.execute("select event_id, stage, stage_key, upstream_keys, is_latest from stage_runs").fetchall()
+        paths = con.execute("select path from artifacts where is_latest and path like 'stages/%'").fetchall()
+    stages_of: dict[str, set[str]] = {}
+    upstream: dict[str, set[str]] = {}
+    current: set[str] = set()
+    for _, stage, key, parents, latest in events:
+        if key:
+            stages_of.setdefault(key, set()).add(stage)
+            upstream.setdefault(key, set()).update(parents or ())
+        if latest:
+            current.update([key] if key else [])
+            current.update(parents or ())
+    keys = _closure(current, upstream)
+    needed = {(stage, key) for key in keys for stage in stages_of.get(key, ())}
+    needed |= {tuple(path.split("/")[1:3]) for (path,) in paths}
+    return needed, {event[0] for event in events}
+
+
+def _closure(start: Iterable[str], upstream: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    todo = list(start)
+    while todo:
+        key = todo.pop()
+        if key not in seen:
+            seen.add(key)
+            todo.extend(upstream.get(key, ()))
+    return seen
+
+
+def _remove(store: Store, name: str) -> None:
+    """One rename into the trash, so that a killed collection leaves an output whole or gone."""
+    if not isinstance(store, LocalStore):
+        # the record goes first: without it the rest is no output any more
+        path = f"{library.base(store)}/{name}"
+        for file in sorted(store.filesystem.find(path), key=lambda file: not file.endswith("/record.json")):
+            store.filesystem.rm_file(file)
+        return
+    trash = store.root / "trash" / name.replace("/", "~")
+    trash.parent.mkdir(parents=True, exist_ok=True)
+    if trash.exists():
+        shutil.rmtree(trash)
+    os.replace(Path(library.base(store)) / name, trash)
+    os.utime(trash)

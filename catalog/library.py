@@ -1,0 +1,87 @@
+"""The library around the catalogue, read-only: stage outputs, their records, and artifacts, in a folder or a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from catalog.store import LocalStore, Store
+
+
+@dataclass(frozen=True)
+class Output:
+    """One folder ``stages/<stage>/<key>``: its size in bytes, last change, and record (None: there is none)."""
+
+    stage: str
+    key: str
+    bytes: int
+    modified: float
+    record: dict[str, Any] | None
+    problem: str = ""
+
+
+def base(store: Store) -> str:
+    """Root of the library that the catalogue belongs to."""
+    return str(store.root).removesuffix("/catalog")
+
+
+def size(store: Store, path: str) -> int | None:
+    """Size of a file of the library in bytes; None when it is not there."""
+    full = f"{base(store)}/{path}"
+    try:
+        return os.stat(full).st_size if isinstance(store, LocalStore) else store.filesystem.size(full)
+    except FileNotFoundError:
+        return None
+
+
+def open_file(store: Store, path: str) -> BinaryIO:
+    """A file of the library for reading."""
+    full = f"{base(store)}/{path}"
+    return open(full, "rb") if isinstance(store, LocalStore) else store.filesystem.open(full, "rb")
+
+
+def outputs(store: Store) -> Iterator[Output]:
+    """Every stage output, complete or not."""
+    for stage, key, files in _folders(store):
+        total, modified = sum(f[1] for f in files.values()), max((f[2] for f in files.values()), default=0.0)
+        record, problem = None, ""
+        if "record.json" in files:
+            try:
+                with open_file(store, f"stages/{stage}/{key}/record.json") as file:
+                    record = json.load(file)
+            except (ValueError, OSError) as error:
+                problem = f"record.json cannot be read: {error}"
+        yield Output(stage, key, total, modified, record, problem)
+
+
+def _folders(store: Store) -> Iterator[tuple[str, str, dict[str, tuple[str, int, float]]]]:
+    """(stage, key, {relative name: (path, bytes, modified)}) of all outputs."""
+    root = f"{base(store)}/stages"
+    if isinstance(store, LocalStore):
+        for folder in sorted(Path(root).glob("*/*")):
+            if folder.is_dir():
+                yield folder.parent.name, folder.name, _local_files(folder)
+        return
+    store.filesystem.invalidate_cache()
+    groups: dict[tuple[str, str], dict[str, tuple[str, int, float]]] = {}
+    for path, info in store.filesystem.find(root, detail=True).items():
+        stage, key, name = path.removeprefix(root + "/").split("/", 2)
+        stamp = info.get("LastModified")
+        groups.setdefault((stage, key), {})[name] = (path, info["size"], stamp.timestamp() if stamp else 0.0)
+    for (stage, key), files in sorted(groups.items()):
+        yield stage, key, files
+
+
+def _local_files(folder: Path) -> dict[str, tuple[str, int, float]]:
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                stat = path.stat()
+                found[path.relative_to(folder).as_posix()] = (str(path), stat.st_size, stat.st_mtime)
+    return found
