@@ -35,7 +35,7 @@ def make_asset(journey: Journey) -> Reference:
     refined = ask(densify_prune, journey, gaussians)
     mesh = ask(extract_mesh, journey, refined)
     textured = ask(refine_texture, journey, mesh)
-    scores = ask(evaluate, journey, refined, textured)
+    scores = ask(evaluate, journey, points, refined, textured)
     return ask(record, journey, refined, textured, scores)
 
 

@@ -345,7 +345,8 @@ def _unknown(name: str) -> str:
     """What to say of an unknown column: the nearest valid names."""
     valid = [*FIELDS, *leaf_names()]
     by_last_part = [leaf for leaf in valid if leaf.rsplit(".", 1)[-1] == name.strip().lower()]
-    nearest = by_last_part or get_close_matches(name[:99].strip().lower(), valid, n=2, cutoff=0.5)
+    within = [leaf for leaf in valid if leaf.startswith(f"{name}.")][:2]
+    nearest = by_last_part or within or get_close_matches(name[:99].strip().lower(), valid, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "any recipe field by its dotted name, or one of "
     return "unknown column; " + (hint if nearest else hint + ", ".join(FIELDS))
 

@@ -137,7 +137,7 @@ class Library:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _private_folder(self) -> Path:
-        """A new folder in ``tmp``. Host and process are in its name, so that `sweep` can tell what a dead process left."""
+        """A new folder in ``tmp``, named by host and process so that `sweep` can tell what a dead process left."""
         folder = self.root / "tmp" / f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
         folder.mkdir()
         return folder

@@ -14,13 +14,16 @@ from tasks.stage import Reference, path_of, run_stage
 
 
 @task(**policy("evaluate", hours=1))
-def evaluate(journey: Journey, gaussians: Reference, asset: Reference) -> Reference:
+def evaluate(journey: Journey, points: Reference, gaussians: Reference, asset: Reference) -> Reference:
     """``preview.png``, ``turntable.webp`` and ``metrics.json``."""
 
     def work(folder: Path) -> dict[str, float]:
+        import torch
+
+        from pipeline_core.gaussians.initialise import from_points
         from pipeline_core.io.gltf import load_glb
         from pipeline_core.io.images import save_png, save_turntable
-        from pipeline_core.io.ply import load_splat
+        from pipeline_core.io.ply import load_points, load_splat
         from pipeline_core.metrics.views import preview, turntable
 
         settings = journey.spec.recipe.evaluate
@@ -30,8 +33,10 @@ def evaluate(journey: Journey, gaussians: Reference, asset: Reference) -> Refere
         if settings.turntable_frames:
             frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
             save_turntable(folder / "turntable.webp", frames)
-        metrics = measure(journey.spec, splat, textured)
+        cloud = load_points(path_of(journey, points, "points.ply"))
+        start = from_points(cloud, journey.spec.recipe.init, torch.Generator("cpu").manual_seed(journey.spec.seed))
+        metrics = measure(journey.spec, start, splat, textured)
         write_json(folder / "metrics.json", metrics)
         return metrics
 
-    return run_stage(journey, "evaluate", work, (gaussians, asset))
+    return run_stage(journey, "evaluate", work, (points, gaussians, asset))

@@ -78,7 +78,7 @@ def plan_journey(library: str, run_id: str, spec: AssetSpec, resolve: Callable[[
         key(stage, above, seed=seed, models=used, **prompt)
     key("extract_mesh", "densify_prune")
     key("refine_texture", "extract_mesh", seed=seed, models=[image], **prompt)
-    key("evaluate", "densify_prune", "refine_texture", prompt=spec.prompt)
+    key("evaluate", "init_points", "densify_prune", "refine_texture", prompt=spec.prompt)
     key("record", "evaluate", spec=spec.to_json(), models=[points, image])
     return Journey(library, run_id, spec, {"image": image, "points": points}, keys, configs)
 

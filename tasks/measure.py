@@ -9,12 +9,29 @@ from pipeline_core.spec import AssetSpec
 if TYPE_CHECKING:
     from pipeline_core.types import Gaussians, TexturedMesh
 
+CONTROLLED = ("r_precision", "category_correct", "colour_correct", "f_score")
+"""Scores that are also taken of the initial cloud: a distillation that does not beat them is not working."""
 
-def measure(spec: AssetSpec, gaussians: Gaussians, textured: TexturedMesh) -> dict[str, float]:
-    """Counts and health of the mesh; counts of the splat."""
-    return {
+
+def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: TexturedMesh) -> dict[str, float]:
+    """Counts, and what the judge sees: of the asset, and as ``control_*`` of the Gaussians it started from.
+
+    ``fidelity`` and ``consistency`` are the catalogue's headline columns: the share of views that put the true caption
+    first, and the agreement between views. A prompt outside the judge's words has ``judged`` 0 and no scores.
+    """
+    from pipeline_core.metrics import fidelity, judge
+
+    metrics = {
         "faces": float(len(textured.faces)),
         "vertices": float(len(textured.vertices)),
         "texture_size": float(textured.texture.shape[0]),
         "gaussians": float(len(gaussians)),
     }
+    if not (judge.WEIGHTS / "model.safetensors").is_file():
+        return metrics | {"judged": 0.0}
+    metrics |= fidelity.score_mesh(textured, spec.prompt)
+    if metrics["judged"]:
+        metrics |= {"fidelity": metrics["r_precision_views"], "consistency": metrics["view_consistency"]}
+        control = fidelity.score_gaussians(start, spec.prompt)
+        metrics |= {f"control_{name}": control[name] for name in CONTROLLED if name in control}
+    return metrics

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
+from pipeline_core.storage import Library
 from tasks import models
 from tasks.journey import Journey
 from tasks.policy import policy
@@ -32,6 +33,8 @@ def refine_texture(journey: Journey, mesh: Reference) -> Reference:
                 models.engine(spec.recipe),
                 seed=spec.seed,
                 negative_prompt=spec.negative_prompt,
+                name=spec.asset_id,
+                checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
                 on_progress=lambda step, steps, report: board.update(
                     spec.asset_id, stage="refine_texture", step=step, steps=steps, loss=report.get("loss")
                 ),

@@ -1,0 +1,271 @@
+"""Manifests: four formats say the same, and everything that is wrong is said at once, where it is."""
+
+import csv
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline_core.config import RECIPES, leaf_names
+from pipeline_core.errors import ManifestError
+from pipeline_core.manifest import MAX_ROWS, READERS, allowed_values, load_manifest, parse_override
+from pipeline_core.spec import MAX_SEED
+
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+
+
+def write(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def problems(path, **options):
+    """Row, field and what is allowed of every problem."""
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path, **options)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{len(lines) - 1} problem{'s' * (len(lines) > 2)}"
+    assert all(line.startswith(str(path)) for line in lines[1:])
+    return [line.removeprefix(str(path)).removeprefix(", ") for line in lines[1:]]
+
+
+texts = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=30)
+rows = st.lists(
+    st.fixed_dictionaries(
+        {"prompt": texts, "seed": st.integers(0, MAX_SEED)},
+        optional={
+            "negative_prompt": texts,
+            "recipe": st.sampled_from(sorted(RECIPES)),
+            "face_budget": st.integers(64, 5_000_000),
+            "texture_size": st.sampled_from([64, 256, 8192]),
+            "height_m": st.floats(0.01, 100),
+            "geometry.steps": st.integers(0, 1_000_000),
+            "geometry.densify.compactness": st.booleans(),
+            "geometry.lr.means": st.floats(0.001, 1.0),
+        },
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda row: (row["prompt"], row["seed"]),
+)
+
+
+@quick
+@given(rows)
+def test_four_formats_give_the_same_specs(tmp_path, rows):
+    columns = sorted({name for row in rows for name in row})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows([{k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()} for row in rows])
+    full = [{name: row.get(name) for name in columns} for row in rows]
+    pq.write_table(pa.Table.from_pylist(full), tmp_path / "m.parquet")
+    files = [
+        write(tmp_path, "m.csv", text.getvalue()),
+        write(tmp_path, "m.jsonl", "\n".join(json.dumps(row) for row in rows)),
+        write(tmp_path, "m.yaml", yaml.safe_dump(rows, allow_unicode=True)),
+        tmp_path / "m.parquet",
+    ]
+    first, *others = [load_manifest(path).specs for path in files]
+    assert len(first) == len(rows)
+    assert all(specs == first for specs in others)
+    for spec, row in zip(first, rows):
+        recipe = RECIPES[row.get("recipe", "factory")]
+        assert spec.prompt == row["prompt"] and spec.seed == row["seed"]
+        assert spec.face_budget == row.get("face_budget", recipe.mesh.face_budget)
+        assert spec.recipe.geometry.steps == row.get("geometry.steps", recipe.geometry.steps)
+        assert spec.recipe.geometry.lr.means == row.get("geometry.lr.means", recipe.geometry.lr.means)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(
+    st.sampled_from(sorted(READERS)),
+    st.binary(max_size=300) | st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass")),
+)
+def test_any_bytes_are_read_or_refused(tmp_path, suffix, data):
+    path = write(tmp_path, "any" + suffix, data)
+    try:
+        load_manifest(path)
+    except ManifestError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("column, value", [
+    ("seed", "-1"), ("seed", "1.5"), ("seed", "1e400"), ("seed", "9" * 5000), ("seed", "true"), ("seed", "nan"),
+    ("height_m", "0"), ("height_m", "inf"), ("height_m", "1e9"), ("face_budget", "3"), ("texture_size", "1000"),
+    ("geometry.guidance_scale", "-3"), ("geometry.guidance_scale", "NaN"), ("geometry.steps", "[1]"),
+    ("geometry.t_max", "[0.5]"), ("geometry.t_max", "[0.5, 7]"), ("geometry.background", "pink"), ("recipe", "drft"),
+    ("tags", "t" * 65), ("tags", ";".join(map(str, range(40)))), ("id", "../../etc/passwd"), ("id", "C:\\x"),
+])  # fmt: skip
+def test_absurd_values_are_refused_by_row_and_field(tmp_path, column, value):
+    path = tmp_path / "m.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", column], ["a mug", ""], ["a red mug", value]])
+    found = problems(path)
+    assert len(found) == 1 and found[0].startswith(f"row 3, {column}, "), found
+    assert len(found[0]) < 400
+
+
+def test_every_bad_row_is_reported_and_none_hides_another(tmp_path):
+    path = write(tmp_path, "m.csv", "prompt,seed,geometry.steps\n,1,\na mug,-1,x\na mug,2,\nb,3,9999999\n")
+    assert [line.split(":")[0] for line in problems(path)] == [
+        "row 2, prompt", "row 3, geometry.steps, 'x'", "row 3, seed, '-1'", "row 5, geometry.steps, '9999999'",
+    ]  # fmt: skip
+
+
+def test_unknown_columns_name_the_nearest_valid_ones(tmp_path):
+    (found,) = problems(write(tmp_path, "m.csv", "promt,prompt\na,b\n"))
+    assert "did you mean prompt" in found
+    (found,) = problems(write(tmp_path, "m.csv", "prompt,densify_every\na,1\n"))
+    assert "geometry.densify.every" in found or "unknown column" in found
+    (found,) = problems(write(tmp_path, "m.csv", "prompt,steps\na,1\n"))
+    assert "geometry.steps" in found and "texture.steps" in found
+    (found,) = problems(write(tmp_path, "m.jsonl", '{"prompt": "a"}\n{"prompt": "b", "sed": 1}'))
+    assert found.startswith("row 2, column, 'sed'") and "seed" in found
+
+
+def test_duplicates_name_the_first_row_and_the_way_out(tmp_path):
+    (found,) = problems(write(tmp_path, "m.csv", "prompt,seed\na mug,1\na mug,1\n"))
+    assert found.startswith("row 3, id") and "row 2" in found and "another seed" in found
+    (found,) = problems(write(tmp_path, "m.csv", "id,prompt\nx,a\nx,b\n"))
+    assert found.startswith("row 3, id, 'x'")
+
+
+def test_a_cell_of_ten_megabytes_is_one_problem_of_its_row(tmp_path):
+    path = write(tmp_path, "m.csv", f'prompt,seed\na mug,1\n"{"z" * 10_000_000}",2\nb,-1\n')
+    found = problems(path)
+    assert [line[:12] for line in found] == ["row 3, promp", "row 4, seed,"]
+    assert max(map(len, found)) < 300
+    limit = csv.field_size_limit()
+    assert limit == 131_072  # the module's global limit is put back
+
+
+@pytest.mark.parametrize("data, said", [
+    ("prompt\na mug".encode("utf-16"), "UTF-16"),
+    ("prompt\na café".encode("latin-1"), "UTF-8"),
+    (b"PK\x03\x04rest", "Excel"),
+    (b"PAR1rest", "Parquet"),
+    (b"prompt\na\0b", "binary"),
+    (b"\x1f\x8b\x08rest", "gzip"),
+    (b"", "no assets"),
+    (b"prompt\n", "no assets"),
+    (b"seed\n1\n", "prompt"),
+    (b'prompt\n"a mug\n', "quotes"),
+])  # fmt: skip
+def test_files_that_are_no_csv_are_refused_by_what_they_are(tmp_path, data, said):
+    assert said in problems(write(tmp_path, "m.csv", data))[0]
+    with pytest.raises(ManifestError):  # nothing in such a file can be trusted, so nothing is skipped either
+        load_manifest(tmp_path / "m.csv", skip_invalid=True)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    assert "cannot be read" in problems(tmp_path / "none.csv")[0]
+    (tmp_path / "folder.csv").mkdir()
+    assert "not a regular file" in problems(tmp_path / "folder.csv")[0]
+    assert ".jsonl" in problems(write(tmp_path, "m.xlsx", b"x"))[0]
+
+
+@pytest.mark.parametrize("line, said", [
+    ("[1]", "mapping"), ('{"prompt": "a", "prompt": "b"}', "more than once"), ('{"prompt": NaN}', "NaN"),
+    ("{", "JSON"), ("[" * 100_000, "JSON"), ('{"prompt": true}', "text"), ('{"prompt": "a", "seed": true}', "integer"),
+    ('{"prompt": "\\ud800"}', "text"), ('{"prompt": "a", "tags": {"x": ["y"]}}', "tags"[:3]),
+    ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "JSON"),
+])  # fmt: skip
+def test_bad_lines_of_jsonl_are_refused_one_by_one(tmp_path, line, said):
+    path = write(tmp_path, "m.jsonl", '{"prompt": "a mug"}\n' + line + "\n")
+    (found,) = problems(path)
+    assert found.startswith("row 2") and said in found
+    manifest = load_manifest(path, skip_invalid=True)
+    assert len(manifest.specs) == 1 and len(manifest.problems) == 1
+
+
+def test_yaml_expands_a_matrix(tmp_path):
+    path = write(
+        tmp_path,
+        "m.yaml",
+        """
+defaults: {recipe: draft, tags: [set=props]}
+assets:
+  - prompt: a {colour} {prop}
+    id: "{prop}-{colour}-{seed}"
+    tags: ["colour={colour}"]
+    matrix: {colour: [red, blue], prop: [mug, gem], seed: [1, 2]}
+  - prompt: a grey stone well
+""",
+    )
+    specs = load_manifest(path).specs
+    assert len(specs) == 9 and specs[0].asset_id == "mug-red-1" and specs[0].tags == {"colour": "red"}
+    assert {spec.prompt for spec in specs[:8]} == {f"a {c} {p}" for c in ("red", "blue") for p in ("mug", "gem")}
+    assert specs[8].tags == {"set": "props"} and all(spec.recipe.name == "draft" for spec in specs)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("- {prompt: a mug, matrix: {colour: [red]}}", "{colour}"),
+    ("- {prompt: a mug, matrix: {seed: 3}}", "lists"),
+    ("- {prompt: a mug, matrix: {seed: []}}", "lists"),
+    ("- prompt: a {x}{y}{z}\n  matrix: {x: &l [" + "1," * 99 + "1], y: *l, z: *l}", str(MAX_ROWS)),
+    ("- {prompt: a, prompt: b}", "more than once"),
+    ("- !!python/object/apply:os.system [true]", "tag"),
+    ("[" * 100, "deep"),
+    ("- &a [*a]", "mapping"),
+    ("- {prompt: yes}", "text"),
+    ("- {prompt: 2024-01-01}", "text"),
+    ("just text", "list"),
+    ("assets: []\nother: 1", "top level"),
+    ("a: b: c", "YAML"),
+    ("- {prompt: a, geometry: {steps: 3}}", "geometry.steps"),
+])  # fmt: skip
+def test_bad_yaml_is_refused(tmp_path, text, said):
+    assert any(said in found for found in problems(write(tmp_path, "m.yaml", text)))
+
+
+def test_a_format_string_reaches_nothing(tmp_path):
+    path = write(tmp_path, "m.yaml", "- {prompt: 'a {c.__class__} {c}', matrix: {c: [red]}}")
+    assert load_manifest(path).specs[0].prompt == "a {c.__class__} red"
+
+
+def test_skip_invalid_keeps_good_rows_and_tells_the_bad_ones(tmp_path):
+    path = write(tmp_path, "m.csv", "prompt,seed\na mug,1\n,2\nb,x\n")
+    manifest = load_manifest(path, skip_invalid=True)
+    assert [spec.prompt for spec in manifest.specs] == ["a mug"]
+    assert [problem.row for problem in manifest.problems] == [3, 4]
+    all_bad = write(tmp_path, "bad.csv", "prompt\n\n,\n")
+    with pytest.raises(ManifestError):
+        load_manifest(all_bad, skip_invalid=True)
+
+
+def test_semicolons_tabs_and_a_byte_order_mark(tmp_path):
+    for text in ("prompt;seed\r\na mug;3\r\n\r\n", "prompt\tseed\na mug\t3\n", "\ufeffprompt,seed\na mug,3\n"):
+        (spec,) = load_manifest(write(tmp_path, "m.csv", text)).specs
+        assert spec.prompt == "a mug" and spec.seed == 3
+
+
+def test_overrides_have_the_last_word(tmp_path):
+    path = write(tmp_path, "m.csv", "prompt,geometry.steps\na mug,7\n")
+    name, value = parse_override("geometry.steps=9")
+    assert load_manifest(path, overrides={name: value}).specs[0].recipe.geometry.steps == 9
+    assert parse_override("face_budget=500") == ("mesh.face_budget", 500)
+    for text, said in (
+        ("steps=3", "geometry.steps"),
+        ("geometry.steps=x", "integer"),
+        ("geometry.steps", "name=value"),
+    ):
+        with pytest.raises(ManifestError, match=said):
+            parse_override(text)
+
+
+def test_one_target_given_twice_is_refused(tmp_path):
+    found = problems(write(tmp_path, "m.csv", "prompt,face_budget,mesh.face_budget\na,100,200\n"))
+    assert "face_budget sets the same recipe field" in found[0]
+
+
+@pytest.mark.parametrize("leaf", leaf_names())
+def test_what_is_allowed_can_be_said_of_every_recipe_field(leaf):
+    words = allowed_values(leaf)
+    assert words and "{" not in words and "None" not in words and not words.startswith("array"), words

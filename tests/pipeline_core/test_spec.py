@@ -1,0 +1,57 @@
+"""AssetSpec: ids from prompt and seed, text clean-up, JSON round trip."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline_core.config import RECIPES
+from pipeline_core.spec import DEVICE_NAMES, ID_PATTERN, MAX_SEED, AssetSpec, derive_id
+
+
+def test_ids_follow_prompt_negative_prompt_and_seed_and_nothing_else():
+    one = AssetSpec(prompt="a red mug", seed=1)
+    assert one.asset_id == AssetSpec(prompt="a  red\tmug ", seed="1", height_m=3).asset_id
+    others = [AssetSpec(prompt="a red mug", seed=2), AssetSpec(prompt="a red mug", negative_prompt="blue", seed=1)]
+    assert len({one.asset_id, *(each.asset_id for each in others)}) == 3
+    assert one.asset_id.startswith("a-red-mug-")
+
+
+@given(st.text(), st.text(), st.integers(0, MAX_SEED))
+def test_derived_ids_are_always_safe_path_parts(prompt, negative, seed):
+    asset_id = derive_id(prompt, negative, seed)
+    assert re.fullmatch("[a-z0-9-]+", asset_id) and re.fullmatch(ID_PATTERN, asset_id)
+    assert asset_id not in DEVICE_NAMES
+
+
+@pytest.mark.parametrize(
+    "asset_id", ["../up", "a/b", "a\\b", ".hidden", "-x", "CON", "con", "lpt1", "a" * 97, "a b", "é"]
+)
+def test_ids_that_could_be_taken_for_paths_are_refused(asset_id):
+    with pytest.raises(ValidationError):
+        AssetSpec(asset_id=asset_id, prompt="a mug")
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "a\x00b", "a\x1b[31mred", "\ud800", "x" * 2001])
+def test_prompts_that_no_model_can_read_are_refused(prompt):
+    with pytest.raises(ValidationError):
+        AssetSpec(prompt=prompt)
+
+
+@given(st.text(min_size=1, max_size=50), st.integers(0, MAX_SEED), st.sampled_from(sorted(RECIPES)))
+def test_json_round_trip(prompt, seed, recipe):
+    try:
+        spec = AssetSpec(prompt=prompt, seed=seed, recipe=RECIPES[recipe], tags={"set": "forest"})
+    except ValidationError:
+        return
+    assert AssetSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_specs_and_manifests_load_no_torch():
+    code = "import sys, pipeline_core.manifest, pipeline_core.storage; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
