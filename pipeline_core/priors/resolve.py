@@ -286,12 +286,12 @@ def _from_hub(ref: str, kind: Kind | None) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise ModelNotFound(_hub_message(ref, repo, state, "HF_HUB_OFFLINE is set, so the hub was not asked"))
     try:
-        names = huggingface_hub.HfApi().list_repo_files(repo, revision=version)
-        files = select_files(names, kind)
+        info = huggingface_hub.HfApi().model_info(repo, revision=version, timeout=20)  # one request, never retried
+        files = select_files([sibling.rfilename for sibling in info.siblings or []], kind)
         folder = Path(
             huggingface_hub.snapshot_download(repo, revision=version, allow_patterns=files or ["model_index.json"])
         )
-    except Exception as error:  # one attempt; the client has its own short retries for single files
+    except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
         raise ModelNotFound(
             _hub_message(ref, repo, state, f"the hub said {type(error).__name__}: {first_line}")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -179,7 +180,7 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch):
     asked = []
 
     class Api:
-        def list_repo_files(self, repo, revision=None):
+        def model_info(self, repo, revision=None, timeout=None):
             asked.append(repo)
             raise ConnectionError("connection refused\nlong trace")
 
@@ -194,8 +195,8 @@ def test_only_what_is_needed_is_downloaded(checkpoint, tmp_path, monkeypatch):
     wanted = {}
 
     class Api:
-        def list_repo_files(self, repo, revision=None):
-            return [*HUB_FILES, "config.json"]
+        def model_info(self, repo, revision=None, timeout=None):
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in HUB_FILES])
 
     def snapshot(repo, revision=None, local_files_only=False, allow_patterns=None):
         if local_files_only:
