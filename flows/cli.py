@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from catalog import cli as catalogue
 from pipeline_core.errors import RequestError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 server_app = typer.Typer(help="A Prefect server that stays up between runs.", no_args_is_help=True)
 app.add_typer(server_app, name="server")
+app.add_typer(catalogue.app, name="catalog")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
 LibraryOption = Annotated[
@@ -43,6 +45,8 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>")]
 
 DEFAULT_LIBRARY = Path("library")
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""For a command whose options are read by the function that it calls."""
 
 
 @app.command()
@@ -155,6 +159,39 @@ def models(json_: JsonOption = False) -> None:
     from flows.doctor import show_models
 
     show_models(as_json=json_)
+
+
+app.command()(catalogue.sql)
+app.command()(catalogue.compare)
+app.command()(catalogue.gc)
+
+
+@app.command()
+def gallery(
+    library: LibraryOption = DEFAULT_LIBRARY,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: in the library")
+    ] = None,
+) -> None:
+    """Write an HTML page with every asset's picture, numbers and files.
+
+    Example: splatmill gallery --library ./library
+    """
+    from flows.gallery import write_gallery
+
+    typer.echo(str(write_gallery(library, output)))
+
+
+@app.command("train-starter", context_settings=PASS_ON)
+def train_starter(context: typer.Context) -> None:
+    """Train the starter prior; --help lists the trainer's own options.
+
+    Example: splatmill train-starter --out runs/starter
+    """
+    _prepare(0, "auto")
+    from pipeline_core.priors.starter.train import main as train
+
+    raise typer.Exit(train(context.args) or 0)
 
 
 @server_app.command("start")

@@ -28,7 +28,7 @@ def record(journey: Journey, gaussians: Reference, asset: Reference, scores: Ref
     board.update(journey.asset_id, state="running", stage="record")
     found = library.find("record", key)
     if found is not None:
-        append(journey.library, [reused(journey, "record", found)])
+        append(journey.library, [reused(journey, "record", found, upstream)])
         return reference("record", key, found)
     started = datetime.now(UTC)
     try:

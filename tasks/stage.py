@@ -50,7 +50,7 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
     board.update(journey.asset_id, state="running", stage=stage)
     found = library.find(stage, key)
     if found is not None:
-        append(journey.library, [reused(journey, stage, found)])
+        append(journey.library, [reused(journey, stage, found, upstream)])
         return reference(stage, key, found)
     started = datetime.now(UTC)
     try:
@@ -125,10 +125,18 @@ def with_times(run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def reused(journey: Journey, stage: str, found: Mapping[str, Any]) -> StageRun:
+def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tuple[Reference, ...]) -> StageRun:
     """The row of a stage that was there already: another run's or another asset's output, used for this one."""
-    metrics, outputs = StageRun.from_json(found).metrics, [dict(each) for each in found["artifacts"]]
-    return stage_run(journey, stage, "skipped", datetime.now(UTC), metrics=metrics, outputs=outputs)
+    return stage_run(
+        journey,
+        stage,
+        "skipped",
+        datetime.now(UTC),
+        metrics=StageRun.from_json(found).metrics,
+        upstream=upstream,
+        outputs=[dict(each) for each in found["artifacts"]],
+        spec_json=found.get("spec_json"),
+    )
 
 
 def failed(
