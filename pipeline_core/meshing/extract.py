@@ -120,7 +120,7 @@ def choose_level(gaussians: Gaussians, values: np.ndarray, origin: np.ndarray, s
 
 
 def highest_density(points: np.ndarray, density: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """Largest density [V, H, W] among the ``points`` [P, 3] that fall into each pixel; a level's silhouette is ``> level``.
+    """Largest density [V, H, W] among the ``points`` [P, 3] in each pixel; the silhouette of a level is ``> level``.
 
     Grid points are denser than pixels here, so no pixel inside a silhouette is missed.
     """

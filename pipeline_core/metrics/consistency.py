@@ -1,0 +1,46 @@
+"""Does the mesh look like the splat? Renders of both from the same cameras, compared.
+
+scores = consistency(gaussians, textured, recipe.evaluate)    # {"mesh_psnr": 31.2, "mesh_iou": 0.97}
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.config import Evaluate
+from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.types import Gaussians, TexturedMesh
+
+ELEVATIONS = (15.0, 40.0, -10.0)
+"""Elevations of the views compared, in turn."""
+
+
+def evaluation_cameras(count: int, size: int) -> Cameras:
+    """``count`` cameras evenly around the asset, their elevations taking turns."""
+    i = torch.arange(count)
+    return orbit(i * (360.0 / count), torch.tensor(ELEVATIONS)[i % len(ELEVATIONS)], size=size)
+
+
+def consistency(gaussians: Gaussians, textured: TexturedMesh, settings: Evaluate) -> dict[str, float]:
+    """``mesh_psnr``: of the two renders on white, over the pixels where either is; ``mesh_iou``: of the silhouettes."""
+    cameras = evaluation_cameras(settings.views, settings.resolution)
+    splat, alpha = render_gaussians(gaussians.detach().to("cpu"), cameras)
+    mesh, coverage = render_mesh(textured, cameras)
+    inside, outside = alpha > 0.5, coverage > 0.5
+    either, both = inside | outside, inside & outside
+    return {
+        "mesh_psnr": psnr(splat[either], mesh[either]),
+        "mesh_iou": float(both.sum()) / max(float(either.sum()), 1.0),
+    }
+
+
+def psnr(first: Tensor, second: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of values in [0, 1], at most 99."""
+    if not first.numel():
+        return 0.0
+    error = float((first - second).double().square().mean())
+    return min(-10 * math.log10(max(error, 1e-12)), 99.0)
