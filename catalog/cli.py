@@ -1,6 +1,6 @@
-"""The catalogue's commands: ``sql``, ``compare``, ``gc``, ``compact``, ``snapshot``, ``fsck``, ``rebuild``, ``review``.
+"""The catalogue's commands: sql, compare, gc, gallery, compact, snapshot, fsck, rebuild, review.
 
-``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts sql, compare and gc at the top level too.
+``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts sql, compare, gc and gallery at the top level too.
 """
 
 from __future__ import annotations
@@ -203,6 +203,22 @@ def rebuild(library: LibraryOption = "library", json_: JsonOption = False) -> No
         for line in report.unreadable:
             typer.echo(f"not a record: {line}", err=True)
         _say(json_, asdict(report), f"{report.records} records, {report.added} events added")
+
+
+@app.command()
+def gallery(
+    library: LibraryOption = "library",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; <library>/gallery unless given")] = None,
+    viewers: Annotated[int, typer.Option(min=0, help="3D pages for the newest so many assets")] = 1000,
+) -> None:
+    """Write a static HTML gallery of every asset; it opens from disk, without server or network.
+
+    Example: splatmill gallery --library ./library
+    """
+    from catalog.gallery import write_gallery
+
+    with errors():
+        typer.echo(write_gallery(library, output, viewers=viewers))
 
 
 @app.command()

@@ -68,8 +68,7 @@ limit 100
         "Which stage takes the most GPU time?",
         """
 select stage, count(*) as attempts, round(sum(gpu_s) / 3600, 2) as gpu_hours,
-       round(approx_quantile(coalesce(gpu_s, duration_s), 0.5), 2) as p50_s,
-       round(approx_quantile(coalesce(gpu_s, duration_s), 0.95), 2) as p95_s,
+       quantile_cont(coalesce(gpu_s, duration_s), [0.5, 0.95]) as p50_p95_s,
        round(sum(duration_s) / 3600, 2) as machine_hours
 from stage_runs
 where status = 'ok' and stage not in ('request', 'review', 'model') and finished_at > now() - interval 7 days

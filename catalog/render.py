@@ -66,7 +66,7 @@ def to_csv(table: pa.Table) -> bytes:
 
 def to_json(table: pa.Table) -> bytes:
     """An array with one object per row; times ISO 8601; numbers that JSON cannot hold (NaN, infinite) become null."""
-    rows = [_jsonable(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
+    rows = [jsonable(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
     return (json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode("utf-8", errors="replace")
 
 
@@ -86,11 +86,12 @@ FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
 }
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """``value`` as JSON can hold it: times ISO 8601, NaN and infinite null, bytes hex, the rest as text."""
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     if isinstance(value, Decimal):
@@ -104,7 +105,7 @@ def _jsonable(value: Any) -> Any:
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, dict | list):
-        return json.dumps(_jsonable(value), ensure_ascii=False)
+        return json.dumps(jsonable(value), ensure_ascii=False)
     return value.isoformat() if isinstance(value, datetime | date) else value
 
 
@@ -117,7 +118,7 @@ def _plain(value: Any) -> str:
     elif isinstance(value, datetime):
         text = value.strftime("%Y-%m-%d %H:%M:%S")
     elif isinstance(value, dict | list):
-        text = json.dumps(_jsonable(value), ensure_ascii=False)
+        text = json.dumps(jsonable(value), ensure_ascii=False)
     else:
         text = str(value)
     return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text)

@@ -142,7 +142,7 @@ def _update(standby: Path, store: Store, seen: listing.Visible, threads: int | N
         first = not con.execute("select 1 from duckdb_tables() where table_name = 'meta'").fetchall()
         if first:
             _create(con)
-        new_events = _load_fresh(con, store, seen, kind="view" if first else "table")
+        new_events = _load_fresh(con, store, seen, first)
         if new_events and first:
             _fill(con)
         elif new_events:
@@ -179,8 +179,11 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visible, *, kind: str) -> int:
-    """Make ``fresh`` of the events that the tables lack, in file order; returns their number."""
+def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visible, first: bool) -> int:
+    """Make ``fresh`` of the events that the tables lack, in file order; returns their number.
+
+    It is a view where the tables are empty: those events may be many, and are read column by column.
+    """
     cids, batches = _included(con)
     live = [f"live/{name}" for name in seen.live if name[:36] not in batches]
     sealed = [
@@ -188,10 +191,10 @@ def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
         for row in compact.active_rows(seen)
         if row["cid"] not in cids and not (row["supersedes"] and set(row["supersedes"]) <= cids)
     ]
+    lacking = "(cid is null or cid not in (from included_cids)) and batch_id not in (from included_batches)"
     con.execute(f"""
-        create temp {kind} fresh as
-        select * exclude (cid) from ({query.union_sql(store, sealed, extra="cid")})
-        where (cid is null or cid not in (from included_cids)) and batch_id not in (from included_batches)
+        create temp {"view" if first else "table"} fresh as
+        select * exclude (cid) from ({query.union_sql(store, sealed, extra="cid")}) where {"true" if first else lacking}
         union all by name {query.union_sql(store, live)}
     """)
     con.execute(f"""

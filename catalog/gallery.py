@@ -1,0 +1,133 @@
+"""A static gallery of everything in the catalogue: open ``<library>/gallery/index.html``, no server, no network.
+
+    write_gallery("library")
+
+``index.html`` holds a card for each asset (failed ones with their error), and searches, filters and sorts by itself;
+``view/<asset_id>.html`` holds a GLB and our own viewer. Text from the catalogue travels as JSON and is put on the page
+as text; the pages' content security policy lets no script run but ours. A viewer page is written anew only when its GLB
+has changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from catalog import library, render, report
+from catalog.store import LocalStore, Store, open_store
+from pipeline_core.errors import RequestError
+from pipeline_core.storage import disk_errors
+
+WEB = Path(__file__).parent / "web"
+MAX_VIEWERS = 1000
+CARD = (
+    "asset_id", "status", "prompt", "category", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
+    "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
+    "metrics",
+)  # fmt: skip
+
+
+def write_gallery(
+    root: str | os.PathLike[str] | Store,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    live: bool = True,
+    viewers: int = MAX_VIEWERS,
+) -> Path:
+    """Write the gallery and return the path of its ``index.html``.
+
+    Parameters
+    ----------
+    root
+        folder or address of the library.
+    out
+        folder to write to; ``<library>/gallery`` unless given. A gallery of an object store needs one, and pictures are
+        copied there.
+    viewers
+        the newest so many assets get a 3D page (each holds its GLB once more).
+    """
+    store = open_store(root)
+    if out is None and not isinstance(store, LocalStore):
+        raise RequestError(f"{library.base(store)}: a gallery of an object store needs a local folder (--output)")
+    folder = Path(out) if out is not None else Path(library.base(store)) / "gallery"
+    with disk_errors(folder):
+        (folder / "view").mkdir(parents=True, exist_ok=True)
+        cards = []
+        for asset in report.gallery_assets(store, live=live):
+            cards.append(_card(store, folder, asset, with_view=sum("view" in card for card in cards) < viewers))
+        stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {library.base(store)}"
+        _write(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
+    return folder / "index.html"
+
+
+def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool) -> dict[str, Any]:
+    card = {name: render.jsonable(asset[name]) for name in CARD}
+    for name in ("preview", "turntable", "glb", "splat"):
+        url = _link(store, folder, asset["asset_id"], asset[f"{name}_path"], copy=name in ("preview", "turntable"))
+        if url:
+            card[name] = url
+    if with_view and asset["glb_path"] and _view(store, folder, asset):
+        card["view"] = f"view/{quote(_file_name(asset['asset_id']))}.html"
+    return card
+
+
+def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: bool) -> str | None:
+    """Relative address of a library file as seen from the gallery; None when it is not there or not in the library."""
+    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        return None
+    if isinstance(store, LocalStore):
+        full = Path(library.base(store)) / path
+        return quote(Path(os.path.relpath(full, folder)).as_posix()) if full.is_file() else None
+    if not copy or library.size(store, path) is None:
+        return None
+    target = folder / "files" / _file_name(asset_id) / PurePosixPath(path).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with library.open_file(store, path) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+    return quote(target.relative_to(folder).as_posix())
+
+
+def _view(store: Store, folder: Path, asset: dict[str, Any]) -> bool:
+    """Write the asset's 3D page unless it is there with this very GLB; False when the GLB is not there."""
+    target = folder / "view" / f"{_file_name(asset['asset_id'])}.html"
+    data = {name: asset[name] for name in ("asset_id", "prompt")}
+    mark = hashlib.sha256(f"{asset['glb_sha256']} {_page('viewer', data)}".encode()).hexdigest()
+    with contextlib.suppress(FileNotFoundError), target.open("rb") as file:
+        if mark.encode() in file.read(300):
+            return True
+    if library.size(store, asset["glb_path"]) is None or ".." in PurePosixPath(asset["glb_path"]).parts:
+        return False
+    with library.open_file(store, asset["glb_path"]) as file:
+        glb = base64.b64encode(file.read()).decode()
+    _write(target, _page("viewer", data).replace("@SHA256@", mark).replace("@GLB@", glb))
+    return True
+
+
+def _page(name: str, data: Any) -> str:
+    """A page of ``web/`` with its style, script and data inside; @SHA256@ and @GLB@ are left to the caller."""
+    page, style, script = ((WEB / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # "<" never appears in the data, so nothing in it can end the script element or open another
+    text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+    head, tail = page.replace("@STYLE@", style).replace("@SCRIPT_HASH@", f"'sha256-{digest}'").split("@DATA@")
+    return head + text + tail.replace("@SCRIPT@", script)
+
+
+def _file_name(asset_id: str) -> str:
+    """The asset's id where it is a plain name, else its hash: ids of foreign rows never become paths."""
+    plain = asset_id.replace("-", "").replace("_", "").isalnum() and asset_id.isascii() and len(asset_id) <= 100
+    return asset_id if plain else hashlib.sha256(asset_id.encode()).hexdigest()[:32]
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    scratch.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(scratch, path)

@@ -1,0 +1,123 @@
+"use strict";
+// Everything that comes from the catalogue reaches the page through textContent or a checked relative URL, never as HTML.
+const { assets, made } = JSON.parse(document.getElementById("data").textContent);
+const PAGE = 120;
+const $ = (id) => document.getElementById(id);
+const sorts = {
+  "newest": (a, b) => (b.last_seen_at || "").localeCompare(a.last_seen_at || ""),
+  "name": (a, b) => a.asset_id.localeCompare(b.asset_id),
+  "fidelity": (a, b) => (b.fidelity ?? -1e9) - (a.fidelity ?? -1e9),
+  "consistency": (a, b) => (b.consistency ?? -1e9) - (a.consistency ?? -1e9),
+  "fewest faces": (a, b) => (a.faces ?? 1e12) - (b.faces ?? 1e12),
+  "most work": (a, b) => (b.machine_s ?? 0) - (a.machine_s ?? 0),
+};
+
+function element(tag, properties, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function number(value) {
+  if (value === null || value === undefined) return null;
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}
+
+function facts(pairs) {
+  const list = element("dl", {});
+  for (const [name, value] of pairs) {
+    if (value === null || value === undefined || value === "") continue;
+    list.append(element("dt", { textContent: name }), element("dd", { textContent: value }));
+  }
+  return list.children.length ? list : null;
+}
+
+function picture(asset) {
+  const link = element(asset.view ? "a" : "div", { className: "picture" });
+  if (asset.view) { link.href = asset.view; link.title = "turn it in 3D"; }
+  if (!asset.preview) { link.append(element("span", { className: "none", textContent: asset.status === "ok" ? "no picture" : asset.status })); return link; }
+  link.append(element("img", { src: asset.preview, alt: asset.prompt || asset.asset_id, loading: "lazy", decoding: "async" }));
+  if (asset.turntable) {
+    const turn = element("img", { className: "turn", alt: "" });
+    const start = () => { if (!turn.hasAttribute("src")) turn.src = asset.turntable; };
+    link.addEventListener("pointerenter", start);
+    link.addEventListener("focus", start);
+    link.append(turn);
+  }
+  if (asset.view) link.append(element("span", { className: "open", textContent: "3D" }));
+  return link;
+}
+
+function card(asset) {
+  const kind = asset.status === "ok" ? "ok" : ["running", "requested"].includes(asset.status) ? "wait" : "bad";
+  const where = asset.error_stage ? ` in ${asset.error_stage}` : "";
+  const verdict = asset.verdict ? ` · ${asset.verdict}${asset.reviewed_by ? " by " + asset.reviewed_by : ""}` : "";
+  const error = [asset.error_type, asset.error_message].filter(Boolean).join(": ");
+  const all = Object.entries(asset.metrics || {}).sort(([a], [b]) => a.localeCompare(b));
+  const more = facts(all.map(([name, value]) => [name, number(value)]));
+  const files = element("div", { className: "files" });
+  for (const [name, url] of [["GLB", asset.glb], ["splat", asset.splat], ["3D view", asset.view]]) {
+    if (url) files.append(element("a", { href: url, textContent: name }));
+  }
+  const head = [["faces", asset.faces === null ? null : number(asset.faces) + (asset.face_budget ? " of " + number(asset.face_budget) : "")],
+    ["fidelity", number(asset.fidelity)], ["consistency", number(asset.consistency)],
+    ["work", asset.machine_s === null ? null : number(Math.round(asset.machine_s)) + " s"]];
+  const text = element("div", { className: "text" },
+    element("p", { className: "prompt", textContent: asset.prompt || asset.asset_id, title: asset.prompt || "" }),
+    element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.category, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
+    element("span", { className: "badge " + kind, textContent: asset.status + where + verdict }),
+    error ? element("p", { className: "error", textContent: error }) : null,
+    facts(head),
+    more ? element("details", {}, element("summary", { textContent: `${all.length} metrics` }), more) : null,
+    files);
+  return element("article", { id: "asset-" + asset.asset_id }, picture(asset), text);
+}
+
+function options(select, values, first) {
+  select.append(...[first, ...values].map((value, i) => element("option", { value: i || !first.startsWith("all") ? value : "", textContent: value })));
+}
+
+const unique = (name) => [...new Set(assets.map((asset) => asset[name]).filter(Boolean))].sort();
+for (const name of ["status", "category", "recipe"]) {
+  options($(name), unique(name), "all");
+  $(name).parentElement.hidden = unique(name).length < 2;
+}
+options($("sort"), Object.keys(sorts).slice(1), Object.keys(sorts)[0]);
+
+const haystack = new Map(assets.map((asset) => [asset, [asset.asset_id, asset.prompt, asset.category, asset.recipe, asset.status,
+  asset.error_stage, asset.error_type, asset.error_message].join(" ").toLowerCase()]));
+let found = [], shown = 0;
+
+function show() {
+  const next = found.slice(shown, shown + PAGE);
+  $("cards").append(...next.map(card));
+  shown += next.length;
+  $("more").hidden = shown >= found.length;
+  $("more").textContent = `show more (${found.length - shown} left)`;
+}
+
+function search() {
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const keep = ["status", "category", "recipe"].map((name) => [name, $(name).value]).filter(([, value]) => value);
+  found = assets.filter((asset) => keep.every(([name, value]) => asset[name] === value)
+    && words.every((word) => haystack.get(asset).includes(word)));
+  found.sort(sorts[$("sort").value]);
+  const ok = found.filter((asset) => asset.status === "ok").length;
+  $("summary").textContent = `${found.length} of ${assets.length} assets · ${ok} delivered · ${found.length - ok} not`;
+  $("cards").replaceChildren();
+  shown = 0;
+  show();
+  if (!found.length) $("cards").append(element("p", { className: "empty", textContent: "nothing matches" }));
+}
+
+for (const name of ["search", "status", "category", "recipe", "sort"]) $(name).addEventListener("input", search);
+$("more").addEventListener("click", show);
+$("theme").addEventListener("click", () => {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark"
+    || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+});
+$("made").textContent = `made ${made}`;
+search();
+document.documentElement.dataset.ready = String(assets.length);
