@@ -1,0 +1,120 @@
+"""Assets per hour of the engine with 1, 2 and 4 active jobs: does continuous batching pay on this machine?
+
+    python tests/bench/engine.py [--image-prior starter] [--recipe factory] [--steps 12] [--rounds 3] [--device auto]
+
+What is timed is one engine step: render, encode, U-Net with guidance rows, backward, optimiser, at the recipe's
+geometry settings. An asset is the recipe's geometry and appearance steps; other stages are not counted. The speed
+does not depend on the weights' values. The rounds are interleaved and the best of each is taken, because the machine
+may have other work. On a CPU a batch saves no weight traffic worth mentioning: the U-Net's time is proportional to its
+rows. On a GPU small batches leave most of it idle. The last line of stdout is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from pipeline_core.device import configure, pick_device
+
+threads = configure()
+
+import torch  # noqa: E402
+
+from pipeline_core.config import RECIPES, Recipe  # noqa: E402
+from pipeline_core.engine.engine import PARTS, DistillationEngine  # noqa: E402
+from pipeline_core.engine.gaussian_job import GaussianJob  # noqa: E402
+from pipeline_core.gaussians.initialise import from_points  # noqa: E402
+from pipeline_core.priors.image import ImagePrior, load_image_prior  # noqa: E402
+from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud  # noqa: E402
+
+
+def ball(recipe: Recipe) -> Gaussians:
+    """As many Gaussians as the recipe starts with, on a sphere: the renderer's work is that of a solid object."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.nn.functional.normalize(torch.randn(recipe.init.num_points, 3, generator=generator), dim=1)
+    colour = torch.rand(recipe.init.num_points, 3, generator=generator)
+    return from_points(PointCloud(direction * (0.8 * OBJECT_RADIUS), colour), recipe.init, generator)
+
+
+def step_seconds(
+    prior: ImagePrior, recipe: Recipe, active: int, steps: int, device: str
+) -> tuple[float, dict[str, float]]:
+    """Seconds per engine step with ``active`` jobs, and of each part."""
+    stage = recipe.geometry.model_copy(update={"steps": steps})
+    engine = DistillationEngine(prior, device=device, max_active=active, profile=True)
+    start = ball(recipe)
+    for count in (2, steps):  # a short run first: kernels compile, allocators grow
+        jobs = [
+            GaussianJob(start, "a red mug", stage.model_copy(update={"steps": count}), seed=i) for i in range(active)
+        ]
+        before = (time.perf_counter(), engine.steps, dict(engine.seconds))
+        for future in [engine.submit(job) for job in jobs]:
+            future.result()
+    taken, done = time.perf_counter() - before[0], engine.steps - before[1]
+    parts = {name: (engine.seconds[name] - before[2][name]) / done for name in PARTS}
+    engine.close()
+    return taken / steps, parts
+
+
+def measure(prior: ImagePrior, recipe: Recipe, args: argparse.Namespace, device: str) -> dict[int, tuple[float, dict]]:
+    """Best of the rounds for each number of active jobs."""
+    best: dict[int, tuple[float, dict[str, float]]] = {}
+    for _ in range(args.rounds):
+        for active in args.active:
+            found = step_seconds(prior, recipe, active, args.steps, device)
+            best[active] = min(best.get(active, found), found, key=lambda pair: pair[0])
+            print(
+                f"{active} active: {found[0] * 1e3:7.1f} ms a step, {found[0] / active * 1e3:7.1f} an asset", flush=True
+            )
+    return best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image-prior", default="starter")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="factory")
+    parser.add_argument("--active", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+
+    device = str(pick_device(args.device))
+    recipe = RECIPES[args.recipe]
+    prior = load_image_prior(args.image_prior, device=device)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    best = measure(prior, recipe, args, device)
+
+    total = recipe.geometry.steps + recipe.appearance.steps
+    per_hour = {str(n): round(3600 * n / (seconds * total), 1) for n, (seconds, _) in best.items()}
+    report = {
+        "bench": "engine",
+        "device": device,
+        "threads": threads,
+        "image_prior": prior.model_id,
+        "recipe": args.recipe,
+        "steps_per_asset": total,
+        "rows_per_asset": recipe.geometry.views * (1 if recipe.geometry.guidance_scale == 1 else 2),
+        "ms_per_step": {str(n): round(seconds * 1e3, 1) for n, (seconds, _) in best.items()},
+        "ms_by_part": {str(n): {k: round(v * 1e3, 1) for k, v in parts.items() if v} for n, (_, parts) in best.items()},
+        "best_active": max(per_hour, key=lambda n: per_hour[n]),
+        "cpu_assets_per_hour": per_hour if device == "cpu" else None,
+        "gpu": None,
+    }
+    if device.startswith("cuda"):
+        peak = torch.cuda.max_memory_allocated() / 1e9
+        report["gpu"] = {
+            "name": torch.cuda.get_device_name(),
+            "assets_per_hour": per_hour,
+            "peak_gb": round(peak, 2),
+            "vs_sequential": round(max(per_hour.values()) / per_hour[str(args.active[0])], 2),
+        }
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
