@@ -13,6 +13,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -26,7 +27,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first and ties in alphabetical order, until every word is one symbol."""
     split = [(*word[:-1], word[-1] + END_OF_WORD) for word in sorted(set(words))]
     merges: list[tuple[str, str]] = []
-    while pairs := Counter(pair for symbols in split for pair in zip(symbols, symbols[1:], strict=False)):
+    while pairs := Counter(pair for symbols in split for pair in pairwise(symbols)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         split = [_merge(symbols, best) for symbols in split]

@@ -49,7 +49,7 @@ class Optimisation:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     grad_clip: float = 1.0
-    ema: float = 0.999
+    ema: float = 0.998
 
 
 @dataclass
@@ -111,7 +111,12 @@ class Averaged:
 
 
 def save_checkpoint(
-    path: Path, modules: nn.ModuleDict, average: Averaged, optimiser: torch.optim.Optimizer, progress: Progress, seed: int
+    path: Path,
+    modules: nn.ModuleDict,
+    average: Averaged,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    seed: int,
 ) -> None:
     """One safetensors file, replaced atomically; progress and seed are in its metadata."""
     tensors: dict[str, Tensor] = {f"model.{n}": p.detach() for n, p in modules.named_parameters()}
@@ -133,7 +138,8 @@ def load_checkpoint(
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         if int(metadata["seed"]) != seed:
-            raise RequestError(f"{path} was trained with seed {metadata['seed']}, not {seed}: use another --out or that seed")
+            found = metadata["seed"]
+            raise RequestError(f"{path} was trained with seed {found}, not {seed}: use another --out or that seed")
         for key in file.keys():
             kind, _, name = key.partition(".")
             value = file.get_tensor(key)
@@ -143,7 +149,8 @@ def load_checkpoint(
                 continue
             target = params[name].data if kind == "model" else average.values[name]
             if target.shape != value.shape:
-                raise RequestError(f"{path}: {name} is {tuple(value.shape)}, the settings ask for {tuple(target.shape)}")
+                shapes = f"{tuple(value.shape)}, the settings ask for {tuple(target.shape)}"
+                raise RequestError(f"{path}: {name} is {shapes}: use another --out")
             target.copy_(value)
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
@@ -239,6 +246,16 @@ def train_part(
     return progress
 
 
+def export_checkpoint(part: Any, run: Path, folder: Path, *, seed: int, optimisation: Optimisation) -> Progress:
+    """Export the averaged weights of the checkpoint in ``run`` to ``folder``, finished or not."""
+    average = Averaged(part.modules, optimisation.ema)
+    optimiser = torch.optim.AdamW(part.modules.parameters())
+    progress = load_checkpoint(run / "checkpoint.safetensors", part.modules, average, optimiser, seed)
+    part.prepare()
+    export_part(part, average, part.modules, folder, progress, seed, optimisation)
+    return progress
+
+
 def write_samples(part: Any, average: Averaged, modules: nn.ModuleDict, path: Path) -> None:
     """Save the part's sample grid, drawn from the averaged weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,24 +274,24 @@ def export_part(
 
 def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimisation) -> str:
     """The model card in Markdown: command, commit, seed, data, time, loss, settings, hashes."""
-    weights = sorted(folder.rglob("*.safetensors"))
     hashes = "\n".join(
-        f"- `{p.relative_to(folder)}` ({p.stat().st_size / 1e6:.2f} MB) sha256 `{hashlib.sha256(p.read_bytes()).hexdigest()}`"
-        for p in weights
+        f"- `{p.relative_to(folder)}` ({p.stat().st_size / 1e6:.2f} MB) "
+        f"sha256 `{hashlib.sha256(p.read_bytes()).hexdigest()}`"
+        for p in sorted(folder.rglob("*.safetensors"))
     )
     rows = {
         "trained with": f"`python -m pipeline_core.priors.starter.train --part {part.name} --seed {seed}`",
         "commit": commit(),
         "seed": seed,
-        "data": "the training split of the procedural props (pipeline_core/priors/starter/props.py), rendered on the fly; "
-        "colour x category pairs for which `is_heldout` holds were never sampled",
+        "data": "the training split of the procedural props (pipeline_core/priors/starter/props.py), rendered on the "
+        "fly; colour x category pairs for which `is_heldout` holds were never sampled",
         "samples seen": f"{progress.samples:,} in {progress.step:,} steps of {o.batch}",
-        "training time": f"{progress.seconds / 3600:.2f} h wall in {progress.sittings} sitting(s), {torch.get_num_threads()} thread(s)",
+        "training time": f"{progress.seconds / 3600:.2f} h wall in {progress.sittings} sitting(s)",
         "loss (mean of the last steps logged)": f"{progress.loss:.4f}",
         "learning rate at the end": f"{o.lr * rate(progress.step, o.warmup, progress.decay_from, progress.steps):.2g} "
         f"(peak {o.lr:g})",
         "parameters": f"{sum(p.numel() for p in part.modules.parameters()):,}",
-        "licence": "MIT, weights and data alike: nothing here derives from third-party images or models",
+        "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     settings = json.dumps({"settings": part.facts(), "optimisation": asdict(o)}, indent=2)
@@ -309,7 +326,7 @@ def build_part(name: str, data_dir: Path, *, seed: int, **settings: Any) -> Any:
     raise RequestError(f"part {name!r} must be one of {', '.join(PARTS)}")
 
 
-OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=64)}
+OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
 
 
 def train_starter(
@@ -360,9 +377,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--device")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
+    parser.add_argument("--export", type=Path, help="only write the checkpoint's weights to EXPORT/<part>")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    parts = PARTS if args.part == "all" else (args.part,)
+    if args.export:
+        for name in parts:
+            part = build_part(name, args.data or args.out / "data", seed=args.seed)
+            export_checkpoint(
+                part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name]
+            )  # fmt: skip
+            part.pool.close()
+        return 0
     stopped = False
 
     def on_signal(signum: int, frame: Any) -> None:
@@ -372,7 +399,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     done = train_starter(
-        args.out, parts=PARTS if args.part == "all" else (args.part,), seed=args.seed, device=args.device,
+        args.out, parts=parts, seed=args.seed, device=args.device,
         steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():

@@ -16,8 +16,9 @@ EOS = 1
 def model() -> IndependentPointDiffusion:
     torch.manual_seed(0)
     net = IndependentPointDiffusion(
-        vocab_size=20, width=24, depth=2, latent=4, text_width=32, text_layers=1, tokens=6, bos_token_id=0, eos_token_id=EOS
-    )
+        vocab_size=20, width=24, depth=2, latent=4, text_width=32, text_layers=1, tokens=6, bos_token_id=0,
+        eos_token_id=EOS,
+    )  # fmt: skip
     for p in net.parameters():  # the output layer starts at zero, which would hide everything
         if p.ndim > 1:
             nn.init.normal_(p, std=0.1)

@@ -32,11 +32,14 @@ from pipeline_core.priors.starter.train_image import on_white
 from pipeline_core.priors.starter.words import vary
 
 TINY = {
-    "image": dict(
-        widths=(16, 16), attention=(False, True), norm_groups=4, text_width=32, text_layers=1, channels=4, size=16,
-        shards=2, shard_size=16, first_shards=1, fresh=1.0,
-    ),
-    "points": dict(width=16, depth=1, latent=2, text_width=32, points=8, shards=2, shard_size=16, first_shards=1),
+    "image": {
+        "widths": (16, 16), "attention": (False, True), "norm_groups": 4, "text_width": 32, "text_layers": 1,
+        "channels": 4, "size": 16, "shards": 2, "shard_size": 16, "first_shards": 1, "fresh": 1.0,
+    },
+    "points": {
+        "width": 16, "depth": 1, "latent": 2, "text_width": 32, "points": 8, "shards": 2, "shard_size": 16,
+        "first_shards": 1,
+    },
 }  # fmt: skip
 FAST = Optimisation(batch=4, lr=1e-3, warmup=2, ema=0.9)
 
