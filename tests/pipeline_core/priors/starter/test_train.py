@@ -23,12 +23,13 @@ from pipeline_core.priors.starter.train import (
     Optimisation,
     Progress,
     build_part,
+    export_checkpoint,
     load_checkpoint,
     rate,
     save_checkpoint,
     train_part,
 )
-from pipeline_core.priors.starter.train_image import on_white
+from pipeline_core.priors.starter.train_image import build_scheduler, on_white
 from pipeline_core.priors.starter.words import vary
 
 TINY = {
@@ -103,6 +104,17 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
     assert DDIMScheduler.from_pretrained(folder / "scheduler").config.prediction_type == "v_prediction"
     assert json.loads((folder / "splatmill.json").read_text())["background"] == [1.0, 1.0, 1.0]
     assert "unet" in json.loads((folder / "model_index.json").read_text())
+
+
+def test_exporting_a_checkpoint_gives_the_finished_runs_weights(whole_and_resumed, tmp_path):
+    name, run_path, *_ = whole_and_resumed
+    part = build_part(name, run_path / "data", seed=3, **TINY[name])
+    progress = export_checkpoint(part, run_path / "whole", tmp_path, seed=3, optimisation=FAST)
+    part.pool.close()
+    assert progress.step == 6
+    for file in (run_path / "whole" / "model").rglob("*.safetensors"):
+        a, b = load_file(file), load_file(tmp_path / file.relative_to(run_path / "whole" / "model"))
+        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_samples_are_finite_and_follow_the_seed(whole_and_resumed):
@@ -192,6 +204,16 @@ def test_shards_are_functions_of_seed_and_index_and_hold_nothing_out_of_training
         if text.startswith((f"a {colour} {category}", f"an {colour} {category}"))
     }
     assert pairs and not any(is_heldout(category, colour) for category, colour in pairs)
+
+
+def test_shifted_cosine_schedule():
+    """At the middle of the cosine schedule signal equals noise; the shift multiplies their ratio."""
+    for shift in (1.0, 0.3):
+        alphas_cumprod = build_scheduler("v_prediction", shift).alphas_cumprod.double()
+        ratio = (alphas_cumprod / (1 - alphas_cumprod)).sqrt()
+        t = torch.tensor([100, 250, 500, 750, 900])
+        assert_close(ratio[t - 1], shift / torch.tan(torch.pi / 2 * t.double() / 1000), rtol=1e-4, atol=0)
+        assert alphas_cumprod[-1] < 1e-6
 
 
 def test_view_words():

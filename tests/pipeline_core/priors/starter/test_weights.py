@@ -1,0 +1,74 @@
+"""The weights that ship: small, described by their cards, and trained."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.points import load_point_prior
+from pipeline_core.priors.resolve import resolve_model
+from pipeline_core.priors.starter.props import PropSpec, build
+from pipeline_core.priors.starter.raycast import render, sample_points
+
+ROOT = resolve_model("starter")
+
+
+def test_size_and_format():
+    files = [p for p in ROOT.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 40e6
+    assert {p.suffix for p in files} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize("part", ["image", "points"])
+def test_card_names_the_weights_by_hash(part):
+    card = (ROOT / part / "README.md").read_text()
+    listed = dict(re.findall(r"`([^`]+\.safetensors)`.*sha256 `([0-9a-f]{64})`", card))
+    found = {
+        str(p.relative_to(ROOT / part)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in (ROOT / part).rglob("*.safetensors")
+    }
+    assert listed == found
+
+
+def test_image_prior_prefers_the_right_prompt_and_camera():
+    """Noise on a true render is predicted best with its own colour, category and camera, on average over props."""
+    prior = load_image_prior("starter")
+    generator = torch.Generator().manual_seed(0)
+    specs = [("crate", "blue"), ("pine", "yellow"), ("mushroom", "red"), ("house", "green")]
+    props = [build(PropSpec(category, colour, seed=5)) for category, colour in specs]
+    rgba = torch.from_numpy(render(props, np.full(4, 30.0), np.full(4, 15.0), threads=1)).permute(0, 3, 1, 2) / 255
+    latents = prior.encode(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+    t = torch.full((4,), 600)
+    noise = torch.randn(latents.shape, generator=generator)
+    noisy = prior.add_noise(latents, noise, t)
+
+    def error(prompts: list[str]) -> float:
+        cameras = (torch.full((4,), 30.0), torch.full((4,), 15.0))
+        return float((prior.predict_noise(noisy, t, prior.encode_prompts(prompts), cameras) - noise).square().mean())
+
+    right = error([f"a {colour} {category}" for category, colour in specs])
+    assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
+    assert right < error([f"a {colour} {specs[i - 1][0]}" for i, (_, colour) in enumerate(specs)])
+
+
+def test_point_prior_prefers_the_right_prompt():
+    prior = load_point_prior("starter")
+    specs = [("crate", "blue"), ("pine", "yellow"), ("mushroom", "red"), ("sword", "green")]
+    clouds = [sample_points(build(PropSpec(c, k, seed=5)), 512, np.random.default_rng(0)) for c, k in specs]
+    x = torch.stack([prior.to_model(torch.from_numpy(xyz), torch.from_numpy(rgb)) for xyz, rgb in clouds])
+    alpha = prior.alphas_cumprod[500]
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+
+    def error(prompts: list[str]) -> float:
+        t = torch.full((4,), 500)
+        return float((prior.predict_noise(noisy, t, prior.encode_prompts(prompts)) - noise).square().mean())
+
+    right = error([f"a {colour} {category}" for category, colour in specs])
+    assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
+    assert right < error([f"a {colour} {specs[i - 1][0]}" for i, (_, colour) in enumerate(specs)])
