@@ -164,22 +164,7 @@ def models(json_: JsonOption = False) -> None:
 app.command()(catalogue.sql)
 app.command()(catalogue.compare)
 app.command()(catalogue.gc)
-
-
-@app.command()
-def gallery(
-    library: LibraryOption = DEFAULT_LIBRARY,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="file to write; default: in the library")
-    ] = None,
-) -> None:
-    """Write an HTML page with every asset's picture, numbers and files.
-
-    Example: splatmill gallery --library ./library
-    """
-    from flows.gallery import write_gallery
-
-    typer.echo(str(write_gallery(library, output)))
+app.command()(catalogue.gallery)
 
 
 @app.command("train-starter", context_settings=PASS_ON)

@@ -1,0 +1,88 @@
+"""Fixtures of the flows' tests: tiny random priors in the starter's own format, one Prefect server, the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.server import own_server
+from tests.pipeline_core.priors.conftest import write_starter_image, write_starter_points
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = {
+    "init.num_points": 200,
+    "init.sampler_steps": 4,
+    "geometry.steps": 4,
+    "geometry.views": 1,
+    "appearance.steps": 2,
+    "appearance.views": 1,
+    "mesh.grid": 24,
+    "mesh.face_budget": 300,
+    "mesh.texture_size": 64,
+    "mesh.bake_views": 6,
+    "mesh.bake_resolution": 48,
+    "texture.steps": 1,
+    "texture.views": 1,
+    "texture.resolution": 32,
+    "texture.denoise_steps": 4,
+    "evaluate.resolution": 48,
+    "evaluate.turntable_frames": 2,
+}
+"""Settings at which the whole journey takes about a second."""
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory):
+    """A folder with ``image`` and ``points``: random weights, real formats."""
+    folder = tmp_path_factory.mktemp("prior") / "tiny"
+    for name, write in (("image", write_starter_image), ("points", write_starter_points)):
+        (folder / name).mkdir(parents=True)
+        write(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_prior):
+    """Dotted overrides of a tiny journey."""
+    return TINY | {"image_prior": str(tiny_prior), "init.point_prior": str(tiny_prior)}
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory):
+    """Address of a Prefect server for the session."""
+    with own_server(tmp_path_factory.mktemp("prefect")) as url:
+        yield url
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Two small requests."""
+    path = tmp_path / "props.csv"
+    path.write_text("id,prompt,seed\nmug,a blue mug,1\nmushroom,a red mushroom,2\n")
+    return path
+
+
+def environment(prefect_url=None, **more):
+    """A clean environment for a child: one thread, no user's Prefect settings."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "SPLATMILL_"))}
+    env |= {"PYTHONPATH": str(ROOT), "SPLATMILL_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
+    if prefect_url:
+        env["PREFECT_API_URL"] = prefect_url
+    return env
+
+
+def splatmill(*arguments, env, start=False, **options):
+    """Run the command (or start it, in a session of its own)."""
+    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env, "cwd": "/", **options}
+    if start:
+        return subprocess.Popen(command, start_new_session=True, **pipes)
+    return subprocess.run(command, timeout=600, **pipes)
+
+
+def settings(overrides):
+    """Command-line options for dotted overrides."""
+    return [part for name, value in overrides.items() for part in ("--set", f"{name}={value}")]

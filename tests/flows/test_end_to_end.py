@@ -1,0 +1,231 @@
+"""The whole thing, as a user starts it: `splatmill run` in processes of its own, at tiny settings, on real code.
+
+The priors are random networks in the starter's own formats, so the assets are blobs; every stage is the real one.
+"""
+
+import json
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from catalog import query
+from flows.batch import BatchRequest, plan_batch
+from pipeline_core.io.gltf import load_glb
+from pipeline_core.io.gltf_check import check_glb
+from pipeline_core.io.ply import load_splat
+from pipeline_core.manifest import parse_override
+from pipeline_core.storage import STAGES, sha256_file
+from tests.flows.conftest import environment, settings, splatmill
+
+pytestmark = pytest.mark.slow
+
+
+def executed(library):
+    """How often each stage of each asset was really done."""
+    rows = query.rows(library, "select asset_id, stage, count(*) as n from stage_runs where status = 'ok' group by all")
+    return {(row["asset_id"], row["stage"]): row["n"] for row in rows if row["stage"] in STAGES}
+
+
+def children_of(folder):
+    """Processes that mention ``folder`` on their command line or in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            text = " ".join([*process.cmdline(), process.environ().get("PREFECT_HOME", "")])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if str(folder) in text and process.pid != os.getpid():
+            found.append((process.pid, text))
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny):
+    """A library made by one run with a server of its own; the run's result."""
+    folder = tmp_path_factory.mktemp("made")
+    manifest = folder / "props.csv"
+    manifest.write_text("id,prompt,seed,tags\nmug,a blue mug,1,set=kitchen\nmushroom,a red mushroom,2,\nbad row,x,1,\n")
+    options = [manifest, "--library", folder / "library", "--skip-invalid", *settings(tiny)]
+    return folder / "library", options, splatmill("run", *options, env=environment())
+
+
+def test_a_run_makes_every_asset_quietly_and_leaves_no_process(made):
+    library, _, result = made
+    assert result.returncode == 1, result.stderr  # the refused row
+    assert "2 made" in result.stdout and "refused: " in result.stdout and "row 4, id" in result.stdout
+    for word in ("Traceback", "prefect", "Prefect", "httpx", "uvicorn", "INFO", "WARNING"):
+        assert word not in result.stdout + result.stderr, result.stderr
+    assert children_of(library) == []
+    assert not any((library / "tmp").iterdir()) and not any((library / "checkpoints").iterdir())
+
+
+def test_the_deliverables_are_what_asset_json_says(made):
+    library, _, _ = made
+    folder = library / "assets" / "mug"
+    told = json.loads((folder / "asset.json").read_text())
+    assert set(told["files"]) == {"asset.glb", "splat.ply", "preview.png", "turntable.webp"}
+    for name, file in told["files"].items():
+        assert sha256_file(folder / name) == file["sha256"] and (folder / name).stat().st_size == file["bytes"]
+    assert told["prompt"] == "a blue mug" and told["seed"] == 1 and told["models"]["image"]["id"].startswith("tiny@")
+    assert told["code_version"] and told["metrics"]["faces"] > 0 and told["models"]["points"]["licence"] == "unknown"
+    mesh = load_glb(folder / "asset.glb")
+    assert len(mesh.faces) == told["metrics"]["faces"] <= 300 and mesh.texture.shape == (64, 64, 3)
+    assert check_glb(folder / "asset.glb", grounded=True) == []
+    assert len(load_splat(folder / "splat.ply")) == told["metrics"]["gaussians"]
+
+
+def test_the_catalogue_knows_every_attempt_and_the_refused_row(made):
+    library, _, _ = made
+    rows = {row["asset_id"]: row for row in query.assets(library)}
+    assert rows["mug"]["status"] == rows["mushroom"]["status"] == "ok"
+    assert rows["mug"]["glb_path"] == "assets/mug/asset.glb"
+    (refused,) = [row for row in rows.values() if row["status"] == "failed"]
+    assert refused["error_type"] == "ManifestError" and "row 4, id" in refused["error_message"]
+    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in STAGES}
+    (tags,) = query.rows(library, "select tags from stage_runs where asset_id = 'mug' and stage = 'record'")
+    assert dict(tags["tags"]) == {"set": "kitchen"}
+
+
+def test_running_it_again_does_nothing_and_needs_no_server(made):
+    library, options, _ = made
+    before = executed(library)
+    env = environment("http://127.0.0.1:9/api")  # nobody answers there
+    result = splatmill("run", *options, "--json", env=env)
+    told = json.loads(result.stdout)
+    assert told["made"] == [] and sorted(told["cached"]) == ["mug", "mushroom"] and executed(library) == before
+
+
+def test_a_damaged_deliverable_or_stage_is_made_again_and_nothing_else(made, prefect_url):
+    library, options, _ = made
+    before = executed(library)
+    (library / "assets" / "mug" / "asset.glb").write_bytes(b"broken")
+    _, journeys = plan_batch(_request(options))
+    (mug,) = [each for each in journeys if each.asset_id == "mug"]
+    (library / "stages" / "refine_texture" / mug.keys["refine_texture"] / "asset.glb").write_bytes(b"broken")
+    result = splatmill("run", *options, env=environment(prefect_url))
+    assert "1 made, 1 there already" in result.stdout, result.stderr
+    again = {pair for pair, count in executed(library).items() if count > before[pair]}
+    assert again == {("mug", "refine_texture"), ("mug", "record")}
+    assert load_glb(library / "assets" / "mug" / "asset.glb").faces.size
+
+
+def _request(options):
+    manifest, _, library, *rest = options
+    sets = [text for flag, text in pairwise(rest) if flag == "--set"]
+    return BatchRequest(
+        manifest=str(manifest), library=str(library), skip_invalid=True, overrides=dict(map(parse_override, sets))
+    )
+
+
+def test_same_manifest_same_bytes(made, tmp_path, prefect_url):
+    """One thread, another library, other company in the batch: geometry and texture are identical, byte for byte."""
+    library, options, _ = made
+    alone = tmp_path / "alone.csv"
+    alone.write_text("id,prompt,seed\nmushroom,a red mushroom,2\n")
+    rest = [part for part in options[3:] if part != "--skip-invalid"]
+    result = splatmill("run", alone, "--library", tmp_path / "library", *rest, env=environment(prefect_url))
+    assert result.returncode == 0, result.stderr
+    for name in ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "asset.json"):
+        one, other = (root / "assets" / "mushroom" / name for root in (library, tmp_path / "library"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_a_killed_run_goes_on_where_it_was(manifest, tmp_path, tiny):
+    """SIGKILL in the middle of an optimisation: the next run repeats no finished stage, and nothing is left behind."""
+    library = tmp_path / "library"
+    slow = settings(tiny | {"geometry.steps": 4000})
+    run = splatmill("run", manifest, "-l", library, *slow, env=environment(), start=True, stderr=None, stdout=None)
+    deadline = time.monotonic() + 300
+    while not _optimising(library) and time.monotonic() < deadline:
+        assert run.poll() is None
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    done = executed(library)
+    assert 0 < len(done) < 2 * len(STAGES)
+    while children_of(library) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert children_of(library) == []  # the server went with its parent
+    result = splatmill("run", manifest, "-l", library, *settings(tiny | {"geometry.steps": 4000}), env=environment())
+    assert result.returncode == 0 and "2 made" in result.stdout, result.stderr
+    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in STAGES}
+    assert not any((library / "tmp").iterdir()) and not any((library / "checkpoints").iterdir())
+
+
+def _optimising(library: Path) -> bool:
+    """Whether both clouds are there, and so an optimisation is under way."""
+    return len(list(library.glob("stages/init_points/*/record.json"))) == 2
+
+
+def test_interrupted_runs_say_how_to_go_on(manifest, tmp_path, tiny, prefect_url):
+    library = tmp_path / "library"
+    slow = settings(tiny | {"geometry.steps": 200_000})
+    run = splatmill("run", manifest, "-l", library, *slow, env=environment(prefect_url), start=True)
+    deadline = time.monotonic() + 300
+    while not _optimising(library) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 130, err
+    assert "2 not finished" in out and "run the same command again" in out
+    assert "Traceback" not in err and "stopping" in err
+    statuses = query.rows(library, "select distinct status from stage_runs where stage = 'optimize_gaussians'")
+    assert [row["status"] for row in statuses] == ["cancelled"]
+    assert len(list((library / "checkpoints").iterdir())) == 2
+
+
+def test_one_bad_asset_does_not_sink_the_batch(tmp_path, tiny, prefect_url):
+    """An iso level far above anything leaves no surface: that asset fails, is recorded, and `retry` picks it alone."""
+    manifest = tmp_path / "props.csv"
+    manifest.write_text("id,prompt,seed,mesh.min_component\nmug,a blue mug,1,\nghost,a red mushroom,2,\n")
+    library = tmp_path / "library"
+    (library / "stages").mkdir(parents=True)
+    options = ["--library", library, *settings(tiny)]
+    env = environment(prefect_url)
+    _break_cloud(manifest, library, tiny)
+    result = splatmill("run", manifest, *options, env=env)
+    assert result.returncode == 1 and "1 made" in result.stdout and "1 failed" in result.stdout, result.stderr
+    assert "Traceback" not in result.stdout + result.stderr and "splatmill retry" in result.stdout
+    status = json.loads(splatmill("status", "-l", library, "--json", env=env).stdout)
+    (failed,) = status["failed"]
+    assert failed["asset_id"] == "ghost" and failed["error_stage"] == "extract_mesh"
+    none = splatmill("retry", manifest, *options, "--stage", "evaluate", env=env)
+    assert none.returncode == 0 and "nothing to retry" in none.stderr
+    again = splatmill("retry", manifest, *options, "--error-class", failed["error_class"], "--json", env=env)
+    assert [each["asset_id"] for each in json.loads(again.stdout)["failures"]] == ["ghost"]
+
+
+def _break_cloud(manifest, library, tiny):
+    """Put a splat without a single opaque Gaussian where the second asset's will be looked for."""
+    import torch
+
+    from pipeline_core.io.ply import save_splat
+    from pipeline_core.storage import Library
+    from pipeline_core.types import Gaussians
+
+    _, journeys = plan_batch(BatchRequest(manifest=str(manifest), library=str(library), overrides=tiny))
+    ghost, root = journeys[1], Library(library)
+    splat = Gaussians(
+        torch.zeros(9, 3), torch.ones(9, 4), torch.full((9, 3), -4.0), torch.full((9,), -20.0),
+        torch.zeros(9, 1, 3), torch.zeros(9, 0, 3),
+    )  # fmt: skip
+    key = ghost.keys["densify_prune"]
+    with root.workspace() as folder:
+        save_splat(folder / "splat.ply", splat)
+        outputs = root.outputs(folder, root.stage_dir("densify_prune", key))
+        record = {
+            "run_id": "r",
+            "asset_id": "ghost",
+            "stage": "densify_prune",
+            "status": "ok",
+            "stage_key": key,
+            "event_id": "01a204c1-60c4-768a-b019-c495792e9419",
+            "finished_at": "2026-01-01T00:00:00+00:00",
+        }
+        root.publish(folder, "densify_prune", key, record | {"artifacts": outputs})

@@ -1,0 +1,63 @@
+"""Stage keys: they follow exactly what a stage depends on, and sharing goes as far as the inputs agree."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline_core.config import RECIPES
+from pipeline_core.spec import AssetSpec
+from pipeline_core.storage import STAGES
+from tasks.journey import VERSIONS, plan_journey
+
+
+def keys(changes=None, models=None, run="r", **spec):
+    """Keys of a journey with some things changed."""
+    recipe = RECIPES["draft"].override(changes or {})
+    spec = {"prompt": "a blue mug", "seed": 1, "asset_id": "mug", "recipe": recipe} | spec
+    return plan_journey("library", run, AssetSpec(**spec), lambda ref, kind: (models or {}).get(kind, f"{ref}@0")).keys
+
+
+def changed(**options):
+    """Stages whose key changes, in order."""
+    before, after = keys(), keys(**options)
+    return [stage for stage in STAGES if before[stage] != after[stage]]
+
+
+def since(stage):
+    """``stage`` and everything after it."""
+    return list(STAGES[STAGES.index(stage) :])
+
+
+@pytest.mark.parametrize("options, first", [
+    ({"prompt": "a red mug"}, "init_points"),
+    ({"seed": 2}, "init_points"),
+    ({"changes": {"init.sampler_steps": 5}}, "init_points"),
+    ({"models": {"points": "other@1"}}, "init_points"),
+    ({"negative_prompt": "blurry"}, "optimize_gaussians"),
+    ({"models": {"image": "other@1"}}, "optimize_gaussians"),
+    ({"changes": {"geometry.steps": 5}}, "optimize_gaussians"),
+    ({"changes": {"appearance.steps": 5}}, "densify_prune"),
+    ({"changes": {"mesh.face_budget": 500}}, "extract_mesh"),
+    ({"changes": {"texture.steps": 5}}, "refine_texture"),
+    ({"changes": {"evaluate.resolution": 64}}, "evaluate"),
+    ({"height_m": 2}, "record"),
+    ({"tags": {"set": "x"}}, "record"),
+    ({"asset_id": "other"}, "record"),
+    ({"run": "another"}, None),
+])  # fmt: skip
+def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first):
+    assert changed(**options) == (since(first) if first else [])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
+    before = keys()
+    monkeypatch.setitem(VERSIONS, stage, 99)
+    after = keys()
+    assert [name for name in STAGES if before[name] != after[name]] == since(stage)
+
+
+def test_planning_loads_neither_torch_nor_prefect():
+    code = "import sys, flows.batch, flows.show; sys.exit(bool({'torch', 'prefect', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,63 @@
+"""What all stages have in common: found or made, one row for each attempt, errors recorded and raised."""
+
+import json
+
+import pytest
+
+from catalog import query
+from pipeline_core.config import RECIPES
+from pipeline_core.errors import DataError, DivergedError, TransientError
+from pipeline_core.spec import AssetSpec
+from pipeline_core.storage import Library
+from tasks.journey import plan_journey
+from tasks.stage import path_of, run_stage
+
+
+@pytest.fixture
+def journey(tmp_path):
+    spec = AssetSpec(prompt="a blue mug", asset_id="mug", recipe=RECIPES["draft"], tags={"set": "x"})
+    return plan_journey(str(tmp_path), "run-1", spec, lambda ref, kind: f"{ref}@{kind}")
+
+
+def attempts(journey):
+    return query.rows(journey.library, "select * exclude (spec_json) from stage_runs order by event_id")
+
+
+def test_a_stage_is_made_once_and_then_found(journey):
+    calls = []
+
+    def work(folder):
+        calls.append(folder)
+        (folder / "points.ply").write_text("ply")
+        return {"points": 3}
+
+    first = run_stage(journey, "init_points", work)
+    again = run_stage(journey, "init_points", work)
+    assert first == again and len(calls) == 1 and json.loads(json.dumps(first)) == first
+    assert path_of(journey, first, "points.ply").read_text() == "ply" and not first["dir"].startswith("/")
+    made, found = attempts(journey)
+    assert (made["status"], found["status"]) == ("ok", "skipped")
+    assert made["stage_key"] == found["stage_key"] == journey.keys["init_points"]
+    assert made["model_ids"] == ["starter@points"] and dict(made["tags"]) == {"set": "x"}
+    metrics = query.rows(journey.library, "select value from metrics where name = 'points'")
+    assert [row["value"] for row in metrics] == [3, 3]
+
+
+@pytest.mark.parametrize("error, status, klass", [
+    (DataError("no"), "failed", "data"), (DivergedError("nan"), "failed", "permanent"),
+    (TransientError("busy"), "failed", "transient"), (MemoryError(), "failed", "oom"),
+    (TimeoutError("slow"), "timeout", "transient"), (KeyboardInterrupt(), "cancelled", "permanent"),
+    (ZeroDivisionError("x / 0"), "failed", "permanent"),
+])  # fmt: skip
+def test_errors_are_recorded_and_raised_and_leave_no_output(journey, error, status, klass):
+    def work(folder):
+        (folder / "half").write_text("")
+        raise error
+
+    with pytest.raises(type(error)):
+        run_stage(journey, "init_points", work)
+    (row,) = attempts(journey)
+    assert (row["status"], row["error_class"], row["error_type"]) == (status, klass, type(error).__name__)
+    assert row["error_message"]
+    library = Library(journey.library)
+    assert not library.has("init_points", journey.keys["init_points"]) and not any((library.root / "tmp").iterdir())
