@@ -6,13 +6,13 @@ ellipse reaches; only those are visited.
 
 Forward: front to back, ``w = alpha T``, until T would fall to 1e-4. A finished pixel has a negative T, and ``stops``
 keeps the list position at which it finished.
-Backward: back to front from the exact final T (not from 1 - alpha, which has lost it), as 3DGS does, so that nothing
-is found by subtraction. With v the image gradient and B the blend of everything behind, dotted with v,
+Backward: back to front from the exact final T (not from 1 - alpha, which has lost it), so that nothing is found by
+subtraction. With v the image gradient, c . v a Gaussian's colour dotted with it and b the blend of all that is behind,
 
-    dL/dalpha = T (c . v) - B / (1 - alpha),    dL/dsigma = -alpha dL/dalpha
+    g = dL/dsigma = -alpha dL/dalpha = w (b - c . v),    then    b <- b + alpha (c . v - b)
 
-and per Gaussian and tile the sums over pixels of ``g = dL/dsigma`` times 1, z1, z2, z1^2, z1 z2, z2^2 with z = W d say
-everything about mean, covariance and opacity. Sixteen sums are one cache line, written at the pair's list position.
+and per Gaussian and tile the sums over pixels of g times 1, z1, z2, z1^2, z1 z2, z2^2 with z = W d say everything
+about mean, covariance and opacity. Sixteen sums are one cache line, written at the pair's list position.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 
 from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.lanes import (
+    EXP2,
+    MAGIC,
     absolute,
     bits,
-    exp_negative,
     fma,
     gather_sums,
     load,
@@ -35,8 +36,9 @@ from pipeline_core.rendering.lanes import (
     select,
     splat,
     store,
+    times_power,
 )
-from pipeline_core.rendering.projection import BLUE, CUT, DEPTH, GREEN, K1, K2, MX, MY, OPACITY, RECORD, RED, W11, W21, W22
+from pipeline_core.rendering.projection import BLUE, CUT, DEPTH, GREEN, K1, K2, LOG2E, MX, MY, OPACITY, RECORD, RED, W11, W21, W22
 from pipeline_core.rendering.tiles import TILE, slack
 
 PLANE = TILE * TILE
@@ -60,14 +62,36 @@ def _reached(records, base, patterns, mx, my, cut):  # noqa: ANN001, ANN202
     k1, k2 = peek(records, base + K1), peek(records, base + K2)
     x0 = load(patterns, 32) - mx
     y0 = load(patterns, 48) - my
-    x1, y1 = x0 + np.float32(3.0), y0 + np.float32(3.0)
-    near_x = maximum(x0, minimum(x1, np.float32(0.0)))
-    near_y = maximum(y0, minimum(y1, np.float32(0.0)))
+    x1, y1 = x0 + 3.0, y0 + 3.0
+    near_x = maximum(x0, minimum(x1, 0.0))
+    near_y = maximum(y0, minimum(y1, 0.0))
     best_y = maximum(y0, minimum(y1, near_x * k1))
     best_x = maximum(x0, minimum(x1, near_y * k2))
     a1, a2 = near_x * w11, fma(near_x, w21, best_y * w22)
     b1, b2 = best_x * w11, fma(best_x, w21, near_y * w22)
     return bits(minimum(fma(a1, a1, a2 * a2), fma(b1, b1, b2 * b2)) <= slack(cut))
+
+
+@inlined
+def _corners(records, base, patterns, mx, my, corners):  # noqa: ANN001, ANN202
+    """z = W d at the first pixel of every block, into ``corners`` [32]; and what the other pixels of a block add to it."""
+    w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
+    x0 = load(patterns, 32) - mx
+    y0 = load(patterns, 48) - my
+    store(corners, 0, x0 * w11)
+    store(corners, 16, fma(x0, w21, y0 * w22))
+    px, py = load(patterns, 0), load(patterns, 16)
+    return px * w11, fma(px, w21, py * w22)
+
+
+@inlined
+def _alpha(t):  # noqa: ANN001, ANN202
+    """2^t / 255: :func:`lanes.exp2` with the division inside the polynomial."""
+    shifted = t + MAGIC
+    f = t - (shifted - MAGIC)
+    p = fma(f, EXP2[0] / 255, EXP2[1] / 255)
+    p = fma(fma(fma(fma(p, f, EXP2[2] / 255), f, EXP2[3] / 255), f, EXP2[4] / 255), f, EXP2[5] / 255)
+    return times_power(p, shifted)
 
 
 @inlined
@@ -87,6 +111,7 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
     """
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
     planes = np.empty(4 * PLANE, np.float32)
+    corners = np.empty(32, np.float32)
     px, py = load(patterns, 0), load(patterns, 16)
     for k in range(part, tiles.shape[0], parts):
         tile = np.int64(tiles[k])
@@ -111,35 +136,31 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
             my = peek(records, base + MY) - np.float32(y + 0.5)
             cut = peek(records, base + CUT)
             todo = _reached(records, base, patterns, mx, my, cut) & alive
-            w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
-            opacity = peek(records, base + OPACITY)
+            p1, p2 = _corners(records, base, patterns, mx, my, corners)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
             depth = peek(records, base + DEPTH)
             touched = 0
             while todo != 0:
                 block = lowest_bit(todo)
                 todo &= todo - 1
-                dx = px + (np.float32(block % 4 * 4) - mx)
-                dy = py + (np.float32(block // 4 * 4) - my)
-                z1, z2 = dx * w11, fma(dx, w21, dy * w22)
-                sigma = fma(z1, z1, z2 * z2)
-                T = load(transmittances, at + block * 16)
-                hit = (sigma <= cut) & (T > np.float32(0.0))
+                q = block * 16
+                z1, z2 = p1 + peek(corners, block), p2 + peek(corners, block + 16)
+                t = splat(cut) - fma(z1, z1, z2 * z2)
+                T = load(transmittances, at + q)
+                hit = (t >= 0.0) & (T > 0.0)
                 if bits(hit) == 0:
                     continue
                 touched |= 1 << block
-                alpha = select(hit, minimum(exp_negative(sigma) * opacity, ALPHA_MAX), splat(np.float32(0.0)))
-                weight = alpha * T
+                weight = select(hit, minimum(_alpha(t), ALPHA_MAX) * T, 0.0)
                 after = T - weight
                 stop = hit & (after <= TRANSMITTANCE_MIN)
                 if bits(stop) != 0:
-                    weight = select(stop, splat(np.float32(0.0)), weight)
-                    after = select(stop, splat(np.float32(0.0)) - T, after)
-                    store(stops, at + block * 16, select(stop, splat(np.float32(j - first)), load(stops, at + block * 16)))
-                    if bits(after > np.float32(0.0)) == 0:
+                    weight = select(stop, 0.0, weight)
+                    after = select(stop, splat(0.0) - T, after)
+                    store(stops, at + q, select(stop, splat(np.float32(j - first)), load(stops, at + q)))
+                    if bits(after > 0.0) == 0:
                         alive &= ~(1 << block)
-                store(transmittances, at + block * 16, after)
-                q = block * 16
+                store(transmittances, at + q, after)
                 store(planes, q, fma(weight, red, load(planes, q)))
                 store(planes, q + PLANE, fma(weight, green, load(planes, q + PLANE)))
                 store(planes, q + 2 * PLANE, fma(weight, blue, load(planes, q + 2 * PLANE)))
@@ -173,7 +194,7 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
     """
     height, width, channels = v_image.shape[1], v_image.shape[2], v_image.shape[3]
     planes = np.empty(6 * PLANE, np.float32)
-    px, py = load(patterns, 0), load(patterns, 16)
+    corners = np.empty(32, np.float32)
     zero = splat(np.float32(0.0))
     for k in range(part, tiles.shape[0], parts):
         tile = np.int64(tiles[k])
@@ -186,7 +207,7 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
             continue
         at = tile * PLANE
         planes[:] = 0.0
-        # Planes: gradient of red, green, blue, accumulated depth; B, the blend behind; T.
+        # Planes: gradient of red, green, blue, accumulated depth; the blend behind; T.
         for block in range(16):
             columns, rows, left, top = _block_pixels(block, x, y, width, height)
             for row in range(rows):
@@ -207,15 +228,16 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
                     planes[q], planes[q + PLANE], planes[q + 2 * PLANE] = red, green, blue
                     planes[q + 3 * PLANE] = depth
                     behind = red * backgrounds[v, 0] + green * backgrounds[v, 1] + blue * backgrounds[v, 2]
-                    planes[q + 4 * PLANE] = T * (behind - v_alpha)
+                    planes[q + 4 * PLANE] = behind - v_alpha
                     planes[q + 5 * PLANE] = T
         for j in range(end - 1, first - 1, -1):
             prefetch(records, np.int64(members[max(j - AHEAD, first)]) * RECORD)
             base = np.int64(members[j]) * RECORD
             mx = peek(records, base + MX) - np.float32(x + 0.5)
             my = peek(records, base + MY) - np.float32(y + 0.5)
-            cut, opacity = peek(records, base + CUT), peek(records, base + OPACITY)
-            w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
+            cut = peek(records, base + CUT)
+            w11, w21 = peek(records, base + W11), peek(records, base + W21)
+            p1, p2 = _corners(records, base, patterns, mx, my, corners)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
             depth = peek(records, base + DEPTH)
             when = np.float32(j - first)
@@ -226,22 +248,20 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
                 block = lowest_bit(todo)
                 todo &= todo - 1
                 q = block * 16
-                dx = px + (np.float32(block % 4 * 4) - mx)
-                dy = py + (np.float32(block // 4 * 4) - my)
-                z1, z2 = dx * w11, fma(dx, w21, dy * w22)
-                sigma = fma(z1, z1, z2 * z2)
-                hit = (sigma <= cut) & (load(stops, at + q) > when)
-                raw = exp_negative(sigma) * opacity
-                alpha = select(hit, minimum(raw, ALPHA_MAX), zero)
-                ratio = splat(np.float32(1.0)) / (splat(np.float32(1.0)) - alpha)
-                T = load(planes, q + 5 * PLANE) * ratio
+                z1, z2 = p1 + peek(corners, block), p2 + peek(corners, block + 16)
+                t = splat(cut) - fma(z1, z1, z2 * z2)
+                hit = (t >= 0.0) & (load(stops, at + q) > when)
+                raw = _alpha(t)
+                alpha = select(hit, minimum(raw, ALPHA_MAX), 0.0)
+                T = load(planes, q + 5 * PLANE) / (splat(1.0) - alpha)
                 weight = alpha * T
                 v_red, v_green = load(planes, q), load(planes, q + PLANE)
                 v_blue, v_depth = load(planes, q + 2 * PLANE), load(planes, q + 3 * PLANE)
-                dot = fma(v_red, red, fma(v_green, green, fma(v_blue, blue, v_depth * depth)))
                 behind = load(planes, q + 4 * PLANE)
-                g = select(raw <= ALPHA_MAX, alpha * (behind * ratio - dot * T), zero)
-                store(planes, q + 4 * PLANE, fma(weight, dot, behind))
+                dot = fma(v_red, red, fma(v_green, green, fma(v_blue, blue, v_depth * depth)))
+                difference = behind - dot
+                g = select(raw <= ALPHA_MAX, weight * difference, 0.0)
+                store(planes, q + 4 * PLANE, behind - alpha * difference)
                 store(planes, q + 5 * PLANE, T)
                 c0, c1 = fma(weight, v_red, c0), fma(weight, v_green, c1)
                 c2, c3 = fma(weight, v_blue, c2), fma(weight, v_depth, c3)
@@ -258,10 +278,13 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
 def reduce_sums(records, slots, positions, sums, per_view, v_means2d, v_depths, v_covars2d, v_opacities, v_colors, absolute2d, absgrad, part, parts):  # noqa: ANN001, ANN202, E501
     """Per Gaussian, add up the sums of its pairs and turn them into gradients [V, N, ...]; opacity and colour over views.
 
-    ``slots`` [V * N + 1] are the first slots, ``v_colors`` [V or 1, N, 3]. dsigma/dmean = -2 W^T z,
-    dsigma/dS = -2 (W^T z)(W^T z)^T and dsigma/dopacity = -1 / opacity through alpha.
+    ``slots`` [V * N + 1] are the first slots, ``v_colors`` [V or 1, N, 3]. With log2(e) sigma = |z|^2, z = W d:
+    dsigma/dmean = -2 W^T z / log2(e), dsigma/dS = -2 (W^T z)(W^T z)^T / log2(e)^2, dalpha/dopacity = alpha / opacity.
     """
     views, count = v_depths.shape
+    pull, shape = np.float32(-2.0 / LOG2E), np.float32(-2.0 / LOG2E**2)
+    row = np.empty(RECORD, np.float32)
+    pairs = positions.shape[0]
     for n in range(count * part // parts, count * (part + 1) // parts):
         v_opacity, red, green, blue = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for v in range(views):
@@ -269,8 +292,8 @@ def reduce_sums(records, slots, positions, sums, per_view, v_means2d, v_depths, 
             first, last = np.int64(slots[i]), np.int64(slots[i + 1])
             total = splat(np.float32(0.0))
             for slot in range(first, last):
+                prefetch(sums, np.int64(positions[min(slot + 16, pairs - 1)]) * RECORD)
                 total = total + load(sums, np.int64(positions[slot]) * RECORD)
-            row = np.empty(RECORD, np.float32)
             store(row, 0, total)
             s0, s1, s2, m11, m12, m22 = row[0], row[1], row[2], row[3], row[4], row[5]
             if first == last:
@@ -278,18 +301,18 @@ def reduce_sums(records, slots, positions, sums, per_view, v_means2d, v_depths, 
             else:
                 w11, w21, w22 = records[i, W11], records[i, W21], records[i, W22]
                 v_opacity -= s0 / records[i, OPACITY]
-            v_means2d[v, n, 0] = np.float32(-2.0) * (w11 * s1 + w21 * s2)
-            v_means2d[v, n, 1] = np.float32(-2.0) * w22 * s2
-            v_covars2d[v, n, 0] = np.float32(-2.0) * (w11 * w11 * m11 + np.float32(2.0) * w11 * w21 * m12 + w21 * w21 * m22)
-            v_covars2d[v, n, 1] = np.float32(-4.0) * w22 * (w11 * m12 + w21 * m22)
-            v_covars2d[v, n, 2] = np.float32(-2.0) * w22 * w22 * m22
+            v_means2d[v, n, 0] = pull * (w11 * s1 + w21 * s2)
+            v_means2d[v, n, 1] = pull * w22 * s2
+            v_covars2d[v, n, 0] = shape * (w11 * w11 * m11 + np.float32(2.0) * w11 * w21 * m12 + w21 * w21 * m22)
+            v_covars2d[v, n, 1] = shape * np.float32(2.0) * w22 * (w11 * m12 + w21 * m22)
+            v_covars2d[v, n, 2] = shape * w22 * w22 * m22
             v_depths[v, n] = row[9]
             if per_view:
                 v_colors[v, n, 0], v_colors[v, n, 1], v_colors[v, n, 2] = row[6], row[7], row[8]
             red, green, blue = red + row[6], green + row[7], blue + row[8]
             if absgrad:
-                absolute2d[v, n, 0] = np.float32(2.0) * row[10]
-                absolute2d[v, n, 1] = np.float32(2.0) * w22 * row[11]
+                absolute2d[v, n, 0] = -pull * row[10]
+                absolute2d[v, n, 1] = -pull * w22 * row[11]
         v_opacities[n] = v_opacity
         if not per_view:
             v_colors[0, n, 0], v_colors[0, n, 1], v_colors[0, n, 2] = red, green, blue

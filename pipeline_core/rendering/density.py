@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.rendering.jit import inlined, kernel
-from pipeline_core.rendering.lanes import exp_negative, fma, load, select, splat, store
+from pipeline_core.rendering.lanes import exp2, fma, load, select, splat, store
 from pipeline_core.rendering.pool import parallel
 
 _RAMP = np.arange(16, dtype=np.float32)
@@ -167,7 +167,7 @@ def _splat_grid(means, precisions, extents, cuts, opacities, low, step, count, p
                 for iz in range(z0, z1, 16):
                     t = lane + (offset + np.float32(iz - z0))
                     s = fma(t * half, t, np.float32(max(rest, 0.0)))
-                    value = select(s <= cut, exp_negative(s) * opacity, splat(0.0))
+                    value = select(s <= cut, exp2(s * -1.4426950408889634) * opacity, splat(0.0))
                     store(field, base + iz, load(field, base + iz) + value)
 
 

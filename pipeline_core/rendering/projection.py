@@ -2,16 +2,18 @@
 
 All scalar arithmetic here is float64: it is a small part of the time, and a needle's 2D covariance has a condition
 number that float32 cannot carry. What the pixels need is handed on in a form that loses nothing in float32: the
-whitening matrix W of each projected Gaussian, ``1/2 d^T Sigma^-1 d = |W d|^2``,
+whitening matrix W of each projected Gaussian, in units of bits, so that its alpha at offset d is
 
-    W = [[w11, 0], [w21, w22]],  w11 = 1 / sqrt(2 Sxx),  w22 = sqrt(Sxx / (2 det)),  w21 = -Sxy / sqrt(2 Sxx det)
+    alpha = o exp(-1/2 d^T S^-1 d) = 2^(cut - |W d|^2) / 255,   cut = log2(255 o)
 
-a square root, so errors grow with the square root of the condition number, and the exponent is never negative.
+    W = sqrt(log2 e) [[w11, 0], [w21, w22]],  w11 = 1 / sqrt(2 Sxx),  w22 = sqrt(Sxx / (2 det)),  w21 = -Sxy / sqrt(2 Sxx det)
+
+a square root, so errors grow with the square root of the condition number; and the support is where ``|W d|^2 <= cut``.
 
 ``views`` [V, 20] float64 rows: rotation (9, row-major), translation (3), fx, fy, cx, cy, and the least and greatest
 x / z and y / z at which the projection is linearised (4).
 
-``records`` [V * N, 16] float32, one cache line each, is all the rasterizer reads of a Gaussian:
+``records`` [V * N, 16] float32, one cache line each, is all the rasterizer reads of a Gaussian.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ import numpy as np
 from pipeline_core.rendering.jit import inlined, kernel
 
 MX, MY, W11, W21, W22, OPACITY, CUT, RED, GREEN, BLUE, DEPTH, K1, K2 = range(13)
-"""Columns of ``records``: mean, whitening matrix, opacity, ``ln(255 opacity)`` (negative = not drawn), colour, depth,
+"""Columns of ``records``: mean, whitening matrix, opacity, ``log2(255 opacity)`` (negative = not drawn), colour, depth,
 and the slopes of the lines on which |W d| is least for a given dx (``dy = K1 dx``) or dy (``dx = K2 dy``)."""
 RECORD = 16
+LOG2E = 1.4426950408889634
+"""W is in bits: |W d|^2 = log2(e) * sigma."""
 
 
 def view_rows(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -123,9 +127,9 @@ def project_forward(means, quats, scales, opacities, views, width, height, near,
         r = _rotation(quats, n)
         c = _covariance(r, scales, n)
         opacity = np.float64(opacities[n])
-        cut = np.log(255.0 * opacity) if opacity >= 1.0 / 255.0 else -1.0
+        cut = np.log2(255.0 * opacity) if opacity >= 1.0 / 255.0 else -1.0
         usable = cut >= 0.0 and opacity < np.inf
-        extent = min(3.33, np.sqrt(2.0 * max(cut, 0.0)))
+        extent = min(3.33, np.sqrt(2.0 / LOG2E * max(cut, 0.0)))
         for v in range(views.shape[0]):
             i = v * count + n
             x, y, z = _camera_point(views, v, means, n)
@@ -146,8 +150,8 @@ def project_forward(means, quats, scales, opacities, views, width, height, near,
                 conics[v, n, 0], conics[v, n, 1], conics[v, n, 2] = syy * inverse, -sxy * inverse, sxx * inverse
                 covars2d[v, n, 0], covars2d[v, n, 1], covars2d[v, n, 2] = sxx, sxy, syy
                 radii[v, n, 0], radii[v, n, 1] = int(min(rx, 1e9)), int(min(ry, 1e9))
-                w11, w22 = np.sqrt(0.5 / sxx), np.sqrt(0.5 * sxx * inverse)
-                w21 = -sxy * np.sqrt(0.5 * inverse / sxx)
+                w11, w22 = np.sqrt(0.5 * LOG2E / sxx), np.sqrt(0.5 * LOG2E * sxx * inverse)
+                w21 = -sxy * np.sqrt(0.5 * LOG2E * inverse / sxx)
                 records[i, MX], records[i, MY] = mx, my
                 records[i, W11], records[i, W21], records[i, W22] = w11, w21, w22
                 records[i, OPACITY], records[i, CUT], records[i, DEPTH] = opacity, cut, z

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline_core.rendering.jit import inlined, kernel
-from pipeline_core.rendering.projection import CUT, K1, K2, MX, MY, W11, W21, W22
+from pipeline_core.rendering.lanes import prefetch
+from pipeline_core.rendering.projection import CUT, K1, K2, MX, MY, RECORD, W11, W21, W22
 
 TILE = 16
 
@@ -100,6 +101,10 @@ def fill_tiles(records, order, drawn, tiles_x, tiles_y, slots, cursors, members,
         v, band = job // bands, job % bands
         first, last = tiles_y * band // bands, tiles_y * (band + 1) // bands
         for k in range(drawn[v]):
+            prefetch(records, (v * count + order[v, min(k + 12, drawn[v] - 1)]) * RECORD)
+            ahead = slots[v * count + order[v, min(k + 6, drawn[v] - 1)]]
+            prefetch(positions, ahead)
+            prefetch(slots, v * count + order[v, min(k + 12, drawn[v] - 1)])
             i = v * count + order[v, k]
             if records[i, CUT] < 0.0:
                 continue
