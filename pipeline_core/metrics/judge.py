@@ -60,7 +60,7 @@ class JudgeShape:
     colours: int
     size: int = 64
     widths: tuple[int, ...] = (24, 48, 96, 192)
-    text_width: int = 96
+    text_width: int = 128
     features: int = 256
     embedding: int = 128
     max_words: int = 16
@@ -99,27 +99,30 @@ class ImageTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [B, F] of images [B, 3, size, size] in [0, 1]."""
-        x = self.trunk(images * 2 - 1)
+        x = self.trunk((images * 2 - 1).contiguous(memory_format=torch.channels_last))
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3)), self.squeeze(x).flatten(1)], dim=1)
         return self.features(pooled)
 
 
 class TextTower(nn.Module):
-    """Bidirectional GRU over word embeddings: a bag of words cannot tell whose colour is whose."""
+    """Two convolutions over the words: a bag of words cannot tell whose colour is whose. Padding changes nothing."""
 
     def __init__(self, shape: JudgeShape) -> None:
         super().__init__()
-        self.words = nn.Embedding(len(shape.words) + 2, shape.text_width, padding_idx=0)
-        self.gru = nn.GRU(shape.text_width, shape.text_width, batch_first=True, bidirectional=True)
-        self.out = nn.Linear(4 * shape.text_width, shape.embedding)
+        width = shape.text_width
+        self.words = nn.Embedding(len(shape.words) + 2, width, padding_idx=0)
+        self.near = nn.Conv1d(width, width, 5, padding=2)
+        self.far = nn.Conv1d(width, width, 5, padding=2)
+        self.out = nn.Linear(2 * width, shape.embedding)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embeddings [B, D], not normalised, of word ids [B, L] (0 = padding)."""
-        states, _ = self.gru(self.words(ids))
-        there = (ids > 0)[..., None]
-        mean = (states * there).sum(1) / there.sum(1).clamp_min(1)
-        peak = states.masked_fill(~there, -1.0).amax(1)
-        return self.out(torch.cat([mean, peak], dim=1))
+        there = (ids > 0)[:, None]  # [B, 1, L]
+        x = self.words(ids).transpose(1, 2)
+        x = (x + F.gelu(self.near(x))) * there
+        x = (x + F.gelu(self.far(x))) * there
+        mean = x.sum(2) / there.sum(2).clamp_min(1)
+        return self.out(torch.cat([mean, x.masked_fill(~there, -1e4).amax(2)], dim=1))
 
 
 class JudgeNetwork(nn.Module):

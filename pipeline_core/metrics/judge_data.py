@@ -37,8 +37,8 @@ SPLATS = 0.25
 """Share of the props that are rendered as Gaussians."""
 WINDOW = 12
 """The newest shards that a step draws from."""
-HARD = ("colour", "category", "swapped", "colour2")
-"""Negatives that every image brings along, beside the captions of the batch."""
+HARD = (("colour",), ("category",), ("swapped", "colour2"))
+"""Kinds of the negatives that every image brings along, beside the captions of the batch: one of each group."""
 FIELDS = ("category", "colour", "colour2", "part", "material")
 
 
@@ -177,8 +177,8 @@ def make_batch(shards: Shards, step: int, *, size: int, reuse: float, seed: int)
         side.append(side_label(float(angles[row, 0]), bool(flip)) if fronted else -1)
     texts: list[str | None] = [caption(spec, rng) for spec in specs]
     for spec in specs:
-        for kind in HARD:
-            negative = draw(kind, spec, rng)
+        for kinds in HARD:
+            negative = draw(kinds[int(rng.integers(len(kinds)))], spec, rng)
             fair = negative is not None and not codes_agree(_codes(negative), _codes(spec))
             texts.append(caption(negative, rng) if fair else None)
     pixels = torch.from_numpy(np.stack(rgba)).permute(0, 3, 1, 2).float() / 255

@@ -66,9 +66,10 @@ def batch_loss(network: JudgeNetwork, batch: Batch, settings: Settings) -> tuple
     b = len(batch.images)
     with torch.autocast("cpu", torch.bfloat16) if fast_bfloat16() else contextlib.nullcontext():
         features = network.image(batch.images)
+        words = network.text(network.word_ids([t or "" for t in batch.texts]))
     features = features.float()
     pictures = F.normalize(network.project(features), dim=-1)
-    words = F.normalize(network.text(network.word_ids([t or "" for t in batch.texts])), dim=-1)
+    words = F.normalize(words.float(), dim=-1)
     scale = network.log_scale.exp().clamp(max=60)
     pairs = scale * pictures @ words[:b].T
     codes = [tuple(row) for row in batch.codes.tolist()]
@@ -141,6 +142,7 @@ def train_judge(
     shard: int = SHARD,
     log_every: int = 50,
     checkpoint_every: int = 200,
+    examine_count: int = 256,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> JudgeNetwork | None:
     """Train for ``steps`` steps in all, resuming what ``out`` holds; None when stopped early."""
@@ -193,7 +195,7 @@ def train_judge(
             return None
     network.eval()
     save_judge(network, out / "model")
-    scores = examine(StarterJudge(network, "trained"), count=256, seed=seed + 1)
+    scores = examine(StarterJudge(network, "trained"), count=examine_count, seed=seed + 1)
     (out / "model" / "README.md").write_text(model_card(out / "model", facts, settings, scores, network))
     return network
 
@@ -244,8 +246,8 @@ def model_card(folder: Path, facts: dict, settings: Settings, scores: dict[str, 
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     scored = "\n".join(f"| {k} | {v:g} |" for k, v in scores.items())
     return (
-        "# splatmill starter judge\n\nAn image-text dual encoder (convolutions; a GRU over words) that ranks captions "
-        f"for renders of game props, with a head for the side that a picture shows: {', '.join(SIDES)}. It scores; it "
+        "# splatmill starter judge\n\nAn image-text dual encoder (convolutions over pixels and over words) that ranks "
+        f"captions for renders of props, with a head for the side that is seen: {', '.join(SIDES)}. It scores; it "
         f"never guides. It knows the words of the starter's captions only.\n\n| | |\n|---|---|\n{table}\n\n"
         "On fresh held-out props, rendered as finished assets are (8 views, white background, 32 captions; the names "
         "are those of pipeline_core/metrics/fidelity.py):\n\n"
