@@ -200,7 +200,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.opacity":                         (0.7,               0.7,               0.1,               0.8),
     "init.scale_factor":                    (0.5,               0.5,               1.0,               1.0),
 
-    "geometry.steps":                       (40,                160,               500,               2000),
+    "geometry.steps":                       (40,                120,               500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -208,12 +208,12 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.fovy_jitter":                 (0.0,               0.0,               0.0,               13.0),
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
-    "geometry.guidance_scale":              (5.0,               5.0,               100.0,             101.0),  # s + 1
-    "geometry.t_max":                       ((0.6, 0.3),        (0.6, 0.3),        (0.98, 0.02),      (0.98, 0.98)),
-    "geometry.t_min":                       ((0.2, 0.05),       (0.2, 0.05),       (0.98, 0.02),      (0.02, 0.02)),
+    "geometry.guidance_scale":              (2.0,               2.0,               100.0,             101.0),  # s + 1
+    "geometry.t_max":                       ((0.3, 0.12),       (0.3, 0.12),       (0.98, 0.02),      (0.98, 0.98)),
+    "geometry.t_min":                       ((0.1, 0.02),       (0.1, 0.02),       (0.98, 0.02),      (0.02, 0.02)),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
-    "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
-    "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
+    "geometry.point_weight":                (0.0,               5.0,               0.0,               0.01),
+    "geometry.point_guidance_scale":        (...,               2.0,               ...,               100.0),
     "geometry.lr.means":                    (0.004,             0.004,             0.01,              0.005),
     "geometry.lr.means_final":              (0.0008,            0.0008,            0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
@@ -221,7 +221,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.lr.scales_final":             (0.003,             0.003,             0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":                (0.04,              0.04,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.03,              0.03,              0.01,              0.035),  # RGB
+    "geometry.lr.sh0":                      (0.008,             0.008,             0.01,              0.035),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                0),
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
@@ -237,9 +237,9 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.fovy_jitter":               (0.0,               0.0,               0.0,               13.0),
     "appearance.target_jitter":             (0.0,               0.0,               0.0,               0.05),
     "appearance.background":                ("prior",           "prior",           "white_black",     "random"),
-    "appearance.guidance_scale":            (3.0,               3.0,               100.0,             101.0),
-    "appearance.t_max":                     ((0.3, 0.1),        (0.3, 0.1),        (0.02, 0.02),      (0.5, 0.5)),
-    "appearance.t_min":                     ((0.05, 0.02),      (0.05, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
+    "appearance.guidance_scale":            (1.5,               1.5,               100.0,             101.0),
+    "appearance.t_max":                     ((0.15, 0.06),      (0.15, 0.06),      (0.02, 0.02),      (0.5, 0.5)),
+    "appearance.t_min":                     ((0.03, 0.02),      (0.03, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
     "appearance.image_weight":              (1.0,               1.0,               1.0,               0.1),
     "appearance.lr.means":                  (0.001,             0.001,             0.0002,            0.0025),
     "appearance.lr.means_final":            (0.0002,            0.0002,            0.0002,            0.00003),
@@ -247,7 +247,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.lr.scales_final":           (0.001,             0.001,             0.005,             0.001),
     "appearance.lr.quats":                  (0.005,             0.005,             0.005,             0.003),
     "appearance.lr.opacities":              (0.02,              0.02,              0.05,              0.003),
-    "appearance.lr.sh0":                    (0.02,              0.02,              0.01,              0.035),
+    "appearance.lr.sh0":                    (0.008,             0.008,             0.01,              0.035),
     "appearance.lr.final_share":            (0.2,               0.2,               1.0,               1.0),
     "appearance.densify.every":             (0,                 20,                0,                 1000),
     "appearance.densify.stop":              (...,               0.7,               ...,               0.55),   # to 9000
