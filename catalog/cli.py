@@ -208,7 +208,7 @@ def rebuild(library: LibraryOption = "library", json_: JsonOption = False) -> No
 @app.command()
 def gallery(
     library: LibraryOption = "library",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; <library>/gallery unless given")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; default <library>/gallery")] = None,
     viewers: Annotated[int, typer.Option(min=0, help="3D pages for the newest so many assets")] = 1000,
 ) -> None:
     """Write a static HTML gallery of every asset; it opens from disk, without server or network.

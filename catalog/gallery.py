@@ -57,6 +57,8 @@ def write_gallery(
     store = open_store(root)
     if out is None and not isinstance(store, LocalStore):
         raise RequestError(f"{library.base(store)}: a gallery of an object store needs a local folder (--output)")
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        raise RequestError(f"no library at {library.base(store)}: splatmill run makes one")
     folder = Path(out) if out is not None else Path(library.base(store)) / "gallery"
     with disk_errors(folder):
         (folder / "view").mkdir(parents=True, exist_ok=True)
