@@ -15,11 +15,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_core.errors import RequestError
+from pipeline_core.priors.resolve import cache_folder
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
@@ -179,6 +183,7 @@ def launch(
     It has a session of its own, so that Ctrl-C at the terminal reaches the run alone, which then stops it in order.
     """
     home.mkdir(parents=True, exist_ok=True)
+    _use_template(home)
     environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
     environment |= {"PREFECT_HOME": str(home)}
     for name, value in (SERVER | (settings or {})).items():
@@ -208,6 +213,35 @@ def wait_until_healthy(child: subprocess.Popen[str], url: str, home: Path) -> No
             end(child)
             raise RequestError(f"Prefect's server did not start; see {home / 'server.log'}: {_last_line(home)}")
         time.sleep(0.1)
+    _keep_template(home)
+
+
+def _template() -> Path:
+    """An empty database of this Prefect release, migrated once per user: that takes longer than all the rest."""
+    return cache_folder() / f"prefect-{importlib.metadata.version('prefect')}.db"
+
+
+def _use_template(home: Path) -> None:
+    """Give a new server the migrated database."""
+    database = home / "prefect.db"
+    if not database.exists() and _template().is_file():
+        shutil.copyfile(_template(), database)
+
+
+def _keep_template(home: Path) -> None:
+    """Keep a copy of a database that was just made; without a place for it, later servers only start more slowly."""
+    database, template = home / "prefect.db", _template()
+    if template.exists() or not database.exists():
+        return
+    with contextlib.suppress(OSError, sqlite3.Error):
+        template.parent.mkdir(parents=True, exist_ok=True)
+        scratch = template.with_suffix(f".{os.getpid()}.tmp")
+        with (
+            contextlib.closing(sqlite3.connect(database)) as source,
+            contextlib.closing(sqlite3.connect(scratch)) as copy,
+        ):
+            source.backup(copy)
+        os.replace(scratch, template)
 
 
 def _last_line(home: Path) -> str:

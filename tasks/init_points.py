@@ -19,19 +19,24 @@ def init_points(journey: Journey) -> Reference:
     def work(folder: Path) -> dict[str, float]:
         import torch
 
+        from pipeline_core.gaussians.initialise import ball
         from pipeline_core.io.ply import save_points
 
         spec, settings = journey.spec, journey.spec.recipe.init
-        prior = models.point_prior(settings.point_prior)
-        with models.sampling:  # one sampler at a time: side by side they would only share the same cores
-            clouds = prior.sample(
-                [spec.prompt],
-                [torch.Generator("cpu").manual_seed(spec.seed)],
-                guidance_scale=settings.guidance_scale,
-                steps=settings.sampler_steps,
-                num_points=settings.num_points,
-            )
-        save_points(folder / "points.ply", clouds[0])
-        return {"points": len(clouds[0])}
+        generator = torch.Generator("cpu").manual_seed(spec.seed)
+        if settings.start == "ball":
+            cloud = ball(settings.num_points, generator)
+        else:
+            prior = models.point_prior(settings.point_prior)
+            with models.sampling:  # one sampler at a time: side by side they would only share the same cores
+                [cloud] = prior.sample(
+                    [spec.prompt],
+                    [generator],
+                    guidance_scale=settings.guidance_scale,
+                    steps=settings.sampler_steps,
+                    num_points=settings.num_points,
+                )
+        save_points(folder / "points.ply", cloud)
+        return {"points": len(cloud)}
 
     return run_stage(journey, "init_points", work)

@@ -1,4 +1,4 @@
-"""Fixtures of the flows' tests: tiny random priors in the starter's own format, one Prefect server, the command."""
+"""Fixtures of the flows' tests: tiny random priors in the starter's own format; the command."""
 
 import os
 import subprocess
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import own_server
 from tests.pipeline_core.priors.conftest import write_starter_image, write_starter_points
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +47,6 @@ def tiny_prior(tmp_path_factory):
 def tiny(tiny_prior):
     """Dotted overrides of a tiny journey."""
     return TINY | {"image_prior": str(tiny_prior), "init.point_prior": str(tiny_prior)}
-
-
-@pytest.fixture(scope="session")
-def prefect_url(tmp_path_factory):
-    """Address of a Prefect server for the session."""
-    with own_server(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -1,18 +1,12 @@
-"""A Prefect server for the few tests that need Prefect's engine."""
-
-import os
+"""Prefect's engine in this process, for the few tests that need it."""
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def prefect_session(tmp_path_factory):
-    """This process pointed at a server of its own."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+@pytest.fixture
+def prefect_here(prefect_url):
+    """This process pointed at the session's server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.server import own_server
-
-    home = tmp_path_factory.mktemp("prefect")
-    with own_server(home) as url, temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home}):
-        yield url
-    assert not os.path.exists(home / "prefect.pid")
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        yield prefect_url

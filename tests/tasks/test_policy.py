@@ -1,4 +1,4 @@
-"""Retries by class of error, keys by stage, and a cache that files overrule; on Prefect's own engine, through a server."""
+"""Retries by class of error, keys by stage; on Prefect's own engine, through a server."""
 
 import pytest
 from prefect import flow, task
@@ -32,7 +32,7 @@ def test_every_stage_is_a_task_with_its_own_retries_key_and_timeout():
         assert each.cache_policy is not None and each.persist_result
 
 
-def test_prefect_retries_what_may_pass_and_not_what_will_not(prefect_session):
+def test_prefect_retries_what_may_pass_and_not_what_will_not(prefect_here):
     calls = []
 
     @task(**policy("trial", hours=1) | {"retry_delay_seconds": 0, "cache_policy": None, "persist_result": False})

@@ -1,0 +1,12 @@
+"""One Prefect server for all tests that need one: it takes seconds to start, so it is started at most once."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory):
+    """Address of a Prefect server that ends with the session."""
+    from flows.server import own_server
+
+    with own_server(tmp_path_factory.mktemp("prefect")) as url:
+        yield url
