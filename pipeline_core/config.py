@@ -31,6 +31,7 @@ class Section(BaseModel):
 class Init(Section):
     """Point cloud from the prompt, and Gaussians from the point cloud."""
 
+    start: Literal["prior", "ball"] = Field("prior", description="of the point prior, or a grey ball")
     point_prior: str = Field("starter", description="model reference: starter, point-e, a folder, or a hub id")
     guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
     sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
@@ -193,7 +194,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     # (a) in the paper, switched off in base.yaml. (b) DreamGaussian's 100 there is a default nobody overrode.
     #                                        draft              factory            dreamgaussian      gsgen
     "image_prior":                          ("starter",         "starter",         SD21_BASE,         SD15),
-    "init.point_prior":                     ("starter",         "starter",         "point-e",         "point-e"),
+    "init.start":                           ("prior",           "prior",           "ball",            "prior"),
+    "init.point_prior":                     ("starter",         "starter",         "starter",         "point-e"),
     "init.guidance_scale":                  (3.0,               3.0,               3.0,               3.0),
     "init.sampler_steps":                   (16,                32,                64,                64),
     "init.num_points":                      (1500,              3000,              5000,              4096),
@@ -272,7 +274,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "texture.views":                        (4,                 4,                 1,                 1),
     "texture.resolution":                   (128,               128,               512,               512),
     "texture.elevation":                    ((-20.0, 60.0),     (-20.0, 60.0),     ...,               ...),
-    "texture.guidance_scale":               (3.0,               3.0,               7.5,               7.5),    # b
+    "texture.guidance_scale":               (2.0,               2.0,               7.5,               7.5),    # b
     "texture.strength":                     (...,               ...,               (0.2, 0.05),       (0.2, 0.05)),
     "texture.denoise_steps":                (10,                25,                50,                50),
 

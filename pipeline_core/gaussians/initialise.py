@@ -25,6 +25,16 @@ def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
     return distance[:, 1:].mean(axis=1)
 
 
+def ball(count: int, generator: torch.Generator) -> PointCloud:
+    """``count`` grey points, uniform in a ball of radius 0.5: where DreamGaussian's release starts (ALGORITHMS 1.2).
+
+    Concave and thin things do not come out of it even with an exact prior; it is here for the published recipe.
+    """
+    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+    radius = 0.5 * torch.rand(count, 1, generator=generator) ** (1 / 3)
+    return PointCloud(direction * radius, torch.full((count, 3), 0.5))
+
+
 def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> PointCloud:
     """``count`` points: a random subset, or the cloud and jittered repeats of it.
 

@@ -4,7 +4,7 @@ import torch
 
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
-from pipeline_core.gaussians.initialise import from_points, neighbour_distance, resample
+from pipeline_core.gaussians.initialise import ball, from_points, neighbour_distance, resample
 from pipeline_core.types import SH_C0, PointCloud
 
 
@@ -72,3 +72,13 @@ def test_broken_points_are_dropped_and_an_empty_cloud_is_refused():
 def test_points_that_coincide_have_a_finite_scale():
     g = from_points(PointCloud(torch.zeros(10, 3), torch.zeros(10, 3)), Init(num_points=64), generator())
     assert g.scales.isfinite().all()
+
+
+def test_the_ball_is_uniform_grey_and_has_dreamgaussians_scale():
+    cloud = ball(5000, generator())
+    radius = cloud.xyz.norm(dim=1)
+    assert radius.max() <= 0.5 and (cloud.rgb == 0.5).all()
+    torch.testing.assert_close((radius < 0.25).float().mean(), torch.tensor(1 / 8), atol=0.02, rtol=0)
+    torch.testing.assert_close(cloud.xyz.mean(0), torch.zeros(3), atol=0.02, rtol=0)
+    scales = from_points(cloud, Init(num_points=5000), generator()).scales.exp()
+    assert 0.03 < scales.median() < 0.04  # the release: 0.0349, from the root mean square instead of the mean
