@@ -87,7 +87,7 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
 
 
 def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
-    """Make what is missing with ``make``, and write ``runs/<run_id>/summary.json``.
+    """Make what is missing with ``make``, and write ``summary.json`` and ``report.md`` to ``runs/<run_id>/``.
 
     ``stop`` ends it early: assets on their way stop at the next step, and nothing that is finished is lost.
     """
@@ -111,6 +111,7 @@ def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = 
     folder = library.run_dir(request.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SUMMARY, asdict(summary))
+    (folder / "report.md").write_text(markdown(summary) + "\n", encoding="utf-8")
     return summary
 
 
@@ -190,3 +191,21 @@ def refused_rows(request: BatchRequest, manifest: Manifest) -> list[StageRun]:
         )
         for row, problems in by_row.items()
     ]
+
+
+def markdown(summary: Summary) -> str:
+    """The run's report. Users' text is quoted so that it stays text."""
+    lines = [
+        f"# Run {summary.run_id}",
+        "",
+        "| asked | made | there already | failed | refused | stopped | seconds |",
+        "|---|---|---|---|---|---|---|",
+        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
+        f"| {len(summary.refused)} | {len(summary.stopped)} | {summary.seconds:.0f} |",
+    ]
+    if summary.failures:
+        lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
+    for each in summary.failures:
+        message = each["message"].replace("|", "/").replace("`", "'").replace("\n", " ")[:200]
+        lines.append(f"| {each['asset_id']} | {each['stage']} | {each['error_class']} | `{message}` |")
+    return "\n".join(lines)

@@ -167,6 +167,23 @@ app.command()(catalogue.gc)
 app.command()(catalogue.gallery)
 
 
+@app.command()
+def evaluate(
+    assets: Annotated[list[str] | None, typer.Argument(help="asset ids; all of the library when none is given")] = None,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    judge: Annotated[str, typer.Option(help="starter, or the folder or hub id of a CLIP model")] = "starter",
+    json_: JsonOption = False,
+) -> None:
+    """Let a judge that never guided them say whether assets show their prompts.
+
+    Example: splatmill evaluate mug chair --library ./library
+    """
+    from flows.show import show_scores
+
+    _prepare(0, "auto")
+    show_scores(library, assets or [], judge, as_json=json_)
+
+
 @app.command("train-starter", context_settings=PASS_ON)
 def train_starter(context: typer.Context) -> None:
     """Train the starter prior; --help lists the trainer's own options.

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.asset import make_asset
-from flows.batch import BatchRequest, Summary, run_batch
+from flows.batch import BatchRequest, markdown, run_batch
 
 stop = threading.Event()
 """Set to end the batch that this process runs: assets on their way stop at their next step."""
@@ -25,21 +25,3 @@ def batch(request: BatchRequest) -> State[Any]:
     if summary.stopped:
         return Cancelled(message=f"{message}, {len(summary.stopped)} stopped")
     return Completed(message=message) if summary.ok else Failed(message=message)
-
-
-def markdown(summary: Summary) -> str:
-    """The run's report. Users' text is quoted so that it stays text."""
-    lines = [
-        f"# Run {summary.run_id}",
-        "",
-        "| asked | made | there already | failed | refused | stopped | seconds |",
-        "|---|---|---|---|---|---|---|",
-        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
-        f"| {len(summary.refused)} | {len(summary.stopped)} | {summary.seconds:.0f} |",
-    ]
-    if summary.failures:
-        lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
-    for each in summary.failures:
-        message = each["message"].replace("|", "/").replace("`", "'").replace("\n", " ")[:200]
-        lines.append(f"| {each['asset_id']} | {each['stage']} | {each['error_class']} | `{message}` |")
-    return "\n".join(lines)

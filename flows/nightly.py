@@ -5,7 +5,6 @@ python -c "from flows.nightly import nightly; nightly({'manifest': 'props.csv', 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -16,8 +15,8 @@ from catalog.gallery import write_gallery
 from catalog.ids import new_id
 from catalog.snapshot import build as build_snapshot
 from flows.asset import make_asset
-from flows.batch import BatchRequest, Summary, run_batch
-from flows.farm import markdown, stop
+from flows.batch import BatchRequest, Summary, markdown, run_batch
+from flows.farm import stop
 
 RETRIED = ("transient", "oom")
 
@@ -36,8 +35,6 @@ def nightly(request: BatchRequest, second_chance: bool = True) -> dict[str, Any]
     write_gallery(request.library)
     text = "\n\n".join(markdown(summary) for summary in (first, again) if summary)
     create_markdown_artifact(markdown=text, key="nightly-report", description=f"Night of run {first.run_id}")
-    report = Path(first.library) / "runs" / first.run_id / "report.md"
-    report.write_text(text + "\n", encoding="utf-8")
     return counts(first, again)
 
 

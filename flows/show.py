@@ -103,3 +103,41 @@ def failed_assets(library: Path, *, stage: str = "", error_type: str = "", error
 def _must_exist(library: Path) -> None:
     if not (library / "catalog").is_dir():
         raise RequestError(f"--library {library}: no library here; splatmill run makes one")
+
+
+HEADLINES = (
+    "r_precision",
+    "caption_rank",
+    "category_correct",
+    "colour_correct",
+    "view_consistency",
+    "janus",
+    "f_score",
+)
+
+
+def show_scores(library: Path, wanted: list[str], judge: str, *, as_json: bool) -> None:
+    """Print what the judge makes of delivered assets: rank among 32 captions, category, colour, fronts, shape."""
+    _must_exist(library)
+    made = {row["asset_id"]: row for row in query.assets(library) if row["glb_path"]}
+    unknown = [asset_id for asset_id in wanted if asset_id not in made]
+    if unknown:
+        raise RequestError(f"{', '.join(unknown)}: no such asset in {library}; splatmill status lists what there is")
+    from pipeline_core.io.gltf import load_glb
+    from pipeline_core.metrics.fidelity import score_mesh
+    from pipeline_core.metrics.judge import load_judge
+
+    judged_by = load_judge(judge)
+    scores = {}
+    for asset_id in wanted or made:
+        textured = load_glb(library / made[asset_id]["glb_path"])
+        scores[asset_id] = score_mesh(textured, made[asset_id]["prompt"], judge=judged_by)
+    if as_json:
+        print(json.dumps(scores))
+        return
+    rows = [[a, *(f"{each[name]:.2f}" if name in each else "-" for name in HEADLINES)] for a, each in scores.items()]
+    means = []
+    for name in HEADLINES:
+        values = [each[name] for each in scores.values() if name in each]
+        means.append(f"{sum(values) / len(values):.2f}" if values else "-")
+    print(table(["asset", *HEADLINES], [*rows, [f"mean of {len(scores)}", *means]]))

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from catalog import query
-from flows.batch import BatchRequest, plan_batch, run_batch
+from flows.batch import BatchRequest, Summary, markdown, plan_batch, run_batch
 from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound
 from pipeline_core.storage import Library
 from tasks.progress import board
@@ -106,9 +106,6 @@ def test_what_cannot_be_made_at_all_is_refused_before_anything_is_begun(tmp_path
 
 def test_hostile_text_stays_text(tmp_path, tiny):
     """Prompts reach no path, no shell, no markup."""
-    from flows.batch import Summary
-    from flows.farm import markdown
-
     prompt = "$(touch pwned) `id` ../../x <script>alert(1)</script> | a"
     path = tmp_path / "props.jsonl"
     path.write_text(json.dumps({"prompt": prompt}))
