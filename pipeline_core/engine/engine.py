@@ -300,7 +300,7 @@ class DistillationEngine:
     @torch.no_grad()
     def _predict_image(self, parts: list[Rows]) -> Tensor:
         latents, timesteps, embeddings, azimuth, elevation = (
-            torch.cat([getattr(part, name) for part in parts])
+            torch.cat([getattr(part, name).to(self.device) for part in parts])
             for name in ("latents", "timesteps", "embeddings", "azimuth", "elevation")
         )
         cameras = None if self.image_prior.camera == "none" else (azimuth, elevation)

@@ -93,11 +93,11 @@ class GaussianJob:
         if not self.stage.image_weight:
             return None
         size = resolution(self.stage.resolution, self.progress)
-        self.cameras: Cameras = draw_cameras(self.stage, size, self.generator, rig=self.prior.camera == "mvdream")
-        self.cameras = self.cameras.to(self.device)
+        cameras = draw_cameras(self.stage, size, self.generator, rig=self.prior.camera == "mvdream")
+        self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
         prior_background = getattr(self.prior, "background", None)
-        backgrounds = draw_backgrounds(self.stage.background, prior_background, len(self.cameras), self.generator)
-        colors, _, self.info = render(self.params, self.cameras, backgrounds.to(self.device))
+        backgrounds = draw_backgrounds(self.stage.background, prior_background, len(cameras), self.generator)
+        colors, _, self.info = render(self.params, cameras.to(self.device), backgrounds.to(self.device))
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
         return colors.permute(0, 3, 1, 2)
@@ -193,15 +193,13 @@ class GaussianJob:
         noise = torch.randn(latents.shape, generator=self.generator)
         self.noise = noise.to(self.device, latents.dtype)
         self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.timesteps)
-        angles = self.cameras.azimuth, self.cameras.elevation
-        return self.text.rows(self.latents_t, self.timesteps, *angles, scale=self.stage.guidance_scale)
+        return self.text.rows(self.latents_t, self.timesteps, *self.angles, scale=self.stage.guidance_scale)
 
     def _image_loss(self) -> tuple[Tensor, Tensor]:
         """SDS loss on the latents, and the share of rows whose prediction is finite."""
         assert self.image_eps is not None and self.latents is not None
         alpha_bar = self.alphas_cumprod[self.timesteps].reshape(-1, 1, 1, 1)
-        angles = self.cameras.azimuth, self.cameras.elevation
-        eps, conditional = self.text.guide(self.image_eps.float(), *angles, scale=self.stage.guidance_scale)
+        eps, conditional = self.text.guide(self.image_eps.float(), *self.angles, scale=self.stage.guidance_scale)
         eps = noise_rescale(eps, conditional, self.latents_t.float(), alpha_bar, self.stage.guidance_rescale)
         gradient, finite = sds_gradient(
             eps, self.noise.float(), alpha_bar, weighting=self.stage.weighting, clip=self.stage.grad_clip

@@ -77,7 +77,8 @@ class TextConditioning:
     def rows(self, latents_t: Tensor, timesteps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
 
-        Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows on one device.
+        Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows. The angles may stay
+        on the CPU: choosing words by angles on a GPU would wait for it.
         """
         angles = list(zip(azimuth.tolist(), elevation.tolist(), strict=True)) if self.views else []
         embeddings = [self._positive(angles, len(azimuth))]
