@@ -197,7 +197,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.start":                           ("prior",           "prior",           "ball",            "prior"),
     "init.point_prior":                     ("starter",         "starter",         "starter",         "point-e"),
     "init.guidance_scale":                  (3.0,               3.0,               3.0,               3.0),
-    "init.sampler_steps":                   (16,                32,                64,                64),
+    "init.sampler_steps":                   (16,                16,                64,                64),
     "init.num_points":                      (1500,              3000,              5000,              4096),
     "init.opacity":                         (0.7,               0.7,               0.1,               0.8),
     "init.scale_factor":                    (0.5,               0.5,               1.0,               1.0),
