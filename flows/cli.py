@@ -73,6 +73,40 @@ def run(
 
 
 @app.command()
+def submit(
+    manifest: ManifestArg,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    recipe: RecipeOption = "factory",
+    set_: SetOption = None,
+    skip_invalid: SkipOption = False,
+    in_flight: InFlightOption = 4,
+) -> None:
+    """Queue a manifest on the farm that PREFECT_API_URL points at; a worker makes it. See deployments/README.md.
+
+    Example: splatmill submit props.csv --library /mnt/library
+    """
+    from flows.session import submit_batch
+
+    request = _request(manifest.absolute(), library.absolute(), recipe, set_, skip_invalid, in_flight)
+    typer.echo(f"submitted as run {submit_batch(request)}; splatmill status --library {library} tells how far it is")
+
+
+@app.command()
+def worker(
+    gpu: Annotated[int | None, typer.Option(min=0, max=63, help="index of the GPU it may use; none = the CPU")] = None,
+    pool: Annotated[str, typer.Option(help="work pool")] = "splatmill",
+) -> None:
+    """Take batches from the farm's queue, one at a time, until stopped.
+
+    Example: splatmill worker --gpu 0
+    """
+    from flows.session import work
+
+    _prepare(0, "auto" if gpu is not None else "cpu")
+    work(pool, gpu)
+
+
+@app.command()
 def plan(
     manifest: ManifestArg,
     library: LibraryOption = DEFAULT_LIBRARY,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,8 +17,8 @@ from typing import Any
 
 from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
 from flows.live import progress
-from flows.server import prefect_server
-from pipeline_core.errors import SplatmillError
+from flows.server import CLIENT, QUIET, pointed_at, prefect_server
+from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey, finished
 
@@ -129,3 +131,34 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
     elif summary.failures:
         print(f"to try those again: splatmill retry {request.manifest} --library {request.library}", file=out)
     print(out.getvalue(), end="")
+
+
+def submit_batch(request: BatchRequest) -> str:
+    """Queue a batch with the deployment ``batch/batch``; returns its run id. The manifest is checked first."""
+    plan_batch(request)
+    url = pointed_at()
+    if not url:
+        raise RequestError("no farm is known: set PREFECT_API_URL to its server (deployments/README.md)")
+    for name, value in CLIENT.items():
+        os.environ.setdefault(name, value)
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        run_deployment("batch/batch", parameters={"request": request.model_dump(mode="json")}, timeout=0)
+    except ObjectNotFound:
+        raise RequestError(f"{url} has no deployment batch/batch: step 3 of deployments/README.md makes it") from None
+    return request.run_id
+
+
+def work(pool: str, gpu: int | None) -> None:
+    """Become a Prefect worker of ``pool`` that runs one batch at a time on one GPU."""
+    if not pointed_at():
+        raise RequestError("no farm is known: set PREFECT_API_URL to its server (deployments/README.md)")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    name = f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name, "--limit", "1"]
+    os.execv(sys.executable, command)
