@@ -252,7 +252,8 @@ def _sweep(store: Store, policy: Policy, report: Report) -> None:
             superseded[cid] = max(age, superseded.get(cid, 0.0))
     doomed = []
     if whole:
-        doomed += [f"live/{name}" for name in store.names("live") if replaced.get(name[:36], -math.inf) > policy.grace_s]
+        live = store.names("live")
+        doomed += [f"live/{name}" for name in live if replaced.get(name[:36], -math.inf) > policy.grace_s]
     doomed += [f"sealed/{name}" for name in sealed if superseded.get(name[:36], -math.inf) > policy.grace_s]
     known = {row["cid"] for row in seen.index} | superseded.keys()
     doomed += [

@@ -9,16 +9,18 @@ Both have the relations of :mod:`catalog.views`. Neither guards against hostile 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from catalog import listing, views
 from catalog.schema import SCHEMA
-from catalog.store import Store, open_store
+from catalog.store import LocalStore, Store, open_store
 from pipeline_core.errors import RequestError
 
 OPEN_TRIES = 5
@@ -147,8 +149,11 @@ def _connect_snapshot(store: Store, config: dict[str, Any]) -> duckdb.DuckDBPyCo
 
 
 def snapshot_path(store: Store) -> str:
-    """Where the snapshot lies on this machine."""
-    return store.url("catalog.duckdb")
+    """Where the snapshot lies on this machine: in the library, or in the user's cache for an object store."""
+    if isinstance(store, LocalStore):
+        return store.url("catalog.duckdb")
+    cache = Path(os.environ.get("SPLATMILL_CACHE") or Path.home() / ".cache" / "splatmill")
+    return str(cache / "snapshots" / hashlib.sha256(store.url("").encode()).hexdigest()[:16] / "catalog.duckdb")
 
 
 def _diagnosis(store: Store, seen: listing.Visible, error: Exception) -> str:

@@ -73,7 +73,10 @@ def test_every_column_is_a_field_and_has_a_description() -> None:
 def test_seconds_follow_from_times(make_run) -> None:
     start = datetime(2026, 11, 22, 1, 0, tzinfo=timezone(timedelta(hours=2)))
     run = make_run(
-        duration_s=None, queued_at=start - timedelta(seconds=3), started_at=start, finished_at=start + timedelta(seconds=9)
+        duration_s=None,
+        queued_at=start - timedelta(seconds=3),
+        started_at=start,
+        finished_at=start + timedelta(seconds=9),
     )
     assert (run.queue_s, run.duration_s, run.started_at.tzinfo) == (3.0, 9.0, UTC)
     assert str(to_table([run], "b").column("date")[0]) == "2026-11-21", "the day is UTC's"
@@ -81,7 +84,9 @@ def test_seconds_follow_from_times(make_run) -> None:
 
 def test_a_clock_set_back_during_a_stage_gives_no_negative_seconds(make_run) -> None:
     now = datetime.now(UTC)
-    run = make_run(duration_s=None, queued_at=now, started_at=now - timedelta(hours=1), finished_at=now - timedelta(hours=2))
+    run = make_run(
+        duration_s=None, queued_at=now, started_at=now - timedelta(hours=1), finished_at=now - timedelta(hours=2)
+    )
     assert (run.duration_s, run.queue_s) == (0.0, 0.0)
 
 
@@ -122,7 +127,17 @@ def test_files_of_every_earlier_version_are_read_everywhere(tmp_path, make_run, 
 
 def test_columns_and_artifact_fields_may_come_and_a_newer_file_may_have_more(tmp_path, make_run) -> None:
     """What version 0 would have lacked is NULL; what version 99 adds is left out."""
-    early = {"event_id", "batch_id", "schema_version", "run_id", "asset_id", "stage", "status", "finished_at", "artifacts"}
+    early = {
+        "event_id",
+        "batch_id",
+        "schema_version",
+        "run_id",
+        "asset_id",
+        "stage",
+        "status",
+        "finished_at",
+        "artifacts",
+    }
     file = pa.struct([item for item in schema.ARTIFACT if item.name != "media_type"])
     fields = [pa.field(item.name, pa.list_(file) if item.name == "artifacts" else item.type) for item in SCHEMA]
     _write_version(tmp_path, make_run(asset="old"), pa.schema([item for item in fields if item.name in early]), 0)

@@ -105,7 +105,9 @@ def test_older_duckdbs_can_open_it(tmp_path, random_runs) -> None:
 
 def test_tools_see_the_descriptions(tmp_path) -> None:
     with duckdb.connect(snapshot.build(tmp_path).path, read_only=True) as con:
-        found = con.execute("select table_name, column_name, comment from duckdb_columns() where not internal").fetchall()
+        found = con.execute(
+            "select table_name, column_name, comment from duckdb_columns() where not internal"
+        ).fetchall()
     comments = {(table, column): comment for table, column, comment in found}
     for name, view in views.VIEWS.items():
         for column, text in view.columns.items():

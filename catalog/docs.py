@@ -1,0 +1,73 @@
+"""docs/CATALOGUE.md: the prose below, and the columns and questions from the code.
+
+    python -m catalog.docs docs/CATALOGUE.md
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from catalog import questions, views
+
+PAGE = """# The catalogue
+
+Everything that splatmill ever did is one SQL query away.
+
+    splatmill sql "select asset_id, status, faces from assets order by faces desc limit 10"
+    splatmill sql --examples                        # the ten questions below
+    splatmill sql --example 1 --format md           # table, csv, json, parquet or md
+    splatmill compare last~1 last                   # two nights; or recipe:draft recipe:factory
+    duckdb -readonly <library>/catalog/catalog.duckdb    # any DuckDB from 1.2 on, or a BI tool
+    splatmill catalog fsck --repair                 # check every file, mend what can be mended
+
+From Python: `duckdb.connect("<library>/catalog/catalog.duckdb", read_only=True)`, or
+`catalog.query.connect("<library>")` for the files as they are this moment. pandas: `con.sql("from assets").df()`;
+polars: `con.sql("from assets").pl()`.
+
+## How it is kept
+
+    live/<batch>.<version>.parquet   one transaction: events of finished attempts    writers only add
+    sealed/<cid>.<version>.parquet   the events of many transactions                 the compactor only adds
+    index/<number>.parquet           the commit of a compaction                      the compactor only adds
+    catalog.duckdb                   the snapshot: real tables for people and tools  replaced as a whole
+    trash/ quarantine/ tmp/          replaced files for a week; damaged files; work in progress
+
+One row is one finished attempt of one stage on one asset, with its metrics and artifacts inside; a file is
+published whole or not at all, so an attempt is never visible without its artifacts. Requests, reviews and the
+licences of models are rows of the same kind (`stage` = `request`, `review`, `model`). Nothing is ever updated: the
+latest attempt of a stage is the one with the greatest `event_id`, and ids grow with real order even where clocks
+jump.
+
+`splatmill catalog compact` gathers small files; `splatmill catalog snapshot` brings `catalog.duckdb` up to date at
+the cost of what is new. Both may run at any time, beside writers and readers, and be killed at any time. A library
+on an object store (`s3://bucket/library`) is kept the same way: a commit is one conditional PUT. Its snapshot lies
+in the user's cache folder (`SPLATMILL_CACHE`).
+
+`splatmill sql` runs strangers' SQL: the snapshot is opened read-only, with no access to files or network, a locked
+configuration and limits on time (`--timeout`), memory (`--memory`) and rows (`--limit`). `--live` reads the files
+as they are this moment, for operators; only plain queries pass. Make `live/`, `sealed/` and `index/` unwritable for
+users who only read.
+
+A catalogue that is lost comes back from the records beside the outputs: `splatmill catalog rebuild`. What has no
+output, such as a failed attempt, comes back only if its file in `live/`, `sealed/` or `trash/` survives.
+
+The schema grows by addition: a new column is NULL in older rows, and no column is renamed, retyped or removed.
+
+## Relations
+
+Times are UTC. `_s` is seconds, `_mb` MiB, `bytes` bytes; counts say so.
+
+@VIEWS@
+## Ten questions
+
+@QUESTIONS@"""
+
+
+def markdown() -> str:
+    """The whole page."""
+    return PAGE.replace("@VIEWS@", views.markdown()).replace("@QUESTIONS@", questions.markdown())
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(markdown(), encoding="utf-8")

@@ -1,0 +1,138 @@
+"""The same catalogue in a bucket: a moto server on loopback, reached through fsspec as a real one would be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalog import compact, gc, guard, listing, query, rebuild, snapshot
+from catalog.compact import Policy
+from catalog.fsck import fsck
+from catalog.gallery import write_gallery
+from catalog.store import LeaseHeld, open_store
+from catalog.writer import append
+from pipeline_core.errors import RequestError
+
+pytest.importorskip("moto.server", reason="needs moto[server]")
+pytest.importorskip("s3fs", reason="needs s3fs")
+
+AT_ONCE = Policy(grace_s=-1.0, fan_in=3, checkpoint_every=4)
+
+WRITER = """
+import sys
+from catalog.schema import StageRun
+from catalog.writer import append
+for number in range(int(sys.argv[3])):
+    run = StageRun(run_id="r", asset_id=f"{sys.argv[2]}-{number}", stage="evaluate", status="ok")
+    append(sys.argv[1], [run])
+    print(run.event_id)
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "SPLATMILL_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "NO_PROXY": "127.0.0.1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("farm")
+        yield "s3://farm"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_append_compact_query_and_snapshot(bucket, make_run, seen_ids) -> None:
+    library = f"{bucket}/journey"
+    runs = [make_run(f"chair-{number}", stage="record") for number in range(4)]
+    for run in runs:
+        append(library, [run])
+    append(library, [runs[0]])  # a retried PUT meets its own object
+    want = sorted(run.event_id for run in runs)
+    assert seen_ids(library) == want
+    before = query.assets(library)
+    compact.compact(library, AT_ONCE)
+    seen = listing.visible(open_store(library))
+    assert (len(seen.live), len(seen.sealed)) == (0, 1)
+    assert open_store(library).names("live") == []
+    assert query.assets(library) == before
+    assert snapshot.build(library).events == 4
+    answer = guard.ask(library, "select count(*) as n from assets")
+    assert answer.table.to_pylist() == [{"n": 4}]
+    assert guard.ask(library, "select count(*) as n from assets", live=True).table.to_pylist() == [{"n": 4}]
+    for hostile in (f"copy (select 1) to '{bucket}/evil.parquet'", f"from read_text('{bucket}/other')"):
+        with pytest.raises(guard.SqlRefused):
+            guard.ask(library, hostile, live=True)
+
+
+def test_processes_write_at_once_while_a_compactor_works(bucket, seen_ids) -> None:
+    library, count = f"{bucket}/crowd", 6
+    command = [sys.executable, "-c", WRITER, library]
+    root = Path(__file__).parents[2]
+    writers = [
+        subprocess.Popen([*command, f"w{i}", str(count)], stdout=subprocess.PIPE, text=True, cwd=root, env=os.environ)
+        for i in range(3)
+    ]
+    while any(writer.poll() is None for writer in writers):
+        compact.compact(library, AT_ONCE)
+    acknowledged = sorted(line for writer in writers for line in writer.communicate()[0].split())
+    assert len(acknowledged) == 3 * count
+    assert seen_ids(library) == acknowledged
+    compact.compact(library, AT_ONCE)
+    assert seen_ids(library) == acknowledged
+
+
+def test_the_lease_is_held_by_one_and_taken_over_when_it_runs_out(bucket) -> None:
+    store = open_store(f"{bucket}/lease")
+    with store.lease(ttl=60), pytest.raises(LeaseHeld, match="holds"), open_store(f"{bucket}/lease").lease():
+        pass
+    with store.lease(ttl=-1), open_store(f"{bucket}/lease").lease(ttl=60):
+        pass  # the first one's time was over
+    with store.lease():
+        pass
+
+
+def test_fsck_rebuild_gc_and_gallery(bucket, make_run, seen_ids, tmp_path) -> None:
+    import json
+
+    library = f"{bucket}/care"
+    store = open_store(library)
+    run = make_run(stage="extract_mesh", stage_key="k1", artifacts=())
+    old = make_run("vase", "extract_mesh", stage_key="k0", artifacts=())
+    newer = make_run("vase", "extract_mesh", stage_key="k2", artifacts=())
+    for each in (run, old, newer):
+        place = f"farm/care/stages/extract_mesh/{each.stage_key}"
+        store.filesystem.pipe_file(f"{place}/record.json", json.dumps(each.to_json()).encode())
+        store.filesystem.pipe_file(f"{place}/mesh.glb", b"x" * 10)
+    assert rebuild.rebuild(library).added == 3
+    store.create(f"live/{run.event_id[:-4]}ffff.1.parquet", b"torn")
+    assert [finding.kind for finding in fsck(library)] == ["torn"]
+    assert [finding.kind for finding in fsck(library, repair=True)] == ["torn", "restored"]
+    assert seen_ids(library) == sorted([run.event_id, old.event_id, newer.event_id])
+    assert gc.gc(library, min_age_s=-60).outputs[0][:2] == ("extract_mesh", "k0")
+    gc.gc(library, delete=True, min_age_s=-60)
+    assert sorted(store.filesystem.ls("farm/care/stages/extract_mesh", refresh=True)) == [
+        "farm/care/stages/extract_mesh/k1",
+        "farm/care/stages/extract_mesh/k2",
+    ]
+    with pytest.raises(RequestError, match="local folder"):
+        write_gallery(library)
+    assert "chair-07" in write_gallery(library, tmp_path / "gallery").read_text()

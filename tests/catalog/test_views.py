@@ -1,0 +1,126 @@
+"""What the relations say, and that every column of every one is described."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from catalog import query, questions, views
+from catalog.schema import Artifact, model, request, review
+from catalog.writer import append
+
+DOCS = Path(__file__).parents[2] / "docs" / "CATALOGUE.md"
+
+
+def test_every_column_is_described_and_documented(tmp_path) -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    with query.connect(tmp_path) as con:
+        for name, view in views.VIEWS.items():
+            columns = [row[0] for row in con.execute(f"describe {name}").fetchall()]
+            assert columns == list(view.columns), f"{name}: a column lacks its description, or the order differs"
+            assert all(len(text) > 3 for text in view.columns.values())
+    assert views.markdown() in page, "docs/CATALOGUE.md is old: python -m catalog.docs docs/CATALOGUE.md"
+    assert questions.markdown() in page
+
+
+def test_the_ten_questions_run_on_an_empty_and_on_a_full_catalogue(one_asset, tmp_path_factory) -> None:
+    for library in (tmp_path_factory.mktemp("empty"), one_asset):
+        with query.connect(library) as con:
+            answers = [con.execute(question.sql).fetchall() for question in questions.QUESTIONS]
+    assert len(answers) == 10
+    failed, cost, _, used, stages, over, stopped, nights, retries, licences = answers
+    assert failed[0][:5] == ("extract_mesh", "data", "DataError", 1, 1)
+    assert [row[:3] for row in cost] == [("draft", 2, 1)]
+    assert {row[0] for row in used} == {"chair-07"}
+    assert {row[0] for row in stages} == {"extract_mesh", "record"}
+    assert [(row[0], row[2], row[3]) for row in over] == [("chair-07", 9800, 5000)]
+    assert stopped[0][:2] == ("failed", "extract_mesh")
+    assert nights[0][2:5] == (2, 1, 1)
+    assert retries == [("draft", "furniture", 2, 1, 1, 0.0)]
+    assert licences[0][:4] == ("starter@abc", None, None, 1)
+
+
+def test_one_row_for_each_asset_through_its_life(tmp_path, make_run) -> None:
+    def now() -> dict:
+        (row,) = query.assets(tmp_path)
+        return row
+
+    spec = {
+        "prompt": "an oak chair",
+        "seed": 7,
+        "tags": {"category": "seats"},
+        "recipe": {"mesh": {"face_budget": 5000}},
+    }
+    append(tmp_path, [request("night-1", "chair-07", spec)])
+    assert (now()["status"], now()["prompt"], now()["category"]) == ("requested", "an oak chair", "seats")
+    append(tmp_path, [make_run(stage="init_points", metrics={}, artifacts=())])
+    assert (now()["status"], now()["last_stage"]) == ("running", "init_points")
+    append(tmp_path, [make_run(status="failed")])
+    assert (now()["status"], now()["error_stage"], now()["error_type"]) == ("failed", "extract_mesh", "DataError")
+    append(tmp_path, [make_run(attempt=2, metrics={"faces": 10.0})])
+    assert (now()["status"], now()["error_message"], now()["faces"]) == ("running", None, 10)
+    append(tmp_path, [make_run(stage="record", metrics={"faces": 20.0})])
+    done = now()
+    assert (done["status"], done["faces"], done["face_budget"]) == ("ok", 20, 5000)
+    assert (done["glb_path"], done["glb_bytes"]) == ("assets/chair-07/asset.glb", 123)
+    assert (done["attempts"], done["failed_attempts"], done["machine_s"]) == (4, 1, 10.0)
+    append(tmp_path, [make_run(status="timeout", run_id="night-2")])
+    again = now()
+    assert (again["status"], again["error_stage"], again["run_id"]) == ("timeout", "extract_mesh", "night-2")
+    assert again["glb_path"] == done["glb_path"], "what was delivered stays delivered"
+    append(tmp_path, [make_run(stage="record", status="skipped", run_id="night-2")])
+    append(tmp_path, [review("chair-07", False, by="ana"), review("chair-07", True, by="bo", note="fine")])
+    last = now()
+    assert (last["status"], last["verdict"], last["reviewed_by"]) == ("ok", "accepted", "bo")
+
+
+def test_metrics_artifacts_lineage_and_models(tmp_path, make_run) -> None:
+    files = (Artifact("splat", "stages/x/a.ply", "cd" * 32, 5), Artifact("curves", "stages/x/c.json", "ef" * 32, 6))
+    append(tmp_path, [make_run(metrics={"faces": 1.0}, artifacts=())])
+    append(tmp_path, [make_run(metrics={"faces": 2.0, "holes": 0.0}, artifacts=files, model_ids=("a@1", "b@2"))])
+    append(tmp_path, [make_run("vase", "evaluate", model_ids=(), metrics={}, artifacts=())])
+    append(
+        tmp_path,
+        [model("a@1", kind="image", licence="MIT", commercial_use=True), model("c", kind="judge", licence=None)],
+    )
+    with query.connect(tmp_path) as con:
+        found = con.execute("select name, value, is_latest from metrics order by event_id, name").fetchall()
+        assert found == [("faces", 1.0, False), ("faces", 2.0, True), ("holes", 0.0, True)]
+        assert con.execute("select role, bytes from artifacts order by role").fetchall() == [
+            ("curves", 6),
+            ("splat", 5),
+        ]
+        found = con.execute("select asset_id, model_id from lineage order by all").fetchall()
+        assert found == [("chair-07", "a@1"), ("chair-07", "b@2"), ("vase", None)]
+        found = con.execute(
+            "select model_id, reference, revision, kind, licence, assets from models order by 1"
+        ).fetchall()
+        assert found == [
+            ("a@1", "a", "1", "image", "MIT", 1),
+            ("b@2", "b", "2", None, None, 1),
+            ("c", "c", None, "judge", None, 0),
+        ]
+        assert con.execute("select count(*) from assets").fetchone() == (2,), "a model is no asset"
+
+
+def test_runs_and_failures(tmp_path, make_run) -> None:
+    append(tmp_path, [make_run(status="failed"), make_run("vase", status="failed"), make_run("vase", status="ok")])
+    append(tmp_path, [make_run("vase", "record", run_id="night-2", duration_s=7.5)])
+    with query.connect(tmp_path) as con:
+        found = con.execute(
+            "select run_id, assets, delivered, failed, attempts, failed_attempts, machine_s from runs order by 1"
+        )
+        assert found.fetchall() == [("night-1", 2, 0, 1, 3, 2, 7.5), ("night-2", 1, 1, 0, 1, 0, 7.5)]
+        found = con.execute(
+            "select stage, error_type, attempts, assets, unresolved_assets, sample_asset_id from failures"
+        )
+        assert found.fetchall() == [("extract_mesh", "DataError", 2, 2, 1, "vase")]
+
+
+def test_a_query_never_loads_the_learned_parts_or_the_orchestrator() -> None:
+    modules = [path.stem for path in Path(views.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    heavy = ("torch", "prefect", "diffusers", "transformers", "numba")
+    code = f"import sys, {', '.join(f'catalog.{each}' for each in modules)}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[]\n", done.stderr
