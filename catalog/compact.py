@@ -265,9 +265,7 @@ def _sweep(store: Store, policy: Policy, report: Report) -> None:
     for name in doomed:
         store.discard(name)
     for folder, age in (("tmp", policy.orphan_s), ("trash", policy.trash_s)):
-        for entry in store.entries(folder):
-            if now - entry.modified > age:
-                store.remove(f"{folder}/{entry.name}")
+        store.purge(folder, now - age)
     report.removed += len(doomed)
 
 

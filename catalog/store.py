@@ -119,6 +119,14 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             (self.root / name).unlink()
 
+    def purge(self, folder: str, before: float) -> None:
+        """Delete what was last changed before this time, collected stage outputs (folders) too."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as scan:
+            for item in scan:
+                with contextlib.suppress(FileNotFoundError):
+                    if item.stat().st_mtime < before:
+                        shutil.rmtree(item.path) if item.is_dir() else os.unlink(item.path)
+
     @contextlib.contextmanager
     def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
         """Be the only one, on any host that shares the folder (``flock``; the kernel frees it when the holder dies)."""
@@ -191,6 +199,12 @@ class ObjectStore:
         """Delete an object; no error when it is gone already."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(f"{self.root}/{name}")
+
+    def purge(self, folder: str, before: float) -> None:
+        """Delete objects that were last changed before this time."""
+        for entry in self.entries(folder):
+            if entry.modified < before:
+                self.remove(f"{folder}/{entry.name}")
 
     @contextlib.contextmanager
     def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
