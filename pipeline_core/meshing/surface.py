@@ -140,16 +140,30 @@ def taubin(vertices: np.ndarray, faces: np.ndarray, iterations: int) -> np.ndarr
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, face_budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quadric edge collapse to at most ``face_budget`` faces, staying closed where the input is closed."""
-    best = (vertices, faces)
-    for aggression in (2.0, 4.0, 7.0):  # low keeps triangles well shaped; high is sure to reach the budget
-        if len(best[1]) <= face_budget:
-            break
+    """Quadric edge collapse to at most ``face_budget`` faces, staying closed where the input is closed.
+
+    Low aggression keeps triangles well shaped; high is sure to reach the budget. What an edge collapse pinches is taken
+    apart again; where that fails another target collapses in another order, and the least bad result is returned.
+    """
+    if len(faces) <= face_budget:
+        return vertices, faces
+    results = []
+    size = float(np.ptp(vertices, axis=0).max())  # the library's error thresholds are absolute: give it unit size
+    for aggression, share in ((3.0, 1.0), (4.0, 0.99), (5.0, 1.0), (3.0, 0.97), (7.0, 1.0), (7.0, 0.95)):
         points, triangles = fast_simplification.simplify(
-            vertices.astype(np.float32), faces.astype(np.int32), target_count=face_budget, agg=aggression
+            (vertices / size).astype(np.float32),
+            faces.astype(np.int32),
+            target_count=int(share * face_budget),
+            agg=aggression,
         )
-        best = repair(points.astype(np.float64), triangles.astype(np.int64))
-    return best
+        points, triangles = split_pinches(*repair(points.astype(np.float64) * size, triangles.astype(np.int64)))
+        counts = edge_counts(triangles)
+        badness = (len(triangles) > face_budget, counts["boundary_edges"] + counts["nonmanifold_edges"])
+        results.append((badness, points, triangles))
+        if badness == (False, 0):
+            break
+    _, points, triangles = min(results, key=lambda result: result[0])
+    return points, triangles
 
 
 def repair(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,6 +175,45 @@ def repair(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     return compact(vertices, faces)
 
 
+def split_pinches(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take sheets apart that touch along an edge: each sheet gets its own copy of the edge's vertices.
+
+    The faces around a vertex fall into fans that are joined by ordinary edges (two faces each). Every fan but the first
+    gets a copy of the vertex, moved towards the fan by a twentieth of the way so that the places differ as well.
+    """
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    unique, which, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
+    crowded = count[which.reshape(-1)].reshape(3, -1).T > 2  # [F, 3]: side k runs from corner k to corner k + 1
+    pinched = np.unique(unique[count > 2])
+    if not len(pinched):
+        return vertices, faces
+    faces, points = faces.copy(), list(vertices)
+    for vertex in pinched:
+        around = np.flatnonzero((faces == vertex).any(axis=1))
+        fans = _fans(vertex, faces[around], crowded[around])
+        for fan in range(1, fans.max() + 1):
+            members = around[fans == fan]
+            block = faces[members]
+            centre = np.mean([points[i] for i in block.ravel()], axis=0)
+            block[block == vertex] = len(points)
+            faces[members] = block
+            points.append(vertices[vertex] + 0.05 * (centre - vertices[vertex]))
+    return np.array(points), faces
+
+
+def _fans(vertex: int, faces: np.ndarray, crowded: np.ndarray) -> np.ndarray:
+    """Number of the fan of each of the ``faces`` around ``vertex``; sides that are ``crowded`` do not join them."""
+    partner: dict[int, list[int]] = {}
+    for i, (face, tight) in enumerate(zip(faces, crowded, strict=True)):
+        k = int(np.flatnonzero(face == vertex)[0])
+        for side, other in ((k, face[(k + 1) % 3]), ((k + 2) % 3, face[(k + 2) % 3])):
+            if not tight[side]:
+                partner.setdefault(int(other), []).append(i)
+    pairs = np.array([p for p in partner.values() if len(p) == 2]).reshape(-1, 2)
+    graph = sparse.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(faces), len(faces)))
+    return csgraph.connected_components(graph, directed=False)[1]
+
+
 def outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flip each component that encloses a negative volume."""
     label = face_components(faces, len(vertices))
@@ -169,3 +222,20 @@ def outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     faces = faces.copy()
     faces[flip] = faces[flip][:, ::-1]
     return vertices, faces
+
+
+def edge_counts(faces: np.ndarray) -> dict[str, float]:
+    """``boundary_edges`` (one face), ``nonmanifold_edges`` (three or more, or two of equal direction), ``watertight``.
+
+    A mesh is watertight when every edge has exactly two faces that run along it in opposite directions.
+    """
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    forward = edges[:, 0] < edges[:, 1]
+    _, which, count = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
+    balance = np.bincount(which.reshape(-1), weights=np.where(forward, 1.0, -1.0), minlength=len(count))
+    boundary, bad = int((count == 1).sum()), int(((count > 2) | ((count == 2) & (balance != 0))).sum())
+    return {
+        "boundary_edges": boundary,
+        "nonmanifold_edges": bad,
+        "watertight": float(boundary == 0 and bad == 0 and len(faces) > 0),
+    }

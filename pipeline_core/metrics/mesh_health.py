@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline_core.cameras import Cameras
-from pipeline_core.meshing.surface import face_components, tetra_volumes
+from pipeline_core.meshing.surface import edge_counts, face_components, tetra_volumes
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.types import TexturedMesh
 
@@ -51,23 +51,6 @@ def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area [F] of each face, float64."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-
-
-def edge_counts(faces: np.ndarray) -> dict[str, float]:
-    """``boundary_edges`` (one face), ``nonmanifold_edges`` (three or more, or two of equal direction), ``watertight``.
-
-    A mesh is watertight when every edge has exactly two faces that run along it in opposite directions.
-    """
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    forward = edges[:, 0] < edges[:, 1]
-    _, which, count = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
-    balance = np.bincount(which.reshape(-1), weights=np.where(forward, 1.0, -1.0), minlength=len(count))
-    boundary, bad = int((count == 1).sum()), int(((count > 2) | ((count == 2) & (balance != 0))).sum())
-    return {
-        "boundary_edges": boundary,
-        "nonmanifold_edges": bad,
-        "watertight": float(boundary == 0 and bad == 0 and len(faces) > 0),
-    }
 
 
 def atlas_scores(textured: TexturedMesh, area: float) -> dict[str, float]:

@@ -1,0 +1,84 @@
+"""Gaussians to mesh: the right size whatever the density, stray and broken input handled."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.config import Meshing
+from pipeline_core.errors import DivergedError
+from pipeline_core.meshing import extract as E
+from pipeline_core.meshing.surface import edge_counts, tetra_volumes
+from pipeline_core.types import Gaussians
+
+SETTINGS = Meshing(grid=40, face_budget=800)
+
+
+def ball(count=1500, radius=0.5, opacity=0.0, scale=0.03):
+    i = np.arange(count) + 0.5
+    polar, turn = np.arccos(1 - 2 * i / count), i * np.pi * (1 + 5**0.5)
+    xyz = radius * np.stack([np.cos(turn) * np.sin(polar), np.cos(polar), np.sin(turn) * np.sin(polar)], axis=1)
+    return Gaussians(
+        means=torch.from_numpy(xyz).float(),
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(count, 4).clone(),
+        scales=torch.full((count, 3), scale).log(),
+        opacities=torch.full((count,), opacity),
+        sh0=torch.zeros(count, 1, 3),
+        shN=torch.zeros(count, 0, 3),
+    )
+
+
+def test_shell_becomes_a_solid_ball_of_its_size():
+    mesh = E.extract_mesh(ball(), SETTINGS)
+    assert edge_counts(mesh.faces)["watertight"] == 1
+    assert len(mesh.faces) <= 800
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    assert radius.mean() == pytest.approx(0.555, abs=0.03)  # along the limb alpha 1/2 lies 1 to 2 scales outside
+    assert radius.std() < 0.02
+    assert tetra_volumes(mesh.vertices, mesh.faces).sum() > 0.9 * 4 / 3 * np.pi * radius.min() ** 3
+
+
+def test_automatic_level_follows_the_silhouette():
+    """Thin and dense splats of one shape give meshes of one size; a fixed level does not."""
+    thin, dense = ball(opacity=-1.5), ball(opacity=4.0)
+    sizes = [np.linalg.norm(E.extract_mesh(g, SETTINGS).vertices, axis=1).mean() for g in (thin, dense)]
+    assert abs(sizes[0] - sizes[1]) < 0.035
+    levels = [E.choose_level(g, *_sampled(g)) for g in (thin, dense)]
+    assert levels[0] < levels[1]
+
+
+def _sampled(gaussians):
+    origin, spacing, shape = E.grid_for(gaussians, 40)
+    return E.sample_density(gaussians, origin, spacing, shape), origin, spacing
+
+
+def test_fixed_level_is_lowered_when_nothing_reaches_it():
+    assert E.fixed_level(np.array([0.2, 3.0]), 1.0) == 1.0
+    assert E.fixed_level(np.array([0.2, 0.6]), 1.0) == 0.3
+    mesh = E.extract_mesh(ball(opacity=-3.0), SETTINGS.model_copy(update={"iso": 5.0}))
+    assert edge_counts(mesh.faces)["watertight"] == 1
+
+
+def test_stray_gaussian_does_not_coarsen_the_grid():
+    g = ball()
+    g.means[0] = torch.tensor([40.0, 0, 0])
+    _, spacing, _ = E.grid_for(E.solid_part(g), 40)
+    assert spacing < 0.05
+
+
+def test_density_is_sampled_where_the_grid_says():
+    g = Gaussians(*(t[:1] for t in ball().tensors().values()))
+    values, origin, spacing = _sampled(g)
+    peak = np.array(np.unravel_index(values.argmax(), values.shape)) * spacing + origin
+    assert np.abs(peak - g.means[0].numpy()).max() <= spacing / 2 + 1e-6
+
+
+def test_broken_input_is_refused():
+    g = ball(count=10)
+    with pytest.raises(DivergedError, match="none of the 10 Gaussians"):
+        E.extract_mesh(Gaussians(**{**g.tensors(), "opacities": torch.full((10,), -20.0)}), SETTINGS)
+    g.scales[3, 1] = float("nan")
+    with pytest.raises(DivergedError, match="1 parameters of the Gaussians are NaN"):
+        E.extract_mesh(g, SETTINGS)
+    empty = Gaussians(*(t[:0] for t in ball().tensors().values()))
+    with pytest.raises(DivergedError, match="none of the 0"):
+        E.extract_mesh(empty, SETTINGS)

@@ -1,0 +1,101 @@
+"""Baking a ball whose colour is known: texels are right wherever a view looks, filled where none does, never black."""
+
+import numpy as np
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.texturing import bake as B
+from pipeline_core.types import Mesh
+
+
+def test_texels_have_the_colour_of_the_surface(textured, true_colour):
+    texels = B.chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, 128)
+    want, clear = true_colour(texels.position)
+    got = textured.texture[tuple(texels.index.T)]
+    error = np.abs(got - want).max(axis=1)[clear]
+    assert clear.sum() > 2000
+    assert np.quantile(error, 0.99) < 0.08
+    assert error.mean() < 0.02
+
+
+def test_no_texel_is_empty(textured):
+    assert textured.texture.max(axis=2).min() > 0.5  # every side of the ball has a bright channel
+    assert textured.texture.min() >= 0 and textured.texture.max() <= 1
+
+
+def test_normals_point_outward_and_are_smooth_across_seams(textured):
+    direction = textured.vertices / np.linalg.norm(textured.vertices, axis=1, keepdims=True)
+    assert (direction * textured.normals).sum(axis=1).min() > 0.9
+    _, group = np.unique(textured.vertices, axis=0, return_inverse=True)
+    for axis in range(3):
+        low, high = (np.full(group.max() + 1, v) for v in (np.inf, -np.inf))
+        np.minimum.at(low, group.reshape(-1), textured.normals[:, axis])
+        np.maximum.at(high, group.reshape(-1), textured.normals[:, axis])
+        assert np.array_equal(low, high)
+
+
+def test_chart_texels_lie_where_the_uvs_say():
+    """One triangle: the texel centre (i + 0.5) / size is interpolated exactly."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0]], np.float32)
+    uvs = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    normals = np.tile(np.float32([0, 0, 1]), (3, 1))
+    texels = B.chart_texels(vertices, np.array([[0, 1, 2]]), uvs, normals, 8)
+    row, column = texels.index.T
+    want = np.stack([(column + 0.5) / 8, 2 * (row + 0.5) / 8, 0 * row], axis=1)
+    np.testing.assert_allclose(texels.position, want, atol=1e-6)
+    assert len(row) in range(28, 37)  # the diagonal texels may fall on either side
+
+
+def test_hidden_texels_take_the_nearest_gaussians(gaussians, true_colour):
+    points = np.array([[0, 0.45, 0], [0.4, 0, 0], [0, 0, -0.48]], np.float32)
+    want, _ = true_colour(points)
+    np.testing.assert_allclose(B.colours_at(gaussians, points), want, atol=1e-3)
+
+
+def test_a_surface_behind_another_is_not_seen():
+    """Two squares, one behind the other, seen from the front."""
+    square = np.array([[-0.3, -0.3, 0], [0.3, -0.3, 0], [0.3, 0.3, 0], [-0.3, 0.3, 0]], np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    mesh = Mesh(
+        np.concatenate([square + [0, 0, 0.3], square - [0, 0, 0.3]]).astype(np.float32),
+        np.concatenate([faces, faces + 4]),
+    )
+    cameras = orbit(torch.tensor([0.0]), torch.tensor([0.0]), size=64)
+    depth = B.visibility(mesh.vertices, mesh.faces, None, cameras).depth[0]
+    position = torch.tensor([[0.0, 0, 0.3], [0, 0, -0.3], [0.29, 0.29, 0.3]])
+    normal = torch.tensor([[0.0, 0, 1]]).expand(3, 3)
+    seen, uv, weight = B.view_weight(position, normal, depth, cameras, 0)
+    assert seen.tolist() == [0, 2]
+    torch.testing.assert_close(uv[0], torch.zeros(2), atol=1e-6, rtol=0)
+    assert weight[0] == 1
+    assert B.view_weight(position, -normal, depth, cameras, 0)[0].tolist() == []
+
+
+def test_bake_cameras_look_from_everywhere():
+    cameras = B.bake_cameras(26, 32)
+    eyes = -np.einsum("vji,vj->vi", cameras.viewmats[:, :3, :3].numpy(), cameras.viewmats[:, :3, 3].numpy())
+    eyes /= np.linalg.norm(eyes, axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=(2000, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    assert (direction @ eyes.T).max(axis=1).min() > np.cos(np.radians(35))
+
+
+def test_padding_is_the_nearest_texel():
+    texels = B.Texels(4, np.array([[0, 0], [3, 3]]), np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32))
+    nearest = B.nearest_texel(texels)
+    assert nearest[0, 0] == nearest[0, 1] == nearest[1, 0] == 0
+    assert nearest[3, 3] == nearest[2, 3] == nearest[3, 2] == 1
+
+
+def test_same_gaussians_same_bytes(gaussians, settings, textured):
+    again = B.bake(gaussians, B.Mesh(*_mesh_of(gaussians, settings)), settings)
+    for name in ("vertices", "faces", "normals", "uvs", "texture"):
+        assert getattr(again, name).tobytes() == getattr(textured, name).tobytes(), name
+
+
+def _mesh_of(gaussians, settings):
+    from pipeline_core.meshing.extract import extract_mesh
+
+    mesh = extract_mesh(gaussians, settings)
+    return mesh.vertices, mesh.faces

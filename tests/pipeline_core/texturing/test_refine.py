@@ -1,0 +1,179 @@
+"""Texture refinement against an exact prior: it believes in one target, so the texture must move towards it, and only
+by what the prior says; interrupted runs continue bit for bit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.config import Texture
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.errors import DataError, DivergedError
+from pipeline_core.metrics.views import render_mesh
+from pipeline_core.texturing import refine as R
+from pipeline_core.texturing.bake import chart_texels
+
+TINT = np.float32([0.7, 1.0, 0.8])
+
+
+class ExactPrior:
+    """Pixel-space prior of 32 px whose only picture of a camera is the render of ``target``."""
+
+    size = latent_size = 32
+    latent_channels, num_train_timesteps = 3, 100
+    background, camera, model_id = (1.0, 1.0, 1.0), "angles", "exact"
+
+    def __init__(self, target, *, broken=False):
+        self.target, self.broken, self.calls = target, broken, 0
+        t = (torch.arange(100) + 0.5) / 100
+        self.alphas_cumprod = ((t + 0.008) / 1.008 * torch.pi / 2).cos().square().clamp(1e-4, 0.9999)
+
+    def encode_prompts(self, prompts):
+        return torch.zeros(len(prompts), 1, 1)
+
+    def encode(self, images, generator=None):
+        return images * 2 - 1
+
+    def decode(self, latents):
+        return (latents / 2 + 0.5).clamp(0, 1)
+
+    def _signal(self, t):
+        return self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+
+    def add_noise(self, latents, noise, t):
+        return self._signal(t).sqrt() * latents + (1 - self._signal(t)).sqrt() * noise
+
+    def predict_x0(self, x, eps, t):
+        return (x - (1 - self._signal(t)).sqrt() * eps) / self._signal(t).sqrt()
+
+    def predict_noise(self, x, t, embeddings, cameras):
+        self.calls += 1
+        images, _ = render_mesh(self.target, orbit(cameras[0], cameras[1], size=32), supersample=4)
+        eps = (x - self._signal(t).sqrt() * (images.permute(0, 3, 1, 2) * 2 - 1)) / (1 - self._signal(t)).sqrt()
+        return eps * torch.nan if self.broken else eps
+
+
+SETTINGS = Texture(
+    steps=4,
+    views=4,
+    resolution=64,
+    rate=1.0,
+    guidance_scale=1.0,
+    strength=(0.4, 0.2),
+    denoise_steps=10,
+    elevation=(-20, 50),
+)
+
+
+@pytest.fixture(scope="module")
+def target(textured):
+    return replace(textured, texture=textured.texture * TINT)
+
+
+def run(textured, prior, settings=SETTINGS, **options):
+    engine = DistillationEngine(prior)
+    try:
+        return R.refine_texture(textured, "a ball", settings, engine, **options)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def refined(textured, target):
+    return run(textured, ExactPrior(target))
+
+
+def test_texture_becomes_what_the_prior_believes(textured, target, refined):
+    before = np.abs(textured.texture - target.texture).mean()
+    after = np.abs(refined.texture - target.texture).mean()
+    assert after < 0.2 * before  # the bottom, which no view saw, included
+    for name in ("vertices", "faces", "normals", "uvs"):
+        assert np.array_equal(getattr(refined, name), getattr(textured, name))
+
+
+def test_detail_finer_than_the_prior_survives(textured):
+    """Noise texel by texel that a 32-px prior cannot see: the prior agrees with the mean, so the noise must stay."""
+    noise = 0.1 * np.random.default_rng(0).choice([-1.0, 1.0], textured.texture.shape).astype(np.float32)
+    flat = replace(textured, texture=np.full_like(textured.texture, 0.5))
+    noisy = replace(textured, texture=flat.texture + noise)
+    texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, 128)
+    inside = tuple(texels.index.T)
+    after = run(noisy, ExactPrior(flat)).texture[inside] - 0.5
+    assert np.corrcoef(after.ravel(), noise[inside].ravel())[0, 1] > 0.9
+    assert after.std() > 0.08
+
+
+def test_a_prior_that_agrees_changes_nothing(textured):
+    after = run(textured, ExactPrior(textured)).texture
+    assert np.abs(after - textured.texture).mean() < 0.02
+
+
+def test_same_seed_same_bits(textured, target, refined):
+    assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
+
+
+def test_interrupted_run_equals_uninterrupted(textured, target, refined):
+    """State is taken in the middle of a round, and put into a new job."""
+    prior = ExactPrior(target)
+    job = R.TextureJob(textured, "a ball", SETTINGS)
+    job.start(prior, lambda: None, torch.device("cpu"))
+    _steps(job, prior, 5)
+    assert job.phase != 0
+    state = job.state()
+    _steps(job, prior, 2)  # what comes after the state must not leak into it
+    other = R.TextureJob(textured, "a ball", SETTINGS)
+    other.start(prior, lambda: None, torch.device("cpu"))
+    other.restore(*state)
+    _steps(other, prior, other.steps - 5)
+    assert other.done and other.fingerprint == job.fingerprint
+    assert other.result().texture.tobytes() == refined.texture.tobytes()
+
+
+def _steps(job, prior, count):
+    """The engine's step, without the engine."""
+    for _ in range(count):
+        images = job.draw()
+        small = (
+            None
+            if images is None
+            else torch.nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+        )
+        query = job.ask(None if small is None else prior.encode(small)).image
+        eps = prior.predict_noise(query.latents, query.timesteps, query.embeddings, (query.azimuth, query.elevation))
+        wanted = job.receive(eps, None)
+        job.loss(None if wanted is None else prior.decode(wanted))
+        job.update()
+
+
+def test_steps_are_counted_and_no_steps_is_the_identity(textured, target):
+    job = R.TextureJob(textured, "x", SETTINGS)
+    assert [len(levels) for levels in job.rounds] == [4, 3, 3, 2]
+    assert job.steps == 12
+    same = run(textured, ExactPrior(target), SETTINGS.model_copy(update={"steps": 0}))
+    assert np.array_equal(same.texture, textured.texture)
+
+
+def test_nan_is_an_error_of_this_asset(textured, target):
+    with pytest.raises(DivergedError, match="round 1 are not finite"):
+        run(textured, ExactPrior(target, broken=True))
+
+
+def test_a_multiview_prior_needs_groups_of_four(textured, target):
+    prior = ExactPrior(target)
+    prior.camera = "mvdream"
+    with pytest.raises(DataError, match=r"texture\.views=3"):
+        run(textured, prior, SETTINGS.model_copy(update={"views": 3}))
+
+
+def test_unseen_texels_change_like_the_most_alike():
+    before = torch.tensor([[0.2, 0.2, 0.2], [0.8, 0.8, 0.8], [0.2, 0.2, 0.2], [0.8, 0.8, 0.8]])
+    after = before + torch.tensor([[0.1, 0, 0], [0, 0, -0.3], [0, 0, 0], [0, 0, 0]])
+    position = torch.tensor([[0.0, 0, 0], [0, 0, 0.1], [0, -0.2, 0], [0, -0.2, 0]])
+    many = [torch.cat([t[:1].expand(8, 3), t[1:2].expand(8, 3), t[2:]]) for t in (before, after, position)]
+    share = torch.tensor([1.0] * 16 + [0.0, 0.5])
+    spread = R.spread_change(*many, share)
+    torch.testing.assert_close(spread[16], torch.tensor([0.3, 0.2, 0.2]))
+    torch.testing.assert_close(spread[17], torch.tensor([0.8, 0.8, 0.65]))
+    assert torch.equal(spread[:16], many[1][:16])
