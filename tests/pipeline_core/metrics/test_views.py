@@ -86,7 +86,7 @@ def test_consistency_tells_colour_and_shape_apart():
     same = consistency(splat_card([0.8, 0.4, 0.2]), mesh, settings)
     recoloured = consistency(splat_card([0.2, 0.4, 0.8]), mesh, settings)
     moved = consistency(splat_card([0.8, 0.4, 0.2], shift=0.4), mesh, settings)
-    assert same["mesh_iou"] > 0.9 and recoloured["mesh_iou"] == same["mesh_iou"]
+    assert same["mesh_iou"] > 0.85 and recoloured["mesh_iou"] == same["mesh_iou"]
     assert same["mesh_psnr"] > recoloured["mesh_psnr"] + 6
     assert moved["mesh_iou"] < 0.7
 
