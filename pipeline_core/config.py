@@ -202,7 +202,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.opacity":                         (0.7,               0.7,               0.1,               0.8),
     "init.scale_factor":                    (0.5,               0.5,               1.0,               1.0),
 
-    "geometry.steps":                       (40,                120,               500,               2000),
+    "geometry.steps":                       (40,                150,               500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -231,7 +231,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
     "geometry.densify.floater_share":       (0.01,              0.01,              0.0,               0.0),
 
-    "appearance.steps":                     (0,                 60,                0,                 13_000),
+    "appearance.steps":                     (0,                 40,                0,                 13_000),
     "appearance.views":                     (2,                 4,                 1,                 4),
     "appearance.resolution":                (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "appearance.elevation":                 ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -243,19 +243,19 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.t_max":                     ((0.15, 0.06),      (0.15, 0.06),      (0.02, 0.02),      (0.5, 0.5)),
     "appearance.t_min":                     ((0.03, 0.02),      (0.03, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
     "appearance.image_weight":              (1.0,               1.0,               1.0,               0.1),
-    "appearance.lr.means":                  (0.001,             0.001,             0.0002,            0.0025),
+    "appearance.lr.means":                  (0.0005,            0.0005,            0.0002,            0.0025),
     "appearance.lr.means_final":            (0.0002,            0.0002,            0.0002,            0.00003),
-    "appearance.lr.scales":                 (0.005,             0.005,             0.005,             0.0026),
+    "appearance.lr.scales":                 (0.003,             0.003,             0.005,             0.0026),
     "appearance.lr.scales_final":           (0.001,             0.001,             0.005,             0.001),
     "appearance.lr.quats":                  (0.005,             0.005,             0.005,             0.003),
-    "appearance.lr.opacities":              (0.02,              0.02,              0.05,              0.003),
-    "appearance.lr.sh0":                    (0.008,             0.008,             0.01,              0.035),
+    "appearance.lr.opacities":              (0.01,              0.01,              0.05,              0.003),
+    "appearance.lr.sh0":                    (0.006,             0.006,             0.01,              0.035),
     "appearance.lr.final_share":            (0.2,               0.2,               1.0,               1.0),
-    "appearance.densify.every":             (0,                 20,                0,                 1000),
+    "appearance.densify.every":             (0,                 15,                0,                 1000),
     "appearance.densify.stop":              (...,               0.7,               ...,               0.55),   # to 9000
     "appearance.densify.grad_threshold":    (...,               1e-6,              ...,               0.038),  # 0.02
-    "appearance.densify.grow_share":        (...,               0.1,               ...,               1.0),
-    "appearance.densify.split_scale":       (...,               0.03,              ...,               0.02),
+    "appearance.densify.grow_share":        (...,               0.03,              ...,               1.0),
+    "appearance.densify.split_scale":       (...,               0.04,              ...,               0.02),
     "appearance.densify.compactness":       (False,             False,             False,             True),   # a
     "appearance.densify.prune_opacity":     (0.02,              0.02,              0.01,              0.05),   # a
     "appearance.densify.prune_scale":       (0.25,              0.25,              0.4,               0.6),
