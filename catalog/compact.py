@@ -126,7 +126,7 @@ def read_events(store: Store, names: Sequence[str]) -> tuple[pa.Table, list[str]
         with duckdb.connect() as con:
             if store.filesystem is not None:
                 con.register_filesystem(store.filesystem)
-            con.execute("set timezone = 'UTC'")
+            con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
             found = con.sql(query.union_sql(store, names, extra="cid")).to_arrow_table()
             return _with_cid(found), []
     except duckdb.Error:
@@ -210,30 +210,47 @@ def create_index(store: Store, number: int, rows: Sequence[dict]) -> bool:
     return store.create(listing.index_name(number), encode(table))
 
 
+def revoke(store: Store, row: dict) -> list[str]:
+    """Take back the compaction of an index row whose file is lost; returns the batches that are live again.
+
+    The files that it replaced, and those that they replaced, are taken back with it.
+    """
+    while True:
+        seen = listing.visible(store)
+        by_cid = {each["cid"]: each for each in seen.index if each["cid"]}
+        lost, todo = [], [row["cid"]]
+        while todo:
+            cid = todo.pop()
+            if cid in by_cid and cid not in lost:
+                lost.append(cid)
+                todo.extend(by_cid[cid]["supersedes"])
+        entry = {"kind": "revoke", "batches": [], "supersedes": lost, "committed_at": datetime.now(UTC)}
+        if create_index(store, seen.number + 1, [entry]):
+            return [batch for cid in lost for batch in by_cid[cid]["batches"]]
+
+
 def _checkpoint(store: Store, policy: Policy, report: Report) -> None:
     """Fold the index into one file that says the same.
 
     A batch is forgotten once its live file is gone and no writer can still be retrying it; a superseded cid once no
     index file mentions it.
     """
-    numbers = listing.index_numbers(store)
-    if len(numbers) < policy.checkpoint_every:
+    if len(listing.index_numbers(store)) < policy.checkpoint_every:
         return
     seen = listing.visible(store)
     live = {name[:36] for name in store.names("live")}
     horizon = time.time() - policy.trash_s
-    rows = []
+    active = {row["cid"] for row in active_rows(seen)}
+    kept = {}  # by cid: an earlier checkpoint's file repeats rows
     for row in seen.index:
         recent = row["committed_at"].timestamp() > horizon
-        kept = row["batches"] if recent else [batch for batch in row["batches"] if batch in live]
-        rows.append(row | {"kind": "checkpoint", "batches": kept})
-    active = {row["cid"] for row in active_rows(seen)}
-    mentioned = {row["cid"] for row in rows if row["cid"]}
-    superseded = sorted({cid for row in rows for cid in row["supersedes"]} & mentioned)
-    replaced = [row | {"cid": None, "supersedes": []} for row in rows if row["cid"] not in active and row["batches"]]
-    folded = [row | {"supersedes": []} for row in rows if row["cid"] in active]
+        batches = row["batches"] if recent else [batch for batch in row["batches"] if batch in live]
+        if row["kind"] == "revoke" or row["cid"] in active or (row["cid"] and batches):
+            kept[row["cid"] or str(row["supersedes"])] = row | {"batches": batches}
+    mentioned = {row["cid"] for row in seen.index if row["cid"]}
+    superseded = sorted({cid for row in seen.index for cid in row["supersedes"]} & mentioned)
     note = {"kind": "checkpoint", "batches": [], "supersedes": superseded, "committed_at": datetime.now(UTC)}
-    if create_index(store, seen.number + 1, [*folded, *replaced, note]):
+    if create_index(store, seen.number + 1, [*kept.values(), note]):
         report.checkpoints += 1
 
 
@@ -244,9 +261,10 @@ def _sweep(store: Store, policy: Policy, report: Report) -> None:
     sealed = {entry.name: entry for entry in store.entries("sealed")}
     whole = set(seen.sealed) <= sealed.keys()  # never drop a live file while a sealed one is missing: fsck's business
     replaced, superseded = {}, {}
+    settled = listing.replaced_batches(seen.index)
     for row in seen.index:
         age = now - row["committed_at"].timestamp()
-        for batch in row["batches"]:
+        for batch in settled.intersection(row["batches"]):
             replaced[batch] = max(age, replaced.get(batch, 0.0))
         for cid in row["supersedes"]:
             superseded[cid] = max(age, superseded.get(cid, 0.0))

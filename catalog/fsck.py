@@ -5,7 +5,7 @@
     drift            a data file lacks columns or retypes them        to quarantine/; rebuild brings its events back
     foreign          a file that is not ours lies in a data folder    to quarantine/
     torn-index       an index file cannot be read                     nothing: restore it from trash/ or a backup
-    missing-sealed   the index commits a file that is gone            back from trash/, if it is there
+    missing-sealed   the index commits a file that is gone            it, or what it replaced, back from trash/
     orphan           a sealed file that no index commits, and old     to trash/ (a killed compactor's)
     doubled          an event lies in two data files                  rewritten once
     left-over        an old file in tmp/                              removed
@@ -101,17 +101,15 @@ def _index(store: Store, repair: bool) -> Iterator[Finding]:
     for number in listing.index_numbers(store):
         try:
             listing.read_index(store, number)
-        except (pa.ArrowException, OSError) as error:
-            yield Finding("torn-index", store.url(listing.index_name(number)), str(error).splitlines()[0])
+        except (listing.CatalogueDamaged, OSError) as error:
+            yield Finding("torn-index", store.url(listing.index_name(number)), str(error))
             return
     seen = listing.visible(store)
     there = set(store.names("sealed"))
-    for name in seen.sealed:
+    for row in compact.active_rows(seen):
+        name = listing.sealed_name(row)
         if name not in there:
-            done = ""
-            if repair and name in store.names("trash"):
-                store.move(f"trash/{name}", "sealed")
-                done = "brought back from trash/"
+            done = _restore_sealed(store, row) if repair else ""
             yield Finding("missing-sealed", store.url(f"sealed/{name}"), "committed, but not there", done)
     known = {row["cid"] for row in seen.index} | {cid for row in seen.index for cid in row["supersedes"]}
     for entry in store.entries("sealed"):
@@ -121,6 +119,20 @@ def _index(store: Store, repair: bool) -> Iterator[Finding]:
                 store.discard(f"sealed/{entry.name}")
             detail = "never committed; its rows are in live/"
             yield Finding("orphan", store.url(f"sealed/{entry.name}"), detail, "moved to trash/" if repair else "")
+
+
+def _restore_sealed(store: Store, row: dict) -> str:
+    """Bring a lost sealed file back, or take its compaction back and bring the files back that it had replaced."""
+    trash, name = set(store.names("trash")), listing.sealed_name(row)
+    if name in trash:
+        store.move(f"trash/{name}", "sealed")
+        return "brought back from trash/"
+    batches = set(compact.revoke(store, row))
+    live = {name[:36] for name in store.names("live")}
+    back = [name for name in trash if name[:36] in batches - live]
+    for name in back:
+        store.move(f"trash/{name}", "live")
+    return f"compaction taken back; of {len(batches)} transactions {len(back) + len(batches & live)} are there"
 
 
 def _doubled(store: Store, repair: bool) -> Iterator[Finding]:

@@ -29,10 +29,11 @@ from catalog import ids
 from catalog.schema import TIMESTAMP
 from catalog.store import Store
 from catalog.writer import observe_library
+from pipeline_core.errors import RequestError, TransientError
 
 INDEX_SCHEMA = pa.schema(
     [
-        ("kind", pa.string()),  # seal, merge, or checkpoint (repeats all earlier rows that still matter)
+        ("kind", pa.string()),  # seal, merge, revoke, or checkpoint (its file repeats all earlier rows that matter)
         ("cid", pa.string()),
         ("schema_version", pa.int16()),
         ("rows", pa.int64()),
@@ -49,8 +50,12 @@ DATA_NAME = re.compile(rf"({ids.ID_PATTERN.pattern})\.(\d+)\.parquet")
 """Names of our files in live/ and sealed/; any other file there is not read."""
 
 
-class CatalogueChanged(RuntimeError):
+class CatalogueChanged(TransientError):
     """The catalogue changed faster than it could be listed; practically a compactor in a loop."""
+
+
+class CatalogueDamaged(RequestError):
+    """A file of the catalogue cannot be read; the message names it and the way out."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,15 @@ def index_numbers(store: Store) -> list[int]:
 
 
 def read_index(store: Store, number: int) -> list[dict]:
-    """Rows of one index file."""
-    return pq.read_table(io.BytesIO(store.read(index_name(number))), schema=INDEX_SCHEMA).to_pylist()
+    """Rows of one index file. Raises ``FileNotFoundError`` and :class:`CatalogueDamaged`."""
+    data = store.read(index_name(number))
+    try:
+        return pq.read_table(io.BytesIO(data), schema=INDEX_SCHEMA).to_pylist()
+    except pa.ArrowException as error:
+        raise CatalogueDamaged(
+            f"{store.url(index_name(number))} cannot be read ({str(error).splitlines()[0]}): put back a copy from a "
+            "backup; or move the catalogue folder away and run `splatmill catalog rebuild`"
+        ) from error
 
 
 def index_name(number: int) -> str:
@@ -100,9 +112,15 @@ def index_name(number: int) -> str:
     return f"index/{number:012d}.parquet"
 
 
-def replaced_batches(index: Iterable[dict]) -> set[str]:
+def replaced_batches(index: Sequence[dict]) -> set[str]:
     """Batches whose rows are in sealed files."""
-    return {batch for row in index for batch in row["batches"]}
+    revoked = revoked_cids(index)
+    return {batch for row in index if row["cid"] not in revoked for batch in row["batches"]}
+
+
+def revoked_cids(index: Iterable[dict]) -> set[str]:
+    """Compactions that fsck took back because their file was lost; their batches count as not compacted."""
+    return {cid for row in index if row["kind"] == "revoke" for cid in row["supersedes"]}
 
 
 def data_version(name: str) -> int | None:

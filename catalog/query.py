@@ -24,10 +24,7 @@ from catalog.store import LocalStore, Store, open_store
 from pipeline_core.errors import RequestError
 
 OPEN_TRIES = 5
-
-
-class CatalogueDamaged(RequestError):
-    """A file of the catalogue cannot be read; the message names it and the way out."""
+CatalogueDamaged = listing.CatalogueDamaged
 
 
 class NoSnapshot(RequestError):
@@ -59,7 +56,7 @@ def connect(library: str | os.PathLike[str] | Store, *, live: bool = True, **con
             con.close()
             # a file that was listed may have been compacted away since: list again; if it is all there, it is damaged
             if attempt >= OPEN_TRIES or listing.visible(store).files == seen.files:
-                raise CatalogueDamaged(_diagnosis(store, seen, error)) from error
+                raise listing.CatalogueDamaged(_diagnosis(store, error)) from error
 
 
 def rows(
@@ -79,7 +76,7 @@ def attach_live(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
     """Create the relations on ``con`` over the files in ``seen``."""
     if store.filesystem is not None:
         con.register_filesystem(store.filesystem)
-    con.execute("set timezone = 'UTC'")
+    con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
     # Live files are many and small: read them once. Sealed ones are few and large: views prune what is not asked for.
     con.execute(f"create temp table recent as {union_sql(store, [f'live/{name}' for name in seen.live])}")
     sealed = union_sql(store, [f"sealed/{name}" for name in seen.sealed])
@@ -144,7 +141,7 @@ def _connect_snapshot(store: Store, config: dict[str, Any]) -> duckdb.DuckDBPyCo
     if not os.path.exists(path):
         raise NoSnapshot(f"no snapshot at {path}: make one with `splatmill catalog snapshot`, or ask with --live")
     con = duckdb.connect(path, read_only=True, config=config)
-    con.execute("set timezone = 'UTC'")
+    con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
     return con
 
 
@@ -156,7 +153,7 @@ def snapshot_path(store: Store) -> str:
     return str(cache / "snapshots" / hashlib.sha256(store.url("").encode()).hexdigest()[:16] / "catalog.duckdb")
 
 
-def _diagnosis(store: Store, seen: listing.Visible, error: Exception) -> str:
+def _diagnosis(store: Store, error: Exception) -> str:
     first = str(error).splitlines()[0]
     return (
         f"the catalogue at {store.url('')} has a file that cannot be read: {first}. "

@@ -135,7 +135,7 @@ def _update(standby: Path, store: Store, seen: listing.Visible, threads: int | N
     """Add to the standby what it lacks; returns the number of new events and of all."""
     config = {"storage_compatibility_version": STORAGE_VERSION} | ({"threads": threads} if threads else {})
     with duckdb.connect(str(standby), config=config) as con:
-        con.execute("set timezone = 'UTC'")
+        con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         if store.filesystem is not None:
             con.register_filesystem(store.filesystem)
         con.execute("begin")
@@ -209,6 +209,12 @@ def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
     con.execute("delete from included_batches")
     if seen.live:
         con.execute("insert into included_batches select unnest(?)", [[name[:36] for name in seen.live]])
+    if not first:  # what fsck restored is the same event in another file; ids are in time order, so this is cheap
+        con.execute("""
+            delete from fresh where event_id in (
+                select event_id from stage_runs where event_id >= (select min(event_id) from fresh)
+            )
+        """)
     return con.execute("select count(*) from fresh").fetchone()[0]
 
 

@@ -104,7 +104,7 @@ def fill(library: Path, events: int, *, first: int = 0, files: int | None = None
     last = first + events // EVENTS_PER_ASSET
     chunk = chunk // EVENTS_PER_ASSET if files is None else -(-(last - first) // files)
     with duckdb.connect() as con:
-        con.execute("set timezone = 'UTC'")
+        con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         for at in range(first, last, chunk):
             sql = events_sql(at, min(at + chunk, last), total=last, now=now, batch=ids.new_id())
             table = compact._with_cid(con.sql(sql).to_arrow_table())

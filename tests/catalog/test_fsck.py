@@ -1,0 +1,197 @@
+"""fsck names what is wrong and mends what can be mended; rebuild brings a lost catalogue back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from catalog import compact, query, rebuild
+from catalog.compact import Policy
+from catalog.fsck import fsck
+from catalog.schema import Artifact, StageRun
+from catalog.store import open_store
+from catalog.writer import append, encode
+from pipeline_core.errors import RequestError
+
+
+def kinds(library: Path, **options: bool) -> list[str]:
+    """Kinds of all findings, sorted."""
+    return sorted(finding.kind for finding in fsck(library, **options))
+
+
+def put_record(library: Path, run: StageRun) -> None:
+    """record.json where the stage would have left it."""
+    folder = library / "stages" / run.stage / run.stage_key
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(run.to_json()))
+
+
+def test_nothing_wrong(tmp_path, make_run) -> None:
+    append(tmp_path, [make_run(artifacts=())])
+    compact.compact(tmp_path)
+    assert fsck(tmp_path) == []
+    assert fsck(tmp_path / "nowhere") == []
+
+
+def test_a_foreign_file_is_passed_over_and_quarantined(tmp_path, make_run, seen_ids) -> None:
+    append(tmp_path, [run := make_run(artifacts=())])
+    pq.write_table(pa.table({"price": [1.0]}), tmp_path / "catalog" / "live" / "sales.parquet")
+    (tmp_path / "catalog" / "live" / ".nfs0001").write_text("")
+    assert seen_ids(tmp_path) == [run.event_id]
+    assert kinds(tmp_path) == ["foreign", "foreign"]
+    assert all(finding.done for finding in fsck(tmp_path, repair=True))
+    assert fsck(tmp_path) == []
+    assert sorted(os.listdir(tmp_path / "catalog" / "quarantine")) == [".nfs0001", "sales.parquet"]
+
+
+def test_a_foreign_schema_under_our_name_stops_readers_with_a_clear_message(tmp_path, make_run, seen_ids) -> None:
+    append(tmp_path, [run := make_run(artifacts=())])
+    table = pa.table({"event_id": [1.5], "asset_id": ["x"], "stage": ["x"], "status": ["x"], "finished_at": ["then"]})
+    open_store(tmp_path).create(f"live/{run.event_id[:-4]}ffff.1.parquet", encode(table))
+    with pytest.raises(query.CatalogueDamaged, match="fsck --repair"):
+        query.assets(tmp_path)
+    (finding,) = fsck(tmp_path)
+    assert finding.kind == "drift"
+    assert "event_id is double, not string" in finding.detail
+    assert kinds(tmp_path, repair=True) == ["drift", "restored"]
+    assert seen_ids(tmp_path) == [run.event_id]
+
+
+@pytest.mark.parametrize("where", ["live", "sealed"])
+def test_a_truncated_file_goes_to_quarantine_and_its_rows_come_back(tmp_path, make_run, seen_ids, where) -> None:
+    runs = [make_run(f"asset-{number}", stage_key=f"{number:032x}", artifacts=()) for number in range(4)]
+    for run in runs:
+        put_record(tmp_path, run)
+        append(tmp_path, [run])
+    if where == "sealed":
+        compact.compact(tmp_path, Policy(grace_s=-1.0))
+        shutil.rmtree(tmp_path / "catalog" / "trash")
+    victim = next((tmp_path / "catalog" / where).iterdir())
+    os.truncate(victim, victim.stat().st_size // 2)
+    with pytest.raises(query.CatalogueDamaged, match=victim.name):
+        query.assets(tmp_path)
+    assert "torn" in kinds(tmp_path)
+    found = {finding.kind: finding for finding in fsck(tmp_path, repair=True)}
+    assert found["torn"].done == "moved to quarantine/"
+    assert found["restored"].done == f"{1 if where == 'live' else 4} events added"
+    assert seen_ids(tmp_path) == [run.event_id for run in runs]
+    assert not [finding for finding in fsck(tmp_path) if finding.kind == "torn"]
+
+
+def test_a_sealed_file_that_is_gone_comes_back_from_the_trash(tmp_path, make_run, seen_ids) -> None:
+    append(tmp_path, [run := make_run(artifacts=())])
+    compact.compact(tmp_path, Policy(grace_s=-1.0))
+    store = open_store(tmp_path)
+    (name,) = store.names("sealed")
+    store.discard(f"sealed/{name}")
+    with pytest.raises(query.CatalogueDamaged):
+        query.assets(tmp_path)
+    assert kinds(tmp_path) == ["missing-sealed"]
+    assert kinds(tmp_path, repair=True) == ["missing-sealed", "restored"]
+    assert seen_ids(tmp_path) == [run.event_id]
+
+
+def test_a_sealed_file_that_is_lost_is_forgotten_and_rebuilt(tmp_path, make_run, seen_ids) -> None:
+    put_record(tmp_path, run := make_run(stage_key="0" * 32, artifacts=()))
+    append(tmp_path, [run])
+    compact.compact(tmp_path, Policy(grace_s=-1.0))
+    shutil.rmtree(tmp_path / "catalog" / "trash")
+    for path in (tmp_path / "catalog" / "sealed").iterdir():
+        path.unlink()
+    fsck(tmp_path, repair=True)
+    assert seen_ids(tmp_path) == [run.event_id]
+    assert fsck(tmp_path) == []
+
+
+def test_events_stored_twice_are_stored_once_again(tmp_path, make_run, seen_ids) -> None:
+    twice, once = make_run(artifacts=()), make_run("vase", artifacts=())
+    append(tmp_path, [twice])
+    append(tmp_path, [twice, once])
+    assert len(seen_ids(tmp_path)) == 3
+    assert kinds(tmp_path) == ["doubled"]
+    fsck(tmp_path, repair=True)
+    assert seen_ids(tmp_path) == sorted([twice.event_id, once.event_id])
+    assert fsck(tmp_path) == []
+
+
+def test_orphans_and_left_overs_go_when_they_are_old(tmp_path, make_run) -> None:
+    append(tmp_path, [run := make_run(artifacts=())])
+    store = open_store(tmp_path)
+    store.create(f"sealed/{run.event_id}.1.parquet", b"")
+    shutil.copy(
+        next((tmp_path / "catalog" / "live").iterdir()), tmp_path / "catalog" / "sealed" / f"{run.event_id}.1.parquet"
+    )
+    (tmp_path / "catalog" / "tmp" / "x.part").write_bytes(b"half")
+    assert fsck(tmp_path) == []
+    for path in (
+        tmp_path / "catalog" / "sealed" / f"{run.event_id}.1.parquet",
+        tmp_path / "catalog" / "tmp" / "x.part",
+    ):
+        os.utime(path, (0, 0))
+    assert kinds(tmp_path) == ["left-over", "orphan"]
+    assert all(finding.done for finding in fsck(tmp_path, repair=True))
+    assert fsck(tmp_path) == []
+
+
+def test_artifacts_are_looked_at(tmp_path, make_run) -> None:
+    def artifact(name: str, content: bytes, **wrong) -> Artifact:
+        (tmp_path / name).write_bytes(content)
+        return Artifact(
+            **(
+                {"role": name, "path": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+                | wrong
+            )
+        )
+
+    files = (
+        artifact("fine", b"fine"),
+        artifact("longer", b"longer", bytes=3),
+        artifact("other", b"other", sha256="00" * 32),
+        Artifact("gone", "gone", "ab" * 32, 1),
+        Artifact("escape", "../outside", "ab" * 32, 1),
+    )
+    append(tmp_path, [make_run(artifacts=files)])
+    found = {finding.where.rsplit(": ", 1)[1]: (finding.kind, finding.detail) for finding in fsck(tmp_path)}
+    assert set(found) == {"longer", "other", "gone", "../outside"}
+    assert found["gone"][0] == "lost-artifact"
+    assert "6 bytes, recorded were 3" in found["longer"][1]
+    assert "sha256" in found["other"][1]
+    assert kinds(tmp_path, hashes=False) == ["bad-artifact", "bad-artifact", "lost-artifact"]
+
+
+def test_a_torn_index_file_is_named(tmp_path, make_run) -> None:
+    append(tmp_path, [make_run(artifacts=())])
+    compact.compact(tmp_path)
+    index = next((tmp_path / "catalog" / "index").iterdir())
+    os.truncate(index, 10)
+    assert kinds(tmp_path) == ["torn-index"]
+    with pytest.raises(RequestError, match=index.name):
+        query.assets(tmp_path)
+
+
+def test_rebuild_from_the_records_alone(tmp_path, random_runs, make_run, seen_ids) -> None:
+    runs = [make_run(f"asset-{number % 3}", "evaluate", stage_key=f"{number:032x}") for number in range(7)]
+    for run in runs:
+        put_record(tmp_path, run)
+        append(tmp_path, [run])
+    (tmp_path / "records").mkdir()
+    failed = [make_run("vase", status="failed"), make_run("vase", status="timeout")]
+    (tmp_path / "records" / "night-1.json").write_text(json.dumps([run.to_json() for run in failed]))
+    (tmp_path / "stages" / "evaluate" / "bad").mkdir()
+    (tmp_path / "stages" / "evaluate" / "bad" / "record.json").write_text("{}")
+    append(tmp_path, failed)
+    before = query.assets(tmp_path)
+    shutil.rmtree(tmp_path / "catalog")
+    report = rebuild.rebuild(tmp_path)
+    assert (report.records, report.added, len(report.unreadable)) == (9, 9, 1)
+    assert "event_id" in report.unreadable[0]
+    assert query.assets(tmp_path) == before
+    assert rebuild.rebuild(tmp_path).added == 0
+    assert len(seen_ids(tmp_path)) == 9
