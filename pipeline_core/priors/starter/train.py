@@ -2,6 +2,7 @@
 
     python -m pipeline_core.priors.starter.train --part image --out runs/starter --steps 11000
     python -m pipeline_core.priors.starter.train --part points --out runs/starter --minutes 20
+    splatmill train-starter --out runs/starter                       # the same, both parts
 
 Every random choice of a step is a function of (seed, step), so a checkpoint is the weights, their moving average, the
 optimiser and a step number; stopping (Ctrl-C or SIGTERM) writes one and starting again goes on from it, bit for bit.
@@ -246,13 +247,15 @@ def train_part(
     return progress
 
 
-def export_checkpoint(part: Any, run: Path, folder: Path, *, seed: int, optimisation: Optimisation) -> Progress:
-    """Export the averaged weights of the checkpoint in ``run`` to ``folder``, finished or not."""
+def export_checkpoint(
+    part: Any, run: Path, folder: Path, *, seed: int, optimisation: Optimisation, note: str = ""
+) -> Progress:
+    """Export the averaged weights of the checkpoint in ``run``, finished or not; ``note`` joins the model card."""
     average = Averaged(part.modules, optimisation.ema)
     optimiser = torch.optim.AdamW(part.modules.parameters())
     progress = load_checkpoint(run / "checkpoint.safetensors", part.modules, average, optimiser, seed)
     part.prepare()
-    export_part(part, average, part.modules, folder, progress, seed, optimisation)
+    export_part(part, average, part.modules, folder, progress, seed, optimisation, note)
     return progress
 
 
@@ -264,15 +267,22 @@ def write_samples(part: Any, average: Averaged, modules: nn.ModuleDict, path: Pa
 
 
 def export_part(
-    part: Any, average: Averaged, modules: nn.ModuleDict, folder: Path, progress: Progress, seed: int, o: Optimisation
+    part: Any,
+    average: Averaged,
+    modules: nn.ModuleDict,
+    folder: Path,
+    progress: Progress,
+    seed: int,
+    o: Optimisation,
+    note: str = "",
 ) -> None:
     """Write the averaged weights as fp16 safetensors, with a model card that says where they come from."""
     with average.applied(modules), torch.no_grad():
         part.export(modules, folder)
-    (folder / "README.md").write_text(model_card(part, folder, progress, seed, o))
+    (folder / "README.md").write_text(model_card(part, folder, progress, seed, o, note))
 
 
-def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimisation) -> str:
+def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimisation, note: str) -> str:
     """The model card in Markdown: command, commit, seed, data, time, loss, settings, hashes."""
     hashes = "\n".join(
         f"- `{p.relative_to(folder)}` ({p.stat().st_size / 1e6:.2f} MB) "
@@ -296,7 +306,9 @@ def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimi
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     settings = json.dumps({"settings": part.facts(), "optimisation": asdict(o)}, indent=2)
     return (
-        f"# splatmill starter prior: {part.name}\n\n{part.summary}\n\n| | |\n|---|---|\n{table}\n\n{hashes}\n\n"
+        f"# splatmill starter prior: {part.name}\n\n{part.summary}\n\n| | |\n|---|---|\n{table}\n\n"
+        + (f"{note}\n\n" if note else "")
+        + f"{hashes}\n\n"
         f"```json\n{settings}\n```\n"
     )
 
@@ -373,20 +385,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="where data shards are kept (default: OUT/data)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--device")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--steps", type=int, help="steps of each part, over all sittings")
+    budget.add_argument("--minutes", type=float, help="training time of each part, over all sittings (default: 120)")
+    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
     parser.add_argument("--export", type=Path, help="only write the checkpoint's weights to EXPORT/<part>")
+    parser.add_argument("--note", default="", help="a remark for the model cards that --export writes")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.steps is None and args.minutes is None:
+        args.minutes = 120.0
     parts = PARTS if args.part == "all" else (args.part,)
     if args.export:
         for name in parts:
             part = build_part(name, args.data or args.out / "data", seed=args.seed)
             export_checkpoint(
-                part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name]
+                part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name],
+                note=args.note,
             )  # fmt: skip
             part.pool.close()
         return 0

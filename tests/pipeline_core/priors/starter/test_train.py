@@ -109,9 +109,10 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
 def test_exporting_a_checkpoint_gives_the_finished_runs_weights(whole_and_resumed, tmp_path):
     name, run_path, *_ = whole_and_resumed
     part = build_part(name, run_path / "data", seed=3, **TINY[name])
-    progress = export_checkpoint(part, run_path / "whole", tmp_path, seed=3, optimisation=FAST)
+    progress = export_checkpoint(part, run_path / "whole", tmp_path, seed=3, optimisation=FAST, note="A remark.")
     part.pool.close()
     assert progress.step == 6
+    assert "A remark." in (tmp_path / "README.md").read_text()
     for file in (run_path / "whole" / "model").rglob("*.safetensors"):
         a, b = load_file(file), load_file(tmp_path / file.relative_to(run_path / "whole" / "model"))
         assert all(torch.equal(a[key], b[key]) for key in a)
