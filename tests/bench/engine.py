@@ -2,11 +2,11 @@
 
     python tests/bench/engine.py [--image-prior starter] [--recipe factory] [--steps 12] [--rounds 3] [--device auto]
 
-What is timed is one engine step: render, encode, U-Net with guidance rows, backward, optimiser, at the recipe's
+What is timed is one engine step: render, encode, both priors with guidance rows, backward, optimiser, at the recipe's
 geometry settings. An asset is the recipe's geometry and appearance steps; other stages are not counted. The speed
 does not depend on the weights' values. The rounds are interleaved and the best of each is taken, because the machine
-may have other work. On a CPU a batch saves no weight traffic worth mentioning: the U-Net's time is proportional to its
-rows. On a GPU small batches leave most of it idle. The last line of stdout is one JSON document.
+may have other work; where it has much, CPU seconds (all threads) say more than the clock. The last line of stdout is
+one JSON document.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline_core.engine.engine import PARTS, DistillationEngine  # noqa: E402
 from pipeline_core.engine.gaussian_job import GaussianJob  # noqa: E402
 from pipeline_core.gaussians.initialise import from_points  # noqa: E402
 from pipeline_core.priors.image import ImagePrior, load_image_prior  # noqa: E402
+from pipeline_core.priors.points import PointPrior, load_point_prior  # noqa: E402
 from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud  # noqa: E402
 
 
@@ -39,31 +40,33 @@ def ball(recipe: Recipe) -> Gaussians:
 
 
 def step_seconds(
-    prior: ImagePrior, recipe: Recipe, active: int, steps: int, device: str
+    prior: ImagePrior, points: PointPrior, recipe: Recipe, active: int, steps: int, device: str
 ) -> tuple[float, dict[str, float]]:
     """Seconds per engine step with ``active`` jobs, and of each part."""
     stage = recipe.geometry.model_copy(update={"steps": steps})
-    engine = DistillationEngine(prior, device=device, max_active=active, profile=True)
+    engine = DistillationEngine(prior, points, device=device, max_active=active, profile=True)
     start = ball(recipe)
     for count in (2, steps):  # a short run first: kernels compile, allocators grow
         jobs = [
             GaussianJob(start, "a red mug", stage.model_copy(update={"steps": count}), seed=i) for i in range(active)
         ]
-        before = (time.perf_counter(), engine.steps, dict(engine.seconds))
+        before = (time.perf_counter(), engine.steps, dict(engine.seconds), time.process_time())
         for future in [engine.submit(job) for job in jobs]:
             future.result()
-    taken, done = time.perf_counter() - before[0], engine.steps - before[1]
+    taken, done, cpu = time.perf_counter() - before[0], engine.steps - before[1], time.process_time() - before[3]
     parts = {name: (engine.seconds[name] - before[2][name]) / done for name in PARTS}
     engine.close()
-    return taken / steps, parts
+    return taken / steps, parts | {"cpu": cpu / steps}
 
 
-def measure(prior: ImagePrior, recipe: Recipe, args: argparse.Namespace, device: str) -> dict[int, tuple[float, dict]]:
+def measure(
+    priors: tuple[ImagePrior, PointPrior], recipe: Recipe, args: argparse.Namespace, device: str
+) -> dict[int, tuple[float, dict]]:
     """Best of the rounds for each number of active jobs."""
     best: dict[int, tuple[float, dict[str, float]]] = {}
     for _ in range(args.rounds):
         for active in args.active:
-            found = step_seconds(prior, recipe, active, args.steps, device)
+            found = step_seconds(*priors, recipe, active, args.steps, device)
             best[active] = min(best.get(active, found), found, key=lambda pair: pair[0])
             print(
                 f"{active} active: {found[0] * 1e3:7.1f} ms a step, {found[0] / active * 1e3:7.1f} an asset", flush=True
@@ -74,6 +77,7 @@ def measure(prior: ImagePrior, recipe: Recipe, args: argparse.Namespace, device:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image-prior", default="starter")
+    parser.add_argument("--point-prior", default="starter")
     parser.add_argument("--recipe", choices=list(RECIPES), default="factory")
     parser.add_argument("--active", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=12)
@@ -84,9 +88,10 @@ def main() -> int:
     device = str(pick_device(args.device))
     recipe = RECIPES[args.recipe]
     prior = load_image_prior(args.image_prior, device=device)
+    points = load_point_prior(args.point_prior, device=device)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    best = measure(prior, recipe, args, device)
+    best = measure((prior, points), recipe, args, device)
 
     total = recipe.geometry.steps + recipe.appearance.steps
     per_hour = {str(n): round(3600 * n / (seconds * total), 1) for n, (seconds, _) in best.items()}
@@ -99,6 +104,7 @@ def main() -> int:
         "steps_per_asset": total,
         "rows_per_asset": recipe.geometry.views * (1 if recipe.geometry.guidance_scale == 1 else 2),
         "ms_per_step": {str(n): round(seconds * 1e3, 1) for n, (seconds, _) in best.items()},
+        "cpu_ms_per_asset_step": {str(n): round(parts["cpu"] / n * 1e3, 1) for n, (_, parts) in best.items()},
         "ms_by_part": {str(n): {k: round(v * 1e3, 1) for k, v in parts.items() if v} for n, (_, parts) in best.items()},
         "best_active": max(per_hour, key=lambda n: per_hour[n]),
         "cpu_assets_per_hour": per_hour if device == "cpu" else None,
