@@ -34,7 +34,7 @@ from pipeline_core.errors import DivergedError, OutOfMemory, StageError
 log = logging.getLogger(__name__)
 
 MAX_ACTIVE = {"cpu": 1, "cuda": 8}
-"""Jobs per step by device type. On a CPU batching gains little (docs/LOG.md); one at a time is reproducible to the bit."""
+"""Jobs per step by device type. On a CPU batching gains little (docs/LOG.md), and one at a time is bit-reproducible."""
 
 PARTS = ("render", "encode", "unet", "points", "decode", "loss", "backward", "update")
 
