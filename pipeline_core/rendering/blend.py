@@ -38,7 +38,23 @@ from pipeline_core.rendering.lanes import (
     store,
     times_power,
 )
-from pipeline_core.rendering.projection import BLUE, CUT, DEPTH, GREEN, K1, K2, LOG2E, MX, MY, OPACITY, RECORD, RED, W11, W21, W22
+from pipeline_core.rendering.projection import (
+    BLUE,
+    CUT,
+    DEPTH,
+    GREEN,
+    K1,
+    K2,
+    LOG2E,
+    MX,
+    MY,
+    OPACITY,
+    RECORD,
+    RED,
+    W11,
+    W21,
+    W22,
+)
 from pipeline_core.rendering.tiles import TILE, slack
 
 PLANE = TILE * TILE
@@ -74,7 +90,7 @@ def _reached(records, base, patterns, mx, my, cut):  # noqa: ANN001, ANN202
 
 @inlined
 def _corners(records, base, patterns, mx, my, corners):  # noqa: ANN001, ANN202
-    """z = W d at the first pixel of every block, into ``corners`` [32]; and what the other pixels of a block add to it."""
+    """z = W d at the first pixel of every block, into ``corners`` [32]; and what a block's other pixels add."""
     w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
     x0 = load(patterns, 32) - mx
     y0 = load(patterns, 48) - my
@@ -102,15 +118,36 @@ def _block_pixels(block, x, y, width, height):  # noqa: ANN001, ANN202
 
 
 @kernel
-def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds, patterns, expected, image, alphas, transmittances, stops, ends, blocks, part, parts):  # noqa: ANN001, ANN202, E501
+def blend_forward(
+    records,
+    members,
+    starts,
+    tiles,
+    tiles_x,
+    tiles_y,
+    backgrounds,
+    patterns,
+    expected,
+    transmittances,
+    stops,
+    ends,
+    blocks,
+    depths,
+    image,
+    alphas,
+    part,
+    parts,
+):  # noqa: ANN001, ANN202, E501
     """Blend every ``parts``-th of the listed ``tiles``.
 
     ``image`` [V, H, W, 3 or 4] gets colour and depth (expected depth with ``expected``), ``alphas`` [V, H, W];
     ``transmittances`` and ``stops`` [V * tiles, 256], ``ends`` [V * tiles] (list position after which nothing was
-    blended) and ``blocks`` [pairs] (bits of the blocks touched) are for the backward pass.
+    blended) and ``blocks`` [pairs] (bits of the blocks touched) are for the backward pass, and so is ``depths``
+    [V * tiles, 512]: with ``expected``, expected depth beyond the tile's nearest Gaussian, and sum of weights. Both are
+    kept apart because a difference of depths, or 1 - T, has too few digits left at the faint edge of an object.
     """
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
-    planes = np.empty(4 * PLANE, np.float32)
+    planes = np.empty(5 * PLANE, np.float32)
     corners = np.empty(32, np.float32)
     px, py = load(patterns, 0), load(patterns, 16)
     for k in range(part, tiles.shape[0], parts):
@@ -128,6 +165,9 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
             store(stops, at + block * 16, splat(np.float32(last - first)))
             if bits(inside) != 0:
                 alive |= 1 << block
+        nearest = np.float32(0.0)
+        if expected and first < last:
+            nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH)
         j = first
         while j < last and alive != 0:
             prefetch(records, np.int64(members[min(j + AHEAD, last - 1)]) * RECORD)
@@ -138,7 +178,7 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
             todo = _reached(records, base, patterns, mx, my, cut) & alive
             p1, p2 = _corners(records, base, patterns, mx, my, corners)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
-            depth = peek(records, base + DEPTH)
+            depth = peek(records, base + DEPTH) - nearest
             touched = 0
             while todo != 0:
                 block = lowest_bit(todo)
@@ -165,6 +205,8 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
                 store(planes, q + PLANE, fma(weight, green, load(planes, q + PLANE)))
                 store(planes, q + 2 * PLANE, fma(weight, blue, load(planes, q + 2 * PLANE)))
                 store(planes, q + 3 * PLANE, fma(weight, depth, load(planes, q + 3 * PLANE)))
+                if expected:
+                    store(planes, q + 4 * PLANE, load(planes, q + 4 * PLANE) + weight)
             blocks[j] = touched
             j += 1
         ends[tile] = j
@@ -180,20 +222,43 @@ def blend_forward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds
                     image[v, iy, ix, 2] = planes[q + 2 * PLANE] + T * backgrounds[v, 2]
                     alphas[v, iy, ix] = np.float32(1.0) - T
                     if channels == 4:
-                        depth = planes[q + 3 * PLANE]
+                        depth, total = planes[q + 3 * PLANE], planes[q + 4 * PLANE]
                         if expected:
-                            depth /= max(np.float32(1.0) - T, np.float32(1e-10))
+                            depth = depth / total if total > 0.0 else np.float32(0.0)
+                            depths[tile, q], depths[tile, q + PLANE] = depth, total
+                            depth = depth + nearest if total > 0.0 else depth
                         image[v, iy, ix, 3] = depth
 
 
 @kernel
-def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, backgrounds, patterns, expected, image, v_image, v_alphas, transmittances, stops, ends, blocks, sums, absgrad, part, parts):  # noqa: ANN001, ANN202, E501
+def blend_backward(
+    records,
+    members,
+    starts,
+    tiles,
+    tiles_x,
+    tiles_y,
+    backgrounds,
+    patterns,
+    expected,
+    transmittances,
+    stops,
+    ends,
+    blocks,
+    depths,
+    v_image,
+    v_alphas,
+    sums,
+    absgrad,
+    part,
+    parts,
+):  # noqa: ANN001, ANN202, E501
     """Gradient sums [pairs, 16] of every ``parts``-th of the listed ``tiles``.
 
     Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; colour (3); depth; and with ``absgrad`` |g dsigma/dmean| (2).
     """
     height, width, channels = v_image.shape[1], v_image.shape[2], v_image.shape[3]
-    planes = np.empty(6 * PLANE, np.float32)
+    planes = np.empty(7 * PLANE, np.float32)
     corners = np.empty(32, np.float32)
     zero = splat(np.float32(0.0))
     for k in range(part, tiles.shape[0], parts):
@@ -207,29 +272,25 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
             continue
         at = tile * PLANE
         planes[:] = 0.0
-        # Planes: gradient of red, green, blue, accumulated depth; the blend behind; T.
+        nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH) if expected else np.float32(0.0)
+        # Planes: gradient of red, green, blue, accumulated depth; the blend behind; T; expected depth.
         for block in range(16):
             columns, rows, left, top = _block_pixels(block, x, y, width, height)
             for row in range(rows):
                 for column in range(columns):
                     q = block * 16 + row * 4 + column
                     iy, ix = top + row, left + column
-                    T = abs(transmittances[tile, q])
                     red, green, blue = v_image[v, iy, ix, 0], v_image[v, iy, ix, 1], v_image[v, iy, ix, 2]
-                    depth = np.float32(0.0)
-                    v_alpha = v_alphas[v, iy, ix]
-                    if channels == 4:
-                        depth = v_image[v, iy, ix, 3]
-                        if expected:
-                            alpha = np.float32(1.0) - T
-                            depth /= max(alpha, np.float32(1e-10))
-                            if alpha > np.float32(1e-10):
-                                v_alpha -= depth * image[v, iy, ix, 3]
                     planes[q], planes[q + PLANE], planes[q + 2 * PLANE] = red, green, blue
-                    planes[q + 3 * PLANE] = depth
+                    if channels == 4:
+                        planes[q + 3 * PLANE] = v_image[v, iy, ix, 3]
+                        if expected:  # d(D / A) = sum over w of (depth - D / A) / A
+                            total = depths[tile, q + PLANE]
+                            planes[q + 3 * PLANE] *= np.float32(1.0) / total if total > 0.0 else np.float32(0.0)
+                            planes[q + 6 * PLANE] = depths[tile, q]
                     behind = red * backgrounds[v, 0] + green * backgrounds[v, 1] + blue * backgrounds[v, 2]
-                    planes[q + 4 * PLANE] = behind - v_alpha
-                    planes[q + 5 * PLANE] = T
+                    planes[q + 4 * PLANE] = behind - v_alphas[v, iy, ix]
+                    planes[q + 5 * PLANE] = abs(transmittances[tile, q])
         for j in range(end - 1, first - 1, -1):
             prefetch(records, np.int64(members[max(j - AHEAD, first)]) * RECORD)
             base = np.int64(members[j]) * RECORD
@@ -239,7 +300,7 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
             w11, w21 = peek(records, base + W11), peek(records, base + W21)
             p1, p2 = _corners(records, base, patterns, mx, my, corners)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
-            depth = peek(records, base + DEPTH)
+            depth = peek(records, base + DEPTH) - nearest
             when = np.float32(j - first)
             s0, s1, s2, s11, s12, s22 = zero, zero, zero, zero, zero, zero
             c0, c1, c2, c3, a0, a1 = zero, zero, zero, zero, zero, zero
@@ -258,7 +319,10 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
                 v_red, v_green = load(planes, q), load(planes, q + PLANE)
                 v_blue, v_depth = load(planes, q + 2 * PLANE), load(planes, q + 3 * PLANE)
                 behind = load(planes, q + 4 * PLANE)
-                dot = fma(v_red, red, fma(v_green, green, fma(v_blue, blue, v_depth * depth)))
+                beyond = splat(depth)
+                if expected:
+                    beyond = beyond - load(planes, q + 6 * PLANE)
+                dot = fma(v_red, red, fma(v_green, green, fma(v_blue, blue, v_depth * beyond)))
                 difference = behind - dot
                 g = select(raw <= ALPHA_MAX, weight * difference, 0.0)
                 store(planes, q + 4 * PLANE, behind - alpha * difference)
@@ -275,8 +339,23 @@ def blend_backward(records, members, starts, tiles, tiles_x, tiles_y, background
 
 
 @kernel
-def reduce_sums(records, slots, positions, sums, per_view, v_means2d, v_depths, v_covars2d, v_opacities, v_colors, absolute2d, absgrad, part, parts):  # noqa: ANN001, ANN202, E501
-    """Per Gaussian, add up the sums of its pairs and turn them into gradients [V, N, ...]; opacity and colour over views.
+def reduce_sums(
+    records,
+    slots,
+    positions,
+    sums,
+    per_view,
+    v_means2d,
+    v_depths,
+    v_covars2d,
+    v_opacities,
+    v_colors,
+    absolute2d,
+    absgrad,
+    part,
+    parts,
+):  # noqa: ANN001, ANN202, E501
+    """Per Gaussian, sum over its pairs and turn that into gradients [V, N, ...]; opacity and colour over views.
 
     ``slots`` [V * N + 1] are the first slots, ``v_colors`` [V or 1, N, 3]. With log2(e) sigma = |z|^2, z = W d:
     dsigma/dmean = -2 W^T z / log2(e), dsigma/dS = -2 (W^T z)(W^T z)^T / log2(e)^2, dalpha/dopacity = alpha / opacity.

@@ -39,8 +39,8 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, views: np.ndarray, size: tuple[int, int],
-        limits: tuple[float, float, float], records: np.ndarray,
+        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, views: np.ndarray,
+        size: tuple[int, int], limits: tuple[float, float, float], records: np.ndarray,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         V, N = len(views), len(means)
         inputs = tuple(_array(t) for t in (means, quats, scales))
@@ -48,7 +48,11 @@ class _Project(torch.autograd.Function):
         radii = torch.empty(V, N, 2, dtype=torch.int32)
         outputs = tuple(t.numpy() for t in (means2d, depths, conics, covars2d, radii))
         o = _array(opacities)
-        parallel(lambda part, parts: projection.project_forward(*inputs, o, views, *size, *limits, *outputs, records, part, parts))
+        parallel(
+            lambda part, parts: projection.project_forward(
+                *inputs, o, views, *size, *limits, *outputs, records, part, parts
+            )
+        )
         ctx.mark_non_differentiable(radii)
         ctx.save_for_backward(means, quats, scales, radii)
         ctx.views, ctx.eps2d = views, limits[2]
@@ -62,7 +66,11 @@ class _Project(torch.autograd.Function):
         given = tuple(_array(g) for g in grads[:4])
         out = tuple(np.empty(t.shape, dtype=np.float32) for t in (means, quats, scales))
         seen = radii.numpy()
-        parallel(lambda part, parts: projection.project_backward(*inputs, ctx.views, ctx.eps2d, seen, *given, *out, part, parts))
+        parallel(
+            lambda part, parts: projection.project_backward(
+                *inputs, ctx.views, ctx.eps2d, seen, *given, *out, part, parts
+            )
+        )
         return *(torch.from_numpy(a) for a in out), None, None, None, None, None
 
 
@@ -70,7 +78,9 @@ class _Harmonics(torch.autograd.Function):
     """Colours [V, N, 3] of spherical harmonics [N, K, 3] seen from camera ``positions`` [V, 3]."""
 
     @staticmethod
-    def forward(ctx: Any, means: Tensor, coefficients: Tensor, degree: int, positions: np.ndarray, radii: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, means: Tensor, coefficients: Tensor, degree: int, positions: np.ndarray, radii: Tensor
+    ) -> Tensor:
         colors = torch.empty(*radii.shape[:2], 3)
         arguments = (degree, _array(means), positions, _array(coefficients), radii.numpy(), colors.numpy())
         parallel(lambda part, parts: harmonics.harmonics_forward(*arguments, part, parts))
@@ -84,25 +94,26 @@ class _Harmonics(torch.autograd.Function):
         means, coefficients, radii, colors = ctx.saved_tensors
         v_means, v_coefficients = torch.empty(means.shape), torch.empty(coefficients.shape)
         arguments = (
-            ctx.degree, _array(means), ctx.positions, _array(coefficients), radii.numpy(), _array(colors), _array(v_colors),
-            v_means.numpy(), v_coefficients.numpy(),
+            ctx.degree, _array(means), ctx.positions, _array(coefficients), radii.numpy(), _array(colors),
+            _array(v_colors), v_means.numpy(), v_coefficients.numpy(),
         )  # fmt: skip
         parallel(lambda part, parts: harmonics.harmonics_backward(*arguments, part, parts))
         return v_means, v_coefficients, None, None, None
 
 
 class _Blend(torch.autograd.Function):
-    """Tile lists and alpha blending, see tiles.py and blend.py. ``image`` has a depth channel if ``depth`` is not None."""
+    """Tile lists and alpha blending, see tiles.py and blend.py. ``depth`` adds a channel."""
 
     @staticmethod
     def forward(
-        ctx: Any, means2d: Tensor, depths: Tensor, covars2d: Tensor, opacities: Tensor, colors: Tensor, backgrounds: Tensor,
-        radii: Tensor, records: np.ndarray, size: tuple[int, int], depth: str | None, absgrad: bool,
+        ctx: Any, means2d: Tensor, depths: Tensor, covars2d: Tensor, opacities: Tensor, colors: Tensor,
+        backgrounds: Tensor, radii: Tensor, records: np.ndarray, size: tuple[int, int], depth: str | None,
+        absgrad: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         V, N = depths.shape
         width, height = size
         tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
-        painted = _array(colors).reshape(-1, N, 3)
+        painted = _array(colors if colors.ndim == 3 else colors.unsqueeze(0))
         parallel(lambda part, parts: blend.paint(records, painted, part, parts))
         lists = _list_tiles(records, radii.numpy(), depths.detach().numpy(), tiles_x, tiles_y)
         image = torch.empty(V, height, width, 3 if depth is None else 4)
@@ -113,26 +124,38 @@ class _Blend(torch.autograd.Function):
             np.empty((total, blend.PLANE), dtype=np.float32),
             np.empty(total, dtype=np.int64),
             np.empty(pairs, dtype=np.uint16),
+            np.empty((total if depth == "expected" else 0, 2 * blend.PLANE), dtype=np.float32),
         )
         # Longest lists first, dealt out in turn, so that the threads finish together.
         deal = np.argsort(-np.diff(lists["starts"]), kind="stable").astype(np.int32)
-        common = (records, lists["members"], lists["starts"], deal, tiles_x, tiles_y, _array(backgrounds), blend.PATTERNS)
+        common = (
+            records,
+            lists["members"],
+            lists["starts"],
+            deal,
+            tiles_x,
+            tiles_y,
+            _array(backgrounds),
+            blend.PATTERNS,
+        )
         common += (depth == "expected",)
-        outputs = (image.numpy(), alphas.numpy()[..., 0], *state)
+        outputs = (*state, image.numpy(), alphas.numpy().reshape(V, height, width))
         parallel(lambda part, parts: blend.blend_forward(*common, *outputs, part, parts))
-        ctx.save_for_backward(means2d, opacities, colors, backgrounds, image, alphas)
+        ctx.save_for_backward(means2d, colors, alphas)
         ctx.common, ctx.state, ctx.lists, ctx.absgrad = common, state, lists, absgrad
         return image, alphas
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_image: Tensor, v_alphas: Tensor) -> tuple[Any, ...]:
-        means2d, opacities, colors, backgrounds, image, alphas = ctx.saved_tensors
+        means2d, colors, alphas = ctx.saved_tensors
         records, pairs = ctx.common[0], len(ctx.lists["members"])
         V, N = means2d.shape[:2]
         sums = _lines(pairs)
-        given = (_array(image), _array(v_image), _array(v_alphas)[..., 0])
-        parallel(lambda part, parts: blend.blend_backward(*ctx.common, *given, *ctx.state, sums, ctx.absgrad, part, parts))
+        given = (_array(v_image), _array(v_alphas).reshape(v_alphas.shape[:3]))
+        parallel(
+            lambda part, parts: blend.blend_backward(*ctx.common, *ctx.state, *given, sums, ctx.absgrad, part, parts)
+        )
         per_view = colors.ndim == 3
         absolute2d = torch.empty(V, N, 2) if ctx.absgrad else torch.empty(0, 0, 2)
         out = tuple(torch.empty(*shape) for shape in ((V, N, 2), (V, N), (V, N, 3), (N,), (V if per_view else 1, N, 3)))
@@ -147,9 +170,11 @@ class _Blend(torch.autograd.Function):
         return v_means2d, v_depths, v_covars2d, v_opacities, v_colors, v_backgrounds, None, None, None, None, None
 
 
-def _list_tiles(records: np.ndarray, radii: np.ndarray, depths: np.ndarray, tiles_x: int, tiles_y: int) -> dict[str, np.ndarray]:
-    """``members`` [pairs] of the lists that begin at ``starts`` [V * tiles + 1]; ``slots`` [V * N + 1] and ``positions``
-    [pairs] find the pairs of a Gaussian."""
+def _list_tiles(
+    records: np.ndarray, radii: np.ndarray, depths: np.ndarray, tiles_x: int, tiles_y: int
+) -> dict[str, np.ndarray]:
+    """``members`` [pairs] of the lists that begin at ``starts`` [V * tiles + 1]; ``slots`` [V * N + 1] and
+    ``positions`` [pairs] find the pairs of a Gaussian."""
     V, N = depths.shape
     slots = np.zeros(V * N + 1, dtype=np.int64)
     lengths = np.zeros((V, tiles_x * tiles_y), dtype=np.int64)
@@ -164,19 +189,25 @@ def _list_tiles(records: np.ndarray, radii: np.ndarray, depths: np.ndarray, tile
     np.cumsum(slots, out=slots)
     starts = np.zeros(lengths.size + 1, dtype=np.int64)
     np.cumsum(lengths.reshape(-1), out=starts[1:])
+    if starts[-1] >= 2**31:
+        raise ValueError(
+            f"scales are too large: {N} Gaussians touch {starts[-1]} tiles in {V} views, the limit is 2^31 - 1"
+        )
     members = np.empty(starts[-1], dtype=np.int32)
     positions = np.empty(starts[-1], dtype=np.int32)
     cursors = starts[:-1].reshape(lengths.shape).copy()
     parallel(
-        lambda part, parts: tiles.fill_tiles(records, order, drawn, tiles_x, tiles_y, slots, cursors, members, positions, part, parts)
+        lambda part, parts: tiles.fill_tiles(
+            records, order, drawn, tiles_x, tiles_y, slots, cursors, members, positions, part, parts
+        )
     )
     return {"members": members, "positions": positions, "starts": starts, "slots": slots, "lengths": lengths}
 
 
 def rasterize_cpu(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor, width: int,
-    height: int, *, near_plane: float, far_plane: float, eps2d: float, sh_degree: int | None, backgrounds: Tensor | None,
-    absgrad: bool, depth: str | None,
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
+    width: int, height: int, *, near_plane: float, far_plane: float, eps2d: float, sh_degree: int | None,
+    backgrounds: Tensor | None, absgrad: bool, depth: str | None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """Arguments as :func:`pipeline_core.rendering.rasterize.rasterize`, ``depth`` None, "accumulated" or "expected".
 

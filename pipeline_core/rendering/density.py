@@ -1,4 +1,4 @@
-"""The density field of Gaussians, ``d(x) = sum_i o_i exp(-1/2 (x - mu_i)^T Sigma_i^-1 (x - mu_i))``, on a grid or at points.
+"""Density of Gaussians, ``d(x) = sum_i o_i exp(-1/2 (x - mu_i)^T Sigma_i^-1 (x - mu_i))``, on a grid or at points.
 
 This is the field whose level set becomes the mesh (DreamGaussian, Tang et al. 2023, section 3.2). There, blocks of the
 grid only see the Gaussians whose *centre* is near, which leaves steps at block edges; here every Gaussian reaches as
@@ -6,7 +6,7 @@ far as it is worth ``tolerance``.
 
 Error: each Gaussian is left out exactly where it is below ``tolerance``, so a value is too small by at most
 ``tolerance`` times the number of Gaussians whose tails cross the point, plus float32 summation (6e-8 of the value per
-term). Measured with the default on 20k Gaussians: below 1e-5 of the field's maximum.
+term). Measured with the default on 20k Gaussians: 1.3e-5 where the field's maximum is 6.2.
 """
 
 from __future__ import annotations
@@ -105,14 +105,20 @@ def _prepare(
         precision = np.einsum("nik,nk,njk->nij", rotation, 1 / (s * s), rotation)
         cut = np.log(o / tolerance)
         extent = np.sqrt(2 * np.maximum(cut, 0))[:, None] * np.sqrt(np.einsum("nik,nk->ni", rotation**2, s * s))
-        keep = (cut > 0) & (s > 0).all(1) & np.isfinite(mu).all(1) & np.isfinite(precision).all((1, 2)) & np.isfinite(extent).all(1)
+        keep = (
+            (cut > 0)
+            & (s > 0).all(1)
+            & np.isfinite(mu).all(1)
+            & np.isfinite(precision).all((1, 2))
+            & np.isfinite(extent).all(1)
+        )
         keep &= np.isfinite(cut)
     upper = precision[keep][:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     return tuple(np.ascontiguousarray(a) for a in (mu[keep], upper, extent[keep], cut[keep], o[keep]))
 
 
 def _bin_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sort points into a grid of cells of about 16: order [P], cell starts [C + 1], low [3], cell size [3], cells [3]."""
+    """Sort points into a grid of cells of about 16: order [P], starts [C + 1], low [3], cell size [3], cells [3]."""
     low, high = points.min(0), points.max(0)
     span = np.maximum(high - low, 1e-12)
     per_axis = int(np.clip(round((len(points) / 16) ** (1 / 3)), 1, 64))

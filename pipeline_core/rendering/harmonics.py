@@ -70,7 +70,9 @@ def harmonics_forward(degree, means, positions, coefficients, radii, colors, par
 
 
 @kernel
-def harmonics_backward(degree, means, positions, coefficients, radii, colors, v_colors, v_means, v_coefficients, part, parts):  # noqa: ANN001, ANN202, E501
+def harmonics_backward(
+    degree, means, positions, coefficients, radii, colors, v_colors, v_means, v_coefficients, part, parts
+):  # noqa: ANN001, ANN202, E501
     """Gradients of coefficients [N, K, 3] and, through the direction, of means [N, 3]; summed over views in order."""
     views, count = radii.shape[0], radii.shape[1]
     terms = (degree + 1) * (degree + 1)

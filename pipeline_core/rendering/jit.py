@@ -24,7 +24,7 @@ import numba
 from numba.core import config
 
 FAST = {"contract", "nsz", "arcp"}
-"""Floating-point freedoms: fused multiply-add, no signed zero, x / y as x * (1 / y). Never nnan or ninf: NaN is guarded."""
+"""Floating-point freedoms: fused multiply-add, no signed zero, reciprocals. Never nnan or ninf: NaN is guarded."""
 
 
 def _writable(folder: Path) -> bool:

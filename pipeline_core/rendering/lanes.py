@@ -20,9 +20,9 @@ import operator
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.core.typing import signature
 
 from pipeline_core.rendering.jit import inlined
 
@@ -56,7 +56,9 @@ def _constant(value: float) -> ir.Constant:
 def _repeat(builder, scalar):  # noqa: ANN001, ANN202
     """A vector with ``scalar`` in every lane."""
     vector = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_I32, WIDTH), [ir.Constant(_I32, 0)] * WIDTH))
+    return builder.shuffle_vector(
+        vector, vector, ir.Constant(ir.VectorType(_I32, WIDTH), [ir.Constant(_I32, 0)] * WIDTH)
+    )
 
 
 def _as_lanes(context, builder, kind, value):  # noqa: ANN001, ANN202
@@ -68,7 +70,9 @@ def _as_lanes(context, builder, kind, value):  # noqa: ANN001, ANN202
 
 def _define(function, result, emit, kinds=(lanes,)):  # noqa: ANN001, ANN202
     """Give a Python operator a meaning for lanes beside lanes, float32 or float64 constants."""
-    pairs = [(lanes, lanes)] + [p for k in (types.float32, types.float64, types.int64) for p in ((lanes, k), (k, lanes))]
+    pairs = [(lanes, lanes)] + [
+        p for k in (types.float32, types.float64, types.int64) for p in ((lanes, k), (k, lanes))
+    ]
     if kinds == (mask,):
         pairs = [(mask, mask)]
 
@@ -245,7 +249,9 @@ def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
         pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), ir.IntType(8).as_pointer())
         read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, read, keep, data])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, read, keep, data]
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
@@ -270,9 +276,15 @@ def gather_sums(typingctx, parts):  # noqa: ANN001, ANN201
         while len(row) > 1:
             group = 2 * half
             low = [g * group + j for g in range(WIDTH // group) for j in range(half)]
-            picks_low = [p for g in range(WIDTH // group) for p in (low[g * half : (g + 1) * half] + [WIDTH + q for q in low[g * half : (g + 1) * half]])]
+            picks_low = [
+                p
+                for g in range(WIDTH // group)
+                for p in (low[g * half : (g + 1) * half] + [WIDTH + q for q in low[g * half : (g + 1) * half]])
+            ]
             picks_high = [p + half for p in picks_low]
-            row = [_merge(builder, shuffle, a, b, picks_low, picks_high) for a, b in zip(row[::2], row[1::2], strict=True)]
+            row = [
+                _merge(builder, shuffle, a, b, picks_low, picks_high) for a, b in zip(row[::2], row[1::2], strict=True)
+            ]
             half //= 2
         return row[0]
 
@@ -289,7 +301,14 @@ def _merge(builder, shuffle, a, b, picks_low, picks_high):  # noqa: ANN001, ANN2
 
 MAGIC = 12582912.0
 """1.5 * 2^23: added to a small float, it leaves the nearest integer in the low bits."""
-EXP2 = (1.327647177951304e-3, 9.675541332648363e-3, 5.550713274153895e-2, 2.4022119723884297e-1, 6.931469670643622e-1, 1.0000000716546722)
+EXP2 = (
+    1.327647177951304e-3,
+    9.675541332648363e-3,
+    5.550713274153895e-2,
+    2.4022119723884297e-1,
+    6.931469670643622e-1,
+    1.0000000716546722,
+)
 """Minimax polynomial of 2^f on [-1/2, 1/2], highest power first: relative error 7.5e-8 before rounding."""
 
 

@@ -6,7 +6,8 @@ whitening matrix W of each projected Gaussian, in units of bits, so that its alp
 
     alpha = o exp(-1/2 d^T S^-1 d) = 2^(cut - |W d|^2) / 255,   cut = log2(255 o)
 
-    W = sqrt(log2 e) [[w11, 0], [w21, w22]],  w11 = 1 / sqrt(2 Sxx),  w22 = sqrt(Sxx / (2 det)),  w21 = -Sxy / sqrt(2 Sxx det)
+    W = sqrt(log2 e) [[w11, 0], [w21, w22]]
+    w11 = 1 / sqrt(2 Sxx),  w22 = sqrt(Sxx / (2 det)),  w21 = -Sxy / sqrt(2 Sxx det)
 
 a square root, so errors grow with the square root of the condition number; and the support is where ``|W d|^2 <= cut``.
 
@@ -31,7 +32,7 @@ LOG2E = 1.4426950408889634
 
 
 def view_rows(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> np.ndarray:
-    """``views`` for ``viewmats`` [V, 4, 4] and ``Ks`` [V, 3, 3]; directions are clamped to 1.3 times the field of view."""
+    """``views`` for ``viewmats`` [V, 4, 4] and ``Ks`` [V, 3, 3]; directions are held within 1.3 fields of view."""
     rows = np.empty((len(viewmats), 20))
     rows[:, :9] = viewmats[:, :3, :3].reshape(-1, 9)
     rows[:, 9:12] = viewmats[:, :3, 3]
@@ -89,8 +90,9 @@ def _jacobian(views, v, x, y, z):  # noqa: ANN001, ANN202
     w = min(max(y * iz, views[v, 18]), views[v, 19])
     fx, fy = views[v, 12] * iz, views[v, 13] * iz
     return (
-        fx * (views[v, 0] - u * views[v, 6]), fx * (views[v, 1] - u * views[v, 7]), fx * (views[v, 2] - u * views[v, 8]),
-        fy * (views[v, 3] - w * views[v, 6]), fy * (views[v, 4] - w * views[v, 7]), fy * (views[v, 5] - w * views[v, 8]),
+        fx * (views[v, 0] - u * views[v, 6]), fx * (views[v, 1] - u * views[v, 7]),
+        fx * (views[v, 2] - u * views[v, 8]), fy * (views[v, 3] - w * views[v, 6]),
+        fy * (views[v, 4] - w * views[v, 7]), fy * (views[v, 5] - w * views[v, 8]),
         iz, u, w,
     )  # fmt: skip
 
@@ -99,8 +101,9 @@ def _jacobian(views, v, x, y, z):  # noqa: ANN001, ANN202
 def _times(m, c):  # noqa: ANN001, ANN202
     """M C, 2 x 3, of a 2 x 3 matrix and a symmetric 3 x 3 one (upper triangle)."""
     return (
-        m[0] * c[0] + m[1] * c[1] + m[2] * c[2], m[0] * c[1] + m[1] * c[3] + m[2] * c[4], m[0] * c[2] + m[1] * c[4] + m[2] * c[5],
-        m[3] * c[0] + m[4] * c[1] + m[5] * c[2], m[3] * c[1] + m[4] * c[3] + m[5] * c[4], m[3] * c[2] + m[4] * c[4] + m[5] * c[5],
+        m[0] * c[0] + m[1] * c[1] + m[2] * c[2], m[0] * c[1] + m[1] * c[3] + m[2] * c[4],
+        m[0] * c[2] + m[1] * c[4] + m[2] * c[5], m[3] * c[0] + m[4] * c[1] + m[5] * c[2],
+        m[3] * c[1] + m[4] * c[3] + m[5] * c[4], m[3] * c[2] + m[4] * c[4] + m[5] * c[5],
     )  # fmt: skip
 
 
@@ -116,7 +119,26 @@ def _blurred(m, c, eps2d):  # noqa: ANN001, ANN202
 
 
 @kernel
-def project_forward(means, quats, scales, opacities, views, width, height, near, far, eps2d, means2d, depths, conics, covars2d, radii, records, part, parts):  # noqa: ANN001, ANN202, E501
+def project_forward(
+    means,
+    quats,
+    scales,
+    opacities,
+    views,
+    width,
+    height,
+    near,
+    far,
+    eps2d,
+    means2d,
+    depths,
+    conics,
+    covars2d,
+    radii,
+    records,
+    part,
+    parts,
+):  # noqa: ANN001, ANN202, E501
     """Project a contiguous share of the Gaussians into every view. Outputs [V, N, ...] are zero where nothing is drawn.
 
     Radii and culling are gsplat's: ``ceil(min(3.33, sqrt(2 ln(255 o))) sqrt(Sxx))``, dropped when outside the image.
@@ -165,7 +187,23 @@ def project_forward(means, quats, scales, opacities, views, width, height, near,
 
 
 @kernel
-def project_backward(means, quats, scales, views, eps2d, radii, v_means2d, v_depths, v_conics, v_covars2d, v_means, v_quats, v_scales, part, parts):  # noqa: ANN001, ANN202, E501
+def project_backward(
+    means,
+    quats,
+    scales,
+    views,
+    eps2d,
+    radii,
+    v_means2d,
+    v_depths,
+    v_conics,
+    v_covars2d,
+    v_means,
+    v_quats,
+    v_scales,
+    part,
+    parts,
+):  # noqa: ANN001, ANN202, E501
     """Gradients of a contiguous share of the Gaussians, summed over views in order.
 
     ``v_covars2d`` [V, N, 3] is with respect to (xx, xy, yy), where xy stands for both off-diagonal entries.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,8 +71,9 @@ def rasterize(
         [V, N, 2] int32 pixels (0 = not drawn), ``means2d`` [V, N, 2] pixels (``retain_grad()`` before the backward
         pass), ``depths`` [V, N], ``conics`` [V, N, 3], ``opacities`` [V, N], ``width``, ``height``, ``n_cameras`` ...
 
-    No Gaussians, or none in view, is an image of the background with zero gradients. On numba and reference a Gaussian
-    with a NaN or infinite parameter is not drawn and gets a zero gradient. Raises ValueError for anything malformed.
+    No Gaussians, or none in view, is an image of the background with zero gradients. On numba, a Gaussian with a NaN or
+    infinite parameter or a zero quaternion is not drawn and gets zero gradients, ``info`` is zero for what is not
+    drawn, and viewmats have no gradient (gsplat and reference give one). Raises ValueError for anything malformed.
     """
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, render_mode)
     if not 0 <= near_plane < far_plane:
@@ -79,14 +81,19 @@ def rasterize(
     if not 0 <= eps2d < float("inf"):
         raise ValueError(f"eps2d={eps2d} must be finite and >= 0")
     backend = _choose(backend, means)
-    options = dict(
-        near_plane=float(near_plane),
-        far_plane=float(far_plane),
-        eps2d=float(eps2d),
-        sh_degree=sh_degree,
-        backgrounds=backgrounds,
-        absgrad=absgrad,
-    )
+    if backend == "numba" and viewmats.requires_grad:
+        raise ValueError(
+            f"viewmats of shape {list(viewmats.shape)} require a gradient, which the CPU kernels do not give; "
+            "detach them, or use backend='reference'"
+        )
+    options = {
+        "near_plane": float(near_plane),
+        "far_plane": float(far_plane),
+        "eps2d": float(eps2d),
+        "sh_degree": sh_degree,
+        "backgrounds": backgrounds,
+        "absgrad": absgrad,
+    }
     arguments = (means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height))
     if backend == "gsplat":
         return _gsplat(*arguments, render_mode=render_mode, **options)
@@ -142,7 +149,8 @@ def _check(
     render_mode: str,
 ) -> None:
     """Raise a ValueError that names the first argument of the wrong kind, shape, dtype, device or value."""
-    named = dict(means=means, quats=quats, scales=scales, opacities=opacities, colors=colors, viewmats=viewmats, Ks=Ks)
+    named = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    named |= {"viewmats": viewmats, "Ks": Ks}
     if backgrounds is not None:
         named["backgrounds"] = backgrounds
     for name, value in named.items():
@@ -158,7 +166,7 @@ def _check(
     if sh_degree is not None and sh_degree not in (0, 1, 2, 3):
         raise ValueError(f"sh_degree={sh_degree!r} must be None, 0, 1, 2 or 3")
     for name, size in (("width", width), ("height", height)):
-        if int(size) != size or not 1 <= size <= MAX_SIZE:
+        if not isinstance(size, (int, np.integer)) or not 1 <= size <= MAX_SIZE:
             raise ValueError(f"{name}={size!r} must be a whole number from 1 to {MAX_SIZE}")
     if means.ndim != 2 or viewmats.ndim != 3:
         name, value, want = ("means", means, "[N, 3]") if means.ndim != 2 else ("viewmats", viewmats, "[V, 4, 4]")
@@ -182,7 +190,8 @@ def _check(
         if tuple(value.shape) not in want[name]:
             expected = " or ".join(str(list(shape)) for shape in want[name])
             raise ValueError(
-                f"{name} has shape {list(value.shape)}, expected {expected} for {n} Gaussians (means) and {v} views (viewmats)"
+                f"{name} has shape {list(value.shape)}, expected {expected} "
+                f"for {n} Gaussians (means) and {v} views (viewmats)"
                 + (f" with sh_degree={sh_degree}" if name == "colors" and sh_degree is not None else "")
             )
     if v == 0:
@@ -195,7 +204,12 @@ def _check(
 
 
 def _gsplat(
-    *arguments: Any, render_mode: RenderMode, sh_degree: int | None, backgrounds: Tensor | None, absgrad: bool, **options: float
+    *arguments: Any,
+    render_mode: RenderMode,
+    sh_degree: int | None,
+    backgrounds: Tensor | None,
+    absgrad: bool,
+    **options: float,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """The same on CUDA through the gsplat package."""
     try:

@@ -53,12 +53,14 @@ def project(
     zero = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, zero, -fx * tx / z**2, zero, fy / z, -fy * ty / z**2], dim=-1).reshape(-1, 2, 3)
     m = jacobian @ rotation
-    covar2d = m @ covariances(quats, scales) @ m.transpose(-1, -2) + eps2d * torch.eye(2, dtype=z.dtype, device=z.device)
+    covar2d = m @ covariances(quats, scales) @ m.transpose(-1, -2) + eps2d * torch.eye(
+        2, dtype=z.dtype, device=z.device
+    )
     return torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1), z, covar2d
 
 
 class _PerPixel(torch.autograd.Function):
-    """``means2d`` [M, 2] repeated for P pixels; the sum of the gradient's absolute values goes to ``absgrad[index]``."""
+    """``means2d`` [M, 2] repeated for P pixels; the gradient's absolute values sum into ``absgrad[index]``."""
 
     @staticmethod
     def forward(ctx: Any, means2d: Tensor, pixels: int, absgrad: Tensor, index: Tensor) -> Tensor:
@@ -71,7 +73,9 @@ class _PerPixel(torch.autograd.Function):
         return grad.sum(0), None, None, None
 
 
-def composite(means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def composite(
+    means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor, pixels: Tensor
+) -> tuple[Tensor, Tensor]:
     """Front-to-back blend of M depth-sorted Gaussians at P pixels: features [P, C] and transmittance [P, 1].
 
     ``means2d`` [P, M, 2], ``conics`` [M, 3] (xx, xy, yy of the inverse covariance), ``opacities`` [M],
@@ -104,11 +108,13 @@ def rasterize_reference(
     backgrounds: Tensor | None,
     absgrad: bool,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Arguments as :func:`pipeline_core.rendering.rasterize.rasterize`; returns colour and accumulated depth [V, H, W, 4]."""
+    """Arguments as :func:`..rasterize.rasterize`; returns colour and accumulated depth [V, H, W, 4], alphas, info."""
     V, N = viewmats.shape[0], means.shape[0]
     means2d, depths, covars2d = (
         torch.stack(out)
-        for out in zip(*(project(means, quats, scales, viewmats[v], Ks[v], width, height, eps2d) for v in range(V)), strict=True)
+        for out in zip(
+            *(project(means, quats, scales, viewmats[v], Ks[v], width, height, eps2d) for v in range(V)), strict=True
+        )
     )
     det = covars2d[..., 0, 0] * covars2d[..., 1, 1] - covars2d[..., 0, 1] ** 2
     conics = torch.stack([covars2d[..., 1, 1], -covars2d[..., 0, 1], covars2d[..., 0, 0]], dim=-1) / det.unsqueeze(-1)

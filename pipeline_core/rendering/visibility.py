@@ -72,7 +72,9 @@ def visibility(
     rotation = cameras.viewmats[:, :3, :3].double().cpu().numpy()
     translation = cameras.viewmats[:, :3, 3].double().cpu().numpy()
     Ks = np.ascontiguousarray(cameras.Ks.double().cpu().numpy())
-    camera_points = np.ascontiguousarray(points.astype(np.float64) @ rotation.transpose(0, 2, 1) + translation[:, None])
+    with np.errstate(invalid="ignore"):  # faces of non-finite vertices are skipped below
+        camera_points = points.astype(np.float64) @ rotation.transpose(0, 2, 1) + translation[:, None]
+        camera_points = np.ascontiguousarray(camera_points)
     face_id = np.full((views, height, width), -1, dtype=np.int32)
     barycentrics = np.zeros((views, height, width, 3), dtype=np.float32)
     depth = np.zeros((views, height, width), dtype=np.float32)
@@ -84,8 +86,8 @@ def visibility(
         for view in range(views):
             _fill(camera_points[view], triangles, Ks[view], NEAR, nearest, face_id[view], part, parts)
             _shade(
-                camera_points[view], triangles, coordinates, Ks[view], face_id[view], barycentrics[view], depth[view], uv[view],
-                cosine[view], part, parts,
+                camera_points[view], triangles, coordinates, Ks[view], face_id[view], barycentrics[view],
+                depth[view], uv[view], cosine[view], part, parts,
             )  # fmt: skip
 
     parallel(work)

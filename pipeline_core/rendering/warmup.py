@@ -1,0 +1,31 @@
+"""``warmup()``: compile every CPU kernel now, so that the first real call is quick (``splatmill doctor --warmup``)."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.rendering.density import density, density_grid
+from pipeline_core.rendering.jit import cache_folder
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.visibility import visibility
+
+
+def warmup() -> str:
+    """Run every kernel once on a toy scene; returns where the machine code is kept, or why it is not."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(8, 3, generator=generator) - 0.5
+    quats = torch.rand(8, 4, generator=generator) + 0.1
+    scales, opacities = torch.full((8, 3), 0.1), torch.full((8,), 0.5)
+    harmonics = torch.rand(8, 1, 3, generator=generator)
+    cameras = orbit(torch.tensor([0.0]), torch.tensor([0.0]), size=16)
+    inputs = [t.requires_grad_() for t in (means, quats, scales, opacities, harmonics)]
+    image, alphas, _ = rasterize(*inputs, cameras.viewmats, cameras.Ks, 16, 16, sh_degree=0, render_mode="RGB+ED")
+    (image.sum() + alphas.sum()).backward()
+    density_grid(means, quats, scales, opacities, (-1, -1, -1), (1, 1, 1), (4, 4, 4))
+    density(means, quats, scales, opacities, means)
+    visibility(means, torch.tensor([[0, 1, 2]]), None, cameras)
+    folder = cache_folder()
+    return (
+        str(folder) if folder else "nowhere: no folder can be written, every process compiles anew; set NUMBA_CACHE_DIR"
+    )
