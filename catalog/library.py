@@ -47,8 +47,8 @@ def open_file(store: Store, path: str) -> BinaryIO:
 
 def outputs(store: Store) -> Iterator[Output]:
     """Every stage output, complete or not."""
-    for stage, key, files in _folders(store):
-        total, modified = sum(f[1] for f in files.values()), max((f[2] for f in files.values()), default=0.0)
+    for stage, key, changed, files in _folders(store):
+        total, modified = sum(f[1] for f in files.values()), max((f[2] for f in files.values()), default=changed)
         record, problem = None, ""
         if "record.json" in files:
             try:
@@ -59,13 +59,13 @@ def outputs(store: Store) -> Iterator[Output]:
         yield Output(stage, key, total, modified, record, problem)
 
 
-def _folders(store: Store) -> Iterator[tuple[str, str, dict[str, tuple[str, int, float]]]]:
-    """(stage, key, {relative name: (path, bytes, modified)}) of all outputs."""
+def _folders(store: Store) -> Iterator[tuple[str, str, float, dict[str, tuple[str, int, float]]]]:
+    """(stage, key, last change of the folder, {relative name: (path, bytes, modified)}) of all outputs."""
     root = f"{base(store)}/stages"
     if isinstance(store, LocalStore):
         for folder in sorted(Path(root).glob("*/*")):
             if folder.is_dir():
-                yield folder.parent.name, folder.name, _local_files(folder)
+                yield folder.parent.name, folder.name, folder.stat().st_mtime, _local_files(folder)
         return
     store.filesystem.invalidate_cache()
     groups: dict[tuple[str, str], dict[str, tuple[str, int, float]]] = {}
@@ -74,7 +74,7 @@ def _folders(store: Store) -> Iterator[tuple[str, str, dict[str, tuple[str, int,
         stamp = info.get("LastModified")
         groups.setdefault((stage, key), {})[name] = (path, info["size"], stamp.timestamp() if stamp else 0.0)
     for (stage, key), files in sorted(groups.items()):
-        yield stage, key, files
+        yield stage, key, 0.0, files
 
 
 def _local_files(folder: Path) -> dict[str, tuple[str, int, float]]:

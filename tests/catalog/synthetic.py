@@ -58,7 +58,7 @@ select
     []::varchar[] as input_sha256,
     case when broken and stage_idx = 4 then ['DataError', 'TimeoutError', 'OutOfMemory'][1 + n % 3] end as error_type,
     case when broken and stage_idx = 4 then ['data', 'transient', 'oom'][1 + n % 3] end as error_class,
-    case when broken and stage_idx = 4 then 'the density field is empty at iso=1.0; lower mesh.iso' end as error_message,
+    case when broken and stage_idx = 4 then 'the density field is empty at iso=1.0' end as error_message,
     case when stage_idx >= 6 then map(['faces', 'fidelity', 'consistency', 'watertight'],
         [8000.0 + h % 3000, 0.2 + (h % 1000) / 5000.0, 0.8 + (h % 100) / 1000.0, (h % 2)::double])
         else map([]::varchar[], []::double[]) end as metrics,
@@ -68,7 +68,8 @@ select
           'bytes': (1000000 + h % 1000000)::bigint, 'media_type': 'model/gltf-binary'}},
         {{'role': 'preview', 'path': printf('assets/prop-%016x/preview.png', hash(n)), 'sha256': sha256('p' || n),
           'bytes': (50000 + h % 10000)::bigint, 'media_type': 'image/png'}}]
-        else []::struct("role" varchar, path varchar, sha256 varchar, bytes bigint, media_type varchar)[] end as artifacts,
+        else []::struct("role" varchar, path varchar, sha256 varchar, bytes bigint, media_type varchar)[]
+    end as artifacts,
     case when stage_idx in (0, 7) then '{spec}'.replace('NUMBER', n::varchar) end as spec_json
 from timed
 """

@@ -67,7 +67,8 @@ def test_who_reads_the_old_one_keeps_it(tmp_path, random_runs) -> None:
     snapshot.build(tmp_path)  # the first file is now the standby
     code = (
         "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); "
-        "sys.stdin.readline(); print(con.execute('select count(*), (select n_events from meta) from stage_runs').fetchone())"
+        "sys.stdin.readline(); "
+        "print(con.execute('select count(*), (select n_events from meta) from stage_runs').fetchone())"
     )
     standby = str(snapshot.standby_path(tmp_path / "catalog" / "catalog.duckdb"))
     reader = subprocess.Popen(

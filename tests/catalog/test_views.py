@@ -121,6 +121,7 @@ def test_runs_and_failures(tmp_path, make_run) -> None:
 def test_a_query_never_loads_the_learned_parts_or_the_orchestrator() -> None:
     modules = [path.stem for path in Path(views.__file__).parent.glob("*.py") if path.stem != "__init__"]
     heavy = ("torch", "prefect", "diffusers", "transformers", "numba")
-    code = f"import sys, {', '.join(f'catalog.{each}' for each in modules)}; print([m for m in {heavy} if m in sys.modules])"
+    wanted = ", ".join(f"catalog.{each}" for each in modules)
+    code = f"import sys, {wanted}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout == "[]\n", done.stderr

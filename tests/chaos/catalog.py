@@ -51,6 +51,7 @@ def write(library: str, noted: str) -> None:
         ]
         append(library, runs)
         os.write(log, "".join(run.event_id + "\n" for run in runs).encode())
+        time.sleep(0.02)
 
 
 def compact_forever(library: str) -> None:

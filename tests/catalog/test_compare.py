@@ -1,0 +1,68 @@
+"""Two runs side by side, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalog.compare import compare
+from catalog.writer import append
+from pipeline_core.errors import RequestError
+
+
+@pytest.fixture
+def library(tmp_path, make_run):
+    """Night a and night b make two assets each; in b the chair fails, the vase has twice the faces and takes longer."""
+    for asset, faces in (("chair", 100.0), ("vase", 200.0), ("lamp", 300.0)):
+        append(tmp_path, [make_run(asset, "record", run_id="a-1", metrics={"faces": faces}, duration_s=2.0)])
+    append(tmp_path, [make_run("chair", "extract_mesh", "failed", run_id="b-2", duration_s=1.0)])
+    append(
+        tmp_path, [make_run("vase", "record", run_id="b-2", metrics={"faces": 400.0}, duration_s=4.0, recipe="hero")]
+    )
+    append(
+        tmp_path, [make_run("lamp", "record", run_id="b-2", metrics={"faces": 310.0}, duration_s=4.0, recipe="hero")]
+    )
+    return tmp_path
+
+
+def test_two_nights(library) -> None:
+    tables = compare(library, "a-1", "b-2")
+    a, b = tables["overview"].to_pylist()
+    assert (a["assets"], a["delivered"], a["failed"]) == (3, 3, 0)
+    assert (b["assets"], b["delivered"], b["failed"]) == (3, 2, 1)
+    stages = {row["stage"]: row for row in tables["stages"].to_pylist()}
+    assert (stages["record"]["p50_s_a"], stages["record"]["p50_s_b"], stages["record"]["ratio"]) == (2.0, 4.0, 2.0)
+    assert (stages["extract_mesh"]["ok_a"], stages["extract_mesh"]["failed_b"]) == (None, 1)
+    (faces,) = tables["metrics"].to_pylist()
+    assert (faces["n_a"], faces["n_b"], faces["mean_a"], faces["mean_b"], faces["change"]) == (
+        3,
+        2,
+        200.0,
+        355.0,
+        155.0,
+    )
+    # standard errors: 100 / sqrt(3) and sqrt(2 * 45^2) / sqrt(2) = 45
+    assert faces["in_errors"] == pytest.approx(155 / (100**2 / 3 + 45**2) ** 0.5)
+    changed = tables["assets"].to_pylist()
+    assert [row["asset_id"] for row in changed] == ["chair", "vase", "lamp"]
+    assert (changed[0]["outcome_a"], changed[0]["outcome_b"]) == ("ok", "failed")
+    assert (changed[1]["metric"], changed[1]["value_a"], changed[1]["value_b"]) == ("faces", 200.0, 400.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [("last~1", "last"), ("a", "b"), ("recipe:draft", "recipe:hero")])
+def test_ways_to_name_a_side(library, a, b) -> None:
+    sides = compare(library, a, b)["overview"].to_pylist()
+    assert [row["assets"] for row in sides] == ([3, 2] if a.startswith("recipe") else [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("c", "no run is called 'c'"),
+        ("", "more than one run"),
+        ("last~9", "has 2 runs"),
+        ("recipe:x", "has: draft, hero"),
+    ],
+)
+def test_unknown_sides_say_what_there_is(library, name, says) -> None:
+    with pytest.raises(RequestError, match=says):
+        compare(library, name, "last")

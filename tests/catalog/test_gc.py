@@ -1,0 +1,95 @@
+"""gc removes what nothing current needs, and only when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from catalog import gc, query
+from catalog.schema import Artifact, StageRun
+from catalog.writer import append
+
+OLD = -1.0  # younger than this is kept: nothing is
+
+
+@pytest.fixture
+def library(tmp_path: Path, make_run) -> Path:
+    """chair-07 made twice: points p1 -> mesh m1, then with another recipe p2 -> m2; and things of other kinds."""
+
+    def put(run: StageRun, *, known: bool = True) -> None:
+        folder = tmp_path / "stages" / run.stage / run.stage_key
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(run.to_json()))
+        (folder / "mesh.glb").write_bytes(b"x" * 1000)
+        if known:
+            append(tmp_path, [run])
+
+    def stage(stage: str, key: str, *upstream: str, asset: str = "chair-07", **columns) -> StageRun:
+        given = {"artifacts": (), "metrics": {}} | columns
+        return make_run(asset, stage, stage_key=key, upstream_keys=upstream, **given)
+
+    put(stage("init_points", "p1"))
+    put(stage("extract_mesh", "m1", "p1"))
+    put(stage("init_points", "p2"))
+    put(stage("extract_mesh", "m2", "p2"))
+    append(tmp_path, [stage("record", "r2", "m2")])
+    put(stage("extract_mesh", "unknown"), known=False)
+    put(stage("init_points", "deep", asset="vase"))
+    put(stage("optimize_gaussians", "middle", "deep", asset="vase"))
+    append(tmp_path, [stage("init_points", "newer", asset="vase"), stage("record", "rv", "middle", asset="vase")])
+    named = Artifact("glb", "stages/evaluate/named/mesh.glb", "ab" * 32, 1000)
+    put(stage("evaluate", "named", asset="lamp"))
+    append(
+        tmp_path, [stage("evaluate", "other", asset="lamp"), stage("record", "rl", asset="lamp", artifacts=(named,))]
+    )
+    (tmp_path / "stages" / "evaluate" / "torn").mkdir()
+    (tmp_path / "stages" / "evaluate" / "torn" / "record.json").write_text("{")
+    (tmp_path / "stages" / "evaluate" / "bare").mkdir()
+    return tmp_path
+
+
+def there(library: Path) -> set[str]:
+    """Keys of all outputs."""
+    return {path.name for path in library.glob("stages/*/*")}
+
+
+def test_a_dry_run_says_what_would_go_and_touches_nothing(library) -> None:
+    before = there(library)
+    report = gc.gc(library, min_age_s=OLD)
+    assert [output[1] for output in report.outputs] == ["bare", "m1", "p1"]
+    assert report.bytes > 2000
+    assert there(library) == before
+
+
+def test_nothing_that_is_referred_to_goes(library) -> None:
+    report = gc.gc(library, delete=True, min_age_s=OLD)
+    assert there(library) == {"p2", "m2", "unknown", "deep", "middle", "named", "torn"}
+    assert sorted(line.split(":")[0] for line in report.unknown) == [
+        "stages/evaluate/torn",
+        "stages/extract_mesh/unknown",
+    ]
+    assert (library / "catalog" / "trash" / "stages~extract_mesh~m1" / "mesh.glb").exists(), "for a week, in case"
+    assert gc.gc(library, min_age_s=OLD).outputs == []
+
+
+def test_going_back_to_the_older_recipe_keeps_what_it_needs(library, make_run) -> None:
+    """All stages were found, so only the record event is new: its ancestry decides."""
+    append(library, [make_run(stage="record", status="skipped", stage_key="r1", upstream_keys=("m1",), artifacts=())])
+    assert {"m1", "p1"}.isdisjoint(output[1] for output in gc.gc(library, min_age_s=OLD).outputs)
+
+
+def test_what_is_young_stays(library) -> None:
+    assert gc.gc(library).outputs == []
+    for path in (library / "stages" / "extract_mesh" / "m1").iterdir():
+        os.utime(path, (0, 0))
+    assert [output[1] for output in gc.gc(library).outputs] == ["m1"]
+
+
+def test_without_its_catalogue_nothing_is_garbage(library) -> None:
+    shutil.rmtree(library / "catalog")
+    assert [output[1] for output in gc.gc(library, min_age_s=OLD).outputs] == ["bare"]
+    assert query.assets(library) == []
