@@ -275,7 +275,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "texture.resolution":                   (128,               128,               512,               512),
     "texture.elevation":                    ((-20.0, 60.0),     (-20.0, 60.0),     ...,               ...),
     "texture.guidance_scale":               (2.0,               2.0,               7.5,               7.5),    # b
-    "texture.strength":                     (...,               ...,               (0.2, 0.05),       (0.2, 0.05)),
+    "texture.strength":                     ((0.12, 0.04),      (0.12, 0.04),      (0.2, 0.05),       (0.2, 0.05)),
     "texture.denoise_steps":                (10,                25,                50,                50),
 
     "evaluate.views":                       (4,                 8,                 8,                 8),

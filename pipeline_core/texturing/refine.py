@@ -7,7 +7,11 @@ sharp as the prior's pictures, and no sharper: with a 64-pixel prior that is a l
 the denoised picture minus the same picture through the autoencoder without denoising. What the prior cannot see (fine
 detail, the autoencoder's own error) is in both and cancels. Every texel looks up the change in each view that sees it
 and takes the mean, weighted by how squarely the view looks at it: the same point on two sides of a UV seam gets the
-same change. Texels that no view sees (the bottom, deep folds) change as the texels do that look like them and lie
+same change.
+
+A weak prior answers every noise with some error of its own. So the changes of several rounds are gathered, and their
+mean is shrunk by Wiener's factor mean^2 / (mean^2 + variance of the mean): what views and noises agree on stays,
+speckle goes. Texels that no view sees (the bottom, deep folds) change as the texels do that look like them and lie
 near, so that no border between old and new shows.
 """
 
@@ -42,6 +46,8 @@ SUPERSAMPLE = 2
 """Rays a pixel side of the renders shown to the prior."""
 HESITATION = 0.1
 """Weight of "no change" in the mean: a texel that is hardly seen hardly changes, so no edge shows where views end."""
+GROUP = 4
+"""Rounds whose changes are gathered before they are painted."""
 WELL_SEEN = 1.0
 """Texels whose views weigh less than this in total change, for the rest, as similar texels do."""
 LIKENESS = 1.0
@@ -85,6 +91,8 @@ class TextureJob:
         row, column = texels.index.T
         self.colours = torch.from_numpy(np.ascontiguousarray(textured.texture[row, column]))
         self._before = self.colours.clone()
+        # Sums over the views of a group: w * change [3], w * |change|^2, w, w^2.
+        self.gathered = torch.zeros(len(self.colours), 6)
         self.attention = torch.zeros(len(self.colours))  # total weight of the views that saw each texel
 
     def _levels(self, index: int) -> list[float]:
@@ -107,7 +115,7 @@ class TextureJob:
         self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
         self._identity.append(image_prior.model_id)
         self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
-        for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention"):
+        for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
         self.x = self.clean = None
 
@@ -141,10 +149,9 @@ class TextureJob:
         if images is None:
             return
         denoised, same = images.float().chunk(2)
-        change = self._paint(denoised - same)
-        if not np.isfinite(change):
-            raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
-        self.change = change
+        self._gather(denoised - same)
+        if (self.round + 1) % GROUP == 0 or self.round + 1 == len(self.rounds):
+            self._paint()
 
     def update(self) -> None:
         self.step, self.phase = self.step + 1, self.phase + 1
@@ -155,7 +162,8 @@ class TextureJob:
         return {"loss": self.change}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {"colours": self.colours, "attention": self.attention, "generator": self.generator.get_state()}
+        tensors = {name: getattr(self, name) for name in ("colours", "attention", "gathered")}
+        tensors["generator"] = self.generator.get_state()
         if self.phase:
             tensors |= {"x": self.x, "clean": self.clean, "azimuth": self.cameras.azimuth}
             tensors |= {"viewmats": self.cameras.viewmats, "Ks": self.cameras.Ks, "elevation": self.cameras.elevation}
@@ -163,7 +171,8 @@ class TextureJob:
         return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        self.colours, self.attention = (tensors[k].to(self.device, copy=True) for k in ("colours", "attention"))
+        for name in ("colours", "attention", "gathered"):
+            setattr(self, name, tensors[name].to(self.device, copy=True))
         self.generator.set_state(tensors["generator"])
         self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
         self.x = self.clean = None
@@ -221,25 +230,47 @@ class TextureJob:
         mask = self._mask[:, None].float()
         return avg_pool2d(colour * mask + background * (1 - mask), SUPERSAMPLE)
 
-    def _paint(self, change: Tensor) -> float:
-        """Add ``change`` [V, 3, h, w] to the texels that see it; returns the mean absolute change."""
+    def _gather(self, change: Tensor) -> None:
+        """Note ``change`` [V, 3, h, w] at the texels that see it."""
+        if not change.isfinite().all():
+            raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
         coverage = adaptive_avg_pool2d(self._mask[:, None].float(), change.shape[-2:])
         layers = torch.cat([change, coverage], dim=1)
-        total = torch.zeros_like(self.colours)
-        weight = torch.full_like(self.colours[:, :1], HESITATION)
         for view in range(len(self.cameras)):
             seen, uv, w = view_weight(self._position, self._normal, self._depth[view], self._fine, view)
-            sample = grid_sample(layers[view][None], uv[None, None], align_corners=False, padding_mode="border")[
-                0, :, 0
-            ].T
+            sample = grid_sample(
+                layers[view][None], uv[None, None], align_corners=False, padding_mode="border"
+            )[0, :, 0].T  # fmt: skip
             # Pixels on the outline hold background too, and what the prior thinks of the outline: not of the texture.
             w = (w * (2 * sample[:, 3] - 1).clamp(min=0))[:, None]
-            total.index_add_(0, seen, sample[:, :3] * w)
-            weight.index_add_(0, seen, w)
-        delta = self.settings.rate * total / weight
-        self.attention += weight[:, 0] - HESITATION
+            colour = sample[:, :3]
+            energy = colour.square().sum(dim=1, keepdim=True)
+            self.gathered.index_add_(0, seen, torch.cat([w * colour, w * energy, w, w * w], dim=1))
+
+    def _paint(self) -> None:
+        """Add the gathered changes to the texture, and begin a new group."""
+        weight = self.gathered[:, 4]
+        delta = self.settings.rate * agreed_change(self.gathered)
         self.colours = (self.colours + delta).clamp(0, 1)
-        return float(delta.abs().mean())
+        self.attention += weight
+        self.change = float(delta.abs().mean())
+        self.gathered = torch.zeros_like(self.gathered)
+
+
+def agreed_change(gathered: Tensor) -> Tensor:
+    """Change [T, 3] that the views agree on, from their sums [T, 6]: w c (3), w |c|^2, w, w^2.
+
+    The weighted mean times mean^2 / (mean^2 + variance / (n - 1)), n = (sum w)^2 / sum w^2 the effective number of
+    views; one view alone has no variance, and is trusted by half.
+    """
+    total, energy, weight, square = gathered[:, :3], gathered[:, 3], gathered[:, 4], gathered[:, 5]
+    mean = total / weight.clamp(min=1e-12)[:, None]
+    power = mean.square().sum(dim=1)
+    views = weight.square() / square.clamp(min=1e-20)
+    variance = (energy / weight.clamp(min=1e-12) - power).clamp(min=0)
+    error = variance / (views - 1).clamp(min=1e-3)
+    trust = power / (power + error).clamp(min=1e-12) * torch.where(views > 1.01, 1.0, 0.5)
+    return (trust * weight / (weight + HESITATION))[:, None] * mean
 
 
 def sharp_enough(texture: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
