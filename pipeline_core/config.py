@@ -115,7 +115,8 @@ class Meshing(Section):
     grid: int = Field(128, ge=16, le=1024, description="samples of the density grid along the longest side")
     iso: float | None = Field(None, gt=0, description="density of the surface (DreamGaussian: 1.0); none = automatic")
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
-    smooth: int = Field(2, ge=0, le=100, description="Taubin smoothing iterations")
+    blur: float = Field(1.0, ge=0, le=10, description="smoothing of the log density, in grid spacings")
+    smooth: int = Field(5, ge=0, le=100, description="Taubin smoothing iterations")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)
     texture_size: Literal[64, 128, 256, 512, 1024, 2048, 4096, 8192] = 1024
     bake_views: int = Field(26, ge=6, le=512)
@@ -202,7 +203,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.opacity":                         (0.7,               0.7,               0.1,               0.8),
     "init.scale_factor":                    (0.5,               0.5,               1.0,               1.0),
 
-    "geometry.steps":                       (40,                150,               500,               2000),
+    "geometry.steps":                       (30,                100,               500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -211,19 +212,19 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
     "geometry.guidance_scale":              (2.0,               2.0,               100.0,             101.0),  # s + 1
-    "geometry.t_max":                       ((0.3, 0.12),       (0.3, 0.12),       (0.98, 0.02),      (0.98, 0.98)),
-    "geometry.t_min":                       ((0.1, 0.02),       (0.1, 0.02),       (0.98, 0.02),      (0.02, 0.02)),
+    "geometry.t_max":                       ((0.12, 0.05),      (0.12, 0.05),      (0.98, 0.02),      (0.98, 0.98)),
+    "geometry.t_min":                       ((0.03, 0.02),      (0.03, 0.02),      (0.98, 0.02),      (0.02, 0.02)),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
-    "geometry.point_weight":                (0.0,               5.0,               0.0,               0.01),
+    "geometry.point_weight":                (0.0,               1.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               2.0,               ...,               100.0),
-    "geometry.lr.means":                    (0.004,             0.004,             0.01,              0.005),
-    "geometry.lr.means_final":              (0.0008,            0.0008,            0.0002,            0.0025),
+    "geometry.lr.means":                    (0.002,             0.002,             0.01,              0.005),
+    "geometry.lr.means_final":              (0.0005,            0.0005,            0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
     "geometry.lr.scales":                   (0.015,             0.015,             0.005,             0.003),
     "geometry.lr.scales_final":             (0.003,             0.003,             0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":                (0.04,              0.04,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.008,             0.008,             0.01,              0.035),  # RGB
+    "geometry.lr.sh0":                      (0.002,             0.002,             0.01,              0.035),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                0),
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
@@ -231,7 +232,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
     "geometry.densify.floater_share":       (0.01,              0.01,              0.0,               0.0),
 
-    "appearance.steps":                     (0,                 40,                0,                 13_000),
+    "appearance.steps":                     (0,                 30,                0,                 13_000),
     "appearance.views":                     (2,                 4,                 1,                 4),
     "appearance.resolution":                (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "appearance.elevation":                 ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -240,18 +241,18 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.target_jitter":             (0.0,               0.0,               0.0,               0.05),
     "appearance.background":                ("prior",           "prior",           "white_black",     "random"),
     "appearance.guidance_scale":            (1.5,               1.5,               100.0,             101.0),
-    "appearance.t_max":                     ((0.15, 0.06),      (0.15, 0.06),      (0.02, 0.02),      (0.5, 0.5)),
-    "appearance.t_min":                     ((0.03, 0.02),      (0.03, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
+    "appearance.t_max":                     ((0.06, 0.04),      (0.06, 0.04),      (0.02, 0.02),      (0.5, 0.5)),
+    "appearance.t_min":                     ((0.02, 0.02),      (0.02, 0.02),      (0.02, 0.02),      (0.02, 0.02)),
     "appearance.image_weight":              (1.0,               1.0,               1.0,               0.1),
     "appearance.lr.means":                  (0.0005,            0.0005,            0.0002,            0.0025),
     "appearance.lr.means_final":            (0.0002,            0.0002,            0.0002,            0.00003),
-    "appearance.lr.scales":                 (0.003,             0.003,             0.005,             0.0026),
+    "appearance.lr.scales":                 (0.002,             0.002,             0.005,             0.0026),
     "appearance.lr.scales_final":           (0.001,             0.001,             0.005,             0.001),
     "appearance.lr.quats":                  (0.005,             0.005,             0.005,             0.003),
     "appearance.lr.opacities":              (0.01,              0.01,              0.05,              0.003),
-    "appearance.lr.sh0":                    (0.006,             0.006,             0.01,              0.035),
+    "appearance.lr.sh0":                    (0.001,             0.001,             0.01,              0.035),
     "appearance.lr.final_share":            (0.2,               0.2,               1.0,               1.0),
-    "appearance.densify.every":             (0,                 15,                0,                 1000),
+    "appearance.densify.every":             (0,                 10,                0,                 1000),
     "appearance.densify.stop":              (...,               0.7,               ...,               0.55),   # to 9000
     "appearance.densify.grad_threshold":    (...,               1e-6,              ...,               0.038),  # 0.02
     "appearance.densify.grow_share":        (...,               0.03,              ...,               1.0),
@@ -265,6 +266,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 
     "mesh.grid":                            (48,                96,                128,               256),
     "mesh.iso":                             (...,               ...,               1.0,               ...),
+    "mesh.blur":                            (0.6,               1.0,               0.0,               0.0),
     "mesh.face_budget":                     (1000,              5000,              50_000,            50_000),
     "mesh.texture_size":                    (256,               512,               1024,              1024),
     "mesh.bake_views":                      (14,                26,                26,                26),
