@@ -211,20 +211,20 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.fovy_jitter":                 (0.0,               0.0,               0.0,               13.0),
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
-    "geometry.guidance_scale":              (2.0,               2.0,               100.0,             101.0),  # s + 1
+    "geometry.guidance_scale":              (3.0,               3.0,               100.0,             101.0),  # s + 1
     "geometry.t_max":                       ((0.12, 0.05),      (0.12, 0.05),      (0.98, 0.02),      (0.98, 0.98)),
     "geometry.t_min":                       ((0.03, 0.02),      (0.03, 0.02),      (0.98, 0.02),      (0.02, 0.02)),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               1.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               2.0,               ...,               100.0),
-    "geometry.lr.means":                    (0.002,             0.002,             0.01,              0.005),
-    "geometry.lr.means_final":              (0.0005,            0.0005,            0.0002,            0.0025),
+    "geometry.lr.means":                    (0.001,             0.001,             0.01,              0.005),
+    "geometry.lr.means_final":              (0.0003,            0.0003,            0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
-    "geometry.lr.scales":                   (0.015,             0.015,             0.005,             0.003),
-    "geometry.lr.scales_final":             (0.003,             0.003,             0.005,             0.0026),
+    "geometry.lr.scales":                   (0.008,             0.008,             0.005,             0.003),
+    "geometry.lr.scales_final":             (0.002,             0.002,             0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
-    "geometry.lr.opacities":                (0.04,              0.04,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.002,             0.002,             0.01,              0.035),  # RGB
+    "geometry.lr.opacities":                (0.02,              0.02,              0.05,              0.003),
+    "geometry.lr.sh0":                      (0.004,             0.004,             0.01,              0.035),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                0),
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
