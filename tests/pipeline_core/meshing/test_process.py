@@ -1,7 +1,6 @@
 """Child processes: values come back exactly, errors keep their kind, the caller survives a crash or a hang."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -40,10 +39,8 @@ def test_other_errors_and_death_are_transient():
 
 
 def test_a_hanging_child_is_stopped():
-    began = time.monotonic()
-    with pytest.raises(TransientError, match=r"longer than 0\.5 s"):
-        run_in_process("time:sleep", np.array(60.0), timeout=0.5)
-    assert time.monotonic() - began < 30
+    with pytest.raises(TransientError, match=r"longer than 1 s"):
+        run_in_process("signal:pause", timeout=1.0)
 
 
 def test_any_thread_may_call():
