@@ -29,8 +29,8 @@ from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import derive_id
 from pipeline_core.storage import Library, write_json
+from tasks import halt
 from tasks.journey import Journey, finished, plan_journey
-from tasks.models import close_engines
 from tasks.progress import board
 from tasks.requests import request_rows
 
@@ -95,6 +95,7 @@ def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = 
     manifest, journeys = plan_batch(request)
     library = Library(request.library).create()
     library.sweep()
+    halt.release()
     todo = [each for each in journeys if not finished(each)]
     waiting = {each.asset_id for each in todo}
     for each in journeys:
@@ -134,10 +135,10 @@ def _make_all(
             for future in done:
                 _note(running.pop(future), future, stop, summary, began)
             if stop.is_set():
-                close_engines()
+                halt.pull()
     except BaseException:
         stop.set()
-        close_engines()
+        halt.pull()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

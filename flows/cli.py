@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from catalog import cli as catalogue
-from pipeline_core.errors import RequestError
+from pipeline_core.errors import RequestError, SplatmillError
 
 app = typer.Typer(
     help="A factory for game-ready 3D assets: prompts in; textured meshes, Gaussian splats and a SQL catalogue out.",
@@ -308,7 +308,7 @@ def _request(
 
 
 def main() -> None:
-    """Entry point: domain errors become one message and exit code 2."""
+    """Entry point: wrong requests become one message and exit code 2, other errors of ours one message and 1."""
     try:
         app(standalone_mode=True)
     except RequestError as error:
@@ -316,6 +316,9 @@ def main() -> None:
             print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         print(f"splatmill: {error}", file=sys.stderr)
         sys.exit(2)
+    except SplatmillError as error:
+        print(f"splatmill: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -48,31 +48,33 @@ def _nothing_to_make(journey: Journey) -> None:
 
 
 def _run_flow(request: BatchRequest, stop: threading.Event) -> Summary:
-    """Run the Prefect flow and read what it wrote down."""
+    """Run the Prefect flow and read what it wrote down.
+
+    The flow has a thread of its own, so that the main thread is free for signals, and Prefect leaves SIGTERM alone.
+    """
     from flows import farm
     from tasks.models import close_engines
 
-    if stop.is_set():
-        farm.stop.set()
-    _on_stop(stop, farm.stop)
-    try:
-        state = farm.batch(request, return_state=True)
-    finally:
-        close_engines()
+    ended: list[Any] = []
+
+    def run() -> None:
+        try:
+            ended.append(farm.batch(request, return_state=True).message)
+        except BaseException as error:
+            ended.append(f"{type(error).__name__}: {error}")
+
+    farm.stop.clear()
+    thread = threading.Thread(target=run, name="flow", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        if stop.is_set():
+            farm.stop.set()
+    close_engines()
     path = Library(request.library).run_dir(request.run_id) / SUMMARY
     if not path.is_file():
-        raise SplatmillError(f"the run did not come to its end: {state.message}")
+        raise SplatmillError(f"the run did not come to its end: {ended[0]}")
     return Summary(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _on_stop(mine: threading.Event, theirs: threading.Event) -> None:
-    """Carry Ctrl-C over to the flow, whenever it comes."""
-
-    def forward() -> None:
-        mine.wait()
-        theirs.set()
-
-    threading.Thread(target=forward, daemon=True).start()
 
 
 def _warm_up(journey: Journey) -> None:
@@ -95,7 +97,7 @@ def _orderly_end() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            os._exit(INTERRUPTED)  # threads are not waited for; the server sees that its parent is gone
         stop.set()
         print("splatmill: stopping; what is under way keeps a checkpoint (Ctrl-C again: at once)", file=sys.stderr)
 

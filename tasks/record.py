@@ -13,6 +13,7 @@ from prefect import task
 from catalog.writer import append
 from pipeline_core.storage import Library, sha256_file, write_json
 from pipeline_core.version import code_version
+from tasks import halt
 from tasks.journey import Journey
 from tasks.models import licence
 from tasks.policy import policy
@@ -23,6 +24,7 @@ from tasks.stage import Reference, failed, path_of, reference, reused, stage_run
 @task(**policy("record", hours=1))
 def record(journey: Journey, gaussians: Reference, asset: Reference, scores: Reference) -> Reference:
     """``assets/<asset_id>/``: asset.glb, splat.ply, preview.png, turntable.webp and asset.json."""
+    halt.check()
     library, key = Library(journey.library), journey.keys["record"]
     upstream = (gaussians, asset, scores)
     board.update(journey.asset_id, state="running", stage="record")

@@ -26,6 +26,7 @@ from catalog.writer import append
 from pipeline_core.errors import error_class
 from pipeline_core.storage import Library
 from pipeline_core.version import code_version
+from tasks import halt
 from tasks.journey import Journey
 from tasks.progress import board
 
@@ -46,6 +47,7 @@ USES = {
 
 def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Reference, ...] = ()) -> Reference:
     """The stage's output, made by ``work`` unless it is there and whole. Raises what ``work`` raises, recorded."""
+    halt.check()
     library, key = Library(journey.library), journey.keys[stage]
     board.update(journey.asset_id, state="running", stage=stage)
     found = library.find(stage, key)

@@ -1,0 +1,30 @@
+"""The process's emergency brake: once it is pulled, no stage begins any more and the engines let go of their jobs.
+
+Jobs keep a checkpoint; stages that hold no engine finish what they are at. :func:`release` is for the next batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+
+from tasks.models import close_engines
+
+_pulled = threading.Event()
+
+
+def pull() -> None:
+    """Stop the batch that this process is making."""
+    _pulled.set()
+    close_engines()
+
+
+def release() -> None:
+    """Let stages begin again."""
+    _pulled.clear()
+
+
+def check() -> None:
+    """Raise :class:`CancelledError` once the brake is pulled; every stage asks before it begins."""
+    if _pulled.is_set():
+        raise CancelledError("the run was stopped")
