@@ -230,7 +230,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
     "geometry.densify.prune_scale":         (0.25,              0.25,              0.4,               0.6),
     "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
-    "geometry.densify.floater_share":       (0.01,              0.01,              0.0,               0.0),
+    "geometry.densify.floater_share":       (0.003,             0.003,             0.0,               0.0),
 
     "appearance.steps":                     (0,                 30,                0,                 13_000),
     "appearance.views":                     (2,                 4,                 1,                 4),
@@ -261,7 +261,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.prune_opacity":     (0.02,              0.02,              0.01,              0.05),   # a
     "appearance.densify.prune_scale":       (0.25,              0.25,              0.4,               0.6),
     "appearance.densify.prune_scale_last":  (0.25,              0.25,              0.1,               0.6),
-    "appearance.densify.floater_share":     (0.01,              0.01,              0.0,               0.0),
+    "appearance.densify.floater_share":     (0.003,             0.003,             0.0,               0.0),
     "appearance.densify.max_gaussians":     (4000,              6000,              100_000,           100_000),
 
     "mesh.grid":                            (48,                96,                128,               256),
