@@ -241,7 +241,7 @@ def model_card(folder: Path, facts: dict, settings: Settings, scores: dict[str, 
         "training time": f"{facts['cpu_seconds'] / 60:.1f} CPU-minutes in {facts['sittings']} sitting(s)",
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
         "weights": f"{weights.stat().st_size / 1e6:.2f} MB fp16, sha256 `{digest}`",
-        "licence": "MIT, weights and data alike: nothing here derives from third-party images or models",
+        "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     scored = "\n".join(f"| {k} | {v:g} |" for k, v in scores.items())
