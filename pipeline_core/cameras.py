@@ -35,7 +35,12 @@ class Cameras:
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on ``device``."""
         return Cameras(
-            self.viewmats.to(device), self.Ks.to(device), self.azimuth.to(device), self.elevation.to(device), self.width, self.height
+            self.viewmats.to(device),
+            self.Ks.to(device),
+            self.azimuth.to(device),
+            self.elevation.to(device),
+            self.width,
+            self.height,
         )
 
 
@@ -55,7 +60,7 @@ def orbit(
     fovy: Tensor | float = FOVY,
     target: Tensor | None = None,
 ) -> Cameras:
-    """Square cameras that look from ``azimuth``/``elevation`` [V] degrees at ``target`` ([3] or [V, 3], default origin).
+    """Square cameras that look from ``azimuth``/``elevation`` [V] degrees at ``target`` ([3] or [V, 3], or the origin).
 
     At elevation +-90 the image's up is the horizontal direction that azimuth names, so the basis never degenerates.
     """

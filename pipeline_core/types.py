@@ -35,7 +35,9 @@ class PointCloud:
 
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
-            raise ValueError(f"xyz and rgb must both be [N, 3], got {tuple(self.xyz.shape)} and {tuple(self.rgb.shape)}")
+            raise ValueError(
+                f"xyz and rgb must both be [N, 3], got {tuple(self.xyz.shape)} and {tuple(self.rgb.shape)}"
+            )
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
@@ -75,7 +77,7 @@ class Gaussians:
         return {0: 0, 3: 1, 8: 2, 15: 3}[self.shN.shape[1]]
 
     def activated(self) -> dict[str, Tensor]:
-        """Arguments for :func:`pipeline_core.rendering.rasterize.rasterize`: scales > 0, opacities in (0, 1), SH [N, K, 3]."""
+        """Arguments of ``rendering.rasterize.rasterize``: scales > 0, opacities in (0, 1), colors = SH [N, K, 3]."""
         return {
             "means": self.means,
             "quats": self.quats,

@@ -143,7 +143,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predicted noise [B, 6, N] of noisy points ``x`` [B, 6, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
+        """Predicted noise [B, 6, N] of noisy ``x`` [B, 6, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
         points = x.transpose(1, 2)
         half = torch.exp(-math.log(10_000) * torch.arange(32, device=x.device, dtype=torch.float32) / 32)
         angles = t.float()[:, None] * half

@@ -54,7 +54,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         super().__init__()
         size = 3 * patch_size**2
         if not 0 < latent_channels <= size:
-            raise ValueError(f"latent_channels={latent_channels} must be between 1 and {size} for patch_size={patch_size}")
+            raise ValueError(
+                f"latent_channels={latent_channels} must be between 1 and {size} for patch_size={patch_size}"
+            )
         self.register_buffer("basis", torch.eye(size)[:latent_channels].clone())  # [C, 3 p^2], orthonormal rows
         self.register_buffer("mean", torch.zeros(size))  # [3 p^2], colour-major as conv weights are
 

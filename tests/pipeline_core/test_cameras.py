@@ -36,7 +36,9 @@ def project(cameras, point):
 
 def test_up_is_up_and_right_is_right_in_the_image():
     front = orbit(torch.tensor([0.0]), torch.tensor([0.0]), size=64)
-    assert project(front, torch.tensor([0.0, 0.5, 0.0]))[0, 1] < 32, "+Y is drawn above the centre (rows grow downwards)"
+    assert project(front, torch.tensor([0.0, 0.5, 0.0]))[0, 1] < 32, (
+        "+Y is drawn above the centre (rows grow downwards)"
+    )
     assert project(front, torch.tensor([0.5, 0.0, 0.0]))[0, 0] > 32, "seen from the front, +X is on the right"
     side = orbit(torch.tensor([90.0]), torch.tensor([0.0]), size=64)
     assert project(side, torch.tensor([0.0, 0.0, 0.5]))[0, 0] < 32, "seen from +X, the front (+Z) is on the left"

@@ -9,7 +9,12 @@ from pipeline_core.types import Gaussians, Mesh, PointCloud
 
 def gaussians(n=3, rest=0):
     return Gaussians(
-        torch.zeros(n, 3), torch.zeros(n, 4), torch.zeros(n, 3), torch.zeros(n), torch.zeros(n, 1, 3), torch.zeros(n, rest, 3)
+        torch.zeros(n, 3),
+        torch.zeros(n, 4),
+        torch.zeros(n, 3),
+        torch.zeros(n),
+        torch.zeros(n, 1, 3),
+        torch.zeros(n, rest, 3),
     )
 
 

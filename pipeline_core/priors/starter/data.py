@@ -101,7 +101,7 @@ class Shard:
     @staticmethod
     def open(folder: Path, index: int, names: tuple[str, ...]) -> Shard:
         """Open shard ``index`` of ``folder``."""
-        arrays = {name: np.load(folder / f"{index:05d}.{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        arrays = {n: np.load(folder / f"{index:05d}.{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
         return Shard(arrays, json.loads((folder / f"{index:05d}.json").read_text()))
 
 
@@ -119,7 +119,8 @@ class ShardPool:
     def __init__(
         self, folder: Path, write, names: tuple[str, ...], *, seed: int, limit: int, ahead: int = 8, **options: int
     ) -> None:
-        self.folder, self.write, self.names, self.seed, self.limit, self.ahead = folder, write, names, seed, limit, ahead
+        self.folder, self.write, self.names = folder, write, names
+        self.seed, self.limit, self.ahead = seed, limit, ahead
         self.options = options
         self._open: dict[int, Shard] = {}
         self._pending: dict[int, Future] = {}
