@@ -22,6 +22,7 @@ from catalog.store import Store, open_store
 
 CLOCK_REFRESH_S = 1.0
 CLOCK_TOLERANCE_MS = 60_000
+SMALL_ROWS = 16
 
 log = logging.getLogger("splatmill.catalog")
 _observed: dict[str, float] = {}
@@ -56,10 +57,17 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun]) ->
 
 
 def encode(table: pa.Table, *, small: bool = True) -> bytes:
-    """``table`` as a Parquet file. ``small`` leaves out what only pays for itself in long files."""
+    """``table`` as a Parquet file. ``small`` leaves out what only pays for itself in long files.
+
+    Setting up zstd for 39 columns costs more than all the rest of a one-row append, and makes the file larger.
+    """
     buffer = io.BytesIO()
-    lean = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
-    pq.write_table(table, buffer, compression="zstd", **(lean if small else {"row_group_size": 25_000}))
+    if small:
+        compression = "none" if len(table) <= SMALL_ROWS else "zstd"
+        lean = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
+        pq.write_table(table, buffer, compression=compression, **lean)
+    else:
+        pq.write_table(table, buffer, compression="zstd", row_group_size=25_000)
     return buffer.getvalue()
 
 
