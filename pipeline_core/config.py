@@ -203,7 +203,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.opacity":                        (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                   (0.75,              0.75,              1.0,               1.0),
 
-    "geometry.steps":                      (20,                60,                500,               2000),
+    "geometry.steps":                      (16,                40,                500,               2000),
     "geometry.views":                      (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 64),),      ((1.0, 64),),      ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -224,7 +224,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.lr.scales_final":            (0.0002,            0.0002,            0.005,             0.0026),
     "geometry.lr.quats":                   (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":               (0.0005,            0.0005,            0.05,              0.003),
-    "geometry.lr.sh0":                     (0.004,             0.004,             0.01,              0.035),  # RGB
+    "geometry.lr.sh0":                     (0.002,             0.002,             0.01,              0.035),  # RGB
     "geometry.lr.final_share":             (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":              (0,                 0,                 50,                0),
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
