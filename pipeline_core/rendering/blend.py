@@ -69,15 +69,15 @@ PATTERNS = np.concatenate([_lane % 4, _lane // 4, _lane % 4 * 4, _lane // 4 * 4]
 
 
 @inlined
-def _reached(records, base, patterns, mx, my, cut):  # noqa: ANN001, ANN202
-    """Bit b is set where block b holds a point with |W d|^2 <= cut; ``mx``, ``my`` relative to the first pixel centre.
+def _reached(records, base, patterns, x, y):  # noqa: ANN001, ANN202
+    """Bit b is set where block b of the tile at pixel (x, y) holds a point with |W d|^2 <= cut.
 
     The least value over a rectangle lies on the side nearest in x, at the best y that side has, or the other way round.
     """
     w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
     k1, k2 = peek(records, base + K1), peek(records, base + K2)
-    x0 = load(patterns, 32) - mx
-    y0 = load(patterns, 48) - my
+    x0 = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
+    y0 = load(patterns, 48) - (peek(records, base + MY) - np.float32(y + 0.5))
     x1, y1 = x0 + 3.0, y0 + 3.0
     near_x = maximum(x0, minimum(x1, 0.0))
     near_y = maximum(y0, minimum(y1, 0.0))
@@ -85,19 +85,25 @@ def _reached(records, base, patterns, mx, my, cut):  # noqa: ANN001, ANN202
     best_x = maximum(x0, minimum(x1, near_y * k2))
     a1, a2 = near_x * w11, fma(near_x, w21, best_y * w22)
     b1, b2 = best_x * w11, fma(best_x, w21, near_y * w22)
-    return bits(minimum(fma(a1, a1, a2 * a2), fma(b1, b1, b2 * b2)) <= slack(cut))
+    return bits(minimum(fma(a1, a1, a2 * a2), fma(b1, b1, b2 * b2)) <= slack(peek(records, base + CUT)))
 
 
 @inlined
-def _corners(records, base, patterns, mx, my, corners):  # noqa: ANN001, ANN202
-    """z = W d at the first pixel of every block, into ``corners`` [32]; and what a block's other pixels add."""
+def _corners(records, base, patterns, x, y, corners, at):  # noqa: ANN001, ANN202
+    """z = W d at the first pixel of every block of the tile at pixel (x, y), into ``corners[at : at + 32]``."""
     w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
-    x0 = load(patterns, 32) - mx
-    y0 = load(patterns, 48) - my
-    store(corners, 0, x0 * w11)
-    store(corners, 16, fma(x0, w21, y0 * w22))
+    x0 = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
+    y0 = load(patterns, 48) - (peek(records, base + MY) - np.float32(y + 0.5))
+    store(corners, at, x0 * w11)
+    store(corners, at + 16, fma(x0, w21, y0 * w22))
+
+
+@inlined
+def _steps(records, base, patterns):  # noqa: ANN001, ANN202
+    """What the pixels of a block add to z at its first pixel."""
     px, py = load(patterns, 0), load(patterns, 16)
-    return px * w11, fma(px, w21, py * w22)
+    z2 = fma(px, peek(records, base + W21), py * peek(records, base + W22))
+    return px * peek(records, base + W11), z2
 
 
 @inlined
@@ -148,7 +154,7 @@ def blend_forward(
     """
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
     planes = np.empty(5 * PLANE, np.float32)
-    corners = np.empty(32, np.float32)
+    corners = np.empty(64, np.float32)
     px, py = load(patterns, 0), load(patterns, 16)
     for k in range(part, tiles.shape[0], parts):
         tile = np.int64(tiles[k])
@@ -168,15 +174,23 @@ def blend_forward(
         nearest = np.float32(0.0)
         if expected and first < last:
             nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH)
+        # One Gaussian ahead: which blocks to visit is known before the branches that depend on it are reached.
+        reached = 0
+        if first < last:
+            base = np.int64(members[first]) * RECORD
+            reached = _reached(records, base, patterns, x, y)
+            _corners(records, base, patterns, x, y, corners, (first & 1) * 32)
         j = first
         while j < last and alive != 0:
             prefetch(records, np.int64(members[min(j + AHEAD, last - 1)]) * RECORD)
+            todo = reached & alive
+            base = np.int64(members[min(j + 1, last - 1)]) * RECORD
+            reached = _reached(records, base, patterns, x, y)
+            _corners(records, base, patterns, x, y, corners, (~j & 1) * 32)
             base = np.int64(members[j]) * RECORD
-            mx = peek(records, base + MX) - np.float32(x + 0.5)
-            my = peek(records, base + MY) - np.float32(y + 0.5)
+            corner = (j & 1) * 32
+            p1, p2 = _steps(records, base, patterns)
             cut = peek(records, base + CUT)
-            todo = _reached(records, base, patterns, mx, my, cut) & alive
-            p1, p2 = _corners(records, base, patterns, mx, my, corners)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
             depth = peek(records, base + DEPTH) - nearest
             touched = 0
@@ -184,7 +198,7 @@ def blend_forward(
                 block = lowest_bit(todo)
                 todo &= todo - 1
                 q = block * 16
-                z1, z2 = p1 + peek(corners, block), p2 + peek(corners, block + 16)
+                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 16)
                 t = splat(cut) - fma(z1, z1, z2 * z2)
                 T = load(transmittances, at + q)
                 hit = (t >= 0.0) & (T > 0.0)
@@ -259,7 +273,7 @@ def blend_backward(
     """
     height, width, channels = v_image.shape[1], v_image.shape[2], v_image.shape[3]
     planes = np.empty(7 * PLANE, np.float32)
-    corners = np.empty(32, np.float32)
+    corners = np.empty(64, np.float32)
     zero = splat(np.float32(0.0))
     for k in range(part, tiles.shape[0], parts):
         tile = np.int64(tiles[k])
@@ -291,14 +305,15 @@ def blend_backward(
                     behind = red * backgrounds[v, 0] + green * backgrounds[v, 1] + blue * backgrounds[v, 2]
                     planes[q + 4 * PLANE] = behind - v_alphas[v, iy, ix]
                     planes[q + 5 * PLANE] = abs(transmittances[tile, q])
+        _corners(records, np.int64(members[end - 1]) * RECORD, patterns, x, y, corners, (~end & 1) * 32)
         for j in range(end - 1, first - 1, -1):
             prefetch(records, np.int64(members[max(j - AHEAD, first)]) * RECORD)
+            _corners(records, np.int64(members[max(j - 1, first)]) * RECORD, patterns, x, y, corners, (~j & 1) * 32)
             base = np.int64(members[j]) * RECORD
-            mx = peek(records, base + MX) - np.float32(x + 0.5)
-            my = peek(records, base + MY) - np.float32(y + 0.5)
+            corner = (j & 1) * 32
             cut = peek(records, base + CUT)
             w11, w21 = peek(records, base + W11), peek(records, base + W21)
-            p1, p2 = _corners(records, base, patterns, mx, my, corners)
+            p1, p2 = _steps(records, base, patterns)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
             depth = peek(records, base + DEPTH) - nearest
             when = np.float32(j - first)
@@ -309,7 +324,7 @@ def blend_backward(
                 block = lowest_bit(todo)
                 todo &= todo - 1
                 q = block * 16
-                z1, z2 = p1 + peek(corners, block), p2 + peek(corners, block + 16)
+                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 16)
                 t = splat(cut) - fma(z1, z1, z2 * z2)
                 hit = (t >= 0.0) & (load(stops, at + q) > when)
                 raw = _alpha(t)
@@ -319,9 +334,7 @@ def blend_backward(
                 v_red, v_green = load(planes, q), load(planes, q + PLANE)
                 v_blue, v_depth = load(planes, q + 2 * PLANE), load(planes, q + 3 * PLANE)
                 behind = load(planes, q + 4 * PLANE)
-                beyond = splat(depth)
-                if expected:
-                    beyond = beyond - load(planes, q + 6 * PLANE)
+                beyond = splat(depth) - load(planes, q + 6 * PLANE)  # zero unless expected
                 dot = fma(v_red, red, fma(v_green, green, fma(v_blue, blue, v_depth * beyond)))
                 difference = behind - dot
                 g = select(raw <= ALPHA_MAX, weight * difference, 0.0)
