@@ -32,7 +32,7 @@ app.add_typer(catalogue.app, name="catalog")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
 LibraryOption = Annotated[
-    Path, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library")
+    str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library (status: or s3://...)")
 ]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="recipe of rows that name none")]
 SetOption = Annotated[
@@ -44,7 +44,7 @@ InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>")]
 
-DEFAULT_LIBRARY = Path("library")
+DEFAULT_LIBRARY = "library"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 """For a command whose options are read by the function that it calls."""
 
@@ -86,8 +86,9 @@ def submit(
     Example: splatmill submit props.csv --library /mnt/library
     """
     from flows.session import submit_batch
+    from pipeline_core.storage import Library
 
-    request = _request(manifest.absolute(), library.absolute(), recipe, set_, skip_invalid, in_flight)
+    request = _request(manifest.absolute(), str(Library(library).root), recipe, set_, skip_invalid, in_flight)
     typer.echo(f"submitted as run {submit_batch(request)}; splatmill status --library {library} tells how far it is")
 
 
@@ -181,7 +182,7 @@ def doctor(
     _prepare(0, "auto")
     from flows.doctor import examine
 
-    raise typer.Exit(examine(library, recipe, warmup=warmup, as_json=json_))
+    raise typer.Exit(examine(Path(library), recipe, warmup=warmup, as_json=json_))
 
 
 @app.command()
@@ -288,7 +289,7 @@ def _prepare(threads: int, device: str) -> None:
 
 
 def _request(
-    manifest: Path, library: Path, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int
+    manifest: Path, library: str, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int
 ) -> Any:
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
@@ -299,7 +300,7 @@ def _request(
         raise RequestError(f"--recipe {recipe}: one of {', '.join(RECIPES)}")
     return BatchRequest(
         manifest=str(manifest),
-        library=str(library),
+        library=library,
         recipe=recipe,
         overrides=dict(parse_override(text) for text in overrides or ()),
         skip_invalid=skip_invalid,

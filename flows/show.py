@@ -11,7 +11,7 @@ from catalog import query
 from flows.batch import BatchRequest, plan_batch
 from flows.text import table
 from pipeline_core.errors import RequestError
-from pipeline_core.storage import STAGES
+from pipeline_core.storage import STAGES, Library
 from tasks.journey import finished, stages_done
 
 
@@ -72,7 +72,7 @@ from assets where error_type is not null order by error_stage, asset_id
 """
 
 
-def show_status(library: Path, *, as_json: bool) -> None:
+def show_status(library: str, *, as_json: bool) -> None:
     """Print the library's assets by status, its last runs, and the failures that stand."""
     _must_exist(library)
     by_status = query.rows(library, STATUS_SQL)
@@ -89,7 +89,7 @@ def show_status(library: Path, *, as_json: bool) -> None:
         print("\n" + table(["failed asset", "stage", "class", "message"], shown))
 
 
-def failed_assets(library: Path, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
+def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
     """Ids of the assets whose last attempt failed, by the columns that ``splatmill sql`` shows."""
     _must_exist(library)
     wanted = {"error_stage": stage, "error_type": error_type, "error_class": error_class}
@@ -100,8 +100,8 @@ def failed_assets(library: Path, *, stage: str = "", error_type: str = "", error
     ]
 
 
-def _must_exist(library: Path) -> None:
-    if not (library / "catalog").is_dir():
+def _must_exist(library: str) -> None:
+    if "://" not in library and not (Path(library) / "catalog").is_dir():
         raise RequestError(f"--library {library}: no library here; splatmill run makes one")
 
 
@@ -116,7 +116,7 @@ HEADLINES = (
 )
 
 
-def show_scores(library: Path, wanted: list[str], judge: str, *, as_json: bool) -> None:
+def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -> None:
     """Print what the judge makes of delivered assets: rank among 32 captions, category, colour, fronts, shape."""
     _must_exist(library)
     made = {row["asset_id"]: row for row in query.assets(library) if row["glb_path"]}
@@ -130,7 +130,7 @@ def show_scores(library: Path, wanted: list[str], judge: str, *, as_json: bool) 
     judged_by = load_judge(judge)
     scores = {}
     for asset_id in wanted or made:
-        textured = load_glb(library / made[asset_id]["glb_path"])
+        textured = load_glb(Library(library).root / made[asset_id]["glb_path"])
         scores[asset_id] = score_mesh(textured, made[asset_id]["prompt"], judge=judged_by)
     if as_json:
         print(json.dumps(scores))

@@ -54,7 +54,7 @@ def test_light_commands_load_nothing_heavy(arguments):
     (["run", "{manifest}", "--library", "s3://bucket/x"], "local"),
     (["plan", "{bad}"], "row 2, seed"),
     (["status", "--library", "no-such-library"], "no library here"),
-    (["run"], "MANIFEST"),
+    (["run"], "Missing argument"),
     (["run", "{manifest}", "--in-flight", "0"], "--in-flight"),
 ])  # fmt: skip
 def test_wrong_requests_are_told_and_exit_with_2(arguments, said, manifest, tmp_path, tiny):
@@ -66,7 +66,7 @@ def test_wrong_requests_are_told_and_exit_with_2(arguments, said, manifest, tmp_
     result = splatmill(*arguments, env=environment(), cwd=tmp_path)
     assert result.returncode == 2 and said in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "library").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "props.csv"]
 
 
 def test_plan_tells_what_would_run_and_changes_nothing(manifest, tmp_path, tiny):
