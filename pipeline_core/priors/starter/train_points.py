@@ -6,6 +6,7 @@ latent z ~ q(z | cloud, text), plus ``kl`` times KL(q(z | cloud, text) || p(z | 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -152,12 +153,13 @@ class PointPart:
         return np.concatenate(rows)
 
     def export(self, modules: nn.ModuleDict, folder: Path) -> None:
-        """Write config.json, model weights in fp16 and tokenizer/."""
+        """Write config.json, model weights in fp16, tokenizer/ and the licence (splatmill.json)."""
         folder.mkdir(parents=True, exist_ok=True)
         twin = IndependentPointDiffusion.from_config(modules["model"].config)
         twin.load_state_dict(modules["model"].state_dict())
         twin.half().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder / "tokenizer")
+        (folder / "splatmill.json").write_text(json.dumps({"licence": "Apache-2.0"}, indent=2) + "\n")
 
     def facts(self) -> dict:
         """Settings for the model card."""
