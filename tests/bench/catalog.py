@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 1_000_000, 5_000_000])
     parser.add_argument("--rounds", type=int, default=3, help="turns of concurrent appends")
     parser.add_argument("--appends", type=int, default=200, help="appends per process")
-    parser.add_argument("--delta-appends", type=int, default=100, help="appends per process to Delta")
+    parser.add_argument("--delta-appends", type=int, default=25, help="appends per process to Delta")
     parser.add_argument("--live-files", type=int, default=500, help="one-row files before compaction")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder unless given")
     arguments = parser.parse_args()
