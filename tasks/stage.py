@@ -52,6 +52,8 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
     board.update(journey.asset_id, state="running", stage=stage)
     found = library.find(stage, key)
     if found is not None:
+        # a kill may have come between the output and its row; appending the same event again changes nothing
+        append(journey.library, [StageRun.from_json(found)])
         append(journey.library, [reused(journey, stage, found, upstream)])
         return reference(stage, key, found)
     started = datetime.now(UTC)

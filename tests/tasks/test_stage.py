@@ -43,6 +43,19 @@ def test_a_stage_is_made_once_and_then_found(journey):
     assert [row["value"] for row in metrics] == [3, 3]
 
 
+def test_a_row_that_a_kill_kept_from_the_catalogue_is_added_later(journey, monkeypatch):
+    def work(folder):
+        (folder / "points.ply").write_text("ply")
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tasks.stage.append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_stage(journey, "init_points", work)
+    assert Library(journey.library).has("init_points", journey.keys["init_points"])
+    run_stage(journey, "init_points", work)
+    assert [row["status"] for row in attempts(journey)] == ["ok", "skipped"]
+
+
 @pytest.mark.parametrize("error, status, klass", [
     (DataError("no"), "failed", "data"), (DivergedError("nan"), "failed", "permanent"),
     (TransientError("busy"), "failed", "transient"), (MemoryError(), "failed", "oom"),
