@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import time
 import pytest
 
 from catalog import ids, writer
-from catalog.schema import StageRun
 from catalog.store import LocalStore
 from catalog.writer import append
 from pipeline_core.errors import TransientError
@@ -38,20 +36,20 @@ def test_no_events_are_a_mistake(tmp_path) -> None:
         append(tmp_path, [])
 
 
-def _append_many(library: str, name: str, count: int) -> None:
-    for number in range(count):
-        append(library, [StageRun(run_id="r", asset_id=f"{name}-{number}", stage="evaluate", status="ok")])
+APPEND_25 = """
+import sys
+from catalog.schema import StageRun
+from catalog.writer import append
+for number in range(25):
+    append(sys.argv[1], [StageRun(run_id="r", asset_id=f"{sys.argv[2]}-{number}", stage="evaluate", status="ok")])
+"""
 
 
 def test_processes_need_no_coordination(tmp_path, seen_ids) -> None:
-    context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=_append_many, args=(str(tmp_path), f"p{i}", 25)) for i in range(4)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
+    jobs = [subprocess.Popen([sys.executable, "-c", APPEND_25, str(tmp_path), f"p{i}"]) for i in range(4)]
+    exit_codes = [job.wait() for job in jobs]
     found = seen_ids(tmp_path)
-    assert [job.exitcode for job in jobs] == [0] * 4
+    assert exit_codes == [0] * 4
     assert len(found) == len(set(found)) == 100
 
 
