@@ -44,7 +44,7 @@ def test_a_cron_deployment_gets_scheduled_runs(prefect_url):
     """Some releases that Prefect admits start well and never schedule anything: the reason for the exact pins."""
     _, flow = call(prefect_url, "/flows/", {"name": "nightly-probe"})
     schedule = {"schedule": {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}, "active": True}
-    body = {"name": "probe", "flow_id": flow["id"], "schedules": [schedule], "parameters": {}, "job_variables": None}
+    body = {"name": "probe", "flow_id": flow["id"], "schedules": [schedule], "parameters": {}, "job_variables": {}}
     status, _ = call(prefect_url, "/deployments/", body)
     assert status in (200, 201)
 
