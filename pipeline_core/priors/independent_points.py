@@ -22,6 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
+TIMESTEPS = 1024
+SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0)
+BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
+"""Model coordinates: see :class:`IndependentPointDiffusion`."""
+
 
 class FiLMBlock(nn.Module):
     """Residual MLP block whose normalised hidden features are scaled and shifted by the condition."""
@@ -87,11 +92,11 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         bos_token_id: int = 0,
         eos_token_id: int = 1,
         num_points: int = 1024,
-        num_train_timesteps: int = 1024,
+        num_train_timesteps: int = TIMESTEPS,
         beta_schedule: str = "squaredcos_cap_v2",
         prediction_type: str = "epsilon",
-        scale: tuple[float, ...] = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0),
-        bias: tuple[float, ...] = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0),
+        scale: tuple[float, ...] = SCALE,
+        bias: tuple[float, ...] = BIAS,
     ) -> None:
         super().__init__()
         self.text_encoder = CLIPTextModel(

@@ -13,6 +13,7 @@ import json
 import os
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def _rng(seed: int, kind: int, index: int) -> np.random.Generator:
 def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: list[list[str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        partial = folder / f".{index:05d}.{name}.{os.getpid()}.npy"
-        np.save(partial, array, allow_pickle=False)
-        os.replace(partial, folder / f"{index:05d}.{name}.npy")
+        unfinished = folder / f".{index:05d}.{name}.{os.getpid()}.npy"
+        np.save(unfinished, array, allow_pickle=False)
+        os.replace(unfinished, folder / f"{index:05d}.{name}.npy")
     # The captions come last: a shard exists when they do.
-    partial = folder / f".{index:05d}.{os.getpid()}.json"
-    partial.write_text(json.dumps(captions))
-    os.replace(partial, folder / f"{index:05d}.json")
+    unfinished = folder / f".{index:05d}.{os.getpid()}.json"
+    unfinished.write_text(json.dumps(captions))
+    os.replace(unfinished, folder / f"{index:05d}.json")
 
 
 def write_image_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE) -> None:
@@ -143,6 +144,18 @@ class ShardPool:
                 self._pending.pop(index).result()
             self._open[index] = Shard.open(self.folder, index, self.names)
         return self._open[index]
+
+    def fill(self, processes: int) -> None:
+        """Write every shard that is missing, several at a time."""
+        missing = [i for i in range(self.limit) if not (self.folder / f"{i:05d}.json").exists()]
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            write = partial(self.write, self.folder, seed=self.seed, **self.options)
+            for done in [pool.submit(write, index=i) for i in missing]:
+                done.result()
+
+    def __getstate__(self) -> dict:
+        """Loader workers get the description; each opens shards for itself."""
+        return self.__dict__ | {"_open": {}, "_pending": {}, "_producer": None}
 
     def close(self) -> None:
         """Stop the producer; shards not begun are dropped."""

@@ -21,8 +21,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from pipeline_core.errors import RequestError
 
@@ -167,6 +168,20 @@ def _plan(progress: Progress, steps: int | None, minutes: float | None, o: Optim
         progress.steps = int(progress.step / (1 - o.decay_share)) + 1
 
 
+def step_inputs(part: Any, start: int, device: torch.device, workers: int) -> Iterator[dict[str, Tensor]]:
+    """Inputs of steps ``start``, ``start + 1`` ... on ``device``, drawn here, or ahead of time by worker processes."""
+    if workers:
+        part.steps.pool.fill(workers)  # workers of a loader may not have children of their own
+    # An item is a whole batch, and a function of its step alone: workers change nothing but the time it takes.
+    loader = DataLoader(
+        part.steps, batch_size=None, sampler=range(start, sys.maxsize), num_workers=workers,
+        pin_memory=device.type == "cuda", multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),
+    )  # fmt: skip
+    for inputs in loader:
+        yield {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+
+
 def train_part(
     part: Any,
     out: Path,
@@ -176,6 +191,7 @@ def train_part(
     steps: int | None = None,
     minutes: float | None = None,
     device: str = "cpu",
+    workers: int = 0,
     resume: bool = True,
     log_every: int = 50,
     sample_every: int = 2000,
@@ -186,6 +202,7 @@ def train_part(
 
     Args:
         part: an :class:`~pipeline_core.priors.starter.train_image.ImagePart` or ``PointPart``
+        workers: processes that draw batches ahead, and write the data first; 0 draws in this one
         should_stop: asked after every step; True writes a checkpoint and returns early, without an export
     """
     if (steps is None) == (minutes is None):
@@ -201,9 +218,10 @@ def train_part(
     if resume and checkpoint.exists():
         progress = load_checkpoint(checkpoint, modules, average, optimiser, seed)
     progress.sittings += 1
-    part.prepare()
+    part.prepare(dev)
+    inputs = step_inputs(part, progress.step, dev, workers)
     autocast = default_autocast(dev)
-    running: list[float] = []
+    running: list[Tensor] = []
     tick = time.monotonic()
 
     def save() -> None:
@@ -215,18 +233,18 @@ def train_part(
             break
         for group in optimiser.param_groups:
             group["lr"] = o.lr * rate(progress.step, o.warmup, progress.decay_from, progress.steps)
-        loss = part.loss(progress.step, o.batch, dev, autocast)
+        loss = part.loss(next(inputs), autocast)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(modules.parameters(), o.grad_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         average.update(modules, progress.step)
-        running.append(float(loss.detach()))
+        running.append(loss.detach())
         now = time.monotonic()
         progress.step, progress.samples = progress.step + 1, progress.samples + o.batch
         progress.seconds, tick = progress.seconds + now - tick, now
         if progress.step % log_every == 0:
-            progress.loss = sum(running) / len(running)
+            progress.loss = float(torch.stack(running).double().mean())
             running.clear()
             row = {"step": progress.step, "samples": progress.samples, "seconds": round(progress.seconds, 1),
                    "cpu_seconds": round(time.process_time(), 1), "loss": round(progress.loss, 5),
@@ -254,7 +272,7 @@ def export_checkpoint(
     average = Averaged(part.modules, optimisation.ema)
     optimiser = torch.optim.AdamW(part.modules.parameters())
     progress = load_checkpoint(run / "checkpoint.safetensors", part.modules, average, optimiser, seed)
-    part.prepare()
+    part.prepare(torch.device("cpu"))
     export_part(part, average, part.modules, folder, progress, seed, optimisation, note)
     return progress
 
@@ -325,17 +343,28 @@ def commit() -> str:
     return out.stdout.strip()
 
 
-def build_part(name: str, data_dir: Path, *, seed: int, **settings: Any) -> Any:
-    """The part called ``name``, one of :data:`PARTS`, with changed settings."""
+def _settings_of(name: str) -> type:
     if name == "image":
-        from pipeline_core.priors.starter.train_image import ImagePart, ImageSettings
+        from pipeline_core.priors.starter.train_image import ImageSettings
 
-        return ImagePart(ImageSettings(**settings), data_dir, seed=seed)
+        return ImageSettings
     if name == "points":
-        from pipeline_core.priors.starter.train_points import PointPart, PointSettings
+        from pipeline_core.priors.starter.train_points import PointSettings
 
-        return PointPart(PointSettings(**settings), data_dir, seed=seed)
+        return PointSettings
     raise RequestError(f"part {name!r} must be one of {', '.join(PARTS)}")
+
+
+def build_part(name: str, data_dir: Path, *, seed: int, batch: int, **settings: Any) -> Any:
+    """The part called ``name``, one of :data:`PARTS`, with changed settings."""
+    chosen = _settings_of(name)(**settings)
+    if name == "image":
+        from pipeline_core.priors.starter.train_image import ImagePart
+
+        return ImagePart(chosen, data_dir, seed=seed, batch=batch)
+    from pipeline_core.priors.starter.train_points import PointPart
+
+    return PointPart(chosen, data_dir, seed=seed, batch=batch)
 
 
 OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
@@ -347,6 +376,9 @@ def train_starter(
     parts: tuple[str, ...] = PARTS,
     seed: int = 0,
     device: str | None = None,
+    workers: int = 0,
+    batch: int | None = None,
+    settings: dict[str, Any] | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     data_dir: Path | None = None,
@@ -359,27 +391,31 @@ def train_starter(
         out_dir: where checkpoints, curves, samples and models go; a run found there is resumed
         parts: any of :data:`PARTS`
         device: None takes CUDA when there is one
+        workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
+        batch: samples a step; None is the part's own
+        settings: fields of the parts' settings that differ from what ships, e.g. ``{"shards": 256}``
         steps, minutes: the budget of *each* part; exactly one of them
         data_dir: where data shards are kept; None is ``out_dir/data``
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
     for name in parts:
-        part = build_part(name, data_dir or out_dir / "data", seed=seed)
+        optimisation = OPTIMISATION[name] if batch is None else replace(OPTIMISATION[name], batch=batch)
+        part = build_part(name, data_dir or out_dir / "data", seed=seed, batch=optimisation.batch, **(settings or {}))
         try:
             done[name] = train_part(
-                part, out_dir / name, seed=seed, optimisation=OPTIMISATION[name], steps=steps, minutes=minutes,
-                device=device, resume=resume, should_stop=should_stop,
+                part, out_dir / name, seed=seed, optimisation=optimisation, steps=steps, minutes=minutes,
+                device=device, workers=workers, resume=resume, should_stop=should_stop,
             )  # fmt: skip
         finally:
-            part.pool.close()
+            part.steps.pool.close()
         if should_stop():
             break
     return done
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="train-starter", description="Train the starter prior from a seed.")
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
     parser.add_argument("--out", type=Path, required=True)
@@ -388,24 +424,52 @@ def main(argv: list[str] | None = None) -> int:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="steps of each part, over all sittings")
     budget.add_argument("--minutes", type=float, help="training time of each part, over all sittings (default: 120)")
+    parser.add_argument("--batch", type=int, help="samples a step (default: 32 images, 128 clouds)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting of the part: shards=256")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw the data; a GPU wants most cores")
     parser.add_argument("--export", type=Path, help="only write the checkpoint's weights to EXPORT/<part>")
     parser.add_argument("--note", default="", help="a remark for the model cards that --export writes")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_settings(parts: tuple[str, ...], pairs: list[str]) -> dict[str, Any]:
+    """``NAME=JSON`` pairs to settings of the only part."""
+    if pairs and len(parts) > 1:
+        raise RequestError(f"--set {pairs[0]}: the parts have different settings; give --part image or --part points")
+    known = {f.name for f in fields(_settings_of(parts[0]))}
+    settings = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in known:
+            raise RequestError(f"--set {pair}: {name!r} must be one of {', '.join(sorted(known))}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError as error:
+            raise RequestError(f"--set {pair}: {value!r} is not JSON ({error})") from error
+    return settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    args = arguments().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.steps is None and args.minutes is None:
         args.minutes = 120.0
     parts = PARTS if args.part == "all" else (args.part,)
+    settings = parse_settings(parts, args.settings)
     if args.export:
         for name in parts:
-            part = build_part(name, args.data or args.out / "data", seed=args.seed)
+            part = build_part(
+                name, args.data or args.out / "data", seed=args.seed, batch=OPTIMISATION[name].batch, **settings
+            )
             export_checkpoint(
                 part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name],
                 note=args.note,
             )  # fmt: skip
-            part.pool.close()
+            part.steps.pool.close()
         return 0
     stopped = False
 
@@ -416,8 +480,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     done = train_starter(
-        args.out, parts=parts, seed=args.seed, device=args.device,
-        steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
+        args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, batch=args.batch,
+        settings=settings, steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():
         print(json.dumps({"part": name, **asdict(progress)}))

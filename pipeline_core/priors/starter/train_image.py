@@ -25,6 +25,7 @@ from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
 BACKGROUND = (1.0, 1.0, 1.0)
+TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,13 @@ def build_scheduler(prediction: str, shift: float) -> DDIMScheduler:
     low frequencies: unshifted, silhouettes are settled within the noisiest 7 % of the steps, which are then all that
     teaches the model shapes.
     """
-    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    t = torch.arange(1, TIMESTEPS + 1, dtype=torch.float64) / TIMESTEPS
     ratio = (shift / (torch.pi / 2 * t).tan()).square()
     alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), ratio / (1 + ratio)])
     betas = (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
     return DDIMScheduler(
-        num_train_timesteps=1000, trained_betas=betas.float().tolist(), prediction_type=prediction, clip_sample=False,
-        set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
+        num_train_timesteps=TIMESTEPS, trained_betas=betas.float().tolist(), prediction_type=prediction,
+        clip_sample=False, set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
     )  # fmt: skip
 
 
@@ -128,48 +129,39 @@ def on_white(rgba: np.ndarray) -> Tensor:
     return (colour * alpha + 1 - alpha) * 2 - 1
 
 
-class ImagePart:
-    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the image prior."""
+class ImageSteps:
+    """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    name = "image"
-    summary = "Text- and camera-conditioned latent diffusion of 64 px game props on white, in diffusers' folder format."
+    Item ``step``: images [B, 3, H, W] in [-1, 1], token ids [B, L], cameras [B, 8], noise [B, C, h, w], timesteps [B].
+    """
 
-    def __init__(self, settings: ImageSettings, data_dir: Path, *, seed: int) -> None:
-        self.settings = settings
-        self.seed = seed
+    def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
+        self.settings, self.seed, self.size = settings, seed, batch
         self.pool = ShardPool(
-            data_dir / "images", write_image_shard, ("rgba", "cameras"), seed=seed, limit=settings.shards,
+            folder, write_image_shard, ("rgba", "cameras"), seed=seed, limit=settings.shards,
             count=settings.shard_size, size=settings.size,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
-        self.scheduler = build_scheduler(settings.prediction, settings.noise_shift)
-        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
-        self.modules = nn.ModuleDict(
-            {
-                "unet": build_unet(settings),
-                "text_encoder": build_text_encoder(
-                    self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
-                ),
-            }
-        )
-        # Flash attention's backward costs three times plain matrix products at these tiny sizes.
-        self.modules["unet"].set_attn_processor(AttnProcessor())
-        self.vae: PatchAutoencoder | None = None
 
-    def prepare(self) -> None:
-        """Fit the autoencoder on the first shard."""
-        images = on_white(np.ascontiguousarray(self.pool[0].arrays["rgba"][:2048]))
-        self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
-
-    def _visible(self, step: int, batch: int) -> int:
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
         s = self.settings
-        return min(s.shards, s.first_shards + int(step * batch * s.fresh) // s.shard_size)
+        images, captions, camera = self.draw(step)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        side = s.size // s.patch
+        noise = torch.randn((self.size, s.channels, side, side), generator=generator)
+        u = (torch.arange(self.size) + torch.rand(self.size, generator=generator)) / self.size  # stratified
+        ids = tokenize(self.tokenizer, captions)
+        return {"images": images, "ids": ids, "camera": camera, "noise": noise, "t": (u * TIMESTEPS).long()}
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, list[str], Tensor]:
-        """Batch of ``step``, by (seed, step) alone: images [B, 3, H, W] in [-1, 1], captions, cameras [B, 8]."""
+    def _visible(self, step: int) -> int:
         s = self.settings
+        return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
+
+    def draw(self, step: int) -> tuple[Tensor, list[str], Tensor]:
+        """Images [B, 3, H, W] in [-1, 1], captions, cameras [B, 8]."""
+        s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
-        shards = rng.integers(0, self._visible(step, size), size)
+        shards = rng.integers(0, self._visible(step), size)
         rows = rng.integers(0, s.shard_size, size)
         rgba, captions, cameras = [], [], []
         for shard_index, row in zip(shards.tolist(), rows.tolist(), strict=True):
@@ -191,25 +183,51 @@ class ImagePart:
         camera = torch.tensor(cameras)
         return on_white(np.stack(rgba)), captions, camera_embedding(camera[:, 0], camera[:, 1])
 
-    def loss(self, step: int, batch: int, device: torch.device, autocast) -> Tensor:
-        """v-prediction error of one batch; timesteps are stratified over the batch."""
+
+class ImagePart:
+    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the image prior."""
+
+    name = "image"
+    summary = "Text- and camera-conditioned latent diffusion of 64 px game props on white, in diffusers' folder format."
+
+    def __init__(self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int) -> None:
+        self.settings = settings
+        self.steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
+        self.tokenizer = self.steps.tokenizer
+        self.scheduler = build_scheduler(settings.prediction, settings.noise_shift)
+        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
+        self.modules = nn.ModuleDict(
+            {
+                "unet": build_unet(settings),
+                "text_encoder": build_text_encoder(
+                    self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
+                ),
+            }
+        )
+        self.vae: PatchAutoencoder | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        """Fit the autoencoder on the first shard."""
+        if device.type == "cpu":
+            # Flash attention's backward costs three times plain matrix products at these tiny sizes.
+            self.modules["unet"].set_attn_processor(AttnProcessor())
+        images = on_white(np.ascontiguousarray(self.steps.pool[0].arrays["rgba"][:2048]))
+        self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels).to(device)
+
+    def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
+        """v-prediction error of one step's inputs, an item of :class:`ImageSteps` on the modules' device."""
         assert self.vae is not None
-        images, captions, camera = self.batch(step, batch)
-        latents = self.vae.encode(images).latent_dist.mean * self.vae.config.scaling_factor
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        noise = torch.randn(latents.shape, generator=generator)
-        u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        t = (u * self.scheduler.config.num_train_timesteps).long()
-        noisy = self.scheduler.add_noise(latents, noise, t).to(device)
-        ids = tokenize(self.tokenizer, captions).to(device)
+        noise, t = inputs["noise"], inputs["t"]
+        latents = self.vae.encode(inputs["images"]).latent_dist.mean * self.vae.config.scaling_factor
+        noisy = self.scheduler.add_noise(latents, noise, t)
         with autocast():
-            text = self.modules["text_encoder"](ids).last_hidden_state
-            out = self.modules["unet"](noisy, t.to(device), text, class_labels=camera.to(device)).sample.float()
+            text = self.modules["text_encoder"](inputs["ids"]).last_hidden_state
+            out = self.modules["unet"](noisy, t, text, class_labels=inputs["camera"]).sample.float()
         if self.settings.prediction == "v_prediction":
-            return (out - self.scheduler.get_velocity(latents, noise, t).to(device)).square().mean()
+            return (out - self.scheduler.get_velocity(latents, noise, t)).square().mean()
         # "sample": the same error in v, whose square is the error in x0 over sigma^2; capped where sigma -> 0.
-        sigma2 = (1 - self.scheduler.alphas_cumprod[t]).clamp(min=0.05).reshape(-1, 1, 1, 1).to(device)
-        return ((out - latents.to(device)).square() / sigma2).mean()
+        sigma2 = (1 - self.scheduler.alphas_cumprod.to(t.device)[t]).clamp(min=0.05).reshape(-1, 1, 1, 1)
+        return ((out - latents).square() / sigma2).mean()
 
     @torch.no_grad()
     def sample(
@@ -237,8 +255,8 @@ class ImagePart:
             )
             cond, uncond = _unstack(out, n)
             x = self.scheduler.step(uncond + guidance_scale * (cond - uncond), t, x).prev_sample
-        images = self.vae.decode(x.cpu() / self.vae.config.scaling_factor).sample
-        return (images / 2 + 0.5).clamp(0, 1)
+        images = self.vae.decode(x / self.vae.config.scaling_factor).sample
+        return (images.cpu() / 2 + 0.5).clamp(0, 1)
 
     def grid(self, modules: nn.ModuleDict) -> np.ndarray:
         """Contact sheet uint8 [H, W, 3]: a row per view, a column per prompt of :data:`GRID_PROMPTS`."""

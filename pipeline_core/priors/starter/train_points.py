@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from pipeline_core.priors.independent_points import IndependentPointDiffusion
+from pipeline_core.priors.independent_points import BIAS, SCALE, TIMESTEPS, IndependentPointDiffusion
 from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, write_cloud_shard
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
@@ -46,42 +46,38 @@ class PointSettings:
     nonsense: float = 0.06
 
 
-class PointPart:
-    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the point prior."""
+class PointSteps:
+    """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    name = "points"
-    summary = "Text to coloured points by diffusion over independent points with a per-object latent."
+    Item ``step``, in model coordinates: context [B, 2 P, 6], points to denoise x0 [B, 6, P], token ids [B, L], used
+    [B, 1] bool (the caption is not empty), noise [B, 6, P], timesteps [B], draw [B, latent] (normal).
+    """
 
-    def __init__(self, settings: PointSettings, data_dir: Path, *, seed: int) -> None:
-        self.settings = settings
-        self.seed = seed
+    def __init__(self, settings: PointSettings, folder: Path, *, seed: int, batch: int) -> None:
+        self.settings, self.seed, self.size = settings, seed, batch
         self.pool = ShardPool(
-            data_dir / "clouds", write_cloud_shard, ("points",), seed=seed, limit=settings.shards,
-            count=settings.shard_size, points=POINTS,
+            folder, write_cloud_shard, ("points",), seed=seed, limit=settings.shards, count=settings.shard_size,
+            points=POINTS,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
-        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
-        model = IndependentPointDiffusion(
-            vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
-            frequencies=settings.frequencies, text_width=settings.text_width, tokens=settings.tokens,
-            bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )  # fmt: skip
-        self.modules = nn.ModuleDict({"model": model})
-        self.scale = torch.tensor(model.config.scale)
-        self.bias = torch.tensor(model.config.bias)
-        self.scheduler = DDIMScheduler(
-            num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
-            prediction_type="epsilon", timestep_spacing="trailing",
-            clip_sample=True, clip_sample_range=2.1,  # noise prediction says nothing about x0 where there is only noise
-        )  # fmt: skip
 
-    def prepare(self) -> None:
-        """Nothing to fit."""
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        s, size = self.settings, self.size
+        clouds, captions = self.draw(step)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        x0 = clouds[:, -s.points :].transpose(1, 2)
+        noise = torch.randn(x0.shape, generator=generator)
+        u = ((torch.arange(size) + torch.rand(size, generator=generator)) / size) ** s.low_noise  # stratified
+        draw = torch.randn(size, s.latent, generator=generator)
+        used = torch.tensor([[text != ""] for text in captions])
+        ids = tokenize(self.tokenizer, captions)
+        t = (u * TIMESTEPS).long()
+        return {"context": clouds[:, : -s.points], "x0": x0, "ids": ids, "used": used, "noise": noise, "t": t,
+                "draw": draw}  # fmt: skip
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, list[str]]:
-        """Batch of ``step``: clouds [B, 3 P, 6] in model coordinates (the last P are to be denoised), captions."""
-        s = self.settings
+    def draw(self, step: int) -> tuple[Tensor, list[str]]:
+        """Clouds [B, 3 P, 6] in model coordinates (the last P are to be denoised), captions."""
+        s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 3, step])
         visible = min(s.shards, s.first_shards + int(step * size * s.fresh) // s.shard_size)
         clouds, captions = [], []
@@ -96,33 +92,52 @@ class PointPart:
             text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
             text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
             captions.append("" if rng.random() < s.drop_condition else text)
-        return torch.from_numpy(np.stack(clouds)).float() * self.scale + self.bias, captions
+        return torch.from_numpy(np.stack(clouds)).float() * torch.tensor(SCALE) + torch.tensor(BIAS), captions
 
-    def loss(self, step: int, batch: int, device: torch.device, autocast) -> Tensor:
-        """Noise error plus weighted KL of one batch; timesteps are stratified over the batch."""
-        s = self.settings
+
+class PointPart:
+    """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the point prior."""
+
+    name = "points"
+    summary = "Text to coloured points by diffusion over independent points with a per-object latent."
+
+    def __init__(self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int) -> None:
+        self.settings = settings
+        self.steps = PointSteps(settings, data_dir / "clouds", seed=seed, batch=batch)
+        self.tokenizer = self.steps.tokenizer
+        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
+        model = IndependentPointDiffusion(
+            vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
+            frequencies=settings.frequencies, text_width=settings.text_width, tokens=settings.tokens,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        self.modules = nn.ModuleDict({"model": model})
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
+            prediction_type="epsilon", timestep_spacing="trailing",
+            clip_sample=True, clip_sample_range=2.1,  # noise prediction says nothing about x0 where there is only noise
+        )  # fmt: skip
+
+    def prepare(self, device: torch.device) -> None:
+        """Nothing to fit."""
+
+    def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
+        """Noise error plus weighted KL of one step's inputs, an item of :class:`PointSteps` on the model's device."""
         model: IndependentPointDiffusion = self.modules["model"]
-        clouds, captions = self.batch(step, batch)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        x0 = clouds[:, -s.points :].transpose(1, 2)
-        noise = torch.randn(x0.shape, generator=generator)
-        u = ((torch.arange(batch) + torch.rand(batch, generator=generator)) / batch) ** s.low_noise
-        t = (u * self.scheduler.config.num_train_timesteps).long()
-        noisy = self.scheduler.add_noise(x0, noise, t).to(device)
-        draw = torch.randn(batch, s.latent, generator=generator).to(device)
-        ids = tokenize(self.tokenizer, captions).to(device)
+        noise, t, used = inputs["noise"], inputs["t"], inputs["used"]
+        noisy = self.scheduler.add_noise(inputs["x0"], noise, t)
         with autocast():
-            text = model.encode_text(ids)
-            mean, log_variance = (v.float() for v in model.encoder(clouds[:, : -s.points].to(device), text))
+            text = model.encode_text(inputs["ids"])
+            mean, log_variance = (v.float() for v in model.encoder(inputs["context"], text))
             prior_mean, prior_log_variance = (v.float() for v in model.latent_prior(text))
-            used = ~model.is_empty(ids)[:, None]
-            latent = torch.where(used, mean + (0.5 * log_variance).exp() * draw, 0.0)
-            out = model(noisy, t.to(device), torch.cat([text, latent], dim=-1)).float()
+            latent = torch.where(used, mean + (0.5 * log_variance).exp() * inputs["draw"], 0.0)
+            out = model(noisy, t, torch.cat([text, latent], dim=-1)).float()
         kl = 0.5 * (
             prior_log_variance - log_variance - 1
             + (log_variance.exp() + (mean - prior_mean).square()) / prior_log_variance.exp()
         )  # fmt: skip
-        return (out - noise.to(device)).square().mean() + s.kl * (kl * used).sum(dim=1).mean()
+        return (out - noise).square().mean() + self.settings.kl * (kl * used).sum(dim=1).mean()
 
     @torch.no_grad()
     def sample(
@@ -143,7 +158,7 @@ class PointPart:
             weak = model(x, rows, uncond)
             eps = weak + guidance_scale * (model(x, rows, cond) - weak)
             x = self.scheduler.step(eps, t, x).prev_sample
-        clouds = (x.transpose(1, 2).cpu() - self.bias) / self.scale
+        clouds = (x.transpose(1, 2).cpu() - torch.tensor(BIAS)) / torch.tensor(SCALE)
         return torch.cat([clouds[..., :3], clouds[..., 3:].clamp(0, 1)], dim=-1)
 
     def grid(self, modules: nn.ModuleDict) -> np.ndarray:

@@ -25,6 +25,7 @@ from pipeline_core.priors.starter.train import (
     build_part,
     export_checkpoint,
     load_checkpoint,
+    parse_settings,
     rate,
     save_checkpoint,
     train_part,
@@ -46,8 +47,8 @@ FAST = Optimisation(batch=4, lr=1e-3, warmup=2, ema=0.9)
 
 
 def run(name, tmp_path, run_name, *, steps, stop_at=None, **options):
-    part = build_part(name, tmp_path / "data", seed=3, **TINY[name])
-    part.pool.ahead = 0
+    part = build_part(name, tmp_path / "data", seed=3, batch=FAST.batch, **TINY[name])
+    part.steps.pool.ahead = 0
     part.grid = lambda modules: np.zeros((4, 4, 3), np.uint8)  # sampling has its own test
     calls = iter(range(1, 1000))
     try:
@@ -56,7 +57,7 @@ def run(name, tmp_path, run_name, *, steps, stop_at=None, **options):
             should_stop=lambda: next(calls) == stop_at, **options,
         )  # fmt: skip
     finally:
-        part.pool.close()
+        part.steps.pool.close()
     return part, progress
 
 
@@ -84,6 +85,27 @@ def test_resume_is_exact(whole_and_resumed):
     assert len(losses[0]) == 6 and losses[0] == losses[1]
 
 
+def test_worker_processes_draw_the_same_batches(tmp_path):
+    part, _ = run("points", tmp_path, "here", steps=3)
+    run("points", tmp_path, "workers", steps=3, workers=2)
+    a, b = (load_file(tmp_path / folder / "checkpoint.safetensors") for folder in ("here", "workers"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    ("parts", "pair", "message"),
+    [
+        (("image",), "shard=1", "'shard' must be one of .*shards"),
+        (("image",), "shards=many", "'many' is not JSON"),
+        (("image", "points"), "shards=1", "give --part"),
+    ],
+)
+def test_settings_are_checked(parts, pair, message):
+    assert parse_settings(("image",), ["shards=7"]) == {"shards": 7}
+    with pytest.raises(RequestError, match=message):
+        parse_settings(parts, [pair])
+
+
 def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
     name, tmp_path, *_ = whole_and_resumed
     folder = tmp_path / "whole" / "model"
@@ -108,9 +130,9 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
 
 def test_exporting_a_checkpoint_gives_the_finished_runs_weights(whole_and_resumed, tmp_path):
     name, run_path, *_ = whole_and_resumed
-    part = build_part(name, run_path / "data", seed=3, **TINY[name])
+    part = build_part(name, run_path / "data", seed=3, batch=FAST.batch, **TINY[name])
     progress = export_checkpoint(part, run_path / "whole", tmp_path, seed=3, optimisation=FAST, note="A remark.")
-    part.pool.close()
+    part.steps.pool.close()
     assert progress.step == 6
     assert "A remark." in (tmp_path / "README.md").read_text()
     for file in (run_path / "whole" / "model").rglob("*.safetensors"):
