@@ -25,11 +25,22 @@ from tasks.optimize_gaussians import optimize_gaussians
 from tasks.policy import ask
 from tasks.record import record
 from tasks.refine_texture import refine_texture
+from tasks.rules import RESEEDED, RESEEDS, reseeded
 from tasks.stage import Reference
 
 
 def make_asset(journey: Journey) -> Reference:
-    """The whole journey of one asset; returns the reference to its deliverables. Raises what its stage raised."""
+    """The whole journey of one asset, from other seeds where an optimisation diverged. Raises what its stage raised."""
+    for attempt in range(RESEEDS):
+        try:
+            return travel(reseeded(journey, attempt))
+        except RESEEDED:
+            continue
+    return travel(reseeded(journey, RESEEDS))
+
+
+def travel(journey: Journey) -> Reference:
+    """Stage after stage; returns the reference to the deliverables."""
     points = ask(init_points, journey)
     gaussians = ask(optimize_gaussians, journey, points)
     refined = ask(densify_prune, journey, gaussians)

@@ -10,11 +10,14 @@ seconds and starts nothing. Truth about what was made is in the library and its 
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
+from flows import beats
+from flows.budget import Admission
+from flows.shards import measured
 from pipeline_core.errors import error_class
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
@@ -33,6 +39,7 @@ from tasks import halt
 from tasks.journey import Journey, finished, plan_journey
 from tasks.progress import board
 from tasks.requests import request_rows
+from tasks.rules import quarantined, to_quarantine
 
 SUMMARY = "summary.json"
 Make = Callable[[Journey], Any]
@@ -51,11 +58,18 @@ class BatchRequest(BaseModel):
     skip_invalid: bool = Field(False, description="make the good rows of a manifest that has bad ones")
     in_flight: int = Field(4, ge=1, le=256, description="assets on their way at the same time")
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
+    deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
+    gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
+    shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
 
 
 @dataclass
 class Summary:
-    """How a batch ended. ``failures``: asset id, stage, error class, type and message of each."""
+    """How a batch ended. ``failures``: asset id, stage, error class, type and message of each.
+
+    ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
+    ``left_why`` (the deadline, the budget); ``quarantined`` failed before and are not tried again unasked.
+    """
 
     run_id: str
     library: str
@@ -64,6 +78,9 @@ class Summary:
     made: list[str] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    left_why: str = ""
+    quarantined: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -72,7 +89,7 @@ class Summary:
     @property
     def ok(self) -> bool:
         """Whether everything that was asked for is there."""
-        return not (self.failures or self.stopped or self.refused)
+        return not (self.failures or self.stopped or self.refused or self.left or self.quarantined)
 
 
 def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
@@ -87,7 +104,7 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
 
 
 def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
-    """Make what is missing with ``make``, and write ``summary.json`` and ``report.md`` to ``runs/<run_id>/``.
+    """Make what is missing with ``make``, and write ``summary.json`` and ``report.md`` to the run's folder.
 
     ``stop`` ends it early: assets on their way stop at the next step, and nothing that is finished is lost.
     """
@@ -96,44 +113,114 @@ def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = 
     library = Library(request.library).create()
     library.sweep()
     halt.release()
-    todo = [each for each in journeys if not finished(each)]
-    waiting = {each.asset_id for each in todo}
-    for each in journeys:
-        board.update(each.asset_id, state="waiting" if each.asset_id in waiting else "cached")
-    summary = Summary(request.run_id, str(library.root), request.manifest, asked=len(journeys))
-    summary.cached = [each.asset_id for each in journeys if each.asset_id not in waiting]
-    summary.refused = [str(problem) for problem in manifest.problems]
-    rows = [*request_rows(todo), *refused_rows(request, manifest)]
-    if rows:
-        append(str(library.root), rows)
+    missing = [each for each in journeys if not finished(each)]
+    passed_over = set() if request.only else quarantined(request.library, missing)
+    todo = [each for each in missing if each.asset_id not in passed_over]
+    summary = _begin(request, manifest, journeys, missing, passed_over)
+    if not request.shard:
+        announce(request, manifest, todo)
     if todo:
-        _make_all(todo, make, request.in_flight, stop, summary, began)
+        _make_all(todo, make, request.in_flight, stop, admission(request), summary)
     summary.seconds = time.monotonic() - began
-    folder = library.run_dir(request.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SUMMARY, asdict(summary))
-    (folder / "report.md").write_text(markdown(summary) + "\n", encoding="utf-8")
+    if not request.shard:
+        conclude(request, todo, summary)
+    write_summary(request, summary)
     return summary
 
 
+def _begin(
+    request: BatchRequest, manifest: Manifest, journeys: list[Journey], missing: list[Journey], passed_over: set[str]
+) -> Summary:
+    """A summary of what is known before anything is made; the board shows the same."""
+    states = {each.asset_id: "waiting" for each in missing} | dict.fromkeys(passed_over, "quarantined")
+    for each in journeys:
+        board.update(each.asset_id, state=states.get(each.asset_id, "cached"))
+    return Summary(
+        request.run_id,
+        str(Library(request.library).root),
+        request.manifest,
+        asked=len(journeys),
+        cached=[each.asset_id for each in journeys if each.asset_id not in states],
+        quarantined=[each.asset_id for each in missing if each.asset_id in passed_over],
+        refused=[str(problem) for problem in manifest.problems],
+    )
+
+
+def announce(request: BatchRequest, manifest: Manifest, todo: list[Journey]) -> None:
+    """Tell the catalogue what was asked for, and what was refused."""
+    rows = [*request_rows(todo), *refused_rows(request, manifest)]
+    if rows:
+        append(request.library, rows)
+
+
+def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> None:
+    """Put into quarantine what has failed often enough."""
+    rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
+    if rows:
+        append(request.library, rows)
+
+
+def folder_of(request: BatchRequest) -> Path:
+    """Where a run, or a part of one, writes its summary."""
+    folder = Library(request.library).run_dir(request.run_id)
+    return folder / "shards" / request.shard if request.shard else folder
+
+
+def write_summary(request: BatchRequest, summary: Summary) -> None:
+    """Write ``report.md``, then ``summary.json``: where that is, the run is over."""
+    folder = folder_of(request)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(markdown(summary) + "\n", encoding="utf-8")
+    scratch = folder / f".{SUMMARY}"
+    write_json(scratch, asdict(summary))
+    os.replace(scratch, folder / SUMMARY)
+
+
+def admission(request: BatchRequest) -> Admission:
+    """The gate for the request's deadline and budget; how long assets take is told by the catalogue."""
+    if request.deadline is None and request.gpu_hours is None:
+        return Admission()
+    began = time.monotonic()
+    folder = Library(request.library).run_dir(request.run_id)
+    gate = Admission(
+        deadline=request.deadline,
+        gpu_s=request.gpu_hours * 3600 if request.gpu_hours else None,
+        asset_s=measured(request.library, request.recipe).asset_s,
+    )
+    if request.shard:
+        gate.spent, gate.processes = lambda: beats.spent_s(folder), lambda: beats.count_live(folder)
+    else:
+        gate.spent = lambda: time.monotonic() - began
+    return gate
+
+
 def _make_all(
-    journeys: list[Journey], make: Make, in_flight: int, stop: threading.Event, summary: Summary, began: float
+    journeys: list[Journey],
+    make: Make,
+    in_flight: int,
+    stop: threading.Event,
+    gate: Admission,
+    summary: Summary,
 ) -> None:
     """Make ``journeys`` in order, ``in_flight`` at a time, filling ``summary``."""
-    queue = iter(journeys)
-    running: dict[Future[Any], Journey] = {}
+    began, queue = time.monotonic(), deque(journeys)
+    running: dict[Future[Any], tuple[Journey, float]] = {}
     pool = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="asset")
     try:
         while True:
-            for journey in _next(queue, in_flight - len(running), stop):
-                # tasks find their flow run in the context, which a thread does not inherit by itself
-                context = contextvars.copy_context()
-                running[pool.submit(context.run, make, journey)] = journey
+            while queue and len(running) < in_flight and not stop.is_set() and not summary.left_why:
+                summary.left_why = gate.refusal()
+                if not summary.left_why:
+                    # tasks find their flow run in the context, which a thread does not inherit by itself
+                    journey, context = queue.popleft(), contextvars.copy_context()
+                    running[pool.submit(context.run, make, journey)] = journey, time.monotonic()
             if not running:
                 break
             done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in done:
-                _note(running.pop(future), future, stop, summary, began)
+                journey, since = running.pop(future)
+                if _note(journey, future, stop, summary, began):
+                    gate.note(time.monotonic() - since)
             if stop.is_set():
                 halt.pull()
     except BaseException:
@@ -142,16 +229,12 @@ def _make_all(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    summary.stopped += [each.asset_id for each in queue]
+    unmade = summary.stopped if stop.is_set() else summary.left
+    unmade += [each.asset_id for each in queue]
 
 
-def _next(queue: Iterable[Journey], places: int, stop: threading.Event) -> list[Journey]:
-    """The next journeys for the free places; none once the batch is to stop."""
-    return [] if stop.is_set() else [journey for _, journey in zip(range(places), queue)]
-
-
-def _note(journey: Journey, future: Future[Any], stop: threading.Event, summary: Summary, began: float) -> None:
-    """Put down how an asset ended."""
+def _note(journey: Journey, future: Future[Any], stop: threading.Event, summary: Summary, began: float) -> bool:
+    """Put down how an asset ended; whether it was made."""
     error = future.exception() if not future.cancelled() else CancelledError()
     if error is None:
         summary.made.append(journey.asset_id)
@@ -173,6 +256,7 @@ def _note(journey: Journey, future: Future[Any], stop: threading.Event, summary:
             }
         )
         board.update(journey.asset_id, state="failed", error=message)
+    return error is None
 
 
 def refused_rows(request: BatchRequest, manifest: Manifest) -> list[StageRun]:
@@ -199,11 +283,15 @@ def markdown(summary: Summary) -> str:
     lines = [
         f"# Run {summary.run_id}",
         "",
-        "| asked | made | there already | failed | refused | stopped | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| asked | made | there already | failed | refused | quarantined | stopped | left | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
         f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
-        f"| {len(summary.refused)} | {len(summary.stopped)} | {summary.seconds:.0f} |",
+        f"| {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} | {len(summary.left)} "
+        f"| {summary.seconds:.0f} |",
     ]
+    if summary.left:
+        names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
+        lines += ["", f"Not begun because of {summary.left_why}: {names}"]
     if summary.failures:
         lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
     for each in summary.failures:

@@ -17,8 +17,7 @@ from catalog.snapshot import build as build_snapshot
 from flows.asset import make_asset
 from flows.batch import BatchRequest, Summary, markdown, run_batch
 from flows.farm import stop
-
-RETRIED = ("transient", "oom")
+from tasks.rules import RULES
 
 
 @flow(name="nightly", log_prints=False, persist_result=False)
@@ -26,7 +25,7 @@ def nightly(request: BatchRequest, second_chance: bool = True) -> dict[str, Any]
     """One night: run, retry, compact, snapshot, report. Returns the counts that the report shows."""
     first = run_batch(request, make_asset, stop)
     again = None
-    failed = [each["asset_id"] for each in first.failures if each["error_class"] in RETRIED]
+    failed = [each["asset_id"] for each in first.failures if RULES[each["error_class"]].rounds > 1]
     if second_chance and failed and not stop.is_set():
         changes = {"only": tuple(failed), "run_id": new_id()}
         again = run_batch(request.model_copy(update=changes), make_asset, stop)

@@ -19,11 +19,8 @@ from prefect.serializers import JSONSerializer
 from pipeline_core.errors import error_class
 from pipeline_core.storage import Library
 from tasks.journey import Journey
+from tasks.rules import DELAYS_S, RULES
 from tasks.stage import Reference
-
-RETRIED = ("transient", "oom")
-"""Classes of error for which the same attempt may succeed later. ``data`` and ``permanent`` are not tried again."""
-DELAYS_S = [2, 15, 60]
 
 REFERENCES = JSONSerializer(object_encoder=None, object_decoder=None)
 """References are plain JSON; without a decoder, reading one can never import a class that a file names."""
@@ -46,8 +43,8 @@ class StageKey(CachePolicy):
 
 
 def worth_retrying(task: Any, run: TaskRun, state: State) -> bool:
-    """Whether the error that ended the attempt (Prefect gives it as the state's data) is of a class that may pass."""
-    return isinstance(state.data, BaseException) and error_class(state.data) in RETRIED
+    """Whether the class of the error that ended the attempt (Prefect gives it as the state's data) has retries left."""
+    return isinstance(state.data, BaseException) and run.run_count <= RULES[error_class(state.data)].retries
 
 
 def policy(stage: str, *, hours: float) -> dict[str, Any]:
@@ -56,6 +53,7 @@ def policy(stage: str, *, hours: float) -> dict[str, Any]:
         "name": stage,
         "retries": len(DELAYS_S),
         "retry_delay_seconds": DELAYS_S,
+        "retry_jitter_factor": 0.3,
         "retry_condition_fn": worth_retrying,
         "cache_policy": StageKey(),
         "persist_result": True,

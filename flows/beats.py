@@ -1,0 +1,171 @@
+"""Signs of life: a small file that every process of a farm's run touches, so that others can tell when it is gone.
+
+    <library>/runs/<run_id>/beats/<flow run id>.live      touched every two seconds; JSON: host, pid, assets under way
+                                                   .done  the process ended in order
+                                                   .dead  somebody found it gone, or gave it up; it may not go on
+
+``.dead`` is a fence: a process that finds it (it was only suspended, or its disk was away) stops at once, so that
+whoever makes its assets again is alone. Times are compared with a file touched on the same file system, not with this
+machine's clock. Prefect's own heartbeats are not used: there are none before a run is *Running*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.progress import board
+
+BEAT_S = 2.0
+SUFFIXES = (".live", ".done", ".dead")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A process's file. ``age_s``: seconds since it was touched; ``busy_s``: from its start to then."""
+
+    name: str
+    state: str
+    age_s: float
+    busy_s: float
+    host: str
+    pid: int
+    assets: dict[str, str]
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process is known to have ended: only its own host can tell."""
+        return self.host == socket.gethostname() and not _alive(self.pid)
+
+
+class Fenced(RuntimeError):
+    """This process was given up by others; it must not begin."""
+
+
+@contextlib.contextmanager
+def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threading.Event]:
+    """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
+
+    That is when it was fenced off, or when the process that started it is gone: a worker that is started anew would
+    otherwise share its GPU with this one. Raises :class:`Fenced` when it was given up before it began.
+    """
+    folder = run_dir / "beats"
+    folder.mkdir(parents=True, exist_ok=True)
+    live, dead = folder / f"{name}.live", folder / f"{name}.dead"
+    _write(live, _document({}, time.time()))
+    if dead.exists():
+        live.unlink(missing_ok=True)
+        raise Fenced(f"{name} was given up before it began; its assets are made elsewhere")
+    over, abandoned = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_beat, args=(live, dead, stop, over, abandoned), name="beat", daemon=True)
+    thread.start()
+    try:
+        yield abandoned
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(live, folder / f"{name}.done")
+
+
+def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, abandoned: threading.Event) -> None:
+    parent, began = os.getppid(), time.time()
+    while not over.wait(BEAT_S):
+        if dead.exists() or os.getppid() != parent:
+            abandoned.set()
+            stop.set()
+        under_way = {p.asset_id: p.stage for p in board.positions() if p.state == "running"}
+        with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time is what counts
+            os.utime(live)
+            _write(live, _document(under_way, began))
+
+
+def _document(assets: dict[str, str], began: float) -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "began": began, "beat": time.time(), "assets": assets}
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(document), encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+# --- what others see -------------------------------------------------------------------------------------------------
+
+
+def read(run_dir: Path) -> dict[str, Beat]:
+    """All beats of a run by name; of two files of one name (a fence and what it fences off) the fence counts."""
+    folder, found = run_dir / "beats", {}
+    if not folder.is_dir():
+        return found
+    now = _time_there(folder)
+    for suffix in SUFFIXES:
+        for path in folder.glob(f"*{suffix}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                touched, told = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
+                busy = max(0.0, told["beat"] - told["began"])
+                found[path.stem] = Beat(
+                    path.stem, suffix[1:], now - touched, busy, told["host"], told["pid"], told["assets"]
+                )
+    return found
+
+
+def fence(run_dir: Path, name: str) -> bool:
+    """Forbid a process to go on; False when that was done before."""
+    folder = run_dir / "beats"
+    folder.mkdir(parents=True, exist_ok=True)
+    live, dead = folder / f"{name}.live", folder / f"{name}.dead"
+    if dead.exists():
+        return False
+    try:
+        os.rename(live, dead)
+    except FileNotFoundError:
+        now = time.time()
+        _write(dead, {"host": "", "pid": 0, "began": now, "beat": now, "assets": {}})
+    return True
+
+
+def spent_s(run_dir: Path) -> float:
+    """Seconds that all processes of a run have held their devices."""
+    return sum(beat.busy_s for beat in read(run_dir).values())
+
+
+def count_live(run_dir: Path) -> int:
+    """Processes of a run that are at work."""
+    return sum(beat.state == "live" for beat in read(run_dir).values())
+
+
+def _time_there(folder: Path) -> float:
+    """The file system's time."""
+    probe = folder / f".time-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,84 @@
+"""How a manifest is divided over the workers of a farm: how long assets take, and which go together.
+
+    timing = measured("library", "factory")                     # seconds, from the catalogue
+    parts = split(asset_ids, workers=4, asset_s=timing.worker_s)
+
+A shard is one process: it loads the models once and keeps them for all its assets. Shards wait in one queue, and a
+worker that is done takes the next, so slow workers take fewer. Their sizes shrink towards the end of the queue (guided
+self-scheduling, Polychronopoulos and Kuck 1987; in rounds of equal shards, factoring, Hummel, Schonberg and Flynn
+1992): the first are long, so that little time goes into loading, the last short, so that all workers end together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from catalog import query
+from pipeline_core.errors import RequestError
+
+START_S = 20.0
+"""Seconds from a worker's taking a shard to its first asset's first stage: process, imports, models."""
+SHORTEST_S = 3 * START_S
+"""A shorter shard would spend more than a quarter of its time on starting."""
+LONGEST_S = 3600.0
+"""A longer one would spare next to nothing more."""
+UNKNOWN_S = 60.0
+"""Seconds that an asset is reckoned with before anything was measured."""
+
+TIMING_SQL = """
+with recent as (
+    select * from stage_runs
+    where status = 'ok' and recipe = ? and stage_idx between 1 and 7 and finished_at > now() - interval 60 days
+),
+per_asset as (
+    select asset_id, run_id, sum(duration_s) as seconds, max(finished_at) as ended
+    from recent group by all having count(distinct stage) = 7
+),
+per_process as (
+    select (epoch(max(finished_at)) - epoch(min(started_at))) / count(*) filter (stage = 'record') as seconds,
+        count(*) filter (stage = 'record') as assets
+    from recent group by run_id, host, worker_pid having assets > 0
+)
+select
+    (select count(*) from per_asset) as assets,
+    (select quantile_cont(seconds, 0.9) from (from per_asset order by ended desc limit 500)) as asset_s,
+    (select sum(seconds * assets) / sum(assets) from per_process) as worker_s
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds by the catalogue: ``asset_s`` from an asset's first stage to its last (nine in ten are faster),
+    ``worker_s`` of one worker for each asset it delivers, which is less where assets share a batch."""
+
+    assets: int
+    asset_s: float
+    worker_s: float
+
+
+def measured(library: str, recipe: str) -> Timing:
+    """What the catalogue knows of a recipe's assets; zero assets and :data:`UNKNOWN_S` when it knows nothing."""
+    try:
+        (row,) = query.rows(library, TIMING_SQL, [recipe])
+    except RequestError:
+        row = {"assets": 0}
+    if not row["assets"]:
+        return Timing(0, 0.0, UNKNOWN_S)
+    return Timing(row["assets"], row["asset_s"], max(row["worker_s"], 1e-3))
+
+
+def split(asset_ids: Sequence[str], *, workers: int, asset_s: float) -> list[tuple[str, ...]]:
+    """``asset_ids`` in shards, in order: each round gives every worker half of its share of what is left."""
+    rest, shards = list(asset_ids), []
+    shortest = max(1, math.ceil(SHORTEST_S / asset_s))
+    longest = max(1, math.floor(LONGEST_S / asset_s))
+    while rest:
+        size = math.ceil(len(rest) / (2 * max(1, workers)))
+        size = min(longest, max(shortest, size))
+        for _ in range(max(1, workers)):
+            if rest:
+                shards.append(tuple(rest[:size]))
+                rest = rest[size:]
+    return shards

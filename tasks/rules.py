@@ -1,0 +1,118 @@
+"""What is done about an error, by its class. Nothing here loads Prefect.
+
+    transient   a full disk, a lost connection   3 retries, 2 rounds a run, never quarantined
+    oom         the batch does not fit           2 retries (the engine halves its batch first), 2 rounds, 3 runs
+    data        this input cannot work           none: quarantined at once
+    permanent   anything else                    none; quarantined when a second run fails the same way
+                of these, a diverged optimisation is made again at once from two other seeds
+
+A *retry* is the same stage in the same process, after a pause that grows. A *round* is another process of the same
+run, after all the rest of the run. A *quarantined* asset is passed over by later runs until it is asked for by name
+(``splatmill retry``) or something that its stage depends on is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from catalog import query
+from catalog.schema import StageRun
+from pipeline_core.errors import DivergedError, RequestError
+from tasks.journey import Journey, plan_journey
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``retries`` in place; ``rounds`` of one run; ``runs`` that may fail before the quarantine, None = any number."""
+
+    retries: int
+    rounds: int
+    runs: int | None
+
+
+RULES = {
+    "transient": Rule(retries=3, rounds=2, runs=None),
+    "oom": Rule(retries=2, rounds=2, runs=3),
+    "data": Rule(retries=0, rounds=1, runs=1),
+    "permanent": Rule(retries=0, rounds=1, runs=2),
+}
+DELAYS_S = [2, 15, 60]
+"""Seconds before each retry, a third more or less at random, so that many that failed together do not come together."""
+RESEEDED = DivergedError
+RESEEDS = 2
+
+
+def reseeded(journey: Journey, attempt: int) -> Journey:
+    """The same asset from another seed. It counts as made under the key of what was asked for; rows tell the seed."""
+    if attempt == 0:
+        return journey
+    digest = hashlib.sha256(f"{journey.spec.seed} again {attempt}".encode()).digest()
+    spec = journey.spec.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
+    other = plan_journey(journey.library, journey.run_id, spec, lambda ref, kind: journey.models[kind])
+    return replace(other, keys=other.keys | {"record": journey.keys["record"]})
+
+
+# --- quarantine ------------------------------------------------------------------------------------------------------
+
+QUARANTINED_SQL = "select asset_id, stage, stage_key from stage_runs where is_latest and status = 'quarantined'"
+FAILED_RUNS_SQL = """
+select asset_id, stage, stage_key, count(distinct run_id) as runs
+from stage_runs where status in ('failed', 'timeout') and list_contains(?, asset_id) group by all
+"""
+
+
+def quarantined(library: str, journeys: Sequence[Journey]) -> set[str]:
+    """Ids of the assets that wait in quarantine and would fail there again: same stage, same inputs."""
+    if not journeys:
+        return set()
+    found = {row["asset_id"]: row for row in _rows(library, QUARANTINED_SQL)}
+    return {
+        each.asset_id
+        for each in journeys
+        if each.asset_id in found and each.keys.get(found[each.asset_id]["stage"]) == found[each.asset_id]["stage_key"]
+    }
+
+
+def to_quarantine(
+    library: str, run_id: str, journeys: Iterable[Journey], failures: Sequence[dict[str, str]]
+) -> list[StageRun]:
+    """Catalogue rows for those failures that have had all the runs that their class is given."""
+    by_id = {each.asset_id: each for each in journeys}
+    wanted = [each for each in failures if RULES[each["error_class"]].runs and each["stage"] in _keys(by_id, each)]
+    if not wanted:
+        return []
+    counted = _rows(library, FAILED_RUNS_SQL, [[each["asset_id"] for each in wanted]])
+    runs = {(row["asset_id"], row["stage"], row["stage_key"]): row["runs"] for row in counted}
+    rows = []
+    for each in wanted:
+        key = by_id[each["asset_id"]].keys[each["stage"]]
+        if runs.get((each["asset_id"], each["stage"], key), 1) < RULES[each["error_class"]].runs:
+            continue
+        columns = {name: each[name] for name in ("asset_id", "stage", "error_class", "error_type")}
+        rows.append(
+            StageRun(
+                run_id=run_id,
+                status="quarantined",
+                stage_key=key,
+                error_message=each["message"],
+                recipe=by_id[each["asset_id"]].spec.recipe.name,
+                tags=by_id[each["asset_id"]].spec.tags,
+                **columns,
+            )
+        )
+    return rows
+
+
+def _keys(by_id: dict[str, Journey], failure: dict[str, str]) -> dict[str, str]:
+    return by_id[failure["asset_id"]].keys if failure["asset_id"] in by_id else {}
+
+
+def _rows(library: str, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """Rows of the catalogue; none where there is no catalogue yet."""
+    try:
+        return query.rows(library, sql, parameters)
+    except RequestError:
+        return []
