@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tasks.progress import board
 
 BEAT_S = 2.0
@@ -78,7 +80,7 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
 
 
 def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, abandoned: threading.Event) -> None:
-    parent, began = os.getppid(), time.time()
+    parent, began = _worker(), time.time()
     while not over.wait(BEAT_S):
         if dead.exists() or os.getppid() != parent:
             abandoned.set()
@@ -87,6 +89,18 @@ def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, 
         with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time is what counts
             os.utime(live)
             _write(live, _document(under_way, began))
+
+
+def _worker() -> int:
+    """The process that started this one; 0 when that was a worker which is gone already."""
+    parent = os.getppid()
+    if "PREFECT__WORKER_NAME" not in os.environ:
+        return parent
+    try:
+        command = " ".join(psutil.Process(parent).cmdline())
+    except psutil.Error:
+        return 0
+    return parent if "prefect" in command or "splatmill" in command else 0
 
 
 def _document(assets: dict[str, str], began: float) -> dict[str, Any]:
@@ -125,11 +139,11 @@ def read(run_dir: Path) -> dict[str, Beat]:
 
 
 def fence(run_dir: Path, name: str) -> bool:
-    """Forbid a process to go on; False when that was done before."""
+    """Forbid a process to go on; False when that was done before, or it has ended in order."""
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
     live, dead = folder / f"{name}.live", folder / f"{name}.dead"
-    if dead.exists():
+    if dead.exists() or (folder / f"{name}.done").exists():
         return False
     try:
         os.rename(live, dead)

@@ -43,6 +43,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on s
 InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>")]
+DeadlineOption = Annotated[
+    str, typer.Option("--deadline", help="06:00, or a date and time: begin nothing that would not be done by then")
+]
+HoursOption = Annotated[
+    float, typer.Option("--gpu-hours", min=0.0, help="begin nothing that would take the run beyond; 0 = no limit")
+]
 
 DEFAULT_LIBRARY = "library"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -59,6 +65,8 @@ def run(
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
+    deadline: DeadlineOption = "",
+    gpu_hours: HoursOption = 0.0,
     json_: JsonOption = False,
 ) -> None:
     """Make every asset of a manifest; what is there already is not made again.
@@ -69,7 +77,7 @@ def run(
 
     _prepare(threads, device)
     request = _request(manifest, library, recipe, set_, skip_invalid, in_flight)
-    raise typer.Exit(run_here(request, as_json=json_))
+    raise typer.Exit(run_here(_with_limits(request, deadline, gpu_hours), as_json=json_))
 
 
 @app.command()
@@ -80,8 +88,10 @@ def submit(
     set_: SetOption = None,
     skip_invalid: SkipOption = False,
     in_flight: InFlightOption = 4,
+    deadline: DeadlineOption = "",
+    gpu_hours: HoursOption = 0.0,
 ) -> None:
-    """Queue a manifest on the farm that PREFECT_API_URL points at; a worker makes it. See deployments/README.md.
+    """Queue a manifest on the farm that PREFECT_API_URL points at; its workers make it. See deployments/README.md.
 
     Example: splatmill submit props.csv --library /mnt/library
     """
@@ -89,7 +99,21 @@ def submit(
     from pipeline_core.storage import Library
 
     request = _request(manifest.absolute(), str(Library(library).root), recipe, set_, skip_invalid, in_flight)
-    typer.echo(f"submitted as run {submit_batch(request)}; splatmill status --library {library} tells how far it is")
+    typer.echo(submit_batch(_with_limits(request, deadline, gpu_hours)))
+
+
+@app.command()
+def reconcile(
+    library: LibraryOption = DEFAULT_LIBRARY,
+    every: Annotated[float, typer.Option(min=0.0, help="repeat after so many seconds, until stopped; 0 = once")] = 0.0,
+) -> None:
+    """Close the farm's shards whose process is gone and submit again what is missing, in all runs that are open.
+
+    Example: splatmill reconcile --library /mnt/library --every 60
+    """
+    from flows.session import reconcile_here
+
+    reconcile_here(library, every)
 
 
 @app.command()
@@ -306,6 +330,14 @@ def _request(
         skip_invalid=skip_invalid,
         in_flight=in_flight,
     )
+
+
+def _with_limits(request: Any, deadline: str, gpu_hours: float) -> Any:
+    """The batch with its deadline and budget."""
+    from flows.budget import next_time
+
+    limits = {"deadline": next_time(deadline) if deadline else None, "gpu_hours": gpu_hours or None}
+    return request.model_copy(update=limits)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +60,7 @@ def _run_flow(request: BatchRequest, stop: threading.Event) -> Summary:
 
     def run() -> None:
         try:
-            ended.append(farm.batch(request, return_state=True).message)
+            ended.append(farm.shard(request, return_state=True).message)
         except BaseException as error:
             ended.append(f"{type(error).__name__}: {error}")
 
@@ -136,21 +137,46 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
 
 
 def submit_batch(request: BatchRequest) -> str:
-    """Queue a batch with the deployment ``batch/batch``; returns its run id. The manifest is checked first."""
+    """Queue a batch as shards on the farm; returns what was queued. The manifest is checked first."""
+    from flows.reconcile import open_run
+
     plan_batch(request)
-    url = pointed_at()
-    if not url:
+    _point_at_farm()
+    request = open_run(request)
+    (outcome,) = [each for each in _reconcile(request.library) if each.run_id == request.run_id]
+    return str(outcome)
+
+
+def reconcile_here(library: str, every_s: float) -> None:
+    """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done."""
+    from flows.reconcile import FarmUnreachable
+
+    _point_at_farm()
+    while True:
+        try:
+            for outcome in _reconcile(library):
+                print(outcome, flush=True)
+        except FarmUnreachable as error:
+            if not every_s:
+                raise
+            print(f"splatmill: {error}", file=sys.stderr, flush=True)
+        if not every_s:
+            return
+        time.sleep(every_s)
+
+
+def _reconcile(library: str) -> list[Any]:
+    from flows.prefect_farm import PrefectFarm
+    from flows.reconcile import reconcile
+
+    return reconcile(library, PrefectFarm())
+
+
+def _point_at_farm() -> None:
+    if not pointed_at():
         raise RequestError("no farm is known: set PREFECT_API_URL to its server (deployments/README.md)")
     for name, value in CLIENT.items():
         os.environ.setdefault(name, value)
-    from prefect.deployments import run_deployment
-    from prefect.exceptions import ObjectNotFound
-
-    try:
-        run_deployment("batch/batch", parameters={"request": request.model_dump(mode="json")}, timeout=0)
-    except ObjectNotFound:
-        raise RequestError(f"{url} has no deployment batch/batch: step 3 of deployments/README.md makes it") from None
-    return request.run_id
 
 
 def work(pool: str, gpu: int | None) -> None:
