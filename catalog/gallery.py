@@ -29,9 +29,9 @@ from pipeline_core.storage import disk_errors
 WEB = Path(__file__).parent / "web"
 MAX_VIEWERS = 1000
 CARD = (
-    "asset_id", "status", "prompt", "category", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
+    "asset_id", "status", "prompt", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
-    "metrics",
+    "review_note", "tags", "metrics",
 )  # fmt: skip
 
 
@@ -64,7 +64,8 @@ def write_gallery(
         (folder / "view").mkdir(parents=True, exist_ok=True)
         cards = []
         for asset in report.gallery_assets(store, live=live):
-            cards.append(_card(store, folder, asset, with_view=sum("view" in card for card in cards) < viewers))
+            cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
+            viewers -= "view" in card
         stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {library.base(store)}"
         _write(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
     return folder / "index.html"
@@ -72,8 +73,11 @@ def write_gallery(
 
 def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool) -> dict[str, Any]:
     card = {name: render.jsonable(asset[name]) for name in CARD}
-    for name in ("preview", "turntable", "glb", "splat"):
-        url = _link(store, folder, asset["asset_id"], asset[f"{name}_path"], copy=name in ("preview", "turntable"))
+    paths = {name: asset[f"{name}_path"] for name in ("preview", "turntable", "glb", "splat")}
+    if asset["glb_path"]:
+        paths["provenance"] = str(PurePosixPath(asset["glb_path"]).with_name("asset.json"))
+    for name, path in paths.items():
+        url = _link(store, folder, asset["asset_id"], path, copy=name in ("preview", "turntable"))
         if url:
             card[name] = url
     if with_view and asset["glb_path"] and _view(store, folder, asset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -38,7 +39,7 @@ def run_report(
 
 
 def gallery_assets(root: str | os.PathLike[str] | Store, *, live: bool = True) -> list[dict[str, Any]]:
-    """Every asset with all its current metrics, newest first: a row of ``assets`` plus ``metrics`` {name: value}."""
+    """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}."""
     with query.connect(root, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute("""
@@ -48,7 +49,15 @@ def gallery_assets(root: str | os.PathLike[str] | Store, *, live: bool = True) -
     by_asset: dict[str, dict[str, float]] = {}
     for asset_id, name, value in numbers:
         by_asset.setdefault(asset_id, {})[name] = value
-    return [asset | {"metrics": by_asset.get(asset["asset_id"], {})} for asset in assets]
+    return [asset | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": _tags(asset)} for asset in assets]
+
+
+def _tags(asset: dict[str, Any]) -> dict[str, str]:
+    """Tags in the asset's specification; none where a foreign row holds something else."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(asset["spec_json"] or "{}")["tags"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"category": asset["category"]} if asset["category"] else {}
 
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str, run_id: str) -> list[dict[str, Any]]:

@@ -36,7 +36,12 @@ function facts(pairs) {
 function picture(asset) {
   const link = element(asset.view ? "a" : "div", { className: "picture" });
   if (asset.view) { link.href = asset.view; link.title = "turn it in 3D"; }
-  if (!asset.preview) { link.append(element("span", { className: "none", textContent: asset.status === "ok" ? "no picture" : asset.status })); return link; }
+  if (!asset.preview) {
+    const error = [asset.error_type, asset.error_message].filter(Boolean).join(": ");
+    link.className += " bare";
+    link.append(element("p", { className: error ? "error" : "none", textContent: error || (asset.status === "ok" ? "no picture" : asset.status), tabIndex: error ? 0 : -1 }));
+    return link;
+  }
   link.append(element("img", { src: asset.preview, alt: asset.prompt || asset.asset_id, loading: "lazy", decoding: "async" }));
   if (asset.turntable) {
     const turn = element("img", { className: "turn", alt: "" });
@@ -49,25 +54,38 @@ function picture(asset) {
   return link;
 }
 
+function badges(asset, kind, where) {
+  const row = element("div", { className: "badges" }, element("span", { className: "badge " + kind, textContent: asset.status + where }));
+  if (asset.verdict) row.append(element("span", { className: "badge " + (asset.verdict === "accepted" ? "ok" : "bad"),
+    textContent: asset.verdict + (asset.reviewed_by ? " by " + asset.reviewed_by : ""), title: asset.review_note || "" }));
+  for (const tag of tags(asset)) {
+    const chip = element("button", { type: "button", className: "tag", textContent: tag, title: "only these" });
+    chip.addEventListener("click", () => { $("tag").value = tag; search(); scrollTo(0, 0); });
+    row.append(chip);
+  }
+  return row;
+}
+
+const tags = (asset) => Object.entries(asset.tags || {}).map(([name, value]) => name === "category" ? value : `${name}: ${value}`);
+
 function card(asset) {
   const kind = asset.status === "ok" ? "ok" : ["running", "requested"].includes(asset.status) ? "wait" : "bad";
   const where = asset.error_stage ? ` in ${asset.error_stage}` : "";
-  const verdict = asset.verdict ? ` · ${asset.verdict}${asset.reviewed_by ? " by " + asset.reviewed_by : ""}` : "";
   const error = [asset.error_type, asset.error_message].filter(Boolean).join(": ");
   const all = Object.entries(asset.metrics || {}).sort(([a], [b]) => a.localeCompare(b));
   const more = facts(all.map(([name, value]) => [name, number(value)]));
   const files = element("div", { className: "files" });
-  for (const [name, url] of [["GLB", asset.glb], ["splat", asset.splat], ["3D view", asset.view]]) {
-    if (url) files.append(element("a", { href: url, textContent: name }));
+  for (const [name, url, file] of [["3D view", asset.view], ["GLB", asset.glb, ".glb"], ["splat", asset.splat, ".ply"], ["provenance", asset.provenance]]) {
+    if (url) files.append(element("a", { href: url, textContent: name, ...(file ? { download: asset.asset_id + file } : {}) }));
   }
-  const head = [["faces", asset.faces === null ? null : number(asset.faces) + (asset.face_budget ? " of " + number(asset.face_budget) : "")],
+  const head = [["faces", asset.faces === null ? null : number(asset.faces) + (asset.face_budget ? " / " + number(asset.face_budget) : "")],
     ["fidelity", number(asset.fidelity)], ["consistency", number(asset.consistency)],
     ["work", asset.machine_s === null ? null : number(Math.round(asset.machine_s)) + " s"]];
   const text = element("div", { className: "text" },
     element("p", { className: "prompt", textContent: asset.prompt || asset.asset_id, title: asset.prompt || "" }),
-    element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.category, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
-    element("span", { className: "badge " + kind, textContent: asset.status + where + verdict }),
-    error ? element("p", { className: "error", textContent: error }) : null,
+    element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
+    badges(asset, kind, where),
+    error && asset.preview ? element("p", { className: "error", textContent: error, tabIndex: 0 }) : null,
     facts(head),
     more ? element("details", {}, element("summary", { textContent: `${all.length} metrics` }), more) : null,
     files);
@@ -78,15 +96,16 @@ function options(select, values, first) {
   select.append(...[first, ...values].map((value, i) => element("option", { value: i || !first.startsWith("all") ? value : "", textContent: value })));
 }
 
-const unique = (name) => [...new Set(assets.map((asset) => asset[name]).filter(Boolean))].sort();
-for (const name of ["status", "category", "recipe"]) {
-  options($(name), unique(name), "all");
-  $(name).parentElement.hidden = unique(name).length < 2;
+const values = { status: (asset) => [asset.status], tag: tags, recipe: (asset) => [asset.recipe] };
+for (const [name, of] of Object.entries(values)) {
+  const unique = [...new Set(assets.flatMap(of).filter(Boolean))].sort();
+  options($(name), unique, "all");
+  $(name).parentElement.hidden = unique.length < 2;
 }
 options($("sort"), Object.keys(sorts).slice(1), Object.keys(sorts)[0]);
 
-const haystack = new Map(assets.map((asset) => [asset, [asset.asset_id, asset.prompt, asset.category, asset.recipe, asset.status,
-  asset.error_stage, asset.error_type, asset.error_message].join(" ").toLowerCase()]));
+const haystack = new Map(assets.map((asset) => [asset, [asset.asset_id, asset.prompt, ...tags(asset), asset.recipe, asset.status,
+  asset.verdict, asset.review_note, asset.error_stage, asset.error_type, asset.error_message].join(" ").toLowerCase()]));
 let found = [], shown = 0;
 
 function show() {
@@ -99,19 +118,20 @@ function show() {
 
 function search() {
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const keep = ["status", "category", "recipe"].map((name) => [name, $(name).value]).filter(([, value]) => value);
-  found = assets.filter((asset) => keep.every(([name, value]) => asset[name] === value)
+  const keep = Object.entries(values).map(([name, of]) => [of, $(name).value]).filter(([, value]) => value);
+  found = assets.filter((asset) => keep.every(([of, value]) => of(asset).includes(value))
     && words.every((word) => haystack.get(asset).includes(word)));
   found.sort(sorts[$("sort").value]);
   const ok = found.filter((asset) => asset.status === "ok").length;
-  $("summary").textContent = `${found.length} of ${assets.length} assets · ${ok} delivered · ${found.length - ok} not`;
+  $("summary").textContent = (found.length < assets.length ? `${found.length} of ` : "") + `${assets.length} assets · ${ok} delivered`
+    + (found.length > ok ? ` · ${found.length - ok} not` : "");
   $("cards").replaceChildren();
   shown = 0;
   show();
   if (!found.length) $("cards").append(element("p", { className: "empty", textContent: "nothing matches" }));
 }
 
-for (const name of ["search", "status", "category", "recipe", "sort"]) $(name).addEventListener("input", search);
+for (const name of ["search", ...Object.keys(values), "sort"]) $(name).addEventListener("input", search);
 $("more").addEventListener("click", show);
 $("theme").addEventListener("click", () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark"

@@ -1,5 +1,6 @@
 "use strict";
-// A small glTF 2.0 binary viewer on WebGL 1: triangles, one base colour texture, vertex colours, node transforms.
+// A small glTF 2.0 binary viewer on WebGL 1: triangles, one base colour texture, vertex colours, node transforms;
+// shows texture, clay, normals or UV checks, with or without wires.
 // No dependency and no network: the file is base64 in this page.
 const $ = (id) => document.getElementById(id);
 const info = JSON.parse($("data").textContent);
@@ -7,18 +8,24 @@ document.title = info.asset_id;
 $("prompt").textContent = info.prompt || info.asset_id;
 
 const VERTEX = `attribute vec3 position, normal; attribute vec2 uv; attribute vec4 color;
-uniform mat4 view, projection; varying vec3 n; varying vec2 t; varying vec4 c;
+uniform mat4 view, projection; uniform float bias; varying vec3 n; varying vec2 t; varying vec4 c;
 void main() { n = mat3(view[0].xyz, view[1].xyz, view[2].xyz) * normal; t = uv; c = color;
-  gl_Position = projection * view * vec4(position, 1.0); }`;
+  gl_Position = projection * view * vec4(position, 1.0); gl_Position.z -= bias * gl_Position.w; }`;
 const FRAGMENT = `precision mediump float; varying vec3 n; varying vec2 t; varying vec4 c;
-uniform sampler2D image; uniform vec4 factor; uniform float textured, lit;
+uniform sampler2D image; uniform vec4 factor, line; uniform int mode;
+vec3 base(vec3 m) {
+  if (mode == 1) return vec3(0.62);
+  if (mode == 2) return pow(0.5 + 0.5 * m, vec3(2.2));
+  if (mode == 3) { vec2 k = floor(t * 32.0); return mix(vec3(0.15), vec3(0.8), mod(k.x + k.y, 2.0)) * vec3(t, 1.0 - 0.5 * t.x); }
+  return pow(texture2D(image, t).rgb, vec3(2.2)) * factor.rgb * c.rgb;
+}
 void main() {
-  vec3 base = mix(vec3(0.62), pow(texture2D(image, t).rgb, vec3(2.2)) * factor.rgb * c.rgb, textured);
   vec3 m = normalize(gl_FrontFacing ? n : -n);
   float sky = 0.5 + 0.5 * m.y, key = max(dot(m, normalize(vec3(0.4, 0.7, 0.6))), 0.0);
-  vec3 light = mix(vec3(1.0), mix(vec3(0.46, 0.44, 0.42), vec3(0.66, 0.70, 0.76), sky) + 0.6 * key, lit);
-  gl_FragColor = vec4(pow(base * light, vec3(1.0 / 2.2)), 1.0);
+  vec3 light = mode == 2 ? vec3(1.0) : mix(vec3(0.46, 0.44, 0.42), vec3(0.66, 0.70, 0.76), sky) + 0.6 * key;
+  gl_FragColor = line.a > 0.0 ? line : vec4(pow(base(m) * light, vec3(1.0 / 2.2)), 1.0);
 }`;
+const MODES = ["texture", "clay", "normals", "uv"];
 
 function parse(bytes) {
   const view = new DataView(bytes.buffer);
@@ -156,7 +163,7 @@ async function main() {
   const triangles = parts.reduce((sum, part) => sum + part.index.length / 3, 0);
   $("facts").textContent = `${triangles.toLocaleString("en")} triangles · ${(bytes.length / 2 ** 20).toFixed(2)} MiB · `
     + `${box.size.map((v) => v.toFixed(2)).join(" × ")} m`;
-  const state = { azimuth: 30, elevation: 18, zoom: 1, spin: !matchMedia("(prefers-reduced-motion: reduce)").matches, clay: false, wire: false };
+  const state = { azimuth: 30, elevation: 18, zoom: 1, spin: !matchMedia("(prefers-reduced-motion: reduce)").matches, mode: 0, wire: false };
   controls(state);
   gl.enable(gl.DEPTH_TEST); gl.vertexAttrib4f(gl.getAttribLocation(p, "color"), 1, 1, 1, 1);
   let last = performance.now();
@@ -195,18 +202,23 @@ function draw(gl, at, parts, box, state) {
   gl.viewport(0, 0, w, h); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   const { view, projection } = camera(box, state, w / h);
   gl.uniformMatrix4fv(at("view"), false, view); gl.uniformMatrix4fv(at("projection"), false, projection);
-  gl.uniform1f(at("textured"), state.clay ? 0 : 1); gl.uniform1f(at("lit"), state.wire ? 0 : 1);
+  gl.uniform1i(at("mode"), state.mode);
   for (const part of parts) {
     for (const [location, width, buffer] of part.buffers) if (location >= 0) { gl.bindBuffer(gl.ARRAY_BUFFER, buffer); gl.enableVertexAttribArray(location); gl.vertexAttribPointer(location, width, gl.FLOAT, false, 0, 0); }
     gl.bindTexture(gl.TEXTURE_2D, part.handle); gl.uniform4fv(at("factor"), part.factor);
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, state.wire ? part.lines : part.triangles);
-    gl.drawElements(state.wire ? gl.LINES : gl.TRIANGLES, part.index.length * (state.wire ? 2 : 1), gl.UNSIGNED_INT, 0);
+    gl.uniform4f(at("line"), 0, 0, 0, 0); gl.uniform1f(at("bias"), 0); gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, part.triangles);
+    gl.drawElements(gl.TRIANGLES, part.index.length, gl.UNSIGNED_INT, 0);
+    if (!state.wire) continue;
+    gl.uniform1f(at("bias"), 0.004); // in front of their own faces, still behind the rest
+    gl.uniform4f(at("line"), ...(state.mode ? [0.05, 0.1, 0.25, 1] : [0.9, 0.95, 1, 1])); gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, part.lines);
+    gl.drawElements(gl.LINES, part.index.length * 2, gl.UNSIGNED_INT, 0);
   }
 }
 
 function controls(state) {
   const canvas = $("canvas"), fingers = new Map();
-  const turn = (dx, dy) => { state.spin = false; state.azimuth -= dx * 0.4; state.elevation = Math.max(-89, Math.min(89, state.elevation + dy * 0.4)); };
+  let spin = null;
+  const turn = (dx, dy) => { spin(false); state.azimuth -= dx * 0.4; state.elevation = Math.max(-89, Math.min(89, state.elevation + dy * 0.4)); };
   const zoom = (factor) => { state.zoom = Math.max(0.2, Math.min(12, state.zoom * factor)); };
   const spread = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
   canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); fingers.set(e.pointerId, { x: e.clientX, y: e.clientY }); });
@@ -221,10 +233,17 @@ function controls(state) {
   canvas.addEventListener("wheel", (e) => { e.preventDefault(); zoom(Math.exp(-e.deltaY * 0.001)); }, { passive: false });
   canvas.addEventListener("dblclick", () => Object.assign(state, { azimuth: 30, elevation: 18, zoom: 1 }));
   canvas.addEventListener("keydown", (e) => { const way = { ArrowLeft: [20, 0], ArrowRight: [-20, 0], ArrowUp: [0, 20], ArrowDown: [0, -20] }[e.key]; if (way) turn(...way); if (e.key === "+") zoom(1.2); if (e.key === "-") zoom(1 / 1.2); });
-  $("shading").addEventListener("click", () => { state.clay = !state.clay; $("shading").textContent = state.clay ? "texture" : "clay"; });
-  $("wire").addEventListener("click", () => { state.wire = !state.wire; $("wire").textContent = state.wire ? "solid" : "wire"; });
-  $("spin").addEventListener("click", () => { state.spin = !state.spin; });
-  $("light").addEventListener("click", () => { $("light").textContent = document.body.classList.toggle("dark") ? "light" : "dark"; });
+  $("shading").append(...MODES.map((name) => new Option(name)));
+  $("shading").addEventListener("input", () => { state.mode = $("shading").selectedIndex; });
+  const toggle = (id, on, act) => {
+    const press = (value) => { act(value); $(id).setAttribute("aria-pressed", String(value)); };
+    press(on);
+    $(id).addEventListener("click", () => press($(id).getAttribute("aria-pressed") !== "true"));
+    return press;
+  };
+  toggle("wire", false, (on) => { state.wire = on; });
+  toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches, (on) => document.body.classList.toggle("dark", on));
+  spin = toggle("spin", state.spin, (on) => { state.spin = on; });
 }
 
 main().catch((error) => { $("error").textContent = String(error.message || error); document.documentElement.dataset.ready = "failed"; });

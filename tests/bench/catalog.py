@@ -198,7 +198,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 1_000_000, 5_000_000])
-    parser.add_argument("--rounds", type=int, default=3, help="turns of concurrent appends")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of concurrent appends; 0 = none")
     parser.add_argument("--appends", type=int, default=200, help="appends per process")
     parser.add_argument("--delta-appends", type=int, default=25, help="appends per process to Delta")
     parser.add_argument("--live-files", type=int, default=500, help="one-row files before compaction")
@@ -206,8 +206,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as work:
         folder = Path(work)
-        result = bench_latency(folder, 50)
-        result |= bench_appends(folder, arguments.rounds, arguments.appends, arguments.delta_appends)
+        result = {}
+        if arguments.rounds:
+            result |= bench_latency(folder, 50)
+            result |= bench_appends(folder, arguments.rounds, arguments.appends, arguments.delta_appends)
         sizes = {rows: bench_size(folder, rows, arguments.live_files) for rows in arguments.rows}
     for rows, found in sizes.items():
         for state in ("before_compaction", "after_compaction", "snapshot"):

@@ -78,7 +78,8 @@ def library(tmp_path: Path, make_run) -> Path:
     )
     append(tmp_path, [request("night-1", "chair-07", {"prompt": HOSTILE, "seed": 7})])
     append(tmp_path, [make_run(stage="record", artifacts=files, metrics={"faces": 12.0, "fidelity": float("nan")})])
-    append(tmp_path, [request("night-1", "vase-01", {"prompt": "a glass vase"})])
+    spec = {"prompt": "a glass vase", "tags": {"category": HOSTILE, "lod": 1}}
+    append(tmp_path, [request("night-1", "vase-01", spec)])
     append(tmp_path, [make_run("vase-01", status="failed", error_message=HOSTILE, recipe="factory")])
     return tmp_path
 
@@ -96,6 +97,7 @@ def test_everything_is_there_and_nothing_hostile_is_html(library) -> None:
     assert (made["prompt"], made["faces"], made["fidelity"]) == (HOSTILE, 12, None)
     assert made["preview"] == "../assets/chair-07/preview.png"
     assert made["view"] == "view/chair-07.html"
+    assert (failed["tags"], made["tags"]) == ({"category": HOSTILE, "lod": "1"}, {"category": "furniture"})
     assert "turntable" not in made, "a path that leaves the library is no link"
     assert "HACKED'</script>" not in page
     assert page.count("<script") == 2
