@@ -6,8 +6,8 @@ def extract_mesh(journey, gaussians): ...
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from prefect import Task
@@ -15,6 +15,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
+from prefect.utilities.annotations import quote
 
 from pipeline_core.errors import error_class
 from pipeline_core.storage import Library
@@ -70,5 +71,11 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> R
     Truth is in the files: where they are damaged or gone, the cached reference is refreshed by making the stage again.
     """
     there = Library(journey.library).find(task.name, journey.keys[task.name]) is not None
-    chosen: Callable[..., Reference] = task if there else task.with_options(refresh_cache=True)
-    return chosen(journey, *upstream)
+    chosen = task if there else _refreshing(task)
+    return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
+
+
+@lru_cache(maxsize=64)
+def _refreshing(task: Task[..., Reference]) -> Task[..., Reference]:
+    """The same task, never answered from the cache. Made once: Prefect reads its source file each time."""
+    return task.with_options(refresh_cache=True)
