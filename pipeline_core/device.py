@@ -18,9 +18,12 @@ from pipeline_core.errors import RequestError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 THREADS = "SPLATMILL_THREADS"
 """Name of the environment variable that sets the number of threads."""
+PRECISION = "SPLATMILL_PRECISION"
+"""Name of the environment variable that sets the denoisers' precision: float32, bfloat16 or float16."""
 
 
 def thread_count() -> int:
@@ -75,14 +78,45 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
-    """Working precision of the denoisers: float16 on CUDA; float32 on the CPU, where half precision is slower."""
+    """Working precision of the denoisers: float16 on CUDA; on the CPU bfloat16 where it has instructions for it.
+
+    Without them half precision is slower than float32, which is then taken. ``SPLATMILL_PRECISION`` decides otherwise,
+    for example to have the same numbers on machines of different kinds.
+    """
     import torch
 
-    return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    name = os.environ.get(PRECISION, "").strip()
+    if name:
+        if name not in known:
+            raise RequestError(f"{PRECISION}={name!r} is not a precision; set it to {', '.join(known)}, or unset it")
+        return known[name]
+    if torch.device(device).type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16, which every AMX machine has too)."""
+    import torch
+
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(asked and asked())
+
+
+def upload(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``; the host does not wait for a GPU that is still busy.
+
+    A plain ``.to("cuda")`` of ordinary memory waits until everything queued before it is done.
+    """
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def describe(device: torch.device | str) -> dict[str, Any]:
-    """What ``splatmill doctor`` shows: type, name, memory in GB (None on the CPU), threads, torch and CUDA versions."""
+    """What ``splatmill doctor`` shows: type, name, memory in GB (None on the CPU), threads, precision,
+    torch and CUDA versions."""
     import torch
 
     device = torch.device(device)
@@ -93,6 +127,7 @@ def describe(device: torch.device | str) -> dict[str, Any]:
         "name": properties.name if properties else "CPU",
         "memory_gb": round(properties.total_memory / 2**30, 1) if properties else None,
         "threads": torch.get_num_threads(),
+        "precision": str(default_dtype(device)).removeprefix("torch."),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline_core.config import Recipe
-from pipeline_core.device import default_dtype, pick_device
+from pipeline_core.device import pick_device
 from pipeline_core.priors.resolve import resolve_model
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def device() -> Any:
 def _image_prior(ref: str) -> Any:
     from pipeline_core.priors.image import load_image_prior
 
-    return load_image_prior(ref, device=device(), dtype=default_dtype(device()))
+    return load_image_prior(ref, device=device())
 
 
 @lru_cache(maxsize=4)

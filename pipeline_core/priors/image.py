@@ -271,7 +271,7 @@ def load_image_prior(
     Args:
         ref: starter, a diffusers folder, or a hub id (resolve.py)
         device: where it runs
-        dtype: precision of the U-Net; None = float16 on CUDA, float32 on the CPU
+        dtype: precision of the U-Net and the autoencoder; None = ``device.default_dtype``
         allow_remote_code: let the folder's own Python define a class that splatmill does not know
 
     Raises:
@@ -378,6 +378,8 @@ def _load_encoders(
     folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype
 ) -> list[TextEncoder]:
     suffixes = ["", "_2"] if index.get("text_encoder_2", [None])[0] is not None else [""]
+    if torch.device(device).type == "cpu":
+        dtype = torch.float32  # a prompt is encoded once: nothing to gain from half precision
     encoders = []
     for suffix in suffixes:
         model = load_text_network(folder / f"text_encoder{suffix}", dtype).to(device).requires_grad_(False).eval()

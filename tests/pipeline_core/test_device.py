@@ -59,10 +59,29 @@ def test_devices():
     auto = device.pick_device()
     assert auto.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert device.pick_device("cpu") == torch.device("cpu")
-    assert device.default_dtype("cpu") == torch.float32 and device.default_dtype("cuda") == torch.float16
     with pytest.raises(RequestError, match="device 'gpu' is not a device name; use auto, cpu"):
         device.pick_device("gpu")
     with pytest.raises(RequestError, match=r"device 'cuda:77' is not here: torch .* sees \d+ CUDA device"):
         device.pick_device("cuda:77")
     facts = device.describe("cpu")
     assert facts["name"] == "CPU" and facts["memory_gb"] is None and facts["threads"] == torch.get_num_threads()
+
+
+def test_precision_follows_the_hardware_unless_it_is_set(monkeypatch):
+    monkeypatch.delenv(device.PRECISION, raising=False)
+    assert device.default_dtype("cuda") == torch.float16
+    for native, precision in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native, raising=False)
+        assert device.default_dtype("cpu") == precision
+    monkeypatch.setenv(device.PRECISION, "float32")
+    assert device.default_dtype("cpu") == device.default_dtype("cuda") == torch.float32
+    assert device.describe("cpu")["precision"] == "float32"
+    monkeypatch.setenv(device.PRECISION, "int8")
+    with pytest.raises(RequestError, match=r"SPLATMILL_PRECISION='int8' is not a precision; set it to float32"):
+        device.default_dtype("cpu")
+
+
+def test_upload_keeps_values_and_follows_the_device():
+    value = torch.rand(3)
+    assert torch.equal(device.upload(value, torch.device("cpu")), value)
+    assert device.upload(value, torch.device("meta")).device.type == "meta"

@@ -324,6 +324,14 @@ def checkpoint(tmp_path_factory):
     return get
 
 
+@pytest.fixture(scope="package", autouse=True)
+def exact():
+    """float32 on every machine: results are compared with closed forms and with other libraries'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLATMILL_PRECISION", "float32")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Hashes and downloads go to the test's own folder, and the hub is never asked."""
