@@ -22,7 +22,7 @@ from tasks.extract_mesh import extract_mesh
 from tasks.init_points import init_points
 from tasks.journey import Journey, finished, plan_journey
 from tasks.optimize_gaussians import optimize_gaussians
-from tasks.policy import ask
+from tasks.policy import ask, forgetting
 from tasks.record import record
 from tasks.refine_texture import refine_texture
 from tasks.rules import RESEEDED, RESEEDS, reseeded
@@ -39,6 +39,7 @@ def make_asset(journey: Journey) -> Reference:
     return travel(reseeded(journey, RESEEDS))
 
 
+@forgetting
 def travel(journey: Journey) -> Reference:
     """Stage after stage; returns the reference to the deliverables."""
     points = ask(init_points, journey)

@@ -6,14 +6,16 @@ def extract_mesh(journey, gaussians): ...
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import quote
 
@@ -73,6 +75,18 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> R
     there = Library(journey.library).find(task.name, journey.keys[task.name]) is not None
     chosen = task if there else _refreshing(task)
     return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
+
+
+def forgetting(travel: Callable[[Journey], Reference]) -> Callable[[Journey], Reference]:
+    """``travel``, with a memory of its own: Prefect's flow would keep the result of every task of every asset."""
+
+    @wraps(travel)
+    def call(journey: Journey) -> Reference:
+        flow_run = FlowRunContext.get()
+        with flow_run.model_copy(update={"run_results": {}}) if flow_run else nullcontext():
+            return travel(journey)
+
+    return call
 
 
 @lru_cache(maxsize=64)
