@@ -239,7 +239,7 @@ def review(
     with errors():
         if not query.rows(library, "select 1 from assets where asset_id = ?", [asset_id]):
             raise RequestError(f"there is no asset {asset_id!r} in {library}")
-        append(library, [schema.review(asset_id, accept, by=by, note=note)])
+        append(library, [schema.review(asset_id, accept, by=by, note=note)], keep=True)
 
 
 @contextlib.contextmanager

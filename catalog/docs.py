@@ -49,8 +49,9 @@ configuration and limits on time (`--timeout`), memory (`--memory`) and rows (`-
 as they are this moment, for operators; only plain queries pass. Make `live/`, `sealed/` and `index/` unwritable for
 users who only read.
 
-A catalogue that is lost comes back from the records beside the outputs: `splatmill catalog rebuild`. What has no
-output, such as a failed attempt, comes back only if its file in `live/`, `sealed/` or `trash/` survives.
+A catalogue that is lost comes back from the records beside the outputs and, for what has no output (requests, models,
+failures, reviews), from `records/`: `splatmill catalog rebuild`. What does not come back: that a run found an output
+and used it again (`skipped`), and outputs that `gc` has removed.
 
 The schema grows by addition: a new column is NULL in older rows, and no column is renamed, retyped or removed.
 

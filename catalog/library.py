@@ -1,4 +1,4 @@
-"""The library around the catalogue, read-only: stage outputs, their records, and artifacts, in a folder or a bucket."""
+"""The library around the catalogue: stage outputs, their records, and artifacts, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from catalog.store import LocalStore, Store
+from pipeline_core.storage import disk_errors
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ def open_file(store: Store, path: str) -> BinaryIO:
     """A file of the library for reading."""
     full = f"{base(store)}/{path}"
     return open(full, "rb") if isinstance(store, LocalStore) else store.filesystem.open(full, "rb")
+
+
+def keep_record(store: Store, name: str, data: bytes) -> None:
+    """Write ``records/<name>.json``, durably and whole; the same name has the same content."""
+    path = f"{base(store)}/records/{name}.json"
+    if not isinstance(store, LocalStore):
+        store.filesystem.pipe_file(path, data)
+        return
+    scratch = Path(f"{path}.{os.getpid()}.part")
+    with disk_errors(Path(base(store))):
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def outputs(store: Store) -> Iterator[Output]:

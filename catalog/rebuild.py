@@ -1,9 +1,9 @@
 """Write the events again that the stage records tell of and the catalogue lacks.
 
-Each finished stage leaves ``stages/<stage>/<key>/record.json``, each asset ``assets/<asset_id>/record.json``, and what
-has no folder of its own (requests, failures, reviews, models) may be under ``records/``: all are
-:meth:`catalog.schema.StageRun.to_json`, one object or a list of them. Event ids are kept, so rebuilding twice, or
-rebuilding a catalogue that is only partly lost, adds nothing that is there.
+Each finished stage leaves ``stages/<stage>/<key>/record.json``, and what has no output of its own (requests, models,
+failures, reviews) ``records/<batch>.json``: all are :meth:`catalog.schema.StageRun.to_json`, one object or a list of
+them. Event ids are kept, so rebuilding twice, or rebuilding a catalogue that is only partly lost, adds nothing that is
+there. What does not come back: that a run found an output there and used it (``skipped``), and outputs that gc removed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def rebuild(root: str | os.PathLike[str] | Store) -> Report:
 def _records(store: Store) -> Iterator[tuple[str, bytes]]:
     """(path, content) of every record of the library."""
     root = library.base(store)
-    for pattern in ("stages/*/*/record.json", "assets/*/record.json", "records/**/*.json"):
+    for pattern in ("stages/*/*/record.json", "records/*.json"):
         if isinstance(store, LocalStore):
             paths = [str(path) for path in sorted(Path(root).glob(pattern))]
         else:

@@ -45,6 +45,20 @@ STATUSES = ("ok", "failed", "skipped", "timeout", "cancelled", "quarantined")
 ERROR_CLASSES = ("transient", "permanent", "oom", "data")
 MAX_ERROR_BYTES = 2048
 
+COMMERCIAL = {
+    "apache-2.0": True,
+    "mit": True,
+    "bsd-2-clause": True,
+    "bsd-3-clause": True,
+    "cc0-1.0": True,
+    "cc-by-4.0": True,
+    "openrail++": True,
+    "creativeml-openrail-m": True,
+    "cc-by-nc-4.0": False,
+    "cc-by-nc-sa-4.0": False,
+}
+"""Licences by which what a model made may (True) or may not be sold; no other is guessed at."""
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 ARTIFACT = pa.struct(
     [
@@ -280,9 +294,14 @@ def review(asset_id: str, accepted: bool, *, by: str, note: str = "", run_id: st
 def model(model_id: str, *, kind: str, licence: str | None, run_id: str = "models", **details: Any) -> StageRun:
     """A model came into use: ``kind`` is image, point or judge; ``licence`` an SPDX id where there is one.
 
-    ``details`` may hold ``commercial_use`` (bool), ``source`` (address) and ``bytes``.
+    ``details`` may hold ``commercial_use`` (bool; :data:`COMMERCIAL` knows the common licences), ``source`` (address)
+    and ``bytes``. A licence "unknown" counts as none.
     """
-    text = json.dumps({"kind": kind, "licence": licence, **details}, sort_keys=True)
+    licence = None if licence == "unknown" else licence
+    text = json.dumps(
+        {"kind": kind, "licence": licence, "commercial_use": COMMERCIAL.get((licence or "").lower()), **details},
+        sort_keys=True,
+    )
     return StageRun(
         run_id=run_id, asset_id=model_id, stage="model", status="ok", model_ids=(model_id,), spec_json=text
     )

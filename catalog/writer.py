@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import threading
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog import ids
+from catalog.library import keep_record
 from catalog.schema import SCHEMA_VERSION, StageRun, to_table
 from catalog.store import Store, open_store
 
@@ -29,7 +31,7 @@ _observed: dict[str, float] = {}
 _observed_lock = threading.Lock()
 
 
-def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun]) -> str:
+def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun], *, keep: bool = False) -> str:
     """Record finished attempts; on return they are durable and every reader sees all of them.
 
     Parameters
@@ -39,6 +41,9 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun]) ->
     runs
         the events of one transaction. Appending the same events again is harmless: they get the same file name, and
         the name is taken.
+    keep
+        leave a copy under ``records/`` first, for :mod:`catalog.rebuild`: for events that have no output whose
+        record tells of them (requests, models, failures, reviews).
 
     Returns
     -------
@@ -50,6 +55,8 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun]) ->
         raise ValueError("append needs at least one event")
     store = open_store(library)
     batch_id = ids.batch_id_of(run.event_id for run in runs)
+    if keep:
+        keep_record(store, batch_id, json.dumps([run.to_json() for run in runs], indent=1).encode())
     name = f"live/{batch_id}.{SCHEMA_VERSION}.parquet"
     store.create(name, encode(to_table(runs, batch_id)))
     observe_library(store)

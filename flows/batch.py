@@ -150,14 +150,14 @@ def announce(request: BatchRequest, manifest: Manifest, todo: list[Journey]) -> 
     """Tell the catalogue what was asked for, and what was refused."""
     rows = [*request_rows(todo), *refused_rows(request, manifest)]
     if rows:
-        append(request.library, rows)
+        append(request.library, rows, keep=True)
 
 
 def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> None:
     """Put into quarantine what has failed often enough."""
     rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
     if rows:
-        append(request.library, rows)
+        append(request.library, rows, keep=True)
 
 
 def folder_of(request: BatchRequest) -> Path:

@@ -48,7 +48,7 @@ def record(journey: Journey, gaussians: Reference, asset: Reference, scores: Ref
         with library.workspace() as folder:
             document = library.publish(folder, "record", key, with_times(run, outputs))
     except BaseException as error:
-        append(journey.library, [failed(journey, "record", started, error, upstream)])
+        append(journey.library, [failed(journey, "record", started, error, upstream)], keep=True)
         raise
     return reference("record", key, document)
 

@@ -65,7 +65,7 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
             record = library.publish(folder, stage, key, with_times(run, outputs))
         append(journey.library, [StageRun.from_json(record)])
     except BaseException as error:
-        append(journey.library, [failed(journey, stage, started, error, upstream)])
+        append(journey.library, [failed(journey, stage, started, error, upstream)], keep=True)
         raise
     return reference(stage, key, record)
 

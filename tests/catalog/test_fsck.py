@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from catalog import compact, query, rebuild
+from catalog import compact, query, rebuild, views
 from catalog.compact import Policy
 from catalog.fsck import fsck
-from catalog.schema import Artifact, StageRun
+from catalog.schema import Artifact, StageRun, model, request, review
 from catalog.store import open_store
 from catalog.writer import append, encode
 from pipeline_core.errors import RequestError
@@ -176,22 +176,38 @@ def test_a_torn_index_file_is_named(tmp_path, make_run) -> None:
         query.assets(tmp_path)
 
 
-def test_rebuild_from_the_records_alone(tmp_path, random_runs, make_run, seen_ids) -> None:
+def every_view(library: Path) -> dict[str, list[dict]]:
+    """All rows of all relations; ``batch_id`` names the transaction, which a rebuild makes anew."""
+    with query.connect(library) as con:
+        return {
+            name: con.sql(f"select columns(c -> c <> 'batch_id') from {name} order by all").to_arrow_table().to_pylist()
+            for name in views.VIEWS
+        }
+
+
+def test_rebuild_from_the_records_alone(tmp_path, make_run, seen_ids) -> None:
     runs = [make_run(f"asset-{number % 3}", "evaluate", stage_key=f"{number:032x}") for number in range(7)]
     for run in runs:
         put_record(tmp_path, run)
         append(tmp_path, [run])
-    (tmp_path / "records").mkdir()
-    failed = [make_run("vase", status="failed"), make_run("vase", status="timeout")]
-    (tmp_path / "records" / "night-1.json").write_text(json.dumps([run.to_json() for run in failed]))
+    asked = [request("night-1", "vase", {"prompt": "a vase"}), model("starter@abc", kind="image", licence="MIT")]
+    append(tmp_path, asked, keep=True)
+    append(tmp_path, [make_run("vase", status="failed"), make_run("vase", status="timeout")], keep=True)
+    append(tmp_path, [review("asset-1", True, by="ana")], keep=True)
     (tmp_path / "stages" / "evaluate" / "bad").mkdir()
     (tmp_path / "stages" / "evaluate" / "bad" / "record.json").write_text("{}")
-    append(tmp_path, failed)
-    before = query.assets(tmp_path)
+    before = every_view(tmp_path)
     shutil.rmtree(tmp_path / "catalog")
     report = rebuild.rebuild(tmp_path)
-    assert (report.records, report.added, len(report.unreadable)) == (9, 9, 1)
+    assert (report.records, report.added, len(report.unreadable)) == (12, 12, 1)
     assert "event_id" in report.unreadable[0]
-    assert query.assets(tmp_path) == before
+    assert every_view(tmp_path) == before
     assert rebuild.rebuild(tmp_path).added == 0
-    assert len(seen_ids(tmp_path)) == 9
+    assert len(seen_ids(tmp_path)) == 12
+
+
+def test_a_disk_that_cannot_keep_the_record_gets_no_row_either(tmp_path, make_run, seen_ids) -> None:
+    (tmp_path / "records").write_text("in the way")
+    with pytest.raises(OSError):
+        append(tmp_path, [make_run(status="failed")], keep=True)
+    assert seen_ids(tmp_path) == []

@@ -5,6 +5,7 @@ The priors are random networks in the starter's own formats, so the assets are b
 
 import json
 import os
+import shutil
 import signal
 import time
 from itertools import pairwise
@@ -14,7 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from catalog import query
+from catalog import query, views
+from catalog.rebuild import rebuild
 from flows.batch import BatchRequest, plan_batch
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.gltf_check import check_glb
@@ -63,6 +65,17 @@ def test_a_run_makes_every_asset_quietly_and_leaves_no_process(made):
         assert word not in result.stdout + result.stderr, result.stderr
     assert children_of(library) == []
     assert not any((library / "tmp").iterdir()) and not any((library / "checkpoints").iterdir())
+
+
+def test_a_lost_catalogue_comes_back_from_the_records(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "catalog")
+    assert rebuild(tmp_path / "copy").unreadable == []
+    for name in set(views.VIEWS) - {"stage_runs", "stage_latest"}:
+        sql = f"select * from {name} order by all"
+        assert query.rows(tmp_path / "copy", sql) == query.rows(made[0], sql), name
+    sql = "select * exclude (batch_id) from stage_runs order by event_id"
+    assert query.rows(tmp_path / "copy", sql) == query.rows(made[0], sql)
 
 
 def test_the_deliverables_are_what_asset_json_says(made):
