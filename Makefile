@@ -37,10 +37,14 @@ lint: $(VENV)/.installed-test  ## style and the import contract
 chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compactor at random for a minute, and count rows
 	$(BIN)/python -m tests.chaos.catalog
 
+chaos: $(VENV)/.installed-test  ## a night on a farm with PostgreSQL and three workers in which everything is killed (about 25 minutes)
+	$(BIN)/pip install --quiet --disable-pip-version-check asyncpg
+	$(BIN)/python -m tests.chaos.farm
+
 bench: $(VENV)/.installed-test  ## run every benchmark on this machine (long)
 	for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
 clean:  ## remove the virtual environment and the demo library
 	rm -rf $(VENV) $(LIBRARY)
 
-.PHONY: help install demo test lint chaos-catalog bench clean
+.PHONY: help install demo test lint chaos-catalog chaos bench clean

@@ -33,7 +33,10 @@ SUFFIXES = (".live", ".done", ".dead")
 
 @dataclass(frozen=True)
 class Beat:
-    """A process's file. ``age_s``: seconds since it was touched; ``busy_s``: from its start to then."""
+    """A process's file. ``age_s``: seconds since it was touched; ``busy_s``: from its start to then.
+
+    ``assets``: the stage that each asset under way is in, and for how many seconds.
+    """
 
     name: str
     state: str
@@ -41,7 +44,8 @@ class Beat:
     busy_s: float
     host: str
     pid: int
-    assets: dict[str, str]
+    worker: str
+    assets: dict[str, tuple[str, float]]
 
     @property
     def gone(self) -> bool:
@@ -80,15 +84,19 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
 
 
 def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, abandoned: threading.Event) -> None:
+    since: dict[tuple[str, str], float] = {}
     parent, began = _worker(), time.time()
     while not over.wait(BEAT_S):
         if dead.exists() or os.getppid() != parent:
             abandoned.set()
             stop.set()
-        under_way = {p.asset_id: p.stage for p in board.positions() if p.state == "running"}
+        now = time.time()
+        under_way = [(p.asset_id, p.stage) for p in board.positions() if p.state == "running"]
+        since = {each: since.get(each, now) for each in under_way}
+        assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}
         with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time is what counts
             os.utime(live)
-            _write(live, _document(under_way, began))
+            _write(live, _document(assets, began))
 
 
 def _worker() -> int:
@@ -103,8 +111,15 @@ def _worker() -> int:
     return parent if "prefect" in command or "splatmill" in command else 0
 
 
-def _document(assets: dict[str, str], began: float) -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": began, "beat": time.time(), "assets": assets}
+def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "worker": os.environ.get("PREFECT__WORKER_NAME", ""),
+        "began": began,
+        "beat": time.time(),
+        "assets": assets,
+    }
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
@@ -132,8 +147,9 @@ def read(run_dir: Path) -> dict[str, Beat]:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 touched, told = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
                 busy = max(0.0, told["beat"] - told["began"])
+                assets = {asset_id: (stage, seconds) for asset_id, (stage, seconds) in told["assets"].items()}
                 found[path.stem] = Beat(
-                    path.stem, suffix[1:], now - touched, busy, told["host"], told["pid"], told["assets"]
+                    path.stem, suffix[1:], now - touched, busy, told["host"], told["pid"], told["worker"], assets
                 )
     return found
 
@@ -148,8 +164,7 @@ def fence(run_dir: Path, name: str) -> bool:
     try:
         os.rename(live, dead)
     except FileNotFoundError:
-        now = time.time()
-        _write(dead, {"host": "", "pid": 0, "began": now, "beat": now, "assets": {}})
+        _write(dead, _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""})
     return True
 
 

@@ -258,14 +258,15 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
             error_class="transient",
             error_message=f"the process that made it was lost: {why}",
             prefect_flow_run_id=shard.id,
+            duration_s=seconds,
             worker_pid=beat.pid,
             host=beat.host,
         )
-        for asset_id, stage in beat.assets.items()
+        for asset_id, (stage, seconds) in beat.assets.items()
         if stage
     ]
     if rows:
-        append(run.request.library, rows)
+        append(run.request.library, rows, keep=True)
 
 
 # --- what is missing -------------------------------------------------------------------------------------------------
@@ -378,7 +379,7 @@ def finish(run: Run, state: State, refusal: str) -> None:
     request, journeys = run.request, _journeys(run.folder, run.opened)
     for failure in state.failures:
         if failure["error_type"] in (WORKER_LOST, "NotMade"):
-            append(request.library, [_failure_row(request, failure)])
+            append(request.library, [_failure_row(request, failure)], keep=True)
     _, everything = plan_batch(request)
     todo = set(run.todo) | set(run.quarantined)
     summary = Summary(

@@ -1,0 +1,319 @@
+"""A night on a farm, with everything going wrong: kill, crash, fill and corrupt at random, then count what is left.
+
+    python -m tests.chaos.farm --assets 300 --seed 1
+
+A real Prefect server on PostgreSQL, three workers, ``splatmill submit`` and ``splatmill reconcile --every 5``; every
+asset goes through all seven real stages with the starter priors, at few steps and small sizes. Faults
+(``tests.chaos.faults``) come at random times until the last asset is done. At the end
+
+    lost                 assets neither whole (every sha256) nor recorded as failed with a reason
+    doubled              assets or stages with more than one current row, events that lie in two files
+    unexplained_repeats  stages that succeeded more often than once and once more for each corruption of their output,
+                         and work of two processes on one asset at the same time
+    left_behind          processes, temporary files, locks, checkpoints and findings of ``splatmill catalog fsck``
+
+must all be zero. Last line: JSON; exit code 1 when they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from catalog import compact, query  # noqa: E402
+from catalog.fsck import fsck  # noqa: E402
+from flows.reconcile import SUMMARY, WORKER_LOST  # noqa: E402
+from flows.text import table  # noqa: E402
+from pipeline_core.storage import STAGES, sha256_file  # noqa: E402
+from tests.chaos.faults import FAULTS, strays  # noqa: E402
+from tests.chaos.services import Farm, Postgres, small_disk  # noqa: E402
+
+SETTINGS = {
+    "init.num_points": 200,
+    "init.sampler_steps": 4,
+    "geometry.steps": 3,
+    "geometry.views": 1,
+    "appearance.steps": 1,
+    "appearance.views": 1,
+    "mesh.grid": 24,
+    "mesh.face_budget": 300,
+    "mesh.texture_size": 64,
+    "mesh.bake_views": 6,
+    "mesh.bake_resolution": 48,
+    "texture.steps": 1,
+    "texture.views": 1,
+    "texture.resolution": 32,
+    "texture.denoise_steps": 4,
+    "evaluate.resolution": 48,
+    "evaluate.turntable_frames": 2,
+}
+"""The draft recipe made small: real stages, real starter priors, about two seconds of CPU an asset."""
+
+PROMPTS = ("a red mushroom", "a blue mug", "a brown wooden chest", "a grey stone well", "a green pine tree")
+
+
+@dataclass
+class Record:
+    """What was done to the farm, by kind, and the files that were corrupted."""
+
+    began: float = field(default_factory=time.monotonic)
+    done: list[tuple[float, str, str]] = field(default_factory=list)
+
+    def add(self, kind: str, what: str) -> None:
+        """Put a fault down and say it."""
+        self.done.append((time.monotonic() - self.began, kind, what))
+        print(f"{self.done[-1][0]:7.1f} s  {kind:24} {what}", flush=True)
+
+    def count(self) -> Counter[str]:
+        """How often each kind was done."""
+        return Counter(kind for _, kind, _ in self.done)
+
+    @property
+    def corrupted(self) -> list[str]:
+        """Paths relative to the library."""
+        return [what for _, kind, what in self.done if kind == "corrupt"]
+
+
+def night(options: argparse.Namespace, folder: Path) -> dict:
+    """The whole test; returns the report."""
+    record, rng = Record(), random.Random(options.seed)
+    disk = folder / "disk"
+    with small_disk(disk, 200 + 4 * options.assets) as mounted:
+        if not mounted:
+            print("no small file system can be mounted by this user: fill_disk is left out", flush=True)
+        library = disk / "library"
+        postgres = Postgres(folder / "postgres")
+        farm = Farm(folder, library, postgres, options.workers)
+        try:
+            farm.start()
+            submit(farm, options.assets)
+            farm.start_reconciler()
+            print(f"{time.monotonic() - record.began:7.1f} s  submitted", flush=True)
+            over = wait_for_end(farm, record, rng, options)
+            seconds = time.monotonic() - record.began
+        finally:
+            farm.stop()
+            postgres.stop()
+        time.sleep(3)
+        if options.keep:
+            shutil.copytree(library, folder / "library", dirs_exist_ok=True)
+        return audit(farm, record, seconds, over) | {"seed": options.seed}
+
+
+def submit(farm: Farm, assets: int) -> None:
+    """``splatmill submit`` of a manifest of so many assets."""
+    manifest = farm.folder / "night.csv"
+    lines = [f"asset-{i:04d},{PROMPTS[i % len(PROMPTS)]},{i}" for i in range(assets)]
+    manifest.write_text("\n".join(["id,prompt,seed", *lines]) + "\n")
+    sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    options = ["--library", str(farm.library), "--recipe", "draft", "--in-flight", "2"]
+    print(farm.call("flows.cli", "submit", str(manifest), *options, *sets), flush=True)
+
+
+def wait_for_end(farm: Farm, record: Record, rng: random.Random, options: argparse.Namespace) -> bool:
+    """Do harm until the run is over; False when it is not over in time."""
+    end = time.monotonic() + options.minutes * 60
+    chosen = options.faults.split(",") if options.faults else list(FAULTS)
+    weights = [FAULTS[name][1] for name in chosen]
+    pause = threading.Event()
+    told = 0.0
+    while not over(farm):
+        if time.monotonic() > end:
+            return False
+        if time.monotonic() - told > 30:
+            told = time.monotonic()
+            print(f"{told - record.began:7.1f} s  {made(farm)} made", flush=True)
+        pause.wait(rng.expovariate(1 / options.pace) if made(farm) else 2)
+        if made(farm) and not over(farm) and not options.calm:
+            kind = rng.choices(chosen, weights)[0]
+            what = FAULTS[kind][0](farm, rng)
+            if what:
+                record.add(kind, what)
+    return True
+
+
+def over(farm: Farm) -> bool:
+    """Whether the run has its summary."""
+    return any(farm.library.glob(f"runs/*/{SUMMARY}"))
+
+
+def made(farm: Farm) -> int:
+    """Deliverables so far."""
+    return len(list(farm.library.glob("assets/*")))
+
+
+# --- the count -------------------------------------------------------------------------------------------------------
+
+
+def audit(farm: Farm, record: Record, seconds: float, is_over: bool) -> dict:
+    """Look at every file, row and process."""
+    library = str(farm.library)
+    summaries = list(farm.library.glob(f"runs/*/{SUMMARY}"))
+    summary = json.loads(summaries[0].read_text()) if summaries else {"failures": [], "seconds": 0}
+    compact.compact(library, compact.Policy(grace_s=-1.0, orphan_s=0.0))
+    rows = {row["asset_id"]: row for row in query.assets(library)}
+    asked = {path.split(",")[0] for path in (farm.folder / "night.csv").read_text().splitlines()[1:]}
+    reasons = {each["asset_id"]: each["message"] for each in summary["failures"] if each["message"]}
+    whole = {name for name in asked if is_whole(farm.library, name)}
+    in_catalogue = {name for name, row in rows.items() if row["status"] == "ok"}
+    lost = sorted(asked - (whole & in_catalogue) - set(reasons))
+    repeats = count_repeats(library, record.corrupted)
+    left = left_behind(farm)
+    report = {
+        "assets": len(asked),
+        "made": len(whole & in_catalogue),
+        "failed": len(reasons),
+        "lost": len(lost),
+        "doubled": doubled(library),
+        **repeats,
+        "left_behind": len(left),
+        "faults": sum(record.count().values()),
+        "over": is_over,
+        "wall_s": round(seconds),
+        "by_kind": dict(record.count()),
+        **tail(library),
+    }
+    for name in lost[:20]:
+        print(f"lost: {name} {rows.get(name, {}).get('status')} whole={name in whole}")
+    for line in left[:30]:
+        print(f"left behind: {line}")
+    for name, reason in list(reasons.items())[:20]:
+        print(f"failed: {name}: {reason}")
+    return report
+
+
+def is_whole(library: Path, asset_id: str) -> bool:
+    """Whether the deliverables are those that asset.json tells of."""
+    folder = library / "assets" / asset_id
+    try:
+        told = json.loads((folder / "asset.json").read_text())["files"]
+        return all(sha256_file(folder / name) == file["sha256"] for name, file in told.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def doubled(library: str) -> int:
+    """Current rows too many: two for one asset, two for one stage of an asset, one event in two files."""
+    sql = """
+    select
+        (select count(*) - count(distinct asset_id) from assets)
+        + (select count(*) - count(distinct (asset_id, stage)) from stage_runs where is_latest)
+        + (select count(*) - count(distinct event_id) from stage_runs) as n
+    """
+    return query.rows(library, sql)[0]["n"]
+
+
+def count_repeats(library: str, corrupted: list[str]) -> dict:
+    """How often stages were done again, and how much of it no fault explains."""
+    names = ", ".join(f"'{stage}'" for stage in STAGES)
+    work = query.rows(
+        library,
+        f"select * exclude (spec_json) from stage_runs where stage in ({names}) and status <> 'skipped'",
+    )
+    done = Counter((row["asset_id"], row["stage"]) for row in work if row["status"] == "ok")
+    broken: Counter[tuple[str, str]] = Counter()
+    owner = {row["stage_key"]: row["asset_id"] for row in work if row["stage_key"]}
+    for path in corrupted:
+        parts = path.split("/")
+        if parts[0] == "assets":
+            broken[parts[1], "record"] += 1
+        else:
+            # whoever finds a stage damaged makes it again, and then the deliverables that rest on it
+            broken[owner.get(parts[2], ""), parts[1]] += 1
+            broken[owner.get(parts[2], ""), "record"] += 1
+    unexplained = sum(max(0, count - 1 - broken[each]) for each, count in done.items())
+    bad = [row for row in work if row["status"] in ("failed", "timeout", "cancelled")]
+    lost_s = sum(row["duration_s"] or 0.0 for row in bad)
+    return {
+        "stages": len(done),
+        "stages_repeated": sum(count - 1 for count in done.values()) + len(bad),
+        "lost_with_process": sum(row["error_type"] == WORKER_LOST for row in bad),
+        "stopped": sum(row["status"] == "cancelled" for row in bad),
+        "errors": dict(Counter(row["error_type"] for row in bad if row["status"] != "cancelled")),
+        "seconds_lost": round(lost_s, 1),
+        "seconds_worked": round(sum(row["duration_s"] or 0.0 for row in work), 1),
+        "unexplained_repeats": unexplained + overlaps(work),
+    }
+
+
+def overlaps(work: list[dict]) -> int:
+    """Pairs of processes that worked on one asset at the same time."""
+    found, spans = 0, {}
+    for row in work:
+        if row["started_at"] and row["status"] == "ok":
+            span = spans.setdefault((row["asset_id"], row["host"], row["worker_pid"]), [row["started_at"]] * 2)
+            span[:] = min(span[0], row["started_at"]), max(span[1], row["finished_at"])
+    by_asset: dict[str, list] = {}
+    for (asset_id, _, _), span in spans.items():
+        by_asset.setdefault(asset_id, []).append(span)
+    for each in by_asset.values():
+        each.sort()
+        found += sum(after[0] < before[1] for before, after in pairwise(each))
+    return found
+
+
+def tail(library: str) -> dict:
+    """How long before the end the first process fell idle: seconds, by the last delivery of each worker process."""
+    sql = """
+    select epoch(max(finished_at)) as ended from stage_runs
+    where stage = 'record' and status in ('ok', 'skipped') group by host, worker_pid order by ended desc limit 3
+    """
+    ends = [row["ended"] for row in query.rows(library, sql)]
+    return {"tail_s": round(ends[0] - ends[-1], 1)} if ends else {}
+
+
+def left_behind(farm: Farm) -> list[str]:
+    """What should not be there any more."""
+    root = farm.library
+    found = [f"process {text}" for text in strays(farm.folder)]
+    found += [f"file {path.relative_to(root)}" for place in ("tmp", "checkpoints") for path in (root / place).glob("*")]
+    found += [f"file {path.relative_to(root)}" for path in root.glob("runs/*/beats/.*")]
+    found += [f"lock {path.relative_to(root)}" for path in root.rglob("*.lock")]
+    found += [f"fsck {finding.kind} {finding.where}: {finding.detail}" for finding in fsck(root)]
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--pace", type=float, default=12.0, help="mean seconds between faults")
+    parser.add_argument("--minutes", type=float, default=40.0, help="give up after so long")
+    parser.add_argument("--faults", default="", help=f"comma-separated: {', '.join(FAULTS)}; none = all")
+    parser.add_argument("--calm", action="store_true", help="no faults: for the tail alone")
+    parser.add_argument("--keep", action="store_true", help="keep the folder")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="splatmill-chaos-"))
+    folder.chmod(0o755)
+    try:
+        report = night(options, folder)
+    finally:
+        if options.keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    faults = [[kind, str(count)] for kind, count in sorted(report["by_kind"].items())]
+    print(table(["fault", "times"], faults))
+    print(table(["what", "count"], [[name, str(value)] for name, value in report.items() if name != "by_kind"]))
+    print(json.dumps(report))
+    bad = ("lost", "doubled", "unexplained_repeats", "left_behind")
+    sys.exit(0 if report["over"] and not any(report[name] for name in bad) else 1)
+
+
+if __name__ == "__main__":
+    main()
