@@ -38,7 +38,6 @@ chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compac
 	$(BIN)/python -m tests.chaos.catalog
 
 chaos: $(VENV)/.installed-test  ## a night on a farm with PostgreSQL and three workers in which everything is killed (about 25 minutes)
-	$(BIN)/pip install --quiet --disable-pip-version-check asyncpg
 	$(BIN)/python -m tests.chaos.farm
 
 bench: $(VENV)/.installed-test  ## run every benchmark on this machine (long)
