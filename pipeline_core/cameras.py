@@ -32,16 +32,11 @@ class Cameras:
     def __len__(self) -> int:
         return self.viewmats.shape[0]
 
-    def to(self, device: torch.device | str) -> Cameras:
-        """The same cameras on ``device``."""
-        return Cameras(
-            self.viewmats.to(device),
-            self.Ks.to(device),
-            self.azimuth.to(device),
-            self.elevation.to(device),
-            self.width,
-            self.height,
-        )
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Cameras:
+        """The same cameras on ``device``; ``non_blocking`` as in torch, for the way to a GPU only."""
+        names = ("viewmats", "Ks", "azimuth", "elevation")
+        moved = (getattr(self, name).to(device, non_blocking=non_blocking) for name in names)
+        return Cameras(*moved, self.width, self.height)
 
 
 def camera_positions(azimuth: Tensor, elevation: Tensor, distance: Tensor | float = DISTANCE) -> Tensor:

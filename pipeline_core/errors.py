@@ -60,11 +60,18 @@ class OutOfMemory(StageError):
     error_class = "oom"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's CUDA and CPU allocation failures and Python's own (by name: this module never imports torch)."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+
+
 def error_class(error: BaseException) -> str:
     """Class of ``error`` for the retry policy and the catalogue: transient, oom, data or permanent."""
     if isinstance(error, SplatmillError):
         return error.error_class
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return "oom"
     if isinstance(error, (OSError, TimeoutError, ConnectionError)):
         return "transient"

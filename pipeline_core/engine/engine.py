@@ -1,6 +1,6 @@
 """The batched optimisation loop: many assets, one model call (continuous batching; DESIGN 4).
 
-    engine = get_engine("starter", "starter", "cpu")
+    engine = DistillationEngine(load_image_prior("starter"))
     gaussians, curves = engine.submit(GaussianJob(...)).result()
 
 Score distillation needs no gradient through the U-Net, so a step costs a few dense forward passes, and those batch
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
+import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -27,16 +28,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.checkpoint import State, load_checkpoint, save_checkpoint
-from pipeline_core.engine.jobs import Job, PointRows, Query, Rows
-from pipeline_core.errors import DivergedError, OutOfMemory, StageError
+from pipeline_core.engine.clock import Clock
+from pipeline_core.engine.jobs import Job, Query
+from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 MAX_ACTIVE = {"cpu": 1, "cuda": 8}
 """Jobs per step by device type. On a CPU batching gains little (docs/LOG.md), and one at a time is bit-reproducible."""
 
-PARTS = ("render", "encode", "unet", "points", "decode", "loss", "backward", "update")
+_alive: weakref.WeakSet[DistillationEngine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before the interpreter goes, end the threads: active jobs are cancelled and keep their checkpoints."""
+    for engine in list(_alive):
+        engine.close()
 
 
 @dataclass(eq=False)
@@ -63,8 +73,11 @@ class DistillationEngine:
     """Runs jobs (``engine/jobs.py``) against one image prior and, where they ask for it, one point prior.
 
     ``point_prior`` is a prior or a function that loads one at first use. ``checkpoint_seconds`` is the time budget
-    between two checkpoints of a job; ``progress_seconds`` between two calls of its ``on_progress``. With
-    ``profile`` the device is synchronised after each part and :attr:`seconds` tells where the time goes.
+    between two checkpoints of a job; ``progress_seconds`` between two calls of its ``on_progress``. ``fixed_sizes``:
+    see :class:`ModelCalls`. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
+
+    On a GPU the host waits for the device only where gsplat counts what it has to sort, at densification events, and
+    when a job looks at its numbers, about 50 times a stage.
     """
 
     def __init__(
@@ -76,21 +89,22 @@ class DistillationEngine:
         max_active: int | None = None,
         checkpoint_seconds: float = 20.0,
         progress_seconds: float = 0.5,
+        fixed_sizes: bool | None = None,
         profile: bool = False,
     ) -> None:
         self.image_prior, self.device = image_prior, torch.device(device)
         self.max_active = max_active or MAX_ACTIVE.get(self.device.type, 1)
         self.checkpoint_seconds, self.progress_seconds = checkpoint_seconds, progress_seconds
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.clock = Clock(self.device, running=profile or self.device.type != "cuda")
         self.steps = 0
-        self._point_prior = point_prior
-        self._profile = profile
+        self._calls = ModelCalls(image_prior, point_prior, self.device, self.clock, fixed_sizes)
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
         self._closing = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="splatmill-engine", daemon=True)
         self._thread.start()
+        _alive.add(self)
 
     # -- for callers ---------------------------------------------------------------------------------------------
 
@@ -103,14 +117,6 @@ class DistillationEngine:
             self._waiting.append(_Active(job, future))
             self._wake.notify()
         return future
-
-    def point_prior(self) -> Any:
-        """The point prior, loaded at first use."""
-        if self._point_prior is None:
-            raise StageError("this engine has no point prior: set point_weight = 0 or name a point prior")
-        if not hasattr(self._point_prior, "predict_noise"):
-            self._point_prior = self._point_prior()
-        return self._point_prior
 
     @property
     def closed(self) -> bool:
@@ -128,6 +134,8 @@ class DistillationEngine:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         while self._wait():
             try:
                 self._admit()
@@ -162,7 +170,7 @@ class DistillationEngine:
     def _enter(self, entry: _Active) -> None:
         job = entry.job
         if not entry.started:
-            job.start(self.image_prior, self.point_prior, self.device)
+            job.start(self.image_prior, self._calls.point_prior, self.device)
             entry.started = True
             entry.snapshot = load_checkpoint(job.checkpoint_path, job.fingerprint) if job.checkpoint_path else None
         if entry.snapshot is not None:
@@ -173,26 +181,28 @@ class DistillationEngine:
 
     def _step(self) -> None:
         """One step of every active job. A job that raises leaves alone; the others go on."""
-        with self._timed("render"):
-            self._each(lambda e: setattr(e, "images", e.job.draw()))
-        with self._timed("encode"):
-            latents = self._batched(lambda e: e.images, self._encode)
-            self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
-        with self._timed("unet"):
-            image_eps = self._batched(lambda e: e.query.image, self._predict_image)
-        with self._timed("points"):
-            point_eps = self._batched(lambda e: e.query.points, self._predict_points)
-        with self._timed("decode"):
-            self._each(lambda e: setattr(e, "wanted", e.job.receive(image_eps.get(e), point_eps.get(e))))
-            decoded = self._batched(lambda e: e.wanted, self._decode)
-        with self._timed("loss"):
-            self._each(lambda e: setattr(e, "loss", e.job.loss(decoded.get(e))))
-        with self._timed("backward"):
-            losses = [e.loss for e in self._active if e.loss is not None]
-            if losses:
-                torch.stack(losses).sum().backward()
-        with self._timed("update"):
-            self._each(lambda e: e.job.update())
+        calls, mark = self._calls, self.clock.mark
+        self.clock.start()
+        self._each(lambda e: setattr(e, "images", e.job.draw()))
+        mark("render")
+        latents = self._batched(lambda e: e.images, calls.encode)
+        self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
+        mark("encode")
+        image_eps = self._batched(lambda e: e.query.image, calls.predict_image)
+        mark("unet")
+        point_eps = self._batched(lambda e: e.query.points, calls.predict_points)
+        mark("points")
+        self._each(lambda e: setattr(e, "wanted", e.job.receive(image_eps.get(e), point_eps.get(e))))
+        decoded = self._batched(lambda e: e.wanted, calls.decode)
+        mark("decode")
+        self._each(lambda e: setattr(e, "loss", e.job.loss(decoded.get(e))))
+        mark("loss")
+        losses = [e.loss for e in self._active if e.loss is not None]
+        if losses:
+            torch.stack(losses).sum().backward()
+        mark("backward_render")
+        self._each(lambda e: e.job.update())
+        mark("update")
         self.steps += 1
         self._each(self._after_step)
 
@@ -262,7 +272,9 @@ class DistillationEngine:
         if not is_out_of_memory(error):
             for entry in list(self._active):
                 self._leave(entry, error=error)
-        elif len(self._active) == 1:
+            return
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step
+        if self._calls.frugal and len(self._active) == 1:
             name = self._active[0].job.name
             failure = OutOfMemory(
                 f"{name}: one asset alone does not fit the device: lower views, resolution or max_gaussians"
@@ -273,14 +285,18 @@ class DistillationEngine:
             self._back_off()
 
     def _back_off(self) -> None:
-        """Half as many jobs from now on; every job goes back to its last checkpoint."""
-        self.max_active = max(len(self._active) // 2, 1)
-        log.warning("out of memory with %d active assets: going on with %d", len(self._active), self.max_active)
+        """First less memory a job, then half as many jobs; every job goes back to its last checkpoint."""
+        active = len(self._active)
+        if self._calls.frugal:
+            self.max_active = max(active // 2, 1)
+            log.warning("out of memory with %d active assets: going on with %d", active, self.max_active)
+        else:
+            self._calls.save_memory()
+            log.warning("out of memory with %d active assets: going on with slower backward passes", active)
         with self._wake:
             self._waiting.extendleft(reversed(self._active))
         self._active = []
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._calls.release()
 
     # -- the shared model calls ----------------------------------------------------------------------------------
 
@@ -292,87 +308,3 @@ class DistillationEngine:
         answer = call([value for _, value in pairs])
         pieces = answer.split([len(value) for _, value in pairs])
         return {entry: piece for (entry, _), piece in zip(pairs, pieces, strict=True)}
-
-    def _encode(self, images: list[Tensor]) -> Tensor:
-        """Latents of all images; jobs render at their own size, so each is resized first."""
-        return self.image_prior.encode(torch.cat([resize(part, self.image_prior.size) for part in images]))
-
-    @torch.no_grad()
-    def _predict_image(self, parts: list[Rows]) -> Tensor:
-        latents, timesteps, embeddings, azimuth, elevation = (
-            torch.cat([getattr(part, name).to(self.device) for part in parts])
-            for name in ("latents", "timesteps", "embeddings", "azimuth", "elevation")
-        )
-        cameras = None if self.image_prior.camera == "none" else (azimuth, elevation)
-        return self.image_prior.predict_noise(latents, timesteps, embeddings, cameras)
-
-    @torch.no_grad()
-    def _predict_points(self, parts: list[PointRows]) -> Tensor:
-        x, timesteps, condition = (
-            torch.cat([getattr(p, name) for p in parts]) for name in ("x", "timesteps", "condition")
-        )
-        return self.point_prior().predict_noise(x, timesteps, condition)
-
-    @torch.no_grad()
-    def _decode(self, latents: list[Tensor]) -> Tensor:
-        return self.image_prior.decode(torch.cat(latents))
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        if self._profile and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[part] += time.perf_counter() - began
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Images [B, 3, H, W] at ``size`` x ``size``: bilinear, antialiased where they shrink."""
-    if images.shape[-2:] == (size, size):
-        return images
-    shrinks = images.shape[-1] > size
-    return torch.nn.functional.interpolate(
-        images, (size, size), mode="bilinear", antialias=shrinks, align_corners=False
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's CUDA and CPU allocation failures and Python's own."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
-
-
-_engines: dict[tuple[str, str | None, str, int], DistillationEngine] = {}
-_engines_lock = threading.Lock()
-
-
-def get_engine(
-    image_prior: str = "starter", point_prior: str | None = "starter", device: str = "cpu", **options: Any
-) -> DistillationEngine:
-    """This process's engine for these model references; made, with its models loaded, at the first call.
-
-    ``options`` are those of :class:`DistillationEngine` and count at the first call only. The point prior is loaded
-    when a job needs it. The engines of a process are closed when it exits.
-    """
-    from pipeline_core.priors.image import load_image_prior  # diffusers takes seconds to import
-    from pipeline_core.priors.points import load_point_prior
-
-    key = (image_prior, point_prior, str(device), os.getpid())
-    with _engines_lock:
-        engine = _engines.get(key)
-        if engine is None or engine.closed:
-            points = (lambda: load_point_prior(point_prior, device=device)) if point_prior else None
-            engine = DistillationEngine(load_image_prior(image_prior, device=device), points, device=device, **options)
-            _engines[key] = engine
-        return engine
-
-
-@atexit.register
-def close_engines() -> None:
-    """Close every engine of this process; active jobs are cancelled and keep their checkpoints."""
-    with _engines_lock:
-        engines = [engine for key, engine in _engines.items() if key[-1] == os.getpid()]
-        _engines.clear()
-    for engine in engines:
-        engine.close()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.config import Distill
+from pipeline_core.device import upload
 from pipeline_core.engine.jobs import Progress, Query
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, fill_gaps, grow, prune
@@ -32,7 +33,8 @@ class GaussianJob:
     """One stage of distillation. The result is ``(Gaussians on the CPU, curves)``.
 
     ``curves`` has one list per name, sampled about 50 times: ``step``, ``loss_image`` and ``loss_points`` (means since
-    the sample before), ``gaussians``. ``seed`` feeds the job's only source of randomness, a CPU generator.
+    the sample before), ``gaussians``; and ``events`` and the prior's ``precision``, which decides the last bits.
+    ``seed`` feeds the job's only source of randomness, a CPU generator.
     """
 
     def __init__(
@@ -76,17 +78,20 @@ class GaussianJob:
         self.points = point_prior() if self.stage.point_weight else None
         if self.points is not None:
             self.point_condition = self.points.encode_prompts([self.prompt, ""])
-        self._identity += [image_prior.model_id, self.points.model_id if self.points is not None else None]
+        self.precision = str(getattr(image_prior, "dtype", torch.float32)).removeprefix("torch.")
+        models = [image_prior.model_id, self.points.model_id if self.points is not None else None]
+        self._identity += [*models, self.precision]
         self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
         self.params = {k: torch.nn.Parameter(v.clone()) for k, v in self._initial.to(device).tensors().items()}
         rates = self.stage.lr.model_dump()
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=device.type == "cuda")
+            name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=device.type in ("cpu", "cuda"))
             for name, leaf in self.params.items()
             if leaf.numel()
         }
         self.stats = GradientStats.zeros(len(self._initial), device)
         self.alphas_cumprod = image_prior.alphas_cumprod.to(device)
+        self.point_alphas = self.points.alphas_cumprod.to(device) if self.points is not None else None
         self._sums = torch.zeros(4, device=device)  # image loss, point loss, finite rows, steps since the last look
 
     def draw(self) -> Tensor | None:
@@ -97,7 +102,8 @@ class GaussianJob:
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
         prior_background = getattr(self.prior, "background", None)
         backgrounds = draw_backgrounds(self.stage.background, prior_background, len(cameras), self.generator)
-        colors, _, self.info = render(self.params, cameras.to(self.device), backgrounds.to(self.device))
+        cameras = cameras.to(self.device, non_blocking=True)
+        colors, _, self.info = render(self.params, cameras, upload(backgrounds, self.device))
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
         return colors.permute(0, 3, 1, 2)
@@ -150,13 +156,8 @@ class GaussianJob:
             leaf = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))
             prefix = f"adam.{name}."
             moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            # Adam keeps its step counter on the CPU unless it is fused.
-            on_device = {
-                k: v.to(self.device if k != "step" or self.device.type == "cuda" else "cpu", copy=True)
-                for k, v in moments.items()
-            }
-            if on_device:
-                optimizer.state[leaf] = on_device
+            if moments:
+                optimizer.state[leaf] = {k: v.to(self.device, copy=True) for k, v in moments.items()}
             optimizer.param_groups[0]["params"] = [leaf]
             self.params[name] = leaf
         for name in self.params.keys() - self.optimizers.keys():
@@ -170,7 +171,7 @@ class GaussianJob:
     def result(self) -> tuple[Gaussians, dict[str, Any]]:
         self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
         gaussians = Gaussians(**{name: value.detach() for name, value in self.params.items()}).to("cpu").detach()
-        return gaussians, {**self.curves, "events": self.events}
+        return gaussians, {**self.curves, "events": self.events, "precision": self.precision}
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -189,9 +190,8 @@ class GaussianJob:
         timesteps = self._draw_timesteps(count, len(self.alphas_cumprod))
         if self.prior.camera == "mvdream":  # the views of a rig are one sample: they share their timestep
             timesteps = timesteps[::4].repeat_interleave(4)
-        self.timesteps = timesteps.to(self.device)
-        noise = torch.randn(latents.shape, generator=self.generator)
-        self.noise = noise.to(self.device, latents.dtype)
+        self.timesteps = upload(timesteps, self.device)
+        self.noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
         self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.timesteps)
         return self.text.rows(self.latents_t, self.timesteps, *self.angles, scale=self.stage.guidance_scale)
 
@@ -202,27 +202,26 @@ class GaussianJob:
         eps, conditional = self.text.guide(self.image_eps.float(), *self.angles, scale=self.stage.guidance_scale)
         eps = noise_rescale(eps, conditional, self.latents_t.float(), alpha_bar, self.stage.guidance_rescale)
         gradient, finite = sds_gradient(
-            eps, self.noise.float(), alpha_bar, weighting=self.stage.weighting, clip=self.stage.grad_clip
+            eps, self.noise, alpha_bar, weighting=self.stage.weighting, clip=self.stage.grad_clip
         )
         return sds_loss(self.latents.float(), gradient), finite.float().mean()
 
     def _ask_points(self) -> Any:
         if self.points is None:
             return None
-        rows = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator).to(self.device)
+        rows = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator)
         colors = SH_C0 * self.params["sh0"][rows, 0] + 0.5
-        self.x = self.points.to_model(self.params["means"][rows], colors)
-        self.x = self.x.unsqueeze(0) if self.x.ndim == 2 else self.x
-        alphas = self.points.alphas_cumprod
-        self.point_t = self._draw_timesteps(1, len(alphas)).to(self.device)
-        self.point_noise = torch.randn(self.x.shape, generator=self.generator).to(self.x)
+        self.x = self.points.to_model(self.params["means"][rows], colors)[None]
+        self.point_t = upload(self._draw_timesteps(1, len(self.point_alphas)), self.device)
+        self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
         return point_rows(
-            self.points, self.x, self.point_t, self.point_noise, self.point_condition, self.stage.point_guidance_scale
-        )
+            self.point_alphas, self.x, self.point_t, self.point_noise, self.point_condition,
+            self.stage.point_guidance_scale,
+        )  # fmt: skip
 
     def _point_loss(self) -> Tensor:
         assert self.point_eps is not None
-        alpha_bar = self.points.alphas_cumprod.to(self.device)[self.point_t].reshape(-1, 1, 1)
+        alpha_bar = self.point_alphas[self.point_t].reshape(-1, 1, 1)
         eps = point_guide(self.point_eps.float(), self.stage.point_guidance_scale)
         gradient, _ = sds_gradient(eps, self.point_noise, alpha_bar)
         return sds_loss(self.x, gradient)
@@ -248,10 +247,12 @@ class GaussianJob:
 
     def _look(self) -> None:
         """Sample the curves; fail when the numbers are broken."""
-        image, points, finite, steps = self._sums.tolist()
+        finite_leaves = torch.stack([value.isfinite().all() for value in self.params.values()])
+        numbers = torch.cat([self._sums, finite_leaves]).tolist()  # the one place that waits for the device
+        (image, points, finite, steps), leaves = numbers[:4], numbers[4:]
         self._sums.zero_()
         steps = max(steps, 1.0)
-        broken = [name for name, value in self.params.items() if not value.isfinite().all()]
+        broken = [name for name, is_finite in zip(self.params, leaves, strict=True) if not is_finite]
         if broken or finite == 0.0:
             what = (
                 f"{', '.join(broken)} of the Gaussians are not finite"

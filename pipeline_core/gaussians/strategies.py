@@ -47,10 +47,10 @@ class GradientStats:
         gradient = info["means2d"].grad
         if gradient is None:
             return
-        views = gradient.shape[0]
-        scale = gradient.new_tensor([info["width"], info["height"]]) * (0.5 * views)
+        half = 0.5 * gradient.shape[0]
+        in_ndc = torch.hypot(gradient[..., 0] * (info["width"] * half), gradient[..., 1] * (info["height"] * half))
         seen = (info["radii"] > 0).all(-1)
-        self.total += torch.where(seen, (gradient * scale).norm(dim=-1), 0.0).sum(0)
+        self.total += torch.where(seen, in_ndc, 0.0).sum(0)
         self.visible += seen.sum(0)
 
     def mean(self) -> Tensor:

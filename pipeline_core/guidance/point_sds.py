@@ -6,29 +6,37 @@ Two defects of the release are mended: the cloud goes back in the prior's own ax
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from pipeline_core.device import upload
 from pipeline_core.guidance.rows import PointRows
 
 
 def subset(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """``count`` int64 indices, drawn without replacement where there are enough rows, in proportion to ``weights`` [N].
 
-    Weights are the opacities: a Gaussian that nobody sees should not be judged as a point.
+    Weights are the opacities: a Gaussian that nobody sees should not be judged as a point. Only random numbers move
+    from the generator's device to that of ``weights``: the host does not wait.
     """
-    replacement = len(weights) < count
-    return torch.multinomial(weights.detach().float().cpu().clamp(min=1e-4), count, replacement, generator=generator)
+    weights = weights.detach().float().clamp(min=1e-4)
+    if len(weights) < count:
+        draws = upload(torch.rand(count, generator=generator), weights.device)
+        total = weights.cumsum(0)
+        return torch.searchsorted(total, draws * total[-1]).clamp(max=len(weights) - 1)
+    # The largest of log w - log E, E exponential, are such a sample (Efraimidis and Spirakis 2006).
+    exponential = upload(torch.empty(len(weights)).exponential_(generator=generator), weights.device)
+    return (weights.log() - exponential.clamp(min=1e-30).log()).topk(count).indices
 
 
-def point_rows(prior: Any, x: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor, scale: float) -> PointRows:
+def point_rows(
+    alphas_cumprod: Tensor, x: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor, scale: float
+) -> PointRows:
     """Rows of B noisy clouds ``x`` [B, 6, N] (model space): B conditional, then B unconditional unless scale is 1.
 
-    ``condition`` [2, ...]: the prompt, then the empty prompt.
+    ``alphas_cumprod`` [T] of the point prior; ``condition`` [2, ...]: the prompt, then the empty prompt.
     """
-    alpha_bar = prior.alphas_cumprod.to(x.device)[timesteps].reshape(-1, 1, 1)
+    alpha_bar = alphas_cumprod[timesteps].reshape(-1, 1, 1)
     x_t = alpha_bar.sqrt() * x.detach() + (1 - alpha_bar).sqrt() * noise
     groups = 1 if scale == 1.0 else 2
     conditions = condition[:groups].repeat_interleave(x.shape[0], dim=0)

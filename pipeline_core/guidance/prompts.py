@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_core.device import upload
 from pipeline_core.guidance.rows import Rows
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
@@ -113,7 +114,7 @@ class TextConditioning:
         if self.perp_neg:
             pairs = [perp_neg_weights(a, e)[1] for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
             for k, negative in enumerate(groups[2:]):
-                weight = torch.tensor([pair[k][1] for pair in pairs], device=eps.device, dtype=eps.dtype)
+                weight = upload(torch.tensor([pair[k][1] for pair in pairs]), eps.device).to(eps.dtype)
                 total = total + weight.reshape(-1, 1, 1, 1) * perpendicular(negative - unconditional, direction)
         return unconditional + scale * total, conditional
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline_core.device import default_dtype
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
 from pipeline_core.priors.noise import row_noise
@@ -122,6 +123,7 @@ class PointPrior:
         any_number: True where the network draws any number of points at once, so that samples need no resampling
         sample_points: points that :meth:`sample` returns when not asked for another number
         alphas_cumprod: [T] float32 on the device
+        dtype: precision of :meth:`predict_noise`, that is, of distillation; samples are drawn in float32
     """
 
     def __init__(
@@ -135,11 +137,13 @@ class PointPrior:
         num_points: int,
         any_number: bool = False,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         upsampler: PointEUpsampler | None = None,
     ) -> None:
         self.network, self.upsampler = network.to(device), upsampler.to(device) if upsampler is not None else None
         self.space, self.schedule, self.model_id = space, schedule, model_id
-        self.device, self.num_points, self.any_number = torch.device(device), num_points, any_number
+        self.device, self.dtype = torch.device(device), dtype
+        self.num_points, self.any_number = num_points, any_number
         self.sample_points = POINTS_UPSAMPLED if upsampler is not None else num_points
         self.alphas_cumprod = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)
         self.num_train_timesteps = len(self.alphas_cumprod)
@@ -166,6 +170,10 @@ class PointPrior:
     @torch.no_grad()
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Predicted noise [B, 6, N] float32 of ``x`` [B, 6, N] at timesteps ``t`` [B]; no graph, no guidance inside."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self._predict(x, t, condition)
+
+    def _predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         output = self.network(x.to(self.device, torch.float32), t.to(self.device), condition.to(self.device))
         return output[:, :6].float()
 
@@ -189,18 +197,20 @@ class PointPrior:
         generators: Sequence[torch.Generator],
         *,
         guidance_scale: float = 3.0,
+        guidance_sigma_min: float = 0.0,
         steps: int = 64,
         num_points: int | None = None,
     ) -> list[PointCloud]:
         """One cloud a prompt: our axes, centred on its bounding box, bounding radius OBJECT_RADIUS; on the CPU.
 
         Row i draws from ``generators[i]`` only. ``num_points``: fewer = a random choice, more = jittered copies;
-        the second stage is run only when it is needed.
+        the second stage is run only when it is needed. Guidance acts at noise levels sigma >= ``guidance_sigma_min``
+        only: there it decides what the thing is, below it would only pile points up where the density is highest.
         """
         condition, null = self.encode_prompts(prompts, generators), self.encode_prompts([""] * len(prompts))
         points = num_points if num_points and self.any_number else self.num_points
         denoise = guided_denoiser(
-            self.predict_noise, self.schedule.alphas_cumprod, condition, null, guidance_scale, self._limits
+            self._predict, self.schedule.alphas_cumprod, condition, null, guidance_scale, self._limits
         )
         values = self._unscale(self._run(denoise, self.schedule, points, steps, generators))
         if self.upsampler is not None and (num_points is None or num_points > points):
@@ -271,14 +281,17 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def load_point_prior(ref: str, *, device: torch.device | str = "cpu", allow_remote_code: bool = False) -> PointPrior:
-    """Load a point prior, frozen, float32.
+def load_point_prior(
+    ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
+) -> PointPrior:
+    """Load a point prior, frozen; its weights stay float32.
 
     Args:
         ref: starter, point-e, a folder, or a hub id (resolve.py). A folder holds either ``config.json`` with
             ``diffusion_pytorch_model.safetensors`` and ``tokenizer/`` (the starter's format), or Point-E's published
             ``base_40m_textvec`` and optionally ``upsample_40m`` (.safetensors or .pt), CLIP in ``clip/`` or on the hub
         device: where it runs
+        dtype: precision of its noise predictions for distillation; None = ``device.default_dtype``
         allow_remote_code: accepted for symmetry with the image prior; no point prior has code of its own
 
     Raises:
@@ -287,11 +300,11 @@ def load_point_prior(ref: str, *, device: torch.device | str = "cpu", allow_remo
     """
     folder = resolve_model(ref, "points")
     if (folder / "config.json").exists():
-        return _load_own(ref, folder, device)
-    return _load_point_e(ref, folder, device)
+        return _load_own(ref, folder, device, dtype or default_dtype(device))
+    return _load_point_e(ref, folder, device, dtype or default_dtype(device))
 
 
-def _load_point_e(ref: str, folder: Path, device: torch.device | str) -> PointPrior:
+def _load_point_e(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> PointPrior:
     paths = [_published(folder, name) for name in POINT_E_FILES]
     assert paths[0] is not None  # resolve_model has checked it
     return PointPrior(
@@ -302,6 +315,7 @@ def _load_point_e(ref: str, folder: Path, device: torch.device | str) -> PointPr
         model_id=folder_id(ref, folder),
         num_points=POINTS_BASE,
         device=device,
+        dtype=dtype,
         upsampler=load_network(paths[1]) if paths[1] is not None else None,
     )
 
@@ -329,7 +343,7 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
     return condition
 
 
-def _load_own(ref: str, folder: Path, device: torch.device | str) -> PointPrior:
+def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> PointPrior:
     """A network of ours in diffusers' format, with everything the sampler needs in its ``config.json``."""
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
 
@@ -359,4 +373,5 @@ def _load_own(ref: str, folder: Path, device: torch.device | str) -> PointPrior:
         num_points=config.num_points,
         any_number=True,
         device=device,
+        dtype=dtype,
     )

@@ -31,6 +31,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
 from pipeline_core.cameras import DISTANCE, FOVY, Cameras
 from pipeline_core.config import Distill, Texture
+from pipeline_core.device import upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.jobs import Progress, Query
@@ -113,7 +114,7 @@ class TextureJob:
         if self.rig and self.settings.views % 4:
             raise DataError(f"texture.views={self.settings.views} must be a multiple of 4 for a multi-view prior")
         self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
-        self._identity.append(image_prior.model_id)
+        self._identity += [image_prior.model_id, str(getattr(image_prior, "dtype", torch.float32))]
         self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
@@ -129,16 +130,15 @@ class TextureJob:
         t = self._timesteps(self.phase)
         if latents is not None:
             self.clean = latents.detach()
-            noise = torch.randn(latents.shape, generator=self.generator).to(self.device, latents.dtype)
+            noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
             self.x = self.prior.add_noise(self.clean, noise, t)
         assert self.x is not None
         scale = self.settings.guidance_scale
-        return Query(self.text.rows(self.x, t, self.cameras.azimuth, self.cameras.elevation, scale=scale))
+        return Query(self.text.rows(self.x, t, *self.angles, scale=scale))
 
     def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> Tensor | None:
         assert image_eps is not None and self.x is not None and self.clean is not None
-        cameras, scale = self.cameras, self.settings.guidance_scale
-        eps, _ = self.text.guide(image_eps.float(), cameras.azimuth, cameras.elevation, scale=scale)
+        eps, _ = self.text.guide(image_eps.float(), *self.angles, scale=self.settings.guidance_scale)
         x0 = self.prior.predict_x0(self.x.float(), eps, self._timesteps(self.phase))
         if self.phase + 1 < len(self.rounds[self.round]):
             self.x = self.prior.add_noise(x0, eps, self._timesteps(self.phase + 1))  # DDIM, eta = 0
@@ -215,7 +215,7 @@ class TextureJob:
         self._uv, self._mask = seen.uv.to(self.device), seen.mask.to(self.device)
         self._depth = seen.depth.to(self.device)
         self._fine = fine.to(self.device)
-        self.cameras = cameras.to(self.device)
+        self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
     def _texture(self) -> Tensor:
         """The whole texture [S, S, 3]: every texel outside the charts is its nearest neighbour inside."""

@@ -9,9 +9,10 @@ import torch
 from pipeline_core.cameras import orbit
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.distill import distill
-from pipeline_core.engine.engine import DistillationEngine, is_out_of_memory, resize
+from pipeline_core.engine.calls import resize
+from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob, render
-from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError
+from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
 
 GREY = (0.5, 0.5, 0.5)
 

@@ -59,18 +59,15 @@ def test_rescale_restores_the_deviation_of_x0():
     assert noise_rescale(guided, conditional, latents_t, ALPHA, 0.0) is guided
 
 
-class Points:
-    alphas_cumprod = torch.linspace(0.99, 0.01, 100)
-
-
 def test_point_rows_are_noised_and_doubled_for_guidance():
     x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([40])
     condition = torch.tensor([[1.0], [0.0]])
-    rows = point_rows(Points, x, t, noise, condition, 10.0)
-    a = Points.alphas_cumprod[40]
+    alphas_cumprod = torch.linspace(0.99, 0.01, 100)
+    rows = point_rows(alphas_cumprod, x, t, noise, condition, 10.0)
+    a = alphas_cumprod[40]
     torch.testing.assert_close(rows.x[0], a.sqrt() * x[0] + (1 - a).sqrt() * noise[0])
     assert len(rows) == 2 and rows.condition[:, 0].tolist() == [1.0, 0.0] and rows.timesteps.tolist() == [40, 40]
-    assert len(point_rows(Points, x, t, noise, condition, 1.0)) == 1
+    assert len(point_rows(alphas_cumprod, x, t, noise, condition, 1.0)) == 1
     eps = torch.randn(2, 6, 8)
     torch.testing.assert_close(point_guide(eps, 10.0), eps[1:] + 10 * (eps[:1] - eps[1:]))
     assert point_guide(eps, 1.0) is eps
@@ -86,3 +83,14 @@ def test_points_are_drawn_by_opacity(rows, count):
         assert len(chosen.unique()) == count and set(range(5)) <= set(chosen.tolist())
     else:
         assert (chosen < 5).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("rows", [40, 400])
+def test_draws_follow_the_weights(rows):
+    """Of 1000 draws of a tenth (or, from fewer rows, with replacement): one weight in ten times the other's share."""
+    weights = torch.ones(rows)
+    weights[: rows // 2] = 10.0
+    generator, count = torch.Generator().manual_seed(0), 40 if rows == 400 else 50
+    heavy = sum(int((subset(weights, count, generator) < rows // 2).sum()) for _ in range(1000)) / (1000 * count)
+    # without replacement the heavy half is used up a little: sum over the draws, to first order
+    assert abs(heavy - 10 / 11) < (0.005 if count > rows else 0.02)
