@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
 from tasks.densify_prune import densify_prune
 from tasks.evaluate import evaluate
@@ -25,18 +26,28 @@ from tasks.optimize_gaussians import optimize_gaussians
 from tasks.policy import ask, forgetting
 from tasks.record import record
 from tasks.refine_texture import refine_texture
-from tasks.rules import RESEEDED, RESEEDS, reseeded
+from tasks.rules import MENDED, RESEEDED, RESEEDS, reseeded
 from tasks.stage import Reference
 
 
 def make_asset(journey: Journey) -> Reference:
-    """The whole journey of one asset, from other seeds where an optimisation diverged. Raises what its stage raised."""
-    for attempt in range(RESEEDS):
+    """The whole journey of one asset; returns the reference to its deliverables. Raises what its stage raised.
+
+    Where an optimisation diverged, it begins anew from another seed; where a file on the way was damaged, it is
+    travelled again, and only what is damaged is made.
+    """
+    seeds = damages = 0
+    while True:
         try:
-            return travel(reseeded(journey, attempt))
+            return travel(reseeded(journey, seeds))
         except RESEEDED:
-            continue
-    return travel(reseeded(journey, RESEEDS))
+            seeds += 1
+            if seeds > RESEEDS:
+                raise
+        except DamagedInput:
+            damages += 1
+            if damages > MENDED:
+                raise
 
 
 @forgetting

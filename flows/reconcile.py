@@ -43,7 +43,7 @@ from flows.budget import Admission
 from flows.shards import START_S, measured, split
 from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library, write_json
-from tasks.journey import Journey, finished
+from tasks.journey import Journey, finished, verified
 from tasks.rules import RULES, quarantined
 
 REQUEST = "request.json"
@@ -201,6 +201,8 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
         state = assess(run, shards)
         outcome.made, outcome.waiting = len(state.made), len(state.waiting)
         outcome.working = beats.count_live(run.folder)
+        if not state.missing and not any(shard.open for shard in shards):
+            verify(run, state)  # the last look before the run is over: everything is read, nothing is taken on trust
         refusal = submit_missing(run, farm, shards, state, outcome) if state.missing else ""
         if not outcome.submitted and not any(shard.open for shard in shards):
             finish(run, state, refusal)
@@ -320,6 +322,14 @@ def assess(run: Run, shards: Sequence[Shard]) -> State:
     return state
 
 
+def verify(run: Run, state: State) -> None:
+    """Move made assets that are damaged to the missing ones."""
+    by_id = {each.asset_id: each for each in _journeys(run.folder, run.opened)}
+    whole = [name for name in state.made if verified(by_id[name])]
+    state.missing += sorted(set(state.made) - set(whole))
+    state.made = whole
+
+
 def final_failure(asset_id: str, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
     """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
 
@@ -398,6 +408,9 @@ def finish(run: Run, state: State, refusal: str) -> None:
         seconds=time.time() - run.opened,
     )
     conclude(request, list(journeys), summary)
+    Library(request.library).sweep()
+    for scratch in (run.folder / "beats").glob(".*"):
+        scratch.unlink(missing_ok=True)
     write_summary(request, summary)
 
 

@@ -7,7 +7,8 @@
     `-- StageError            one asset's stage failed; the rest go on
         |-- DataError         this input cannot work however often it is tried (error_class "data")
         |-- DivergedError     NaN or an empty result; a new seed may help ("permanent" until reseeded)
-        |-- TransientError    trying again may help: a full disk, a lost file, a busy server ("transient")
+        |-- TransientError    trying again may help: a full disk, a busy server ("transient")
+        |   `-- DamagedInput  an earlier stage's file is not what it was; that stage is made again
         `-- OutOfMemory       the device is too small for the batch ("oom")
 
 Every message says what, the value, and what to do next.
@@ -52,6 +53,10 @@ class TransientError(StageError):
     """Trying the same again may work."""
 
     error_class = "transient"
+
+
+class DamagedInput(TransientError):
+    """A file that an earlier stage made is gone or no longer what it was; making the earlier stage again mends it."""
 
 
 class OutOfMemory(StageError):

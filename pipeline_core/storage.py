@@ -229,6 +229,10 @@ class Library:
         """Whether a record is there: for previews such as ``splatmill plan``, which change nothing."""
         return (self.stage_dir(stage, key) / RECORD).is_file()
 
+    def discard(self, stage: str, key: str) -> None:
+        """Remove a stage's output, so that it is made again."""
+        self._move_away(self.stage_dir(stage, key))
+
     def _is_whole(self, artifact: Mapping[str, Any], quick: bool) -> bool:
         path = self.root / artifact["path"]
         try:

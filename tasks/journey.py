@@ -6,6 +6,7 @@ a beginning (same prompt and seed, another texture recipe) share its stages. Not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,23 @@ def plan_journey(library: str, run_id: str, spec: AssetSpec, resolve: Callable[[
 def finished(journey: Journey) -> bool:
     """Whether the asset is made and whole: one small file and five ``stat`` calls."""
     return Library(journey.library).find("record", journey.keys["record"], quick=True) is not None
+
+
+def verified(journey: Journey) -> bool:
+    """Whether a made asset is whole to the last byte: its deliverables, and every stage's output that is still there.
+
+    What is damaged is removed, and with it the mark that the asset is finished, so that it is made again.
+    """
+    library = Library(journey.library)
+    if library.find("record", journey.keys["record"]) is None:
+        return False
+    told = json.loads((library.asset_dir(journey.asset_id) / "asset.json").read_bytes())
+    keys = told["stages"]  # of the seed that it was made from
+    present = [stage for stage in STAGES[:-1] if library.has(stage, keys[stage])]
+    damaged = [stage for stage in present if library.find(stage, keys[stage]) is None]
+    if damaged:
+        library.discard("record", journey.keys["record"])
+    return not damaged
 
 
 def stages_done(journey: Journey) -> list[str]:

@@ -19,7 +19,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import quote
 
-from pipeline_core.errors import error_class
+from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.rules import DELAYS_S, RULES
@@ -46,8 +46,14 @@ class StageKey(CachePolicy):
 
 
 def worth_retrying(task: Any, run: TaskRun, state: State) -> bool:
-    """Whether the class of the error that ended the attempt (Prefect gives it as the state's data) has retries left."""
-    return isinstance(state.data, BaseException) and run.run_count <= RULES[error_class(state.data)].retries
+    """Whether the class of the error that ended the attempt (Prefect gives it as the state's data) has retries left.
+
+    A damaged input is not mended by the stage that reads it: ``flows.asset`` goes back to the stage that made it.
+    """
+    error = state.data
+    if not isinstance(error, BaseException) or isinstance(error, DamagedInput):
+        return False
+    return run.run_count <= RULES[error_class(error)].retries
 
 
 def policy(stage: str, *, hours: float) -> dict[str, Any]:

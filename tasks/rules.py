@@ -43,6 +43,8 @@ DELAYS_S = [2, 15, 60]
 """Seconds before each retry, a third more or less at random, so that many that failed together do not come together."""
 RESEEDED = DivergedError
 RESEEDS = 2
+MENDED = 3
+"""Damaged files that are made again on one journey."""
 
 
 def reseeded(journey: Journey, attempt: int) -> Journey:

@@ -18,6 +18,7 @@ must all be zero. Last line: JSON; exit code 1 when they are not.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import random
 import shutil
@@ -281,9 +282,19 @@ def left_behind(farm: Farm) -> list[str]:
     found = [f"process {text}" for text in strays(farm.folder)]
     found += [f"file {path.relative_to(root)}" for place in ("tmp", "checkpoints") for path in (root / place).glob("*")]
     found += [f"file {path.relative_to(root)}" for path in root.glob("runs/*/beats/.*")]
-    found += [f"lock {path.relative_to(root)}" for path in root.rglob("*.lock")]
+    found += [f"lock {path.relative_to(root)}" for path in root.rglob("*") if "lock" in path.name and held(path)]
     found += [f"fsck {finding.kind} {finding.where}: {finding.detail}" for finding in fsck(root)]
     return found
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def main() -> None:
