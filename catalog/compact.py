@@ -168,18 +168,8 @@ def commit(
     origin = pc.fill_null(table.column("cid"), cid)
     table = table.set_column(table.schema.get_field_index("cid"), "cid", origin)
     data = encode(table, small=False)
-    row = {
-        "kind": kind,
-        "cid": cid,
-        "schema_version": SCHEMA_VERSION,
-        "rows": len(table),
-        "bytes": len(data),
-        "min_date": pc.min(table.column("date")).as_py(),
-        "max_date": pc.max(table.column("date")).as_py(),
-        "batches": list(batches),
-        "supersedes": list(supersedes),
-        "committed_at": datetime.now(UTC),
-    }
+    row = _entry(kind, cid, SCHEMA_VERSION, table, len(data))
+    row |= {"batches": list(batches), "supersedes": list(supersedes)}
     name = f"sealed/{listing.sealed_name(row)}"
     created = store.create(name, data)
     assert created, name
@@ -192,6 +182,43 @@ def commit(
             return False
         if create_index(store, seen.number + 1, [row]):
             return True
+
+
+def _entry(kind: str, cid: str, version: int, table: pa.Table, size: int) -> dict:
+    """The index row of a sealed file of ``size`` bytes that holds ``table``."""
+    return {
+        "kind": kind,
+        "cid": cid,
+        "schema_version": version,
+        "rows": len(table),
+        "bytes": size,
+        "min_date": pc.min(table.column("date")).as_py(),
+        "max_date": pc.max(table.column("date")).as_py(),
+        "batches": [],
+        "supersedes": [],
+        "committed_at": datetime.now(UTC),
+    }
+
+
+def recommit(store: Store) -> int:
+    """Commit every sealed file that no index file knows, by the batches in its rows; returns their number.
+
+    For an index that was lost. It may commit what was replaced or never committed too: then an event lies in two
+    sealed files until these are merged (``fsck --repair`` does that next).
+    """
+    while True:
+        seen = listing.visible(store)
+        known = {row["cid"] for row in seen.index} | {cid for row in seen.index for cid in row["supersedes"]}
+        rows = []
+        for name in sorted(store.names("sealed")):
+            version = listing.data_version(name)
+            if version is not None and name[:36] not in known:
+                data = store.read(f"sealed/{name}")
+                table = pq.read_table(io.BytesIO(data), columns=["batch_id", "date"])
+                batches = pc.unique(table.column("batch_id")).to_pylist()
+                rows.append(_entry("seal", name[:36], version, table, len(data)) | {"batches": batches})
+        if not rows or create_index(store, seen.number + 1, rows):
+            return len(rows)
 
 
 def in_order(table: pa.Table) -> pa.Table:

@@ -4,13 +4,14 @@
     torn             a data file cannot be read                       to quarantine/; rebuild brings its events back
     drift            a data file lacks columns or retypes them        to quarantine/; rebuild brings its events back
     foreign          a file that is not ours lies in a data folder    to quarantine/
-    torn-index       an index file cannot be read                     nothing: restore it from trash/ or a backup
+    torn-index       an index file cannot be read                     to quarantine/; written anew from the sealed files
     missing-sealed   the index commits a file that is gone            it, or what it replaced, back from trash/
     orphan           a sealed file that no index commits, and old     to trash/ (a killed compactor's)
     doubled          an event lies in two data files                  rewritten once
     left-over        an old file in tmp/                              removed
-    lost-artifact    a current row names a file that is not there     nothing: `splatmill run` makes it again
-    bad-artifact     a current row's file has another sha256 or size  nothing: `splatmill run` makes it again
+    lost-artifact    a current row names a file that is not there     copied from a file with that sha256, if any
+    bad-artifact     a current row's file has another sha256 or size  likewise, else to quarantine/; `splatmill run`
+                                                                      makes it again
     clock            events from the future                           nothing: says by how much
 """
 
@@ -51,7 +52,7 @@ def fsck(
     """Check the catalogue; ``artifacts`` and ``hashes`` also check the files that current rows name."""
     store = open_store(root)
     findings = list(_data_files(store, repair)) + list(_index(store, repair))
-    readable = not any(finding.kind == "torn-index" for finding in findings)
+    readable = repair or not any(finding.kind == "torn-index" for finding in findings)
     if readable:
         findings += _doubled(store, repair)
         findings += _leftovers(store, repair)
@@ -60,7 +61,7 @@ def fsck(
         added = rebuild(store).added
         findings.append(Finding("restored", store.url("live"), "read from stage records", f"{added} events added"))
     if artifacts and readable and not _unrepaired(findings):
-        findings += _artifacts(store, hashes)
+        findings += _artifacts(store, repair, hashes)
     return findings
 
 
@@ -98,12 +99,12 @@ def _problem(store: Store, path: str) -> tuple[str, str] | None:
 
 
 def _index(store: Store, repair: bool) -> Iterator[Finding]:
-    for number in listing.index_numbers(store):
-        try:
-            listing.read_index(store, number)
-        except (listing.CatalogueDamaged, OSError) as error:
-            yield Finding("torn-index", store.url(listing.index_name(number)), str(error))
-            return
+    torn = list(_torn_index(store, repair))
+    yield from torn
+    if torn and not repair:
+        return
+    if torn:
+        compact.recommit(store)
     seen = listing.visible(store)
     there = set(store.names("sealed"))
     for row in compact.active_rows(seen):
@@ -119,6 +120,20 @@ def _index(store: Store, repair: bool) -> Iterator[Finding]:
                 store.discard(f"sealed/{entry.name}")
             detail = "never committed; its rows are in live/"
             yield Finding("orphan", store.url(f"sealed/{entry.name}"), detail, "moved to trash/" if repair else "")
+
+
+def _torn_index(store: Store, repair: bool) -> Iterator[Finding]:
+    for number in listing.index_numbers(store):
+        name = listing.index_name(number)
+        try:
+            listing.read_index(store, number)
+        except FileNotFoundError:
+            continue  # a checkpoint has just replaced it
+        except (listing.CatalogueDamaged, OSError) as error:
+            if repair:
+                store.move(name, "quarantine")
+            done = "moved to quarantine/; its sealed files are committed again" if repair else ""
+            yield Finding("torn-index", store.url(name), str(error), done)
 
 
 def _restore_sealed(store: Store, row: dict) -> str:
@@ -172,20 +187,51 @@ def _clock(store: Store) -> Iterator[Finding]:
         yield Finding("clock", store.url("live"), detail)
 
 
-def _artifacts(store: Store, hashes: bool) -> Iterator[Finding]:
-    sql = "select distinct path, sha256, bytes, asset_id, stage from artifacts where is_latest order by path"
-    for row in query.rows(store, sql):
-        where = f"{row['asset_id']} / {row['stage']}: {row['path']}"
-        if PurePosixPath(row["path"]).is_absolute() or ".." in PurePosixPath(row["path"]).parts:
-            yield Finding("bad-artifact", where, "the path leaves the library")
-            continue
-        size = library.size(store, row["path"])
-        if size is None:
-            yield Finding("lost-artifact", where, "not there; `splatmill run` makes it again")
-        elif row["bytes"] is not None and size != row["bytes"]:
-            yield Finding("bad-artifact", where, f"has {size} bytes, recorded were {row['bytes']}")
-        elif hashes and row["sha256"] and (got := _sha256(store, row["path"])) != row["sha256"]:
-            yield Finding("bad-artifact", where, f"sha256 is {got[:12]}…, recorded was {row['sha256'][:12]}…")
+def _artifacts(store: Store, repair: bool, hashes: bool) -> Iterator[Finding]:
+    columns = "path, sha256, bytes, asset_id, stage, is_latest"
+    rows = query.rows(store, f"select distinct {columns} from artifacts order by all")
+    twins: dict[str, list[str]] = {}
+    for row in rows:
+        twins.setdefault(row["sha256"], []).append(row["path"])
+    for row in rows:
+        if row["is_latest"] and (problem := _artifact_problem(store, row["path"], row["bytes"], row["sha256"], hashes)):
+            kind, detail = problem
+            done = _mend_artifact(store, row, twins[row["sha256"]]) if repair else ""
+            yield Finding(kind, f"{row['asset_id']} / {row['stage']}: {row['path']}", detail, done)
+
+
+def _artifact_problem(
+    store: Store, path: str, size: int | None, sha256: str | None, hashes: bool
+) -> tuple[str, str] | None:
+    if _leaves(path):
+        return "bad-artifact", "the path leaves the library"
+    got = library.size(store, path)
+    if got is None:
+        return "lost-artifact", "not there; `splatmill run` makes it again"
+    if size is not None and got != size:
+        return "bad-artifact", f"has {got} bytes, recorded were {size}"
+    if hashes and sha256 and (digest := _sha256(store, path)) != sha256:
+        return "bad-artifact", f"sha256 is {digest[:12]}…, recorded was {sha256[:12]}…"
+    return None
+
+
+def _mend_artifact(store: Store, row: dict, twins: list[str]) -> str:
+    """Copy the file from one with the same sha256; else move what is there out of the way."""
+    path = row["path"]
+    if _leaves(path):
+        return ""
+    for twin in twins:
+        if twin != path and not _artifact_problem(store, twin, row["bytes"], row["sha256"], hashes=True):
+            library.copy_file(store, twin, path)
+            return f"copied from {twin}"
+    if library.size(store, path) is None:
+        return ""
+    library.set_aside(store, path)
+    return "moved to quarantine/; `splatmill run` makes it again"
+
+
+def _leaves(path: str) -> bool:
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
 
 
 def _sha256(store: Store, path: str) -> str:

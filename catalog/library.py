@@ -48,7 +48,29 @@ def open_file(store: Store, path: str) -> BinaryIO:
 
 def keep_record(store: Store, name: str, data: bytes) -> None:
     """Write ``records/<name>.json``, durably and whole; the same name has the same content."""
-    path = f"{base(store)}/records/{name}.json"
+    _write(store, f"records/{name}.json", data)
+
+
+def copy_file(store: Store, source: str, target: str) -> None:
+    """Make ``target`` a copy of another file of the library, whole or not at all."""
+    with open_file(store, source) as file:
+        _write(store, target, file.read())
+
+
+def set_aside(store: Store, path: str) -> None:
+    """Move a file of the library to the catalogue's quarantine, under its path with ``~`` for ``/``."""
+    full, aside = f"{base(store)}/{path}", f"{store.root}/quarantine/{path.replace('/', '~')}"
+    if isinstance(store, LocalStore):
+        with disk_errors(Path(base(store))):
+            Path(aside).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(full, aside)
+        return
+    store.filesystem.copy(full, aside)
+    store.filesystem.rm_file(full)
+
+
+def _write(store: Store, path: str, data: bytes) -> None:
+    path = f"{base(store)}/{path}"
     if not isinstance(store, LocalStore):
         store.filesystem.pipe_file(path, data)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -166,23 +167,57 @@ def test_artifacts_are_looked_at(tmp_path, make_run) -> None:
     assert kinds(tmp_path, hashes=False) == ["bad-artifact", "bad-artifact", "lost-artifact"]
 
 
-def test_a_torn_index_file_is_named(tmp_path, make_run) -> None:
-    append(tmp_path, [make_run(artifacts=())])
-    compact.compact(tmp_path)
-    index = next((tmp_path / "catalog" / "index").iterdir())
-    os.truncate(index, 10)
-    assert kinds(tmp_path) == ["torn-index"]
-    with pytest.raises(RequestError, match=index.name):
+def test_artifacts_are_copied_from_their_twins_or_set_aside(tmp_path, make_run) -> None:
+    def artifact(path: str) -> Artifact:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"gaussians")
+        return Artifact("splat", path, hashlib.sha256(b"gaussians").hexdigest(), 9)
+
+    twins = artifact("stages/densify_prune/k/splat.ply"), artifact("assets/chair-07/splat.ply")
+    for stage, twin in zip(("densify_prune", "record"), twins):
+        append(tmp_path, [make_run(stage=stage, artifacts=(twin,))])
+    assert fsck(tmp_path) == []
+    (tmp_path / twins[1].path).unlink()
+    (finding,) = fsck(tmp_path, repair=True)
+    assert (finding.kind, finding.done) == ("lost-artifact", f"copied from {twins[0].path}")
+    assert fsck(tmp_path) == []
+    for twin in twins:
+        (tmp_path / twin.path).write_bytes(b"scribbled")
+    found = fsck(tmp_path, repair=True)
+    assert [finding.kind for finding in found] == ["bad-artifact", "bad-artifact"]
+    assert all(finding.done.startswith("moved to quarantine/") for finding in found)
+    assert sorted(os.listdir(tmp_path / "catalog" / "quarantine")) == [
+        "assets~chair-07~splat.ply",
+        "stages~densify_prune~k~splat.ply",
+    ]
+    assert kinds(tmp_path, repair=True) == ["lost-artifact", "lost-artifact"]
+
+
+@pytest.mark.parametrize("lost", ["first", "last", "all"])
+def test_a_torn_index_is_named_and_written_again_from_the_sealed_files(tmp_path, random_runs, seen_ids, lost) -> None:
+    runs = random_runs(random.Random(8), 9)
+    for run in runs:
+        append(tmp_path, [run])
+        compact.compact(tmp_path, Policy(grace_s=600.0 if lost == "all" else -1.0, fan_in=3, checkpoint_every=5))
+    append(tmp_path, [late := random_runs(random.Random(9), 1)[0]])
+    index = sorted((tmp_path / "catalog" / "index").iterdir())
+    victims = {"first": index[:1], "last": index[-1:], "all": index}[lost]
+    for victim in victims:
+        os.truncate(victim, 10)
+    assert kinds(tmp_path) == ["torn-index"] * len(victims)
+    with pytest.raises(RequestError, match=victims[0].name):
         query.assets(tmp_path)
+    findings = fsck(tmp_path, repair=True, artifacts=False)
+    assert all(finding.done for finding in findings)
+    assert seen_ids(tmp_path) == sorted(run.event_id for run in [*runs, late])
+    assert fsck(tmp_path, artifacts=False) == []
 
 
 def every_view(library: Path) -> dict[str, list[dict]]:
     """All rows of all relations; ``batch_id`` names the transaction, which a rebuild makes anew."""
     with query.connect(library) as con:
-        return {
-            name: con.sql(f"select columns(c -> c <> 'batch_id') from {name} order by all").to_arrow_table().to_pylist()
-            for name in views.VIEWS
-        }
+        sql = "select columns(lambda c: c <> 'batch_id') from {} order by all"
+        return {name: con.sql(sql.format(name)).to_arrow_table().to_pylist() for name in views.VIEWS}
 
 
 def test_rebuild_from_the_records_alone(tmp_path, make_run, seen_ids) -> None:
