@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -27,13 +28,19 @@ from catalog.schema import SCHEMA_VERSION
 from catalog.store import LeaseHeld, Store, open_store
 
 STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
-FORMAT = 1  # of the tables below; another number is rebuilt from nothing
 BASE = ("stage_runs", "metrics", "artifacts")
 OWNER = {  # where to look whether an asset or run has earlier rows; a model's declaration has the model as its asset
     "asset_id": "select asset_id from assets union all select model_id from models",
     "run_id": "select run_id from runs",
 }
 INCREMENTAL = tuple(name for name, view in views.DERIVED.items() if view.key)
+
+
+def table_format() -> str:
+    """What the tables look like, in 16 digits: a snapshot of another version of the views is rebuilt from nothing."""
+    shapes = [views.base_sql(name, "events", "latest") for name in BASE]
+    shapes += [f"{name} {view.row} {view.columns} {view.sql}" for name, view in views.VIEWS.items()]
+    return hashlib.sha256("\n".join([STORAGE_VERSION, str(SCHEMA_VERSION), *shapes]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,12 @@ def _standby(path: Path, full: bool) -> tuple[Path, str]:
     """A file that may be written, and where it came from."""
     standby = standby_path(path)
     wal = standby.with_name(standby.name + ".wal")
-    if full or not path.exists() or _format(path) != FORMAT:
+    if full or not path.exists() or _format(path) != table_format():
         for leftover in (standby, wal):
             leftover.unlink(missing_ok=True)
         return standby, "full"
-    if standby.exists() and not wal.exists() and not _open_here(standby) and _format(standby, lock=True) == FORMAT:
+    usable = standby.exists() and not wal.exists() and not _open_here(standby)
+    if usable and _format(standby, lock=True) == table_format():
         return standby, "standby"
     for leftover in (standby, wal):
         leftover.unlink(missing_ok=True)
@@ -93,8 +101,8 @@ def _standby(path: Path, full: bool) -> tuple[Path, str]:
     return standby, "copy"
 
 
-def _format(path: Path, *, lock: bool = False) -> int | None:
-    """Format number of a snapshot; None when it cannot be opened (with ``lock``: for writing)."""
+def _format(path: Path, *, lock: bool = False) -> str | None:
+    """:func:`table_format` of a snapshot; None when it cannot be opened (with ``lock``: for writing)."""
     try:
         with duckdb.connect(str(path), read_only=not lock) as con:
             return con.execute("select format from meta").fetchone()[0]
@@ -114,7 +122,7 @@ def _open_here(path: Path) -> bool:
 
 
 def _is_current(path: Path, seen: listing.Visible) -> bool:
-    if not path.exists() or _format(path) != FORMAT:
+    if not path.exists() or _format(path) != table_format():
         return False
     with duckdb.connect(str(path), read_only=True) as con:
         cids, batches = _included(con)
@@ -175,7 +183,7 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create table included_batches (batch_id varchar)")
     con.execute(
         "create table meta (built_at timestamptz, n_events bigint, last_event_id varchar, schema_version smallint, "
-        "index_number bigint, format integer)"
+        "index_number bigint, format varchar)"
     )
 
 
@@ -291,7 +299,7 @@ def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:
     con.execute("delete from meta")
     con.execute(
         "insert into meta select ?, count(*), max(event_id), ?, ?, ? from stage_runs",
-        [datetime.now(UTC), SCHEMA_VERSION, seen.number, FORMAT],
+        [datetime.now(UTC), SCHEMA_VERSION, seen.number, table_format()],
     )
     return con.execute("select n_events from meta").fetchone()[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import subprocess
@@ -96,12 +97,37 @@ def test_what_a_killed_build_left_is_not_used(tmp_path, random_runs, left_behind
     same_as_live(tmp_path)
 
 
+def test_a_snapshot_of_other_views_is_built_anew(tmp_path, random_runs, monkeypatch) -> None:
+    append(tmp_path, random_runs(random.Random(6), 5))
+    assert snapshot.build(tmp_path).how == "full"
+    assert snapshot.build(tmp_path).how == "unchanged"
+    runs = views.VIEWS["runs"]
+    sql = runs.sql.replace("max(code_version) as code_version", "max(code_version) as code_version, 1 as added")
+    changed = dataclasses.replace(runs, sql=sql, columns=runs.columns | {"added": "a column of tomorrow"})
+    monkeypatch.setitem(views.VIEWS, "runs", changed)
+    assert snapshot.build(tmp_path).how == "full"
+    with query.connect(tmp_path, live=False) as con:
+        assert con.execute("select added from runs").fetchall()
+    assert snapshot.build(tmp_path).how == "unchanged"
+
+
 def test_older_duckdbs_can_open_it(tmp_path, random_runs) -> None:
     append(tmp_path, random_runs(random.Random(6), 5))
     with duckdb.connect() as con:
         con.execute(f"attach '{snapshot.build(tmp_path).path}' as snap (read_only)")
         tags = con.execute("select tags from duckdb_databases() where database_name = 'snap'").fetchone()[0]
     assert tags["storage_version"].startswith("v1.2.0")
+
+
+def test_data_frames_take_it(tmp_path, random_runs) -> None:
+    """Every column of every relation has a type that pandas and Arrow (so polars too) understand."""
+    append(tmp_path, random_runs(random.Random(6), 9))
+    with duckdb.connect(snapshot.build(tmp_path).path, read_only=True) as con:
+        for name, view in views.VIEWS.items():
+            frame, table = con.sql(f"from {name}").df(), con.sql(f"from {name}").to_arrow_table()
+            assert list(frame.columns) == table.column_names == list(view.columns)
+            assert len(frame) == table.num_rows == con.sql(f"select count(*) from {name}").fetchone()[0]
+        assert str(con.sql("select finished_at from stage_runs").df().finished_at.dtype).startswith("datetime64")
 
 
 def test_tools_see_the_descriptions(tmp_path) -> None:
