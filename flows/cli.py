@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -26,8 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-server_app = typer.Typer(help="A Prefect server that stays up between runs.", no_args_is_help=True)
+server_app = typer.Typer()
+bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(server_app, name="server")
+app.add_typer(bench_app, name="bench")
 app.add_typer(catalogue.app, name="catalog")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
@@ -119,16 +123,39 @@ def reconcile(
 @app.command()
 def worker(
     gpu: Annotated[int | None, typer.Option(min=0, max=63, help="index of the GPU it may use; none = the CPU")] = None,
-    pool: Annotated[str, typer.Option(help="work pool")] = "splatmill",
+    control: Annotated[bool, typer.Option("--control", help="run batch, nightly, reconcile, compact instead")] = False,
+    name: Annotated[str, typer.Option(help="its name on the farm; default: the machine's, and the GPU")] = "",
 ) -> None:
-    """Take batches from the farm's queue, one at a time, until stopped.
+    """Take shards from the farm's queue, one at a time, until stopped: one such worker for each GPU.
 
     Example: splatmill worker --gpu 0
     """
+    from flows.farm_setup import CONTROL_POOL, POOL
     from flows.session import work
 
+    if control and gpu is not None:
+        raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and tidy up")
     _prepare(0, "auto" if gpu is not None else "cpu")
-    work(pool, gpu)
+    if control:
+        work(CONTROL_POOL, None, name or f"{socket.gethostname()}-control", at_once=4)
+    work(POOL, gpu, name, at_once=1)
+
+
+@app.command()
+def deploy(
+    library: LibraryOption,
+    gpus: Annotated[int, typer.Option(min=1, max=4096, help="shards that may run at once: the farm's GPUs")] = 1,
+    manifest: Annotated[Path | None, typer.Option(help="what nightly makes; none = no nightly schedule")] = None,
+    file: Annotated[Path, typer.Option(help="the deployments")] = Path("deployments/prefect.yaml"),
+) -> None:
+    """Register work pools, deployments and, with SPLATMILL_WEBHOOK set, word of every night's end. Repeat at will.
+
+    Example: splatmill deploy --library /mnt/library --gpus 4 --manifest /mnt/library/nightly.csv
+    """
+    from flows.farm_setup import set_up
+
+    for line in set_up(library, gpus, manifest, file):
+        typer.echo(line)
 
 
 @app.command()
@@ -255,24 +282,66 @@ def train_starter(context: typer.Context) -> None:
     raise typer.Exit(train(context.args) or 0)
 
 
-@server_app.command("start")
-def server_start(
-    host: Annotated[str, typer.Option(help="address to bind; beyond loopback a password is set")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 4200,
-    database: Annotated[
-        str, typer.Option(envvar="SPLATMILL_DATABASE", help="postgresql+asyncpg://... instead of a SQLite file")
-    ] = "",
+HostOption = Annotated[str, typer.Option(help="address to bind; beyond loopback a password is asked for")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535)]
+DatabaseOption = Annotated[
+    str,
+    typer.Option(
+        envvar="SPLATMILL_DATABASE",
+        help="postgresql+asyncpg://user@host/name instead of a SQLite file; with a password only in SPLATMILL_DATABASE",
+    ),
+]
+
+
+@server_app.callback(invoke_without_command=True)
+def server(
+    context: typer.Context, host: HostOption = "127.0.0.1", port: PortOption = 4200, database: DatabaseOption = ""
 ) -> None:
+    """The Prefect server: alone it runs in the foreground until stopped; start keeps one in the background.
+
+    Example: splatmill server --host 0.0.0.0
+    """
+    if context.invoked_subcommand is None:
+        from flows.server import serve
+
+        serve(host, port, _database(database))
+
+
+@bench_app.command("gpu", context_settings=PASS_ON)
+def bench_gpu(context: typer.Context) -> None:
+    """Assets per hour, time by part and memory of one GPU, at true model sizes; --help lists the options.
+
+    Example: splatmill bench gpu --model sd15 --csv tests/bench/results/h100.csv
+    """
+    _prepare(0, "auto")
+    from pipeline_core.benchmark.gpu import main as bench
+
+    raise typer.Exit(bench(context.args))
+
+
+@server_app.command("start")
+def server_start(host: HostOption = "127.0.0.1", port: PortOption = 4200, database: DatabaseOption = "") -> None:
     """Start a server that stays; runs use it until it is stopped.
 
     Example: splatmill server start
     """
     from flows.server import start_warm
 
-    found = start_warm(host, port, database or None)
+    found = start_warm(host, port, _database(database))
     typer.echo(f"Prefect server at {found['url']} (pid {found['pid']}); UI: {found['url'].removesuffix('/api')}")
     if found.get("auth"):
-        typer.echo(f"other machines need PREFECT_API_URL={found['url']} and PREFECT_API_AUTH_STRING={found['auth']}")
+        typer.echo("it asks for a password: on other machines, and in the UI, what splatmill server password prints")
+
+
+@server_app.command("password")
+def server_password() -> None:
+    """Print what other machines must have in PREFECT_API_AUTH_STRING, and the UI asks for.
+
+    Example: export PREFECT_API_AUTH_STRING=$(ssh farm-server splatmill server password)
+    """
+    from flows.server import auth_string
+
+    typer.echo(auth_string())
 
 
 @server_app.command("stop")
@@ -302,6 +371,21 @@ def server_status() -> None:
     else:
         typer.echo("not running; splatmill run starts its own for each run")
         raise typer.Exit(1)
+
+
+def _database(url: str) -> str | None:
+    """The database's address, checked. Raises :class:`RequestError` where others could read its password."""
+    if not url:
+        return None
+    from flows.server import check_database
+
+    check_database(url)
+    typed = any(argument == "--database" or argument.startswith("--database=") for argument in sys.argv)
+    if typed and urlsplit(url).password:
+        raise RequestError(
+            "--database with a password can be read by every user of this machine: set SPLATMILL_DATABASE"
+        )
+    return url
 
 
 def _prepare(threads: int, device: str) -> None:

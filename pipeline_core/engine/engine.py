@@ -123,6 +123,11 @@ class DistillationEngine:
         """True after :meth:`close`."""
         return self._closing
 
+    @property
+    def saves_memory(self) -> bool:
+        """True once memory has run out: backward passes are slower since."""
+        return self._calls.frugal
+
     def close(self) -> None:
         """Cancel what is queued and active (checkpoints are written) and end the thread."""
         with self._wake:

@@ -1,0 +1,101 @@
+"""Image priors of published sizes with random weights: as fast, and as large, as the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.priors.image import ImagePrior, Parts
+from pipeline_core.priors.text import quiet_libraries
+
+VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Published configuration of a latent text-to-image model: arguments of diffusers' and transformers' classes."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    pixels: int
+
+
+SIZES = {
+    "sd15": Size(
+        {"cross_attention_dim": 768, "attention_head_dim": 8},
+        VAE,
+        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        512,
+    ),
+    "sd21": Size(
+        {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True},
+        VAE,
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
+        512,
+    ),
+    "tiny": Size(
+        {"cross_attention_dim": 32, "block_out_channels": (32, 32, 32, 32), "attention_head_dim": 2},
+        VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1},
+        {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+        64,
+    ),
+}
+"""Stable Diffusion 1.5, 2.1-base, and one to try the program with."""
+
+
+class RandomText:
+    """A text encoder of true size whose tokens are drawn from the prompt's letters: nobody reads its answer."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> tuple[Tensor, None]:
+        """Hidden states [77, D]."""
+        config, device = self.model.config, self.model.device
+        seed = sum(ord(letter) * (i + 1) for i, letter in enumerate(prompt))
+        tokens = torch.randint(config.vocab_size, (1, 77), generator=torch.Generator().manual_seed(seed))
+        return self.model(tokens.to(device)).last_hidden_state[0].float(), None
+
+
+def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> ImagePrior:
+    """An :class:`ImagePrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule."""
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    size = SIZES[name]
+    config = CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **size.text)
+    on_cuda = device.type == "cuda"
+    with quiet_libraries(), torch.random.fork_rng(devices=[device] if on_cuda else []), torch.device(device):
+        torch.manual_seed(seed)
+        networks = [
+            UNet2DConditionModel(sample_size=size.pixels // 8, **size.unet),
+            AutoencoderKL(sample_size=size.pixels, **size.vae),
+            CLIPTextModel(config),
+        ]
+        layout = torch.channels_last if on_cuda else torch.contiguous_format
+        unet, vae, text = (net.to(dtype).to(memory_format=layout).requires_grad_(False).eval() for net in networks)
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    parts = Parts(
+        unet=unet,
+        encoders=[RandomText(text)],
+        vae=vae,
+        alphas_cumprod=schedule.alphas_cumprod,
+        prediction_type="epsilon",
+        camera="none",
+        background=None,
+        size=size.pixels,
+        zero_empty_prompt=False,
+    )
+    return ImagePrior(parts, f"random {name}, seed {seed}", device, dtype)
