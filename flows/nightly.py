@@ -1,6 +1,8 @@
-"""The scheduled flow: make what is missing, try again what may pass, then put the catalogue in order and report.
+"""The scheduled flows: a night of work with its report, and the catalogue's upkeep.
 
-python -c "from flows.nightly import nightly; nightly({'manifest': 'props.csv', 'library': 'library'})"
+A night opens a run of its manifest, has it made by the farm's workers and waits; what failed in passing is tried again
+on the way (``flows.reconcile``). It ends with one Markdown report and one table of failures among Prefect's artifacts,
+and in a state whose message is the notification that ``splatmill deploy`` arranges.
 """
 
 from __future__ import annotations
@@ -8,42 +10,56 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.states import Failed, State
 
-from catalog.compact import compact
+from catalog import compact as compaction
 from catalog.gallery import write_gallery
-from catalog.ids import new_id
 from catalog.snapshot import build as build_snapshot
-from flows.asset import make_asset
-from flows.batch import BatchRequest, Summary, markdown, run_batch
-from flows.farm import stop
-from tasks.rules import RULES
+from catalog.store import LeaseHeld
+from flows.batch import BatchRequest, Summary, markdown
+from flows.budget import next_time
+from flows.farm import ended, stop
+from flows.prefect_farm import PrefectFarm
+from flows.reconcile import open_run, watch
+
+FAILURES = ("asset_id", "stage", "error_class", "error_type", "message")
 
 
 @flow(name="nightly", log_prints=False, persist_result=False)
-def nightly(request: BatchRequest, second_chance: bool = True) -> dict[str, Any]:
-    """One night: run, retry, compact, snapshot, report. Returns the counts that the report shows."""
-    first = run_batch(request, make_asset, stop)
-    again = None
-    failed = [each["asset_id"] for each in first.failures if RULES[each["error_class"]].rounds > 1]
-    if second_chance and failed and not stop.is_set():
-        changes = {"only": tuple(failed), "run_id": new_id()}
-        again = run_batch(request.model_copy(update=changes), make_asset, stop)
-    compact(request.library)
-    build_snapshot(request.library)
-    write_gallery(request.library)
-    text = "\n\n".join(markdown(summary) for summary in (first, again) if summary)
-    create_markdown_artifact(markdown=text, key="nightly-report", description=f"Night of run {first.run_id}")
-    return counts(first, again)
+def nightly(request: BatchRequest, until: str = "") -> State[Any]:
+    """One night: make, report, tidy up. ``until``: a time such as 06:00 by the worker's clock (its ``TZ``)."""
+    if until:
+        request = request.model_copy(update={"deadline": next_time(until)})
+    request = open_run(request)
+    summary = watch(request, PrefectFarm(), stop)
+    if summary is None:
+        return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
+    report(summary)
+    tidy_catalogue(request.library)
+    return ended(summary)
 
 
-def counts(first: Summary, again: Summary | None) -> dict[str, Any]:
-    """Assets made, there already, and failed for good after both rounds."""
-    rescued = set(again.made) if again else set()
-    return {
-        "run_id": first.run_id,
-        "made": len(first.made) + len(rescued),
-        "cached": len(first.cached),
-        "failed": len([each for each in first.failures if each["asset_id"] not in rescued]),
-        "stopped": len(first.stopped) + (len(again.stopped) if again else 0),
-    }
+@flow(name="compact", log_prints=False, persist_result=False)
+def compact(library: str) -> str:
+    """Seal the catalogue's small files, bring the snapshot up to date, write the gallery."""
+    return tidy_catalogue(library)
+
+
+def report(summary: Summary) -> None:
+    """The night's two artifacts; the table is there when nothing failed, too, so that its absence means something."""
+    about = f"Night of run {summary.run_id}"
+    create_markdown_artifact(markdown(summary), key="nightly-report", description=about)
+    rows = [{name: each[name] for name in FAILURES} for each in summary.failures]
+    create_table_artifact(rows, key="nightly-failures", description=about)
+
+
+def tidy_catalogue(library: str) -> str:
+    """Compact, snapshot, gallery; returns what was done. Where another process is at it, it is left to that."""
+    try:
+        done = compaction.compact(library)
+        build_snapshot(library)
+        write_gallery(library)
+    except LeaseHeld as busy:
+        return f"left to another process: {busy}"
+    return f"{done.sealed_rows} rows sealed, {done.merged_files} files merged"

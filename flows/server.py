@@ -16,11 +16,11 @@ import argparse
 import contextlib
 import fcntl
 import importlib.metadata
+import importlib.util
 import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -32,7 +32,9 @@ import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.resolve import cache_folder
@@ -51,6 +53,9 @@ QUIET = {
 
 CLIENT = QUIET | {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false"}
 """A run's own settings; failures are told by splatmill itself, once, without a traceback."""
+
+WORKER = QUIET | {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_WORKER_QUERY_SECONDS": "5"}
+"""A worker's own settings; the flows that it runs get theirs from prefect.yaml."""
 
 SERVER = QUIET | {
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -90,10 +95,15 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "splatmill"
 
 
+def state_file() -> Path:
+    """Process id, address and password of the warm server; only its user may read it."""
+    return state_folder() / "server.json"
+
+
 def warm_server() -> dict[str, Any] | None:
     """Process id and address of the server kept by ``splatmill server start``, when it answers."""
     try:
-        found = json.loads((state_folder() / "server.json").read_text())
+        found = json.loads(state_file().read_text())
     except (OSError, ValueError):
         return None
     return found if healthy(found["url"]) else None
@@ -182,15 +192,8 @@ def launch(
 
     It has a session of its own, so that Ctrl-C at the terminal reaches the run alone, which then stops it in order.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    _use_template(home)
-    environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
-    environment |= {"PREFECT_HOME": str(home)}
-    for name, value in (SERVER | (settings or {})).items():
-        environment.setdefault(name, value)
-    root = str(Path(__file__).resolve().parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH")) if p)
-    command = [sys.executable, "-m", "flows.server", "--host", host, "--port", str(port)]
+    environment = _environment(home, settings or {})
+    command = _command(host, port)
     if parent:
         command += ["--parent", str(parent)]
     with open(home / "server.log", "ab") as log:
@@ -203,6 +206,23 @@ def launch(
         end(child)
         raise RequestError(f"Prefect's server did not start; see {home / 'server.log'}: {_last_line(home)}")
     return child, line.strip()
+
+
+def _environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
+    """What the server's process finds in its environment: our defaults, the user's own settings, and ``settings``.
+
+    Makes ``home``, with a migrated database where there is none.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    _use_template(home)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH")) if p)
+    return SERVER | environment | settings | {"PREFECT_HOME": str(home), "PYTHONPATH": path}
+
+
+def _command(host: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "flows.server", "--host", host, "--port", str(port)]
 
 
 def wait_until_healthy(child: subprocess.Popen[str], url: str, home: Path) -> None:
@@ -269,26 +289,71 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 def start_warm(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> dict[str, Any]:
-    """Start a server that stays; returns its process id, address and, beyond loopback, its ``user:password``."""
+    """Start a server that stays, in the background; returns its process id, address and, if any, ``user:password``."""
     found = warm_server()
     if found:
         return found
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}
-    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-    if not is_loopback(host) and not auth:
-        auth = f"splatmill:{secrets.token_urlsafe(18)}"
-    if auth:
-        settings["PREFECT_SERVER_API_AUTH_STRING"] = auth
-    home = folder / "prefect"
+    home, settings = state_folder() / "prefect", _settings(host, database)
     child, url = launch(home, host=host, port=port, settings=settings)
     wait_until_healthy(child, url, home)
-    found = {"pid": child.pid, "url": url, "auth": auth}
-    path = folder / "server.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(found))
+    return _keep_address(child.pid, url, settings)
+
+
+def serve(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> NoReturn:
+    """Become a server that runs in the foreground until it is stopped, as systemd and containers like it."""
+    if warm_server():
+        raise RequestError(f"{warm_server()['url']} is kept by this user already; splatmill server stop ends it")
+    home, settings = state_folder() / "prefect", _settings(host, database)
+    _keep_address(os.getpid(), _address(host, port), settings)
+    os.execve(sys.executable, _command(host, port), _environment(home, settings))
+
+
+def _settings(host: str, database: str | None) -> dict[str, str]:
+    """Settings of a server that stays: its database, and a password unless only this machine can reach it."""
+    settings = {"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}
+    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if not auth and not is_loopback(host):
+        auth = auth_string()
+    if auth:
+        settings["PREFECT_SERVER_API_AUTH_STRING"] = auth
+    return settings
+
+
+def auth_string() -> str:
+    """What clients of this user's server send: ``user:password``, from the environment or as it was drawn."""
+    return os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or f"splatmill:{password()}"
+
+
+def password() -> str:
+    """The password that this user's servers ask for where the environment gives none: drawn once, then kept."""
+    path = state_folder() / "password"
+    if not path.exists():
+        _write_private(path, secrets.token_urlsafe(18))
+    return path.read_text().strip()
+
+
+def _keep_address(pid: int, url: str, settings: dict[str, str]) -> dict[str, Any]:
+    """Put down, for this user alone, where the server is and what it asks for."""
+    found = {"pid": pid, "url": url, "auth": settings.get("PREFECT_SERVER_API_AUTH_STRING")}
+    _write_private(state_file(), json.dumps(found))
     return found
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only this user may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    os.replace(scratch, path)
+
+
+def check_database(url: str) -> None:
+    """Raise :class:`RequestError` for an address that Prefect could not use, without repeating it."""
+    if not url.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
+        raise RequestError("the database's address begins with postgresql+asyncpg:// or sqlite+aiosqlite:///")
+    if url.startswith("postgresql") and importlib.util.find_spec("asyncpg") is None:
+        raise RequestError("PostgreSQL needs asyncpg: pip install 'splatmill[postgres]'")
 
 
 def is_loopback(host: str) -> bool:
@@ -298,17 +363,24 @@ def is_loopback(host: str) -> bool:
 
 def stop_warm() -> bool:
     """Stop the warm server; False when there is none."""
-    found = warm_server()
-    path = state_folder() / "server.json"
-    if found is None:
-        path.unlink(missing_ok=True)
-        return False
-    os.kill(found["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while healthy(found["url"]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    path.unlink(missing_ok=True)
-    return True
+    process = _warm_process()
+    if process:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+    state_file().unlink(missing_ok=True)
+    return process is not None
+
+
+def _warm_process() -> psutil.Process | None:
+    """The warm server's process, whether it answers or not."""
+    try:
+        process = psutil.Process(json.loads(state_file().read_text())["pid"])
+        return process if "flows.server" in process.cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 # --- the server's own process ----------------------------------------------------------------------------------------
@@ -321,13 +393,15 @@ def _serve() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--parent", type=int, default=0)
     options = parser.parse_args()
-    bound = socket.create_server((options.host, options.port), reuse_port=False)
-    bound.set_inheritable(False)
-    shown = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
-    url = f"http://{shown}:{bound.getsockname()[1]}/api"
+    try:
+        bound = _bind(options.host, options.port)
+    except OSError as error:
+        sys.exit(f"splatmill: {options.host}, port {options.port}: {error.strerror}; give another --host or --port")
+    url = _address(options.host, bound.getsockname()[1])
     print(url, flush=True)
     os.dup2(2, 1)  # the parent reads one line; whatever is printed later goes to the log
     os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_SERVER_UI_API_URL", "/api")  # whatever name the browser knows this machine by
     origin = url.removesuffix("/api")
     os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"{origin},{origin.replace('127.0.0.1', 'localhost')}")
 
@@ -341,6 +415,20 @@ def _serve() -> None:
         threading.Thread(target=_end_with, args=(options.parent, server), daemon=True).start()
     server.run(sockets=[bound])
     os._exit(0)  # background services may still be in a sleep; everything that matters is written
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; ``::`` takes IPv4 too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    bound.set_inheritable(False)
+    return bound
+
+
+def _address(host: str, port: int) -> str:
+    """The API's address as this machine reaches it."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/api"
 
 
 def _end_with(parent: int, server: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
 from flows.live import progress
-from flows.server import CLIENT, QUIET, pointed_at, prefect_server
+from flows.server import CLIENT, WORKER, pointed_at, prefect_server, warm_server
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey, finished
@@ -141,7 +141,7 @@ def submit_batch(request: BatchRequest) -> str:
     from flows.reconcile import open_run
 
     plan_batch(request)
-    _point_at_farm()
+    point_at_farm()
     request = open_run(request)
     (outcome,) = [each for each in _reconcile(request.library) if each.run_id == request.run_id]
     return str(outcome)
@@ -151,7 +151,7 @@ def reconcile_here(library: str, every_s: float) -> None:
     """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done."""
     from flows.reconcile import FarmUnreachable
 
-    _point_at_farm()
+    point_at_farm()
     while True:
         try:
             for outcome in _reconcile(library):
@@ -172,21 +172,27 @@ def _reconcile(library: str) -> list[Any]:
     return reconcile(library, PrefectFarm())
 
 
-def _point_at_farm() -> None:
+def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
+    """Set the environment for the farm's server: the one we are pointed at, else the one this user keeps warm."""
     if not pointed_at():
-        raise RequestError("no farm is known: set PREFECT_API_URL to its server (deployments/README.md)")
-    for name, value in CLIENT.items():
+        warm = warm_server()
+        if not warm:
+            raise RequestError(
+                "no farm is known: set PREFECT_API_URL and PREFECT_API_AUTH_STRING to its server's, or start one here "
+                "with splatmill server start (deployments/README.md)"
+            )
+        os.environ["PREFECT_API_URL"] = warm["url"]
+        if warm["auth"]:
+            os.environ["PREFECT_API_AUTH_STRING"] = warm["auth"]
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
-def work(pool: str, gpu: int | None) -> None:
-    """Become a Prefect worker of ``pool`` that runs one batch at a time on one GPU."""
-    if not pointed_at():
-        raise RequestError("no farm is known: set PREFECT_API_URL to its server (deployments/README.md)")
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
+    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on one GPU where one is named."""
+    point_at_farm(WORKER)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
-    name = f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name, "--limit", "1"]
-    os.execv(sys.executable, command)
+    name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
+    os.execv(sys.executable, [*command, "--limit", str(at_once)])

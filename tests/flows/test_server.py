@@ -91,7 +91,8 @@ def test_a_warm_server_with_a_password(tmp_path):
         assert started.returncode == 0, started.stderr
         state = json.loads((tmp_path / "server.json").read_text())
         assert (tmp_path / "server.json").stat().st_mode & 0o077 == 0
-        assert state["auth"] in started.stdout and state["auth"].startswith("splatmill:")
+        assert state["auth"] not in started.stdout + started.stderr and state["auth"].startswith("splatmill:")
+        assert splatmill("server", "password", env=env).stdout.strip() == state["auth"]
         assert call(state["url"], "/flows/filter", {})[0] == 401
         assert call(state["url"], "/flows/filter", {}, auth=state["auth"])[0] == 200
         assert str(state["pid"]) in splatmill("server", "status", env=env).stdout
