@@ -28,6 +28,8 @@ import psutil
 from tasks.progress import board
 
 BEAT_S = 2.0
+GRACE_S = 120.0
+"""Seconds that a process which may not go on has to stop in order; a stage that hangs would keep it for ever."""
 SUFFIXES = (".live", ".done", ".dead")
 
 
@@ -62,7 +64,7 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
     """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
 
     That is when it was fenced off, or when the process that started it is gone: a worker that is started anew would
-    otherwise share its GPU with this one. Raises :class:`Fenced` when it was given up before it began.
+    otherwise share its GPU with this one. If it does not end within :data:`GRACE_S`, it is ended. Raises :class:`Fenced` when it was given up before it began.
     """
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +87,15 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
 
 def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, abandoned: threading.Event) -> None:
     since: dict[tuple[str, str], float] = {}
-    parent, began = _worker(), time.time()
+    parent, began, asked = _worker(), time.time(), 0.0
     while not over.wait(BEAT_S):
+        now = time.time()
         if dead.exists() or os.getppid() != parent:
             abandoned.set()
             stop.set()
-        now = time.time()
+            asked = asked or now
+            if now - asked > GRACE_S:
+                os._exit(1)
         under_way = [(p.asset_id, p.stage) for p in board.positions() if p.state == "running"]
         since = {each: since.get(each, now) for each in under_way}
         assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}

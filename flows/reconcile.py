@@ -92,10 +92,12 @@ class Farm(Protocol):
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds after which a shard is given up: taken by a worker and not begun; running without a sign of life."""
+    """Seconds after which a shard is given up: taken by a worker and not begun; running without a sign of life; with
+    an asset in one and the same stage (Prefect's timeouts cannot interrupt a thread)."""
 
     begin_s: float = 300.0
     silent_s: float = 60.0
+    stage_s: float = 86400.0
 
 
 @dataclass
@@ -243,6 +245,9 @@ def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime |
         return f"its process {beat.pid} is gone"
     if beat.age_s > patience.silent_s:
         return f"its last sign of life is {beat.age_s:.0f} s old"
+    for asset_id, (stage, seconds) in beat.assets.items():
+        if seconds > patience.stage_s:
+            return f"{asset_id} has been in {stage} for {seconds / 3600:.1f} h"
     return ""
 
 

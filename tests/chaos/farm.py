@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--assets", type=int, default=300)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--pace", type=float, default=12.0, help="mean seconds between faults")
+    parser.add_argument("--pace", type=float, default=25.0, help="mean seconds between faults")
     parser.add_argument("--minutes", type=float, default=40.0, help="give up after so long")
     parser.add_argument("--faults", default="", help=f"comma-separated: {', '.join(FAULTS)}; none = all")
     parser.add_argument("--calm", action="store_true", help="no faults: for the tail alone")

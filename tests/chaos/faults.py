@@ -38,7 +38,9 @@ def sigterm_engine(farm: Farm, rng: random.Random) -> str:
 
 def kill_worker(farm: Farm, rng: random.Random) -> str:
     """kill -9 a worker and leave its shard's process behind."""
-    name = rng.choice(farm.names)
+    name = rng.choice(farm.alive()) if farm.alive() else ""
+    if not name:
+        return ""
     farm.kill(name)
     _later(farm, name)
     return name
@@ -46,7 +48,9 @@ def kill_worker(farm: Farm, rng: random.Random) -> str:
 
 def kill_worker_and_engine(farm: Farm, rng: random.Random) -> str:
     """kill -9 a worker and its shard's process, as a machine that loses power."""
-    name = rng.choice(farm.names)
+    name = rng.choice(farm.alive()) if farm.alive() else ""
+    if not name:
+        return ""
     children = _children(farm, name)
     farm.kill(name)
     for child in children:
@@ -62,7 +66,7 @@ def kill_submitting(farm: Farm, rng: random.Random) -> str:
         known = {path.stem for path in farm.library.glob("runs/*/beats/*")}
         taken = [run["id"] for run in _pending(farm) if run["id"] not in known]
         if taken:
-            for name in farm.names:
+            for name in farm.alive():
                 children = [child for child in _children(farm, name) if _flow_run(child) in taken]
                 if children or not _children(farm, name):
                     farm.kill(name)
@@ -76,7 +80,9 @@ def kill_submitting(farm: Farm, rng: random.Random) -> str:
 
 def sigterm_worker(farm: Farm, rng: random.Random) -> str:
     """SIGTERM a worker, as a service manager that stops it; then start it again."""
-    name = rng.choice(farm.names)
+    name = rng.choice(farm.alive()) if farm.alive() else ""
+    if not name:
+        return ""
 
     def stop() -> None:
         farm.kill(name, signal.SIGTERM)

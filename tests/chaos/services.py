@@ -174,6 +174,10 @@ class Farm:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def alive(self) -> list[str]:
+        """Workers that run."""
+        return [name for name in self.names if self.processes[name].poll() is None]
+
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:

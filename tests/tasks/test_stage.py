@@ -49,7 +49,7 @@ def test_a_row_that_a_kill_kept_from_the_catalogue_is_added_later(journey, monke
         return {}
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("tasks.stage.append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("tasks.stage.append", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         run_stage(journey, "init_points", work)
     assert Library(journey.library).has("init_points", journey.keys["init_points"])
     run_stage(journey, "init_points", work)
