@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from catalog import compact, query, schema, snapshot
 from catalog.schema import COLUMNS, SCHEMA, SCHEMA_VERSION, Artifact, StageRun, to_table
 from catalog.store import open_store
 from catalog.writer import append, encode
+from tests.catalog import versions
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
 NUMBER = st.floats(allow_nan=False, width=64)
@@ -116,6 +118,26 @@ def test_a_record_of_a_newer_version_is_read_as_far_as_known(make_run) -> None:
     document = run.to_json() | {"schema_version": 99, "carbon_g": 1.5}
     document["artifacts"] = [each | {"colour": "red"} for each in document["artifacts"]]
     assert StageRun.from_json(document) == run
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_what_every_version_really_wrote_is_still_the_same_event(tmp_path, version) -> None:
+    """The files in versions/ are that version's own bytes: as record, live, compacted and in the snapshot."""
+    data, record = versions.FOLDER / f"{version}.parquet", versions.FOLDER / f"{version}.json"
+    assert data.exists(), "a new version leaves its files: python -m tests.catalog.versions"
+    run = StageRun.from_json(json.loads(record.read_text(encoding="utf-8")))
+    (row,) = schema.conform(pq.read_table(data)).to_pylist()
+    assert row == schema.conform(to_table([run], row["batch_id"])).to_pylist()[0] | {"schema_version": version}
+    assert all(row[column.name] is not None for column in COLUMNS if column.since <= version)
+    assert open_store(tmp_path).create(f"live/{row['batch_id']}.{version}.parquet", data.read_bytes())
+    append(tmp_path, [dataclasses.replace(run, event_id=schema.new_id(), asset_id="new")])
+    sql = "select * exclude (event_id, batch_id, schema_version, asset_id) from stage_runs order by stage_runs.event_id"
+    before = query.rows(tmp_path, sql)
+    assert before[0] == before[1], "old file and new file say the same"
+    snapshot.build(tmp_path)
+    compact.compact(tmp_path, compact.Policy(grace_s=-1))
+    assert open_store(tmp_path).names("live") == []
+    assert query.rows(tmp_path, sql) == query.rows(tmp_path, sql, live=False) == before
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))

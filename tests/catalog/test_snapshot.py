@@ -126,7 +126,7 @@ def test_data_frames_take_it(tmp_path, random_runs) -> None:
         for name, view in views.VIEWS.items():
             frame, table = con.sql(f"from {name}").df(), con.sql(f"from {name}").to_arrow_table()
             assert list(frame.columns) == table.column_names == list(view.columns)
-            assert len(frame) == table.num_rows == con.sql(f"select count(*) from {name}").fetchone()[0]
+            assert len(frame) == table.num_rows == con.execute(f"select count(*) from {name}").fetchall()[0][0]
         assert str(con.sql("select finished_at from stage_runs").df().finished_at.dtype).startswith("datetime64")
 
 
