@@ -64,7 +64,8 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
     """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
 
     That is when it was fenced off, or when the process that started it is gone: a worker that is started anew would
-    otherwise share its GPU with this one. If it does not end within :data:`GRACE_S`, it is ended. Raises :class:`Fenced` when it was given up before it began.
+    otherwise share its GPU with this one. If it does not end within :data:`GRACE_S`, it is ended. Raises
+    :class:`Fenced` when it was given up before it began.
     """
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)

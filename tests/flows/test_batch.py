@@ -27,6 +27,7 @@ def finish(journey):
     library = Library(journey.library)
     with library.workspace() as folder:
         (folder / "asset.glb").write_text(journey.asset_id)
+        (folder / "asset.json").write_text(json.dumps({"stages": journey.keys}))
         outputs = library.outputs(folder, library.asset_dir(journey.asset_id))
         library.publish_asset(folder, journey.asset_id)
     with library.workspace() as folder:
