@@ -255,7 +255,7 @@ def test_an_asset_that_takes_its_process_along_is_given_up_in_the_end(opened):
     assert again(request, farm).ended
     (failure,) = summary_of(request)["failures"]
     assert failure["error_type"] == "WorkerLost" and "5 processes died" in failure["message"]
-    assert [row["asset_id"] for row in query.assets(request.library) if row["status"] != "ok"] == ["mug-0000"]
+    assert [row["asset_id"] for row in query.assets(request.library) if row["status"] == "failed"] == ["mug-0000"]
 
 
 def test_shards_that_end_without_a_word_are_not_submitted_for_ever(opened):
