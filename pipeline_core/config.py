@@ -34,6 +34,7 @@ class Init(Section):
     start: Literal["prior", "ball"] = Field("prior", description="of the point prior, or a grey ball")
     point_prior: str = Field("starter", description="model reference: starter, point-e, a folder, or a hub id")
     guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
+    guidance_sigma_min: float = Field(0.0, ge=0, description="guidance acts at noise levels from this sigma on")
     sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
     num_points: int = Field(4096, ge=64, le=1_000_000, description="points that become Gaussians (Point-E gives 4096)")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
@@ -197,7 +198,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "image_prior":                          ("starter",         "starter",         SD21_BASE,         SD15),
     "init.start":                           ("prior",           "prior",           "ball",            "prior"),
     "init.point_prior":                     ("starter",         "starter",         "starter",         "point-e"),
-    "init.guidance_scale":                  (3.0,               3.0,               3.0,               3.0),
+    "init.guidance_scale":                  (2.0,               2.0,               3.0,               3.0),
+    "init.guidance_sigma_min":              (0.3,               0.3,               ...,               ...),
     "init.sampler_steps":                  (16,                16,                64,                64),
     "init.num_points":                     (2000,              4096,              5000,              4096),
     "init.opacity":                        (0.9,               0.9,               0.1,               0.8),

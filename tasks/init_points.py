@@ -33,6 +33,7 @@ def init_points(journey: Journey) -> Reference:
                     [spec.prompt],
                     [generator],
                     guidance_scale=settings.guidance_scale,
+                    guidance_sigma_min=settings.guidance_sigma_min,
                     steps=settings.sampler_steps,
                     num_points=settings.num_points,
                 )

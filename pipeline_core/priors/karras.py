@@ -63,16 +63,18 @@ def guided_denoiser(
     null_condition: Tensor,
     guidance_scale: float,
     limits: Tensor | float = 1.0,
+    guidance_sigma_min: float = 0.0,
 ) -> Denoise:
     """Denoiser for :func:`sample_heun` out of an eps-model ``predict_noise(x, t [B], condition [B, ...])``.
 
     x_0 is kept within +- ``limits`` (broadcast against [B, 6, N]; Point-E: 1), then guided: u + s (c - u). A scale of
-    0 or 1 means no guidance, one call a step on ``condition`` alone, as in Point-E.
+    0 or 1 means no guidance, one call a step on ``condition`` alone, as in Point-E; so does a sigma below
+    ``guidance_sigma_min`` (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval").
     """
-    guided = guidance_scale not in (0, 1)
-    rows = torch.cat([condition, null_condition]) if guided else condition
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
+        guided = guidance_scale not in (0, 1) and sigma >= guidance_sigma_min
+        rows = torch.cat([condition, null_condition]) if guided else condition
         step = timestep_of_sigma(sigma, alphas_cumprod)
         alpha_bar = float(alphas_cumprod[step])
         x_t = (torch.cat([x, x]) if guided else x) / math.sqrt(sigma**2 + 1)

@@ -170,7 +170,9 @@ class PointPrior:
     @torch.no_grad()
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Predicted noise [B, 6, N] float32 of ``x`` [B, 6, N] at timesteps ``t`` [B]; no graph, no guidance inside."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if self.dtype == torch.float32:
+            return self._predict(x, t, condition)
+        with torch.autocast(self.device.type, self.dtype):
             return self._predict(x, t, condition)
 
     def _predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:

@@ -113,6 +113,9 @@ def test_guidance_acts_on_the_clamped_prediction():
     for scale, want in ((3.0, 0.5 + 3 * (1 - 0.5)), (1.0, 1.0), (0.0, 1.0)):
         got = guided_denoiser(predict, schedule, one, zero, scale)(x, sigma)
         torch.testing.assert_close(got, torch.full_like(x, want), rtol=1e-4, atol=1e-4)
+    for least, want in ((sigma, 0.5 + 3 * (1 - 0.5)), (1.01 * sigma, 1.0)):  # below the interval: the condition alone
+        got = guided_denoiser(predict, schedule, one, zero, 3.0, guidance_sigma_min=least)(x, sigma)
+        torch.testing.assert_close(got, torch.full_like(x, want), rtol=1e-4, atol=1e-4)
     wide = guided_denoiser(predict, schedule, one, zero, 0.0, limits=torch.full((6, 1), 3.0))(x, sigma)
     torch.testing.assert_close(wide, torch.full_like(x, 2.0), rtol=1e-4, atol=1e-4)
 
