@@ -222,8 +222,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print the table, and one JSON document as the last line."""
+    print(json.dumps(bench(argv)))
+    return 0
+
+
+def bench(argv: Sequence[str]) -> dict[str, Any]:
+    """Measure and print the table; returns the summary. Raises :class:`RequestError` where there is no GPU."""
     options = arguments(argv)
-    if options.device != "cpu" and not torch.cuda.is_available() or options.device == "cpu" and not options.tiny:
+    if not (options.tiny if options.device == "cpu" else torch.cuda.is_available()):
         raise RequestError(NO_GPU)
     device = pick_device(options.device)
     recipe, model = squeezed(RECIPES[options.recipe], options.steps), options.model
@@ -252,8 +258,7 @@ def main(argv: Sequence[str]) -> int:
     if options.ablate:
         best = max(rows, key=lambda row: row.assets_per_hour).active
         report["ablations_step_s"] = ablations(prior, recipe, start, best, rate)
-    print(json.dumps(report))
-    return 0
+    return report
 
 
 def table(

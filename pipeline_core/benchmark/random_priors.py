@@ -45,7 +45,12 @@ SIZES = {
         512,
     ),
     "tiny": Size(
-        {"cross_attention_dim": 32, "block_out_channels": (32, 32, 32, 32), "attention_head_dim": 2},
+        {
+            "cross_attention_dim": 32,
+            "block_out_channels": (32,) * 4,
+            "attention_head_dim": 2,
+            "layers_per_block": 1,
+        },
         VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1},
         {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
         64,

@@ -1,12 +1,12 @@
-"""Assets per hour of the engine with 1, 2 and 4 active jobs: does continuous batching pay on this machine?
+"""Assets per hour of the engine with 1, 2 and 4 active jobs: does continuous batching pay on this CPU?
 
-    python tests/bench/engine.py [--image-prior starter] [--recipe factory] [--steps 12] [--rounds 3] [--device auto]
+    python tests/bench/engine.py [--image-prior starter] [--recipe factory] [--steps 12] [--rounds 3]
 
 What is timed is one engine step: render, encode, both priors with guidance rows, backward, optimiser, at the recipe's
 geometry settings. An asset is the recipe's geometry and appearance steps; other stages are not counted. The speed
 does not depend on the weights' values. The rounds are interleaved and the best of each is taken, because the machine
-may have other work; where it has much, CPU seconds (all threads) say more than the clock. The last line of stdout is
-one JSON document.
+may have other work; where it has much, CPU seconds (all threads) say more than the clock. Where there is a GPU,
+``splatmill bench gpu`` follows. The last line of stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import json
 import sys
 import time
 
-from pipeline_core.device import configure, pick_device
+from pipeline_core.device import configure
 
 threads = configure()
 
 import torch  # noqa: E402
 
+from pipeline_core.benchmark.gpu import bench as bench_gpu  # noqa: E402
 from pipeline_core.config import RECIPES, Recipe  # noqa: E402
-from pipeline_core.engine.engine import PARTS, DistillationEngine  # noqa: E402
+from pipeline_core.engine.clock import PARTS  # noqa: E402
+from pipeline_core.engine.engine import DistillationEngine  # noqa: E402
 from pipeline_core.engine.gaussian_job import GaussianJob  # noqa: E402
 from pipeline_core.gaussians.initialise import from_points  # noqa: E402
 from pipeline_core.priors.image import ImagePrior, load_image_prior  # noqa: E402
@@ -40,33 +42,31 @@ def ball(recipe: Recipe) -> Gaussians:
 
 
 def step_seconds(
-    prior: ImagePrior, points: PointPrior, recipe: Recipe, active: int, steps: int, device: str
+    prior: ImagePrior, points: PointPrior, recipe: Recipe, active: int, steps: int
 ) -> tuple[float, dict[str, float]]:
     """Seconds per engine step with ``active`` jobs, and of each part."""
-    stage = recipe.geometry.model_copy(update={"steps": steps})
-    engine = DistillationEngine(prior, points, device=device, max_active=active, profile=True)
+    engine = DistillationEngine(prior, points, max_active=active)
     start = ball(recipe)
     for count in (2, steps):  # a short run first: kernels compile, allocators grow
-        jobs = [
-            GaussianJob(start, "a red mug", stage.model_copy(update={"steps": count}), seed=i) for i in range(active)
-        ]
-        before = (time.perf_counter(), engine.steps, dict(engine.seconds), time.process_time())
+        stage = recipe.geometry.model_copy(update={"steps": count})
+        jobs = [GaussianJob(start, "a red mug", stage, seed=i) for i in range(active)]
+        before = (time.perf_counter(), engine.steps, engine.clock.seconds, time.process_time())
         for future in [engine.submit(job) for job in jobs]:
             future.result()
     taken, done, cpu = time.perf_counter() - before[0], engine.steps - before[1], time.process_time() - before[3]
-    parts = {name: (engine.seconds[name] - before[2][name]) / done for name in PARTS}
+    after = engine.clock.seconds
     engine.close()
-    return taken / steps, parts | {"cpu": cpu / steps}
+    return taken / steps, {name: (after[name] - before[2][name]) / done for name in PARTS} | {"cpu": cpu / steps}
 
 
 def measure(
-    priors: tuple[ImagePrior, PointPrior], recipe: Recipe, args: argparse.Namespace, device: str
+    priors: tuple[ImagePrior, PointPrior], recipe: Recipe, args: argparse.Namespace
 ) -> dict[int, tuple[float, dict]]:
     """Best of the rounds for each number of active jobs."""
     best: dict[int, tuple[float, dict[str, float]]] = {}
     for _ in range(args.rounds):
         for active in args.active:
-            found = step_seconds(*priors, recipe, active, args.steps, device)
+            found = step_seconds(*priors, recipe, active, args.steps)
             best[active] = min(best.get(active, found), found, key=lambda pair: pair[0])
             print(
                 f"{active} active: {found[0] * 1e3:7.1f} ms a step, {found[0] / active * 1e3:7.1f} an asset", flush=True
@@ -82,23 +82,18 @@ def main() -> int:
     parser.add_argument("--active", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
 
-    device = str(pick_device(args.device))
     recipe = RECIPES[args.recipe]
-    prior = load_image_prior(args.image_prior, device=device)
-    points = load_point_prior(args.point_prior, device=device)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    best = measure((prior, points), recipe, args, device)
+    prior, points = load_image_prior(args.image_prior), load_point_prior(args.point_prior)
+    best = measure((prior, points), recipe, args)
 
     total = recipe.geometry.steps + recipe.appearance.steps
     per_hour = {str(n): round(3600 * n / (seconds * total), 1) for n, (seconds, _) in best.items()}
     report = {
         "bench": "engine",
-        "device": device,
         "threads": threads,
+        "precision": str(prior.dtype).removeprefix("torch."),
         "image_prior": prior.model_id,
         "recipe": args.recipe,
         "steps_per_asset": total,
@@ -107,17 +102,9 @@ def main() -> int:
         "cpu_ms_per_asset_step": {str(n): round(parts["cpu"] / n * 1e3, 1) for n, (_, parts) in best.items()},
         "ms_by_part": {str(n): {k: round(v * 1e3, 1) for k, v in parts.items() if v} for n, (_, parts) in best.items()},
         "best_active": max(per_hour, key=lambda n: per_hour[n]),
-        "cpu_assets_per_hour": per_hour if device == "cpu" else None,
-        "gpu": None,
+        "cpu_assets_per_hour": per_hour,
+        "gpu": bench_gpu([])["gpu"] if torch.cuda.is_available() else None,
     }
-    if device.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated() / 1e9
-        report["gpu"] = {
-            "name": torch.cuda.get_device_name(),
-            "assets_per_hour": per_hour,
-            "peak_gb": round(peak, 2),
-            "vs_sequential": round(max(per_hour.values()) / per_hour[str(args.active[0])], 2),
-        }
     print(json.dumps(report))
     return 0
 

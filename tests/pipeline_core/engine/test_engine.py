@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pipeline_core.cameras import orbit
+from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
+from pipeline_core.engine.clock import PARTS, Clock
 from pipeline_core.engine.distill import distill
-from pipeline_core.engine.calls import resize
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob, render
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
@@ -196,13 +197,14 @@ def test_checkpoints_follow_the_time_budget(exact_prior, stage, make_gaussians, 
     engine.close()
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_the_results(exact_prior, stage, make_gaussians):
+def test_out_of_memory_saves_memory_then_halves_the_batch_and_keeps_the_results(exact_prior, stage, make_gaussians):
     starts = [make_gaussians(i, GREY) for i in range(4)]
     roomy = DistillationEngine(exact_prior, max_active=1)
     expected = [distill(s, "red", "", stage(steps=6), roomy, seed=i)[0] for i, s in enumerate(starts)]
-    predict = exact_prior.predict_noise
+    predict, tried = exact_prior.predict_noise, []
 
     def small_device(latents_t, *rest):
+        tried.append((len(latents_t), engine.saves_memory))
         if len(latents_t) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return predict(latents_t, *rest)
@@ -214,10 +216,88 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_results(exact_prior, stage
         got, _ = future.result(timeout=60)
         for name, value in want.tensors().items():
             torch.testing.assert_close(got.tensors()[name], value, rtol=1e-3, atol=1e-4)
-    assert engine.max_active == 2
+    assert tried[:3] == [(8, False), (8, True), (4, True)] and engine.max_active == 2
     with pytest.raises(OutOfMemory, match="alone does not fit"):
         distill(starts[0], "red", "", stage(steps=2, views=8), engine, seed=0)
+    distill(starts[0], "red", "", stage(steps=2), engine, seed=0)  # the engine goes on
     roomy.close(), engine.close()
+
+
+def test_one_asset_that_does_not_fit_gets_a_second_chance(exact_prior, stage, make_gaussians):
+    """The encoder's activations are given up before the asset is."""
+    encode = exact_prior.encode
+
+    def encode_at_most_one(images, generator=None):
+        if len(images) > 1 and images.requires_grad:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(images)
+
+    roomy = DistillationEngine(exact_prior)
+    start = make_gaussians(9, GREY)
+    want, _ = distill(start, "red", "", stage(steps=4), roomy, seed=0)
+    exact_prior.encode = encode_at_most_one
+    engine = DistillationEngine(exact_prior)
+    got, _ = distill(start, "red", "", stage(steps=4), engine, seed=0)
+    assert engine.saves_memory and same(got, want)
+    roomy.close(), engine.close()
+
+
+def test_less_memory_costs_another_encoding_and_nothing_else(exact_prior):
+    """The encoder runs again in the backward, view by view, and the gradient is the same."""
+    layer, rows = torch.nn.Conv2d(3, 4, 3).requires_grad_(False), []
+
+    def encode(images, generator=None):
+        rows.append(len(images))
+        return layer(images).tanh()
+
+    exact_prior.encode = encode
+    gradients = []
+    for frugal in (False, True):
+        calls = ModelCalls(exact_prior, None, torch.device("cpu"), Clock(torch.device("cpu")))
+        if frugal:
+            calls.save_memory()
+        images = [torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+        leaves = [image.requires_grad_() for image in images]
+        calls.encode(images).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    assert rows == [4] + [1] * 8
+    for plain, frugal in zip(*gradients, strict=True):
+        torch.testing.assert_close(frugal, plain)
+
+
+def test_images_are_rendered_at_the_scheduled_size_and_encoded_at_the_priors(exact_prior, stage, make_gaussians):
+    sizes = []
+    encode = exact_prior.encode
+    exact_prior.encode = lambda images: sizes.append(images.shape[-1]) or encode(images)
+    rendered = []
+
+    class Watched(GaussianJob):
+        def draw(self):
+            images = super().draw()
+            rendered.append(images.shape[-1])
+            return images
+
+    engine = DistillationEngine(exact_prior)
+    table = ((0.3, 12), (0.6, 16), (1.0, 24))
+    engine.submit(Watched(make_gaussians(9, GREY), "red", stage(steps=11, resolution=table))).result(timeout=60)
+    assert rendered == [12] * 3 + [16] * 3 + [24] * 5 and set(sizes) == {24}
+    engine.close()
+
+
+def test_the_clock_tells_every_part_and_the_curves_the_precision(engine, stage, make_gaussians):
+    _, curves = distill(make_gaussians(9, GREY), "red", "", stage(steps=3), engine, seed=0)
+    seconds = engine.clock.seconds
+    assert list(seconds) == list(PARTS) and curves["precision"] == "float32"
+    assert all(seconds[part] > 0 for part in PARTS if part not in ("points", "decode"))
+
+
+def test_a_checkpoint_of_another_precision_is_not_used(exact_prior, stage, make_gaussians):
+    jobs = []
+    for dtype in (torch.float32, torch.bfloat16):
+        exact_prior.dtype = dtype
+        jobs.append(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=3)))
+        jobs[-1].start(exact_prior, lambda: None, torch.device("cpu"))
+    assert jobs[0].fingerprint != jobs[1].fingerprint
 
 
 def test_a_failing_model_call_fails_its_batch_and_the_engine_goes_on(engine, exact_prior, stage, make_gaussians):

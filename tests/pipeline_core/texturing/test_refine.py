@@ -1,6 +1,7 @@
 """Texture refinement against an exact prior: it believes in one target, so the texture must move towards it, and only
 by what the prior says; interrupted runs continue bit for bit."""
 
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from pipeline_core.cameras import orbit
-from pipeline_core.config import Texture
+from pipeline_core.config import Densify, Distill, Texture
 from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.metrics.views import render_mesh
 from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.bake import chart_texels
+from pipeline_core.types import Gaussians
 
 TINT = np.float32([0.7, 1.0, 0.8])
 
@@ -145,6 +148,49 @@ def _steps(job, prior, count):
         wanted = job.receive(eps, None)
         job.loss(None if wanted is None else prior.decode(wanted))
         job.update()
+
+
+def test_a_texture_and_gaussians_share_one_batch_and_change_nothing(textured, target, refined, gaussians):
+    """Both kinds of job in the same calls; each result is that of the job alone, while the other comes and goes."""
+    stage = Distill(steps=6, views=2, resolution=((1.0, 32),), guidance_scale=1.0, t_max=(0.5, 0.3), t_min=(0.2, 0.1))
+    stage = stage.model_copy(update={"densify": Densify(every=0)})
+    few = Gaussians(**{name: value[::25] for name, value in gaussians.tensors().items()})
+    alone = DistillationEngine(ExactPrior(target))
+    want, _ = alone.submit(GaussianJob(few, "a ball", stage, seed=2)).result(timeout=60)
+    alone.close()
+    prior = ExactPrior(target)
+    engine = DistillationEngine(prior, max_active=2)
+    with engine._wake:
+        texture = engine.submit(R.TextureJob(textured, "a ball", SETTINGS))
+        shape = engine.submit(GaussianJob(few, "a ball", stage, seed=2))
+    got, _ = shape.result(timeout=60)
+    assert np.abs(texture.result(timeout=60).texture - refined.texture).max() < 1e-3
+    for name, value in want.tensors().items():
+        torch.testing.assert_close(got.tensors()[name], value, rtol=1e-3, atol=1e-4)
+    assert prior.calls == engine.steps == 12  # of which the first six were shared
+    engine.close()
+
+
+def test_cancelling_a_texture_keeps_its_checkpoint(textured, target, refined, tmp_path):
+    path, futures = tmp_path / "job.safetensors", []
+
+    def cancel_at_5(step, steps, report):
+        if step == 5:
+            futures[0].cancel()
+
+    engine = DistillationEngine(ExactPrior(target), progress_seconds=0)
+    job = R.TextureJob(textured, "a ball", SETTINGS, checkpoint_path=path, on_progress=cancel_at_5)
+    with engine._wake:
+        futures.append(engine.submit(job))
+    with pytest.raises(CancelledError):
+        futures[0].result(timeout=60)
+    engine.close()
+    seen = []
+    again = run(
+        textured, ExactPrior(target), checkpoint_path=path, on_progress=lambda step, *_: seen.append(step)
+    )  # fmt: skip
+    assert again.texture.tobytes() == refined.texture.tobytes() and not path.exists()
+    assert seen[-1] == job.steps
 
 
 def test_steps_are_counted_and_no_steps_is_the_identity(textured, target):

@@ -1,0 +1,97 @@
+"""The host never waits for the device inside a step: whole steps run on the ``meta`` device, whose tensors have no
+values, so that any ``item()``, ``tolist()``, ``nonzero()``, ``bool()`` or copy to the CPU raises; and every copy of a
+CPU tensor to the device must be an asynchronous one."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pipeline_core.benchmark.random_priors import random_prior
+from pipeline_core.config import Distill
+from pipeline_core.engine import gaussian_job
+from pipeline_core.engine.calls import ModelCalls
+from pipeline_core.engine.clock import Clock
+from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.priors.point_e import PointEBase
+from pipeline_core.priors.points import PointPrior, Schedule, Space, cosine_schedule
+
+META = torch.device("meta")
+
+
+class Copies(TorchDispatchMode):
+    """Copies between devices: operation and whether it waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        name = function.overloadpacket.__name__
+        if name in ("_to_copy", "copy_") and isinstance(result, torch.Tensor):
+            source = args[0] if name == "_to_copy" else args[1]
+            if source.device != result.device and source.numel():
+                asynchronous = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
+                self.seen.append((name, tuple(source.shape), bool(asynchronous)))
+        return result
+
+
+def meta_render(params, cameras, backgrounds):
+    """Shapes and gradients of the renderer."""
+    views, count = len(cameras), len(params["means"])
+    assert cameras.viewmats.device == backgrounds.device == META
+    tint = sum(value.sum() for value in params.values())
+    image = tint.expand(views, cameras.height, cameras.width, 3) + backgrounds[:, None, None]
+    means2d = torch.zeros(views, count, 2, device=META) + params["means"][:, :2]
+    image = image + means2d.sum()
+    radii = torch.ones(views, count, 2, dtype=torch.int32, device=META)
+    info = {"means2d": means2d, "radii": radii, "width": cameras.width, "height": cameras.height}
+    return image, image[..., :1], info
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return random_prior("tiny", META, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def points():
+    return PointPrior(
+        PointEBase(64, 1, 24).to(META), lambda prompt, generator: torch.zeros(24), Space(), Schedule(cosine_schedule()),
+        model_id="meta", num_points=64, device=META,
+    )  # fmt: skip
+
+
+def steps(job, calls, count):
+    for _ in range(count):
+        images = job.draw()
+        query = job.ask(calls.encode([images]))
+        eps = calls.predict_image([query.image])
+        point_eps = calls.predict_points([query.points]) if query.points is not None else None
+        job.receive(eps, point_eps)
+        job.loss(None).backward()
+        job.update()
+
+
+@pytest.mark.parametrize("features", [{}, {"perp_neg": True, "point_weight": 1.0, "guidance_rescale": 0.5}])
+def test_nothing_in_a_step_waits(monkeypatch, prior, points, make_gaussians, features):
+    monkeypatch.setattr(gaussian_job, "render", meta_render)
+    stage = Distill(steps=1000, views=2, resolution=((1.0, 32),), background="random", grad_clip=1.0, **features)
+    job = GaussianJob(make_gaussians(1, (0.5, 0.5, 0.5)), "a red mug", stage)
+    calls = ModelCalls(prior, points, META, Clock(META), fixed_sizes=True)
+    job.start(prior, lambda: points, META)
+    with Copies() as copies:
+        steps(job, calls, 2)
+    assert copies.seen, "the watch is not looking"
+    assert [copy for copy in copies.seen if not copy[2]] == []
+
+
+def test_the_watch_sees_what_waits(prior):
+    value = torch.zeros(3, device=META)
+    for look in (value.sum().item, value.tolist, value.nonzero, value.cpu, value.isfinite().all().__bool__):
+        with pytest.raises((NotImplementedError, RuntimeError)):
+            look()
+    with Copies() as copies:
+        torch.zeros(3).to(META)
+    assert copies.seen == [("_to_copy", (3,), False)]
