@@ -102,18 +102,22 @@ class Patience:
 
 @dataclass
 class Outcome:
-    """What one call did about one run. ``waiting``: assets in open shards; ``ended``: the run is over."""
+    """What one call did about one run. Assets: ``made``, ``waiting`` in open shards, ``missing`` in none."""
 
     run_id: str
     closed: list[str] = field(default_factory=list)
     submitted: list[int] = field(default_factory=list)
     made: int = 0
     waiting: int = 0
+    missing: int = 0
     working: int = 0
     ended: bool = False
 
     def __str__(self) -> str:
-        told = [f"run {self.run_id}: {self.made} made, {self.waiting} in shards, {self.working} processes at work"]
+        rest = f", {self.missing} not queued yet" if self.missing else ""
+        told = [
+            f"run {self.run_id}: {self.made} made, {self.waiting} in shards{rest}, {self.working} processes at work"
+        ]
         told += [f"  closed {each}" for each in self.closed]
         if self.submitted:
             told.append(f"  submitted {sum(self.submitted)} assets in shards of {self.submitted}")
@@ -206,6 +210,7 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
         if not state.missing and not any(shard.open for shard in shards):
             verify(run, state)  # the last look before the run is over: everything is read, nothing is taken on trust
         refusal = submit_missing(run, farm, shards, state, outcome) if state.missing else ""
+        outcome.missing = len(state.missing) - sum(outcome.submitted)
         if not outcome.submitted and not any(shard.open for shard in shards):
             finish(run, state, refusal)
             outcome.ended = True
@@ -380,7 +385,12 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, 
     refusal = gate.refusal()
     if refusal:
         return refusal
-    for part in split(state.missing, workers=farm.workers(), asset_s=timing.worker_s):
+    workers = farm.workers()
+    parts = split(state.missing, workers=workers, asset_s=timing.worker_s)
+    if not timing.assets:
+        # nothing was measured yet: one shard each, and the rest as soon as their first assets tell how long they take
+        parts = [] if any(shard.open for shard in shards) else parts[:workers]
+    for part in parts:
         # the name follows from what was there before, so that a call that is repeated submits nothing twice
         name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]
         farm.submit(request.model_copy(update={"only": part, "shard": name}))

@@ -15,6 +15,7 @@ from flows import beats, reconcile
 from flows.batch import plan_batch, run_batch
 from flows.beats import Beat
 from flows.reconcile import FarmUnreachable, Patience, Shard, open_run, open_runs, read_run, verdict, watch
+from flows.shards import Timing
 from pipeline_core.errors import DataError, TransientError
 from pipeline_core.storage import Library
 from tasks.stage import run_stage
@@ -63,8 +64,9 @@ class MemoryFarm:
 
 
 @pytest.fixture
-def opened(tmp_path, tiny):
-    """A run of twelve assets, opened and submitted."""
+def opened(tmp_path, tiny, monkeypatch):
+    """A run of twelve assets, of a recipe whose times are known, opened and submitted."""
+    monkeypatch.setattr(reconcile, "measured", lambda library, recipe: Timing(9, 60.0, 60.0))
     farm = MemoryFarm()
     request = open_run(write(tmp_path, 12, tiny))
     (outcome,) = reconcile.reconcile(request.library, farm, PATIENCE)
@@ -91,6 +93,18 @@ def test_a_run_is_divided_made_and_ended(opened):
     assert len(summary_of(request)["made"]) == 12 and summary_of(request)["failures"] == []
     asked = query.rows(request.library, "select count(*) as n from stage_runs where stage = 'request'")
     assert asked[0]["n"] == 12  # once by the run, not again by its shards
+
+
+def test_while_nothing_is_measured_every_worker_gets_one_shard_and_the_rest_waits(tmp_path, tiny, monkeypatch):
+    farm, times = MemoryFarm(), Timing(0, 0.0, 60.0)
+    monkeypatch.setattr(reconcile, "measured", lambda library, recipe: times)
+    request = open_run(write(tmp_path, 40, tiny))
+    outcome = again(request, farm)
+    assert outcome.submitted == [5, 5] and outcome.missing == 30 and again(request, farm).submitted == []
+    times = Timing(1, 1.0, 1.0)
+    assert sum(again(request, farm).submitted) == 30
+    farm.work()
+    assert again(request, farm).ended and len(summary_of(request)["made"]) == 40
 
 
 def test_the_manifest_may_change_under_way(opened, tmp_path):
