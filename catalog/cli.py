@@ -255,21 +255,22 @@ def errors() -> Iterator[None]:
 def _bring_up_to_date(library: str, refresh: bool) -> None:
     """Renew the snapshot; where that is not possible use the one there is, and say how old it is."""
     from catalog import query, snapshot
+    from catalog.query import NoSnapshot
     from catalog.store import open_store
 
     if not refresh:
         return
+    store = open_store(library)
+    if isinstance(store.root, Path) and not store.root.parent.is_dir():
+        raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
     try:
-        store = open_store(library)
-        if isinstance(store.root, Path) and not store.root.parent.is_dir():
-            raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
         snapshot.build(store)
-    except (SplatmillError, OSError) as error:
+    except SplatmillError as error:
         try:
             with query.connect(library, live=False) as con:
                 built = con.execute("select built_at from meta").fetchone()[0]
-        except SplatmillError:
-            raise error if isinstance(error, SplatmillError) else RequestError(str(error)) from None
+        except NoSnapshot:
+            raise RequestError(f"{error}. There is no older snapshot; --live reads the files themselves") from None
         typer.echo(f"the snapshot is of {built:%Y-%m-%d %H:%M:%S} UTC; it could not be renewed: {error}", err=True)
 
 

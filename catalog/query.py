@@ -56,7 +56,7 @@ def connect(library: str | os.PathLike[str] | Store, *, live: bool = True, **con
             con.close()
             # a file that was listed may have been compacted away since: list again; if it is all there, it is damaged
             if attempt >= OPEN_TRIES or listing.visible(store).files == seen.files:
-                raise listing.CatalogueDamaged(_diagnosis(store, error)) from error
+                raise listing.CatalogueDamaged(diagnosis(store, error)) from error
 
 
 def rows(
@@ -153,7 +153,8 @@ def snapshot_path(store: Store) -> str:
     return str(cache / "snapshots" / hashlib.sha256(store.url("").encode()).hexdigest()[:16] / "catalog.duckdb")
 
 
-def _diagnosis(store: Store, error: Exception) -> str:
+def diagnosis(store: Store, error: Exception) -> str:
+    """What a reader that met a damaged file says."""
     first = str(error).splitlines()[0]
     return (
         f"the catalogue at {store.url('')} has a file that cannot be read: {first}. "

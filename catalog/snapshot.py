@@ -12,8 +12,10 @@ a reader, or was left by a killed build, a copy of the published file takes its 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import time
@@ -25,7 +27,7 @@ import duckdb
 
 from catalog import compact, listing, query, views
 from catalog.schema import SCHEMA_VERSION
-from catalog.store import LeaseHeld, Store, open_store
+from catalog.store import LeaseHeld, Store, open_store, storage_errors
 
 STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
 BASE = ("stage_runs", "metrics", "artifacts")
@@ -58,15 +60,29 @@ def build(library: str | os.PathLike[str] | Store, *, full: bool = False, thread
     """Bring the snapshot up to date and publish it. ``full`` starts from nothing."""
     began, store = time.monotonic(), open_store(library)
     path = Path(query.snapshot_path(store))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
-        seen = listing.visible(store)
-        if not full and _is_current(path, seen):
-            return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
-        standby, how = _standby(path, full)
-        new_events, events = _update(standby, store, seen, threads)
-        _publish(standby, path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            for attempt in itertools.count(1):
+                seen = listing.visible(store)
+                if not full and _is_current(path, seen):
+                    return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
+                standby, how = _standby(path, full)
+                try:
+                    new_events, events = _update(standby, store, seen, threads)
+                    break
+                except duckdb.Error as error:
+                    _judge(error, attempt, path, store, seen)
+            _publish(standby, path)
     return Report(str(path), new_events, events, time.monotonic() - began, how)
+
+
+def _judge(error: duckdb.Error, attempt: int, path: Path, store: Store, seen: listing.Visible) -> None:
+    """Raise what a failed update means, unless a listed file was compacted away meanwhile: then list again."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    if attempt >= query.OPEN_TRIES or listing.visible(store).files == seen.files:
+        raise query.CatalogueDamaged(query.diagnosis(store, error)) from error
 
 
 def standby_path(path: Path) -> Path:

@@ -80,7 +80,7 @@ class LocalStore:
         """Publish ``data`` under ``name``, durably; False when the name is taken (nothing is changed then)."""
         target = self.root / name
         scratch = self.root / "tmp" / f"{uuid.uuid4().hex}.part"
-        with _storage_errors(target):
+        with storage_errors(target):
             try:
                 handle = open(scratch, "xb")
             except FileNotFoundError:
@@ -103,7 +103,7 @@ class LocalStore:
 
     def move(self, name: str, folder: str) -> None:
         """Move a file to ``trash`` or ``quarantine``; no error when it is gone already."""
-        with _storage_errors(self.root / name):
+        with storage_errors(self.root / name):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 target = self.root / folder / Path(name).name
@@ -131,7 +131,7 @@ class LocalStore:
     def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
         """Be the only one, on any host that shares the folder (``flock``; the kernel frees it when the holder dies)."""
         del ttl
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             self.make_folders()
             handle = open(self.root / f"{name}.lock", "a+b")
         with handle:
@@ -175,7 +175,7 @@ class ObjectStore:
 
     def create(self, name: str, data: bytes) -> bool:
         """One conditional PUT; False when the name is taken."""
-        with _storage_errors(self.url(name)):
+        with storage_errors(self.url(name)):
             try:
                 self.filesystem.pipe_file(f"{self.root}/{name}", data, mode="create")
             except FileExistsError:
@@ -271,7 +271,7 @@ def _link(scratch: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _storage_errors(where: Path | str) -> Iterator[None]:
+def storage_errors(where: Path | str) -> Iterator[None]:
     """Full, read-only and forbidden disks in words that say what to do."""
     try:
         yield

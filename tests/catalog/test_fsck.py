@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from catalog import compact, query, rebuild, views
+from catalog import compact, query, rebuild, snapshot, views
 from catalog.compact import Policy
 from catalog.fsck import fsck
 from catalog.schema import Artifact, StageRun, model, request, review
@@ -76,8 +76,9 @@ def test_a_truncated_file_goes_to_quarantine_and_its_rows_come_back(tmp_path, ma
         shutil.rmtree(tmp_path / "catalog" / "trash")
     victim = next((tmp_path / "catalog" / where).iterdir())
     os.truncate(victim, victim.stat().st_size // 2)
-    with pytest.raises(query.CatalogueDamaged, match=victim.name):
-        query.assets(tmp_path)
+    for reader in (query.assets, snapshot.build):
+        with pytest.raises(query.CatalogueDamaged, match=victim.name):
+            reader(tmp_path)
     assert "torn" in kinds(tmp_path)
     found = {finding.kind: finding for finding in fsck(tmp_path, repair=True)}
     assert found["torn"].done == "moved to quarantine/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -84,7 +85,12 @@ def test_messages_say_what_was_wrong(library, live) -> None:
     for sql, says in (
         ("copy (select 1) to 'x'", "only queries are allowed here, not COPY"),
         ("select 1; select 2", "one statement at a time, got 2"),
+        ("with c as (copy (select 1) to 'x') select 1", "not COPY QUERY|only the catalogue's own relations"),
+        ("attach 'x.db'", "only queries are allowed here, not ATTACH"),
+        ("install httpfs", "only queries are allowed here, not LOAD"),
+        ("select getenv('HOME')", "name getenv does not exist"),
         ("from read_text('/etc/passwd')", "only the catalogue's own relations can be read"),
+        ("from '/etc/passwd'", "name /etc/passwd does not exist"),
         ("select nothing from assets", 'Referenced column "nothing"'),
     ):
         with pytest.raises((SqlRefused, SqlFailed), match=says):
@@ -92,9 +98,9 @@ def test_messages_say_what_was_wrong(library, live) -> None:
 
 
 def test_bombs_are_stopped_in_time(library) -> None:
-    for bomb in BOMBS:
+    for live, bomb in itertools.product((False, True), BOMBS):
         with pytest.raises(SqlFailed, match=r"stopped after 0.5 s|needs more than"):
-            guard.ask(library, bomb, limits=Limits(timeout_s=0.5, memory="200MB", spill="50MB"))
+            guard.ask(library, bomb, live=live, limits=Limits(timeout_s=0.5, memory="200MB", spill="50MB"))
 
 
 def test_a_hungry_query_is_told_its_limit(library) -> None:

@@ -88,12 +88,23 @@ files = os.listdir(library + "/catalog/live")
 assert len(files) == stored and os.listdir(library + "/catalog/tmp") == [], (files, stored)
 import pyarrow.parquet as pq
 assert all(pq.read_table(f"{library}/catalog/live/{name}").num_rows == 1 for name in files)
+def sql(*options):
+    command = [sys.executable, "-m", "catalog.cli", "sql", "select count(*) from stage_runs", "-l", library, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+done = sql()
+assert done.returncode == 2 and "disk is full" in done.stderr and "--live" in done.stderr, done
+assert str(stored) in sql("--live").stdout
 subprocess.run(["mount", "-o", "remount,ro", library], check=True)
 try:
     append(library, [run()])
     sys.exit("a read-only disk was written")
 except TransientError as error:
     assert "cannot be written" in str(error) and "read-write" in str(error), error
+done = sql()
+assert done.returncode == 2 and "cannot be written" in done.stderr and "--live" in done.stderr, done
+assert str(stored) in sql("--live").stdout
 print("both refused after", stored)
 PYTHON
 """
