@@ -174,6 +174,14 @@ def fence(run_dir: Path, name: str) -> bool:
     return True
 
 
+def tidy(run_dir: Path, older_s: float = 86400.0) -> None:
+    """Remove the beats of processes that ended long ago."""
+    for path in (run_dir / "beats").glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix != ".live" and time.time() - path.stat().st_mtime > older_s:
+                path.unlink()
+
+
 def spent_s(run_dir: Path) -> float:
     """Seconds that all processes of a run have held their devices."""
     return sum(beat.busy_s for beat in read(run_dir).values())

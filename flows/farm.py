@@ -7,7 +7,9 @@ on a schedule.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import flow
@@ -15,11 +17,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed, State
 
+from flows import beats
 from flows.asset import make_asset
 from flows.batch import BatchRequest, Summary, markdown, run_batch
-from flows.beats import Fenced, beating
 from flows.prefect_farm import PrefectFarm
-from flows.reconcile import open_run, reconcile, watch
+from flows.reconcile import CONTROL, open_run, reconcile, watch
 from pipeline_core.storage import Library
 
 stop = threading.Event()
@@ -34,9 +36,9 @@ def shard(request: BatchRequest) -> State[Any]:
         create_markdown_artifact(markdown(summary), key="batch-report", description=f"Run {summary.run_id}")
         return ended(summary)
     try:
-        with beating(Library(request.library).run_dir(request.run_id), str(flow_run.id), stop) as abandoned:
+        with beats.beating(Library(request.library).run_dir(request.run_id), str(flow_run.id), stop) as abandoned:
             summary = run_batch(request, make_asset, stop)
-    except Fenced as error:
+    except beats.Fenced as error:
         return Crashed(message=str(error))
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")
@@ -46,8 +48,9 @@ def shard(request: BatchRequest) -> State[Any]:
 @flow(name="batch", log_prints=False, persist_result=False)
 def batch(request: BatchRequest) -> State[Any]:
     """Have a manifest's assets made by the farm's workers, and wait for them."""
-    request = open_run(request)
-    summary = watch(request, PrefectFarm(), stop)
+    with at_work(request.library):
+        request = open_run(request)
+        summary = watch(request, PrefectFarm(), stop)
     if summary is None:
         return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
     create_markdown_artifact(markdown(summary), key="batch-report", description=f"Run {summary.run_id}")
@@ -57,7 +60,17 @@ def batch(request: BatchRequest) -> State[Any]:
 @flow(name="reconcile", log_prints=False, persist_result=False)
 def tidy(library: str) -> list[str]:
     """Close dead shards and submit what is missing, of all open runs of ``library``."""
-    return [str(outcome) for outcome in reconcile(library, PrefectFarm())]
+    with at_work(library):
+        return [str(outcome) for outcome in reconcile(library, PrefectFarm())]
+
+
+@contextlib.contextmanager
+def at_work(library: str) -> Iterator[None]:
+    """Signs of life of a flow that makes nothing, by which ``reconcile`` can tell when its process is gone."""
+    folder = Library(library).create().root / CONTROL
+    beats.tidy(folder)
+    with beats.beating(folder, str(flow_run.id), stop):
+        yield
 
 
 def ended(summary: Summary) -> State[Any]:

@@ -19,7 +19,7 @@ from catalog.snapshot import build as build_snapshot
 from catalog.store import LeaseHeld
 from flows.batch import BatchRequest, Summary, markdown
 from flows.budget import next_time
-from flows.farm import ended, stop
+from flows.farm import at_work, ended, stop
 from flows.prefect_farm import PrefectFarm
 from flows.reconcile import open_run, watch
 
@@ -31,8 +31,9 @@ def nightly(request: BatchRequest, until: str = "") -> State[Any]:
     """One night: make, report, tidy up. ``until``: a time such as 06:00 by the worker's clock (its ``TZ``)."""
     if until:
         request = request.model_copy(update={"deadline": next_time(until)})
-    request = open_run(request)
-    summary = watch(request, PrefectFarm(), stop)
+    with at_work(request.library):
+        request = open_run(request)
+        summary = watch(request, PrefectFarm(), stop)
     if summary is None:
         return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
     report(summary)
@@ -43,7 +44,8 @@ def nightly(request: BatchRequest, until: str = "") -> State[Any]:
 @flow(name="compact", log_prints=False, persist_result=False)
 def compact(library: str) -> str:
     """Seal the catalogue's small files, bring the snapshot up to date, write the gallery."""
-    return tidy_catalogue(library)
+    with at_work(library):
+        return tidy_catalogue(library)
 
 
 def report(summary: Summary) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Crashed
@@ -18,6 +24,7 @@ from prefect.states import Crashed
 from flows.batch import BatchRequest
 from flows.reconcile import FarmUnreachable, Shard
 from pipeline_core.errors import RequestError
+from pipeline_core.storage import Library
 
 DEPLOYMENT = "shard/shard"
 PAGE = 200
@@ -28,22 +35,19 @@ class PrefectFarm:
 
     def shards(self, run_id: str) -> list[Shard]:
         """All shards of a run."""
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(run_id)]))
-        found: list[Any] = []
-        with _client() as client:
-            while True:
-                page = client.read_flow_runs(
-                    flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=PAGE, offset=len(found)
-                )
-                found += page
-                if len(page) < PAGE:
-                    break
+        found = _flow_runs(FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(run_id)])))
+        return [_shard(run, tuple(run.parameters["request"]["only"])) for run in found if run.state]
+
+    def others(self, library: str) -> list[Shard]:
+        """Flow runs about a library that were taken by a worker, have not ended and are no shards."""
+        taken = FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+        )
+        root = Library(library).root
         return [
-            Shard(
-                str(run.id), run.state.type.value.lower(), run.state.timestamp, tuple(run.parameters["request"]["only"])
-            )
-            for run in found
-            if run.state and "request" in run.parameters
+            _shard(run, ())
+            for run in _flow_runs(FlowRunFilter(state=taken))
+            if run.deployment_id and not _request(run).get("shard") and _library(run) == root
         ]
 
     def submit(self, request: BatchRequest) -> None:
@@ -73,6 +77,34 @@ class PrefectFarm:
 def tag(run_id: str) -> str:
     """The tag of a run's flow runs."""
     return f"run:{run_id}"
+
+
+def _flow_runs(wanted: FlowRunFilter) -> list[Any]:
+    found: list[Any] = []
+    with _client() as client:
+        while True:
+            page = client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=PAGE, offset=len(found)
+            )
+            found += page
+            if len(page) < PAGE:
+                return found
+
+
+def _shard(run: Any, assets: tuple[str, ...]) -> Shard:
+    return Shard(str(run.id), run.state.type.value.lower(), run.state.timestamp, assets)
+
+
+def _request(run: Any) -> dict[str, Any]:
+    """The batch that a flow run is about."""
+    found = run.parameters.get("request")
+    return found if isinstance(found, dict) else {}
+
+
+def _library(run: Any) -> Path | None:
+    """The library that a flow run is about."""
+    named = run.parameters.get("library") or _request(run).get("library")
+    return Library(named).root if named else None
 
 
 def _deployment(client: SyncPrefectClient) -> Any:

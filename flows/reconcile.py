@@ -47,6 +47,8 @@ from tasks.journey import Journey, finished, verified
 from tasks.rules import RULES, quarantined
 
 REQUEST = "request.json"
+CONTROL = "control"
+"""Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
 ENDED = ("completed", "failed", "crashed", "cancelled")
 WORKER_LOST = "WorkerLost"
 MOST_LOSSES = 5
@@ -79,6 +81,9 @@ class Farm(Protocol):
 
     def shards(self, run_id: str) -> list[Shard]:
         """All shards of a run, ended ones too."""
+
+    def others(self, library: str) -> list[Shard]:
+        """Open flow runs about a library that make nothing: batch, nightly, reconcile, compact."""
 
     def submit(self, request: BatchRequest) -> None:
         """Queue a shard; the same ``request.shard`` is queued once, however often it is submitted."""
@@ -193,7 +198,16 @@ def _journeys(folder: Path, opened: float) -> tuple[Journey, ...]:
 
 
 def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list[Outcome]:
-    """Bring every open run of ``library`` on; raises :class:`FarmUnreachable` before anything is concluded."""
+    """Bring every open run of ``library`` on; raises :class:`FarmUnreachable` before anything is concluded.
+
+    Flows that wait for shards or tidy up hold places too, and are closed by the same rules.
+    """
+    seen = beats.read(Library(library).root / CONTROL)
+    for flow in farm.others(library):
+        why = verdict(flow, seen.get(flow.id), patience)
+        if why:
+            beats.fence(Library(library).root / CONTROL, flow.id)
+            farm.close(flow.id, why)
     return [outcome for run in open_runs(library) if (outcome := reconcile_run(run, farm, patience))]
 
 

@@ -29,12 +29,15 @@ class MemoryFarm:
     """Shards in a list; ``work`` runs the open ones as a worker would."""
 
     def __init__(self):
-        self.requests, self.runs, self.down, self.online = {}, {}, False, 2
+        self.requests, self.runs, self.control, self.down, self.online = {}, {}, [], False, 2
 
     def shards(self, run_id):
         if self.down:
             raise FarmUnreachable("down")
         return list(self.runs.values())
+
+    def others(self, library):
+        return [flow for flow in self.control if flow.open]
 
     def submit(self, request):
         if request.shard not in self.requests:
@@ -42,7 +45,9 @@ class MemoryFarm:
             self.runs[request.shard] = Shard(request.shard, "scheduled", datetime.now(UTC), request.only)
 
     def close(self, shard_id, why):
-        self.set(shard_id, "crashed")
+        if shard_id in self.runs:
+            self.set(shard_id, "crashed")
+        self.control = [flow for flow in self.control if flow.id != shard_id]
 
     def workers(self):
         return self.online
@@ -188,6 +193,15 @@ def test_a_shard_stuck_in_submitting_gives_back_its_place_and_may_not_begin_late
     folder = Library(request.library).run_dir(request.run_id)
     with pytest.raises(beats.Fenced), beats.beating(folder, shard.id, threading.Event()):
         pass
+
+
+def test_a_flow_that_waits_or_tidies_up_is_closed_by_the_same_rules(opened):
+    request, farm = opened
+    began = datetime.now(UTC) - timedelta(seconds=1000)
+    farm.control = [Shard(name, state, began, ()) for name, state in (("stuck", "pending"), ("at-work", "running"))]
+    with beats.beating(Library(request.library).root / reconcile.CONTROL, "at-work", threading.Event()):
+        again(request, farm)
+        assert [flow.id for flow in farm.control] == ["at-work"]
 
 
 def beat(state="live", age_s=1.0, pid=0, host="elsewhere", assets=None):
