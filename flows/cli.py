@@ -20,6 +20,7 @@ import typer
 
 from catalog import cli as catalogue
 from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.secrets import redact
 
 app = typer.Typer(
     help="A factory for game-ready 3D assets: prompts in; textured meshes, Gaussian splats and a SQL catalogue out.",
@@ -430,11 +431,11 @@ def main() -> None:
         app(standalone_mode=True)
     except RequestError as error:
         if "--json" in sys.argv:
-            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        print(f"splatmill: {error}", file=sys.stderr)
+            print(json.dumps({"error": type(error).__name__, "message": redact(str(error))}))
+        print(f"splatmill: {redact(str(error))}", file=sys.stderr)
         sys.exit(2)
     except SplatmillError as error:
-        print(f"splatmill: {error}", file=sys.stderr)
+        print(f"splatmill: {redact(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

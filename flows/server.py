@@ -51,7 +51,11 @@ QUIET = {
 }
 """No telemetry and no promotion, on client and server."""
 
-CLIENT = QUIET | {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+CLIENT = QUIET | {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
 """A run's own settings; failures are told by splatmill itself, once, without a traceback."""
 
 WORKER = QUIET | {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_WORKER_QUERY_SECONDS": "5"}
@@ -68,8 +72,9 @@ SERVER = QUIET | {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
 }
-"""The recorders in batches (by default they write one row at a time), and old rows swept."""
+"""The recorders in batches (by default they write one row at a time), old rows swept, and patience with SQLite."""
 
 
 # --- which server ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 from prefect import task
 
 from catalog.writer import append
+from pipeline_core.secrets import redact_error
 from pipeline_core.storage import Library, sha256_file, write_json
 from pipeline_core.version import code_version
 from tasks import halt
@@ -48,6 +49,7 @@ def record(journey: Journey, gaussians: Reference, asset: Reference, scores: Ref
         with library.workspace() as folder:
             document = library.publish(folder, "record", key, with_times(run, outputs))
     except BaseException as error:
+        redact_error(error)
         append(journey.library, [failed(journey, "record", started, error, upstream)], keep=True)
         raise
     return reference("record", key, document)

@@ -24,6 +24,7 @@ from typing import Any
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core.errors import DamagedInput, error_class
+from pipeline_core.secrets import redact_error
 from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 from tasks import halt
@@ -67,6 +68,7 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
             append(journey.library, [reused(journey, stage, record, upstream)])
     except BaseException as error:
+        redact_error(error)
         append(journey.library, [failed(journey, stage, started, error, upstream)], keep=True)
         raise
     return reference(stage, key, record)
