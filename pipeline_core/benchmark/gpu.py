@@ -81,19 +81,16 @@ def tiny(recipe: Recipe) -> Recipe:
 
 
 def sphere(texture_size: int) -> TexturedMesh:
-    """A grey ball of 16k faces with a texture of the recipe's size: work for the refinement."""
-    rings, turns = 64, 128
-    v, u = (
-        axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, rings + 1), np.linspace(0, 1, turns + 1), indexing="ij")
-    )
-    normals = np.stack(
-        [np.sin(np.pi * v) * np.sin(2 * np.pi * u), np.cos(np.pi * v), np.sin(np.pi * v) * np.cos(2 * np.pi * u)], 1
-    )
+    """A grey ball with a texture of the recipe's size (at 1024: 16k faces): work for the refinement."""
+    rings = texture_size // 16
+    turns = 2 * rings
+    v, u = (grid.ravel() for grid in np.mgrid[0 : 1 : (rings + 1) * 1j, 0 : 1 : (turns + 1) * 1j])
+    across, around = np.sin(np.pi * v), 2 * np.pi * u
+    normals = np.stack([across * np.sin(around), np.cos(np.pi * v), across * np.cos(around)], 1).astype(np.float32)
     corner = (np.arange(rings)[:, None] * (turns + 1) + np.arange(turns)).ravel()
     below = corner + turns + 1
     faces = np.concatenate([np.stack([corner, below, below + 1], 1), np.stack([corner, below + 1, corner + 1], 1)])
     texture = np.full((texture_size, texture_size, 3), 0.5, np.float32)
-    normals = normals.astype(np.float32)
     return TexturedMesh(0.5 * normals, faces.astype(np.int32), normals, np.stack([u, v], 1).astype(np.float32), texture)
 
 
