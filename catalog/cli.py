@@ -1,4 +1,4 @@
-"""The catalogue's commands: sql, compare, gc, gallery, compact, snapshot, fsck, rebuild, review.
+"""The catalogue's commands: sql, compare, gc, gallery, compact, snapshot, fsck, rebuild, push, review.
 
 ``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts sql, compare, gc and gallery at the top level too.
 """
@@ -203,6 +203,24 @@ def rebuild(library: LibraryOption = "library", json_: JsonOption = False) -> No
         for line in report.unreadable:
             typer.echo(f"not a record: {line}", err=True)
         _say(json_, asdict(report), f"{report.records} records, {report.added} events added")
+
+
+@app.command()
+def push(
+    target: Annotated[str, typer.Argument(help="address (s3://bucket/props) or folder of the other library")],
+    library: LibraryOption = "library",
+    json_: JsonOption = False,
+) -> None:
+    """Copy what another library lacks of this one: outputs, assets, records and the catalogue's events.
+
+    Example: splatmill catalog push s3://bucket/props --library ./library
+    """
+    from catalog.push import push as work
+
+    with errors():
+        report = work(library, target)
+        what = f"{report.outputs} outputs, {report.assets} assets and {report.events} events"
+        _say(json_, asdict(report), f"{what} copied to {target} ({report.files} files, {report.bytes / 2**20:.1f} MiB)")
 
 
 @app.command()

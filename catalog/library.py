@@ -48,13 +48,13 @@ def open_file(store: Store, path: str) -> BinaryIO:
 
 def keep_record(store: Store, name: str, data: bytes) -> None:
     """Write ``records/<name>.json``, durably and whole; the same name has the same content."""
-    _write(store, f"records/{name}.json", data)
+    write_file(store, f"records/{name}.json", data)
 
 
 def copy_file(store: Store, source: str, target: str) -> None:
     """Make ``target`` a copy of another file of the library, whole or not at all."""
     with open_file(store, source) as file:
-        _write(store, target, file.read())
+        write_file(store, target, file.read())
 
 
 def set_aside(store: Store, path: str) -> None:
@@ -69,7 +69,8 @@ def set_aside(store: Store, path: str) -> None:
     store.filesystem.rm_file(full)
 
 
-def _write(store: Store, path: str, data: bytes) -> None:
+def write_file(store: Store, path: str, data: bytes) -> None:
+    """Write a file of the library, durably, whole or not at all."""
     path = f"{base(store)}/{path}"
     if not isinstance(store, LocalStore):
         store.filesystem.pipe_file(path, data)

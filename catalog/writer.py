@@ -57,8 +57,13 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun], *,
     batch_id = ids.batch_id_of(run.event_id for run in runs)
     if keep:
         keep_record(store, batch_id, json.dumps([run.to_json() for run in runs], indent=1).encode())
+    return publish(store, batch_id, to_table(runs, batch_id))
+
+
+def publish(store: Store, batch_id: str, events: pa.Table) -> str:
+    """Make a table of :data:`catalog.schema.SCHEMA` one transaction; path or address of its file."""
     name = f"live/{batch_id}.{SCHEMA_VERSION}.parquet"
-    store.create(name, encode(to_table(runs, batch_id)))
+    store.create(name, encode(events))
     observe_library(store)
     return store.url(name)
 

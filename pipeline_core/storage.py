@@ -85,8 +85,8 @@ class Library:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         if "://" in os.fspath(root):
             raise RequestError(
-                f"--library {root}: assets are made in a local or mounted folder. Make them there and copy the "
-                "folder to the object store; splatmill sql, gallery and the catalog commands read the store directly"
+                f"--library {root}: assets are made in a local or mounted folder. Make them there, then "
+                f"`splatmill catalog push {root}`; sql, gallery and the catalog commands read the store directly"
             )
         self.root = Path(root).expanduser().absolute()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from catalog import compact, gc, guard, listing, query, rebuild, snapshot
+from catalog import compact, gc, guard, listing, push, query, rebuild, snapshot
 from catalog.compact import Policy
 from catalog.fsck import fsck
 from catalog.gallery import write_gallery
+from catalog.schema import Artifact
 from catalog.store import LeaseHeld, open_store
 from catalog.writer import append
 from pipeline_core.errors import RequestError
@@ -100,6 +103,49 @@ def test_processes_write_at_once_while_a_compactor_works(bucket, seen_ids) -> No
     assert seen_ids(library) == acknowledged
 
 
+PUSHER = """
+import sys
+from catalog.push import push
+from catalog.store import LeaseHeld
+while True:
+    try:
+        print(push(sys.argv[1], sys.argv[2]).events)
+        break
+    except LeaseHeld:
+        pass
+"""
+
+
+def test_machines_push_their_libraries_into_one(bucket, make_run, seen_ids, tmp_path) -> None:
+    """Two at once, one of them twice; the older delivery of an asset does not replace the newer one."""
+    target, want = f"{bucket}/gathered", []
+    for machine in ("a", "b"):
+        home = tmp_path / machine
+        for asset in (machine, "both"):
+            for stage, place in (("evaluate", f"stages/evaluate/{machine}{asset}"), ("record", f"assets/{asset}")):
+                content = f"{machine} {asset} {stage}".encode()
+                file = Artifact("glb", f"{place}/asset.glb", hashlib.sha256(content).hexdigest(), len(content))
+                run = make_run(asset, stage, stage_key=f"{machine}{asset}", artifacts=(file,))
+                (home / place).mkdir(parents=True)
+                (home / place / "asset.glb").write_bytes(content)
+                if stage == "evaluate":
+                    (home / place / "record.json").write_text(json.dumps(run.to_json()))
+                append(home, [run], keep=stage == "record")
+                want.append(run.event_id)
+    command = [sys.executable, "-c", PUSHER]
+    options = {"stdout": subprocess.PIPE, "cwd": Path(__file__).parents[2], "env": os.environ}
+    pushers = [subprocess.Popen([*command, tmp_path / machine, target], **options) for machine in ("a", "b", "b")]
+    assert sorted(int(pusher.communicate()[0]) for pusher in pushers) == [0, 4, 4]
+    push.push(tmp_path / "a", target)
+    assert seen_ids(target) == want
+    assert fsck(target) == []
+    assert open_store(target).filesystem.cat_file("farm/gathered/assets/both/asset.glb") == b"b both record"
+    again = push.push(tmp_path / "a", target)
+    assert (again.files, again.events) == (0, 0)
+    open_store(target).filesystem.rm("farm/gathered/catalog", recursive=True)
+    assert rebuild.rebuild(target).added == 8
+
+
 def test_the_lease_is_held_by_one_and_taken_over_when_it_runs_out(bucket) -> None:
     store = open_store(f"{bucket}/lease")
     with store.lease(ttl=60), pytest.raises(LeaseHeld, match="holds"), open_store(f"{bucket}/lease").lease():
@@ -111,8 +157,6 @@ def test_the_lease_is_held_by_one_and_taken_over_when_it_runs_out(bucket) -> Non
 
 
 def test_fsck_rebuild_gc_and_gallery(bucket, make_run, seen_ids, tmp_path) -> None:
-    import json
-
     library = f"{bucket}/care"
     store = open_store(library)
     run = make_run(stage="extract_mesh", stage_key="k1", artifacts=())
