@@ -55,6 +55,7 @@ MOST_LOSSES = 5
 """Processes that may die while they make one asset; after that it is held to be the cause."""
 MOST_SILENT = 5
 """Shards that may end in order and leave no word about one of their assets."""
+SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
 
 
 class FarmUnreachable(SplatmillError):
@@ -372,7 +373,7 @@ def final_failure(asset_id: str, word: dict[str, Any] | None, ended: int) -> dic
     if word and word["losses"] >= MOST_LOSSES:
         return _failure(asset_id, WORKER_LOST, f"{word['losses']} processes died while they made it")
     if ended - len(failures) >= MOST_SILENT:
-        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it and without saying why")
+        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it and without a reason: {SAME_CODE}")
     return None
 
 

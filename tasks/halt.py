@@ -24,6 +24,11 @@ def release() -> None:
     _pulled.clear()
 
 
+def pulled() -> bool:
+    """Whether the batch is being stopped."""
+    return _pulled.is_set()
+
+
 def check() -> None:
     """Raise :class:`CancelledError` once the brake is pulled; every stage asks before it begins."""
     if _pulled.is_set():

@@ -69,8 +69,12 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
             append(journey.library, [reused(journey, stage, record, upstream)])
     except BaseException as error:
         redact_error(error)
-        append(journey.library, [failed(journey, stage, started, error, upstream)], keep=True)
-        raise
+        # an engine that was closed under a stage is no fault of the asset's
+        reason = CancelledError("the run was stopped") if halt.pulled() else error
+        append(journey.library, [failed(journey, stage, started, reason, upstream)], keep=True)
+        if reason is error:
+            raise
+        raise reason from error
     return reference(stage, key, record)
 
 

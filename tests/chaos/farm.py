@@ -8,8 +8,8 @@ asset goes through all seven real stages with the starter priors, at few steps a
 
     lost                 assets neither whole (every sha256) nor recorded as failed with a reason
     doubled              assets or stages with more than one current row, events that lie in two files
-    unexplained_repeats  stages that succeeded more often than once and once more for each corruption of their output,
-                         and work of two processes on one asset at the same time
+    unexplained_repeats  stages that succeeded more often than once, and once more for each corruption of their output
+                         and each interruption; and work of two processes on one asset at the same time
     left_behind          processes, temporary files, locks, checkpoints and findings of ``splatmill catalog fsck``
 
 must all be zero. Last line: JSON; exit code 1 when they are not.
@@ -235,8 +235,9 @@ def count_repeats(library: str, corrupted: list[str]) -> dict:
             # whoever finds a stage damaged makes it again, and then the deliverables that rest on it
             broken[owner.get(parts[2], ""), parts[1]] += 1
             broken[owner.get(parts[2], ""), "record"] += 1
-    unexplained = sum(max(0, count - 1 - broken[each]) for each, count in done.items())
     bad = [row for row in work if row["status"] in ("failed", "timeout", "cancelled")]
+    interrupted = Counter((row["asset_id"], row["stage"]) for row in bad)
+    unexplained = sum(max(0, count - 1 - broken[each] - interrupted[each]) for each, count in done.items())
     lost_s = sum(row["duration_s"] or 0.0 for row in bad)
     return {
         "stages": len(done),
