@@ -373,7 +373,7 @@ def final_failure(asset_id: str, word: dict[str, Any] | None, ended: int) -> dic
     if word and word["losses"] >= MOST_LOSSES:
         return _failure(asset_id, WORKER_LOST, f"{word['losses']} processes died while they made it")
     if ended - len(failures) >= MOST_SILENT:
-        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it and without a reason: {SAME_CODE}")
+        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it, without a reason: {SAME_CODE}")
     return None
 
 
