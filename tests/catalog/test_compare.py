@@ -48,6 +48,13 @@ def test_two_nights(library) -> None:
     assert (changed[1]["metric"], changed[1]["value_a"], changed[1]["value_b"]) == ("faces", 200.0, 400.0)
 
 
+def test_what_record_repeats_is_shown_once(library, make_run) -> None:
+    for stage in ("evaluate", "record"):
+        append(library, [make_run("jug", stage, run_id="c-3", metrics={"faces": 7.0, f"of_{stage}": 1.0})])
+    found = [(row["stage"], row["name"]) for row in compare(library, "c-3", "c-3")["metrics"].to_pylist()]
+    assert found == [("evaluate", "faces"), ("evaluate", "of_evaluate"), ("record", "of_record")]
+
+
 @pytest.mark.parametrize(("a", "b"), [("last~1", "last"), ("a", "b"), ("recipe:draft", "recipe:hero")])
 def test_ways_to_name_a_side(library, a, b) -> None:
     sides = compare(library, a, b)["overview"].to_pylist()

@@ -3,9 +3,11 @@
     python -m tests.chaos.catalog --seconds 60
 
 Four writer processes append, and note each event id in a file once ``append`` has returned: these rows are
-*acknowledged*. A compactor loops with a grace of two seconds. All are killed -9 at random and started again. Two
-readers loop: every read must show every row acknowledged before it began, and none twice. At the end rows read = rows
-acknowledged, but for the at most one batch per killed writer that was published and not yet noted. Last line: JSON;
+*acknowledged*. A compactor loops with a grace of two seconds, another process brings the snapshot up to date. All are
+killed -9 at random and started again. Two readers loop: every read must show every row acknowledged before it began,
+and none twice; a third reads the snapshot, which must always open, hold no row twice and never fewer than before. At
+the end rows read = rows acknowledged, but for the at most one batch per killed writer that was published and not yet
+noted, and the snapshot, brought up to date from whatever the kills left, holds the same rows. Last line: JSON;
 exit code 1 unless nothing was lost, doubled or refused, 2 when the machine was too slow to compact anything between
 kills (raise --pace and --seconds).
 """
@@ -61,16 +63,23 @@ def compact_forever(library: str) -> None:
             compact.compact(library, POLICY)
 
 
+def snapshot_forever(library: str) -> None:
+    """Build snapshots until killed."""
+    while True:
+        with contextlib.suppress(LeaseHeld):
+            snapshot.build(library, threads=1)
+
+
 class Chaos:
     """The processes, what they acknowledged, and what readers saw."""
 
     def __init__(self, library: str, notes: str) -> None:
         self.library, self.notes = library, Path(notes)
         self.context = multiprocessing.get_context("forkserver")  # a restart costs a fork, not an import
-        self.context.set_forkserver_preload(["catalog.compact"])
+        self.context.set_forkserver_preload(["catalog.compact", "catalog.snapshot"])
         self.processes: dict[str, multiprocessing.Process] = {}
-        self.kills = {"writer": 0, "compactor": 0}
-        self.reads = self.missing = self.doubled = self.started = 0
+        self.kills = {"writer": 0, "compactor": 0, "snapshot": 0}
+        self.reads = self.snapshot_reads = self.missing = self.doubled = self.started = 0
         self.failed: list[str] = []
         self.over = threading.Event()
 
@@ -80,7 +89,7 @@ class Chaos:
         if name.startswith("writer"):
             target, arguments = write, (self.library, str(self.notes / f"{self.started}.txt"))
         else:
-            target, arguments = compact_forever, (self.library,)
+            target, arguments = compact_forever if name.startswith("compactor") else snapshot_forever, (self.library,)
         self.processes[name] = self.context.Process(target=target, args=arguments)
         self.processes[name].start()
 
@@ -113,21 +122,43 @@ class Chaos:
             self.doubled += len(rows) - len(set(rows))
 
 
+    def read_snapshot(self) -> None:
+        """Read the snapshot until it is over."""
+        most = 0
+        while not self.over.is_set():
+            try:
+                with query.connect(self.library, live=False) as con:
+                    sql = "select count(*), count(distinct event_id) from stage_runs"
+                    total, different = con.execute(sql).fetchone()
+            except query.NoSnapshot:
+                continue  # the first one is still being made
+            except Exception as error:
+                self.failed.append(f"snapshot: {type(error).__name__}: {error}")
+                continue
+            finally:
+                time.sleep(0.05)
+            self.snapshot_reads += 1
+            self.missing += max(0, most - total)
+            self.doubled += total - different
+            most = max(most, total)
+
+
 def run(seconds: float, pace: float, seed: int) -> dict:
     """The whole test; returns the report."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as library, tempfile.TemporaryDirectory() as notes:
         chaos = Chaos(library, notes)
-        names = [f"writer-{i}" for i in range(WRITERS)] + ["compactor-0"]
+        names = [f"writer-{i}" for i in range(WRITERS)] + ["compactor-0", "snapshot-0"]
         for name in names:
             chaos.start(name)
         readers = [threading.Thread(target=chaos.read) for _ in range(READERS)]
+        readers.append(threading.Thread(target=chaos.read_snapshot))
         for reader in readers:
             reader.start()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.1, 2 * pace))
-            chaos.kill(rng.choice([*names, "compactor-0"]))
+            chaos.kill(rng.choice(names))
         chaos.over.set()
         for reader in readers:
             reader.join()
@@ -156,8 +187,10 @@ def report(chaos: Chaos, seed: int) -> dict:
         "snapshot_rows": built.events,
         "writer_kills": chaos.kills["writer"],
         "compactor_kills": chaos.kills["compactor"],
+        "snapshot_kills": chaos.kills["snapshot"],
         "compactions": index,
         "reads": chaos.reads,
+        "snapshot_reads": chaos.snapshot_reads,
         "missing_in_reads": chaos.missing,
         "doubled_in_reads": chaos.doubled,
         "failed_reads": len(chaos.failed),
