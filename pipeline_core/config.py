@@ -37,6 +37,7 @@ class Init(Section):
     guidance_sigma_min: float = Field(0.0, ge=0, description="guidance acts at noise levels from this sigma on")
     sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
     num_points: int = Field(4096, ge=64, le=1_000_000, description="points that become Gaussians (Point-E gives 4096)")
+    tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
     scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
 
@@ -201,7 +202,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.guidance_scale":                  (2.0,               2.0,               3.0,               3.0),
     "init.guidance_sigma_min":              (0.3,               0.3,               ...,               ...),
     "init.sampler_steps":                  (16,                16,                64,                64),
-    "init.num_points":                     (2000,              4096,              5000,              4096),
+    "init.num_points":                     (3000,              8192,              5000,              4096),
+    "init.tidy_neighbours":                 (32,                48,                0,                 0),
     "init.opacity":                        (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                   (0.9,               0.9,               1.0,               1.0),
 
@@ -264,7 +266,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.prune_scale":      (0.25,              0.25,              0.4,               0.6),
     "appearance.densify.prune_scale_last": (0.25,              0.25,              0.1,               0.6),
     "appearance.densify.floater_share":    (0.003,             0.003,             0.0,               0.0),
-    "appearance.densify.max_gaussians":    (4000,              6000,              100_000,           100_000),
+    "appearance.densify.max_gaussians":    (4000,              10_000,              100_000,           100_000),
 
     "mesh.grid":                            (48,                96,                128,               256),
     "mesh.iso":                             (...,               ...,               1.0,               ...),

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
+from pipeline_core.gaussians.tidy import tidy
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
 
 NEIGHBOURS = 3
@@ -58,7 +59,7 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 
 
 def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
-    """``settings.num_points`` isotropic Gaussians (SH degree 0) at the points of ``cloud``, with their colours.
+    """``settings.num_points`` isotropic Gaussians (SH degree 0) at the points of the tidied ``cloud``, its colours.
 
     The standard deviation is the mean distance to the 3 nearest neighbours times ``settings.scale_factor``; outliers
     of the cloud are held to three times its median, or they would become large blobs. Points that are not finite are
@@ -70,7 +71,7 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
             f"the point cloud has {int(finite.sum())} finite points, at least 4 are needed: try another seed"
         )
     cloud = PointCloud(cloud.xyz[finite].float().cpu(), cloud.rgb[finite].float().cpu())
-    cloud = resample(cloud, settings.num_points, generator)
+    cloud = resample(tidy(cloud, settings.tidy_neighbours), settings.num_points, generator)
     distance = neighbour_distance(cloud.xyz.numpy())
     distance = distance.clip(1e-4, max(3 * float(np.median(distance)), 1e-4)) * settings.scale_factor
     count = len(cloud)
