@@ -186,7 +186,7 @@ def audit(farm: Farm, record: Record, seconds: float, is_over: bool) -> dict:
         "over": is_over,
         "wall_s": round(seconds),
         "by_kind": dict(record.count()),
-        **tail(library),
+        **tail(farm.library),
     }
     for name in lost[:20]:
         print(f"lost: {name} {rows.get(name, {}).get('status')} whole={name in whole}")
@@ -268,14 +268,16 @@ def overlaps(work: list[dict]) -> int:
     return found
 
 
-def tail(library: str) -> dict:
-    """How long before the end the first process fell idle: seconds, by the last delivery of each worker process."""
-    sql = """
-    select epoch(max(finished_at)) as ended from stage_runs
-    where stage = 'record' and status in ('ok', 'skipped') group by host, worker_pid order by ended desc limit 3
-    """
-    ends = [row["ended"] for row in query.rows(library, sql)]
-    return {"tail_s": round(ends[0] - ends[-1], 1)} if ends else {}
+def tail(library: Path) -> dict:
+    """Seconds between the ends of the first and of the last worker's last shard, and shards by worker."""
+    ends: dict[str, list[float]] = {}
+    for path in library.glob("runs/*/beats/*.*"):
+        told = json.loads(path.read_text())
+        if told["worker"]:
+            ends.setdefault(told["worker"], []).append(told["beat"])
+    last = [max(times) for times in ends.values()]
+    shards = {name: len(times) for name, times in sorted(ends.items())}
+    return {"tail_s": round(max(last) - min(last), 1), "shards": shards} if last else {}
 
 
 def left_behind(farm: Farm) -> list[str]:
