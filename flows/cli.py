@@ -146,7 +146,10 @@ def worker(
 def deploy(
     library: LibraryOption,
     gpus: Annotated[int, typer.Option(min=1, max=4096, help="shards that may run at once: the farm's GPUs")] = 1,
-    manifest: Annotated[Path | None, typer.Option(help="what nightly makes; none = no nightly schedule")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(envvar="SPLATMILL_NIGHTLY_MANIFEST", help="what nightly makes; none = no nightly schedule"),
+    ] = None,
     file: Annotated[Path, typer.Option(help="the deployments")] = Path("deployments/prefect.yaml"),
 ) -> None:
     """Register work pools, deployments and, with SPLATMILL_WEBHOOK set, word of every night's end. Repeat at will.
