@@ -78,7 +78,7 @@ def run(
 
     Example: splatmill run deployments/manifests/starter.csv --library ./library
     """
-    from flows.session import run_here
+    from flows.local import run_here
 
     _prepare(threads, device)
     request = _request(manifest, library, recipe, set_, skip_invalid, in_flight)
@@ -100,7 +100,7 @@ def submit(
 
     Example: splatmill submit props.csv --library /mnt/library
     """
-    from flows.session import submit_batch
+    from flows.remote import submit_batch
     from pipeline_core.storage import Library
 
     request = _request(manifest.absolute(), str(Library(library).root), recipe, set_, skip_invalid, in_flight)
@@ -116,7 +116,7 @@ def reconcile(
 
     Example: splatmill reconcile --library /mnt/library --every 60
     """
-    from flows.session import reconcile_here
+    from flows.remote import reconcile_here
 
     reconcile_here(library, every)
 
@@ -132,7 +132,7 @@ def worker(
     Example: splatmill worker --gpu 0
     """
     from flows.farm_setup import CONTROL_POOL, POOL
-    from flows.session import work
+    from flows.remote import work
 
     if control and gpu is not None:
         raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and tidy up")
@@ -198,7 +198,7 @@ def retry(
 
     Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
     """
-    from flows.session import run_here
+    from flows.local import run_here
     from flows.show import failed_assets
 
     _prepare(threads, device)

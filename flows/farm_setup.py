@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from flows.session import point_at_farm
+from flows.remote import point_at_farm
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 

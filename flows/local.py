@@ -7,10 +7,8 @@ import io
 import json
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing import Any
 
 from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
 from flows.live import progress
-from flows.server import CLIENT, WORKER, pointed_at, prefect_server, warm_server
-from pipeline_core.errors import RequestError, SplatmillError
+from flows.server import prefect_server
+from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey, finished
 
@@ -129,70 +127,12 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         f"in {summary.seconds:.0f} s; assets in {Path(summary.library) / 'assets'}",
         file=out,
     )
+    if summary.left:
+        print(f"{len(summary.left)} not begun because of {summary.left_why}", file=out)
+    if summary.quarantined:
+        print(f"{len(summary.quarantined)} passed over: they failed before (splatmill status)", file=out)
     if summary.stopped:
         print(f"{len(summary.stopped)} not finished. To go on where this stopped, run the same command again", file=out)
-    elif summary.failures:
+    elif summary.failures or summary.quarantined:
         print(f"to try those again: splatmill retry {request.manifest} --library {request.library}", file=out)
     print(out.getvalue(), end="")
-
-
-def submit_batch(request: BatchRequest) -> str:
-    """Queue a batch as shards on the farm; returns what was queued. The manifest is checked first."""
-    from flows.reconcile import open_run
-
-    plan_batch(request)
-    point_at_farm()
-    request = open_run(request)
-    (outcome,) = [each for each in _reconcile(request.library) if each.run_id == request.run_id]
-    return str(outcome)
-
-
-def reconcile_here(library: str, every_s: float) -> None:
-    """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done."""
-    from flows.reconcile import FarmUnreachable
-
-    point_at_farm()
-    while True:
-        try:
-            for outcome in _reconcile(library):
-                print(outcome, flush=True)
-        except FarmUnreachable as error:
-            if not every_s:
-                raise
-            print(f"splatmill: {error}", file=sys.stderr, flush=True)
-        if not every_s:
-            return
-        time.sleep(every_s)
-
-
-def _reconcile(library: str) -> list[Any]:
-    from flows.prefect_farm import PrefectFarm
-    from flows.reconcile import reconcile
-
-    return reconcile(library, PrefectFarm())
-
-
-def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
-    """Set the environment for the farm's server: the one we are pointed at, else the one this user keeps warm."""
-    if not pointed_at():
-        warm = warm_server()
-        if not warm:
-            raise RequestError(
-                "no farm is known: set PREFECT_API_URL and PREFECT_API_AUTH_STRING to its server's, or start one here "
-                "with splatmill server start (deployments/README.md)"
-            )
-        os.environ["PREFECT_API_URL"] = warm["url"]
-        if warm["auth"]:
-            os.environ["PREFECT_API_AUTH_STRING"] = warm["auth"]
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-
-
-def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
-    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on one GPU where one is named."""
-    point_at_farm(WORKER)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
-    name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
-    os.execv(sys.executable, [*command, "--limit", str(at_once)])
