@@ -1,5 +1,6 @@
 """One loader for every published kind of folder; conversions against closed forms; the same numbers as diffusers."""
 
+import importlib.util
 import json
 import math
 import shutil
@@ -378,6 +379,46 @@ def test_mvdream_network_has_the_published_tensors():
         "out.2.weight": (4, 320, 3, 3),
     }.items():
         assert shapes[key] == shape, key
+
+
+# -------------------------------------------------------------------------------- parity with MVDream's diffusers code
+
+needs_mv_unet = pytest.mark.skipif(
+    importlib.util.find_spec("mv_unet") is None,
+    reason="mv_unet.py is not importable (github.com/ashawkey/mvdream_diffusers on PYTHONPATH, with xformers and kiui)",
+)
+
+
+@needs_mv_unet
+def test_mvdream_network_equals_the_published_code(checkpoint):
+    """Same weights, same rows: the class that the published folders bring as remote code."""
+    import mv_unet
+
+    config = json.loads((checkpoint("mvdream") / "unet" / "config.json").read_text())
+    torch.manual_seed(0)
+    theirs = mv_unet.MultiViewUNetModel(**{k: v for k, v in config.items() if not k.startswith("_")}).eval()
+    for parameter in theirs.parameters():  # zero-initialised layers would hide what feeds them
+        torch.nn.init.normal_(parameter, std=0.05)
+    ours = MultiViewUNet(config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, t = torch.randn(8, 4, 8, 8), torch.tensor([7] * 4 + [900] * 4)
+    text = torch.randn(8, 77, config["context_dim"])
+    cameras = mv_unet.get_camera(4, elevation=20).repeat(2, 1)
+    with torch.no_grad():
+        want = theirs(x, timesteps=t, context=text, camera=cameras, num_frames=4)
+        got = ours(x, t, text, cameras, num_frames=4)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert want.std() > 0.05
+
+
+@needs_mv_unet
+def test_mvdream_cameras_equal_the_published_code():
+    """Its azimuth counts as ours does, and has the front at 90 degrees."""
+    import mv_unet
+
+    theirs = mv_unet.get_camera(4, elevation=20)
+    azimuth = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    torch.testing.assert_close(mvdream_cameras(azimuth - 90.0, torch.full((4,), 20.0)), theirs, rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- folders with faults
