@@ -271,6 +271,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "mesh.grid":                            (48,                96,                128,               256),
     "mesh.iso":                             (...,               ...,               1.0,               ...),
     "mesh.blur":                            (0.6,               1.0,               0.0,               0.0),
+    "mesh.smooth":                          (12,                12,                5,                 5),
     "mesh.face_budget":                     (1000,              5000,              50_000,            50_000),
     "mesh.texture_size":                    (256,               512,               1024,              1024),
     "mesh.bake_views":                      (14,                26,                26,                26),
