@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from catalog import library, render, report
+from catalog import library, query, render
 from catalog.store import LocalStore, Store, open_store
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import disk_errors
@@ -63,12 +63,34 @@ def write_gallery(
     with disk_errors(folder):
         (folder / "view").mkdir(parents=True, exist_ok=True)
         cards = []
-        for asset in report.gallery_assets(store, live=live):
+        for asset in gallery_assets(store, live=live):
             cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
             viewers -= "view" in card
         stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {library.base(store)}"
         _write(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
     return folder / "index.html"
+
+
+def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
+    """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}."""
+    with query.connect(store, live=live) as con:
+        assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
+        numbers = con.execute("""
+            select asset_id, name, arg_max(value, (stage = 'record', event_id)) from metrics
+            where is_latest and stage in ('extract_mesh', 'refine_texture', 'evaluate', 'record') group by all
+        """).fetchall()
+    by_asset: dict[str, dict[str, float]] = {}
+    for asset_id, name, value in numbers:
+        by_asset.setdefault(asset_id, {})[name] = value
+    return [asset | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": _tags(asset)} for asset in assets]
+
+
+def _tags(asset: dict[str, Any]) -> dict[str, str]:
+    """Tags in the asset's specification; none where a foreign row holds something else."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(asset["spec_json"] or "{}")["tags"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"category": asset["category"]} if asset["category"] else {}
 
 
 def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool) -> dict[str, Any]:
