@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.server import pointed_at, warm_server
 from flows.text import table
@@ -27,7 +28,6 @@ NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
 """Releases near these import well and then lose schedules or answer 422; see README, Troubleshooting."""
 OPTIONAL = {
-    "gsplat": "CUDA rasteriser: pip install 'splatmill[cuda]' (compiles once with nvcc)",
     "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast",
     "obstore": "libraries on S3: pip install 'splatmill[s3]'",
     "asyncpg": "a Prefect server on PostgreSQL: pip install 'splatmill[postgres]'",
@@ -48,7 +48,7 @@ class Finding:
 def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
     """Print all findings; returns 0 when nothing that is needed is missing, else 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    findings = [*_machine(), *_libraries(), *_models(recipe), _disk(library), _server()]
+    findings = [*_machine(), _gsplat(), *_libraries(), *_models(recipe), _disk(library), _server()]
     if warmup:
         findings.append(_warm_kernels())
     if as_json:
@@ -86,12 +86,33 @@ def show_models(*, as_json: bool) -> None:
 def _machine() -> list[Finding]:
     device = describe(pick_device())
     memory = f", {device['memory_gb']} GB" if device["memory_gb"] else ""
-    found = f"{device['device']} ({device['name']}{memory}), {thread_count()} threads, torch {device['torch']}"
+    found = (
+        f"{device['device']} ({device['name']}{memory}), {thread_count()} threads, "
+        f"denoisers in {device['precision']}, torch {device['torch']}"
+    )
     python = f"Python {platform.python_version()} at {sys.prefix}, splatmill {code_version()}"
-    return [
-        Finding("ok", "python", python),
-        Finding("ok", "device", found, "" if device["cuda"] else "a CUDA build of torch uses an NVIDIA GPU"),
-    ]
+    return [Finding("ok", "python", python), Finding("ok", "device", found, _without_cuda(device))]
+
+
+def _without_cuda(device: dict[str, Any]) -> str:
+    """Why no NVIDIA GPU is used, and how to have one used; nothing to say where one is."""
+    if device["memory_gb"] is not None:
+        return ""
+    if device["cuda"] is None:
+        return "for an NVIDIA GPU: a CUDA build of torch, pip install torch --index-url https://download.pytorch.org/whl/cu130"
+    return f"torch is built for CUDA {device['cuda']} and sees no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+
+def _gsplat() -> Finding:
+    """The CUDA rasteriser: needed on a GPU, unused without."""
+    from pipeline_core.rendering import gsplat_build
+
+    on_gpu, problem = pick_device().type == "cuda", gsplat_build.missing()
+    if problem and on_gpu:
+        return Finding("missing", "gsplat", *problem)
+    if problem:
+        return Finding("note", "gsplat", f"{problem[0]}; only a GPU needs it", problem[1])
+    return Finding("ok", "gsplat", f"{_version('gsplat')}, for a GPU; its kernels compile once", gsplat_build.advice())
 
 
 def _libraries() -> list[Finding]:
@@ -152,11 +173,13 @@ def _server() -> Finding:
 
 
 def _warm_kernels() -> Finding:
-    from pipeline_core.rendering import warmup
+    from pipeline_core.rendering import gsplat_build, warmup
 
     began = time.monotonic()
     compile_all: Callable[[], object] = warmup.warmup
     compile_all()
+    if pick_device().type == "cuda":
+        gsplat_build.build()
     return Finding(
         "ok", "kernels", f"compiled in {time.monotonic() - began:.0f} s; later runs read them from the cache"
     )

@@ -65,7 +65,10 @@ def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
     """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on one GPU where one is named."""
     point_at_farm(WORKER)
     if gpu is not None:
+        from tasks.models import prepare_device
+
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
     name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
     os.execv(sys.executable, [*command, "--limit", str(at_once)])

@@ -62,10 +62,20 @@ def point_prior(ref: str) -> Any:
         return _point_prior(ref)
 
 
+@lru_cache(maxsize=1)
+def prepare_device() -> None:
+    """Before a GPU is used: compile the rasteriser, or wait for the process that does."""
+    if device().type == "cuda":
+        from pipeline_core.rendering import gsplat_build
+
+        gsplat_build.build()
+
+
 def engine(recipe: Recipe) -> DistillationEngine:
     """The engine for the recipe's priors."""
     from pipeline_core.engine.engine import DistillationEngine
 
+    prepare_device()
     pair = (recipe.image_prior, recipe.init.point_prior)
     with _lock:
         found = _engines.get(pair)

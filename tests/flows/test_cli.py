@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import typer
 
 from flows.cli import app
@@ -86,6 +87,9 @@ def test_doctor_tells_what_is_here_and_models_what_the_recipes_name(tmp_path):
     told = json.loads(splatmill("doctor", "--library", tmp_path, "--json", env=env).stdout)
     found = {finding["what"]: finding for finding in told}
     assert found["prefect"]["state"] == "ok" and found["device"]["state"] == "ok" and found["library"]["state"] == "ok"
+    on_gpu = torch.cuda.is_available()
+    assert on_gpu or "for an NVIDIA GPU: a CUDA build of torch" in found["device"]["way_out"] or torch.version.cuda
+    assert found["gsplat"]["state"] in ("ok", "missing" if on_gpu else "note") and "nvdiffrast" in found
     models = json.loads(splatmill("models", "--json", env=env).stdout)
     assert {name for row in models for name in row["recipes"]} == set(RECIPES)
     assert all(row["id"] or row["missing"] for row in models)
