@@ -65,23 +65,27 @@ def build(library: str | os.PathLike[str] | Store, *, full: bool = False, thread
         with _alone(path):
             for attempt in itertools.count(1):
                 seen = listing.visible(store)
-                if not full and _is_current(path, seen):
-                    return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
-                standby, how = _standby(path, full)
                 try:
+                    if not full and _is_current(path, seen):
+                        return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
+                    standby, how = _standby(path, full)
                     new_events, events = _update(standby, store, seen, threads)
                     break
                 except duckdb.Error as error:
-                    _judge(error, attempt, path, store, seen)
+                    _judge(error, path, store, seen, last=full and attempt >= query.OPEN_TRIES, anew=full)
+                    full = True  # the two files may be what is damaged
             _publish(standby, path)
     return Report(str(path), new_events, events, time.monotonic() - began, how)
 
 
-def _judge(error: duckdb.Error, attempt: int, path: Path, store: Store, seen: listing.Visible) -> None:
-    """Raise what a failed update means, unless a listed file was compacted away meanwhile: then list again."""
+def _judge(error: duckdb.Error, path: Path, store: Store, seen: listing.Visible, *, last: bool, anew: bool) -> None:
+    """Raise what a failed update means, unless another try may help.
+
+    It may when this one did not start ``anew``, or when a listed file was compacted away meanwhile.
+    """
     if os.strerror(errno.ENOSPC) in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-    if attempt >= query.OPEN_TRIES or listing.visible(store).files == seen.files:
+    if last or (anew and listing.visible(store).files == seen.files):
         raise query.CatalogueDamaged(query.diagnosis(store, error)) from error
 
 

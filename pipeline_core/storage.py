@@ -12,6 +12,7 @@
       stages/<stage>/<key>/        immutable outputs and their record.json, published by write, fsync, rename
       checkpoints/                 unfinished optimisations; gone when the stage is done
       catalog/                     rows (catalog.store)
+      records/                     rows that belong to no output: requests, failures, reviews (catalog.rebuild)
       runs/<run_id>/               report of one run
       tmp/                         work in progress; what a killed process left there is swept
 

@@ -7,6 +7,7 @@ import math
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -94,6 +95,20 @@ def test_what_a_killed_build_left_is_not_used(tmp_path, random_runs, left_behind
         standby.with_name(standby.name + ".wal").write_bytes(b"\0" * 100)
     append(tmp_path, random_runs(random.Random(5), 5))
     assert snapshot.build(tmp_path).how == "copy"
+    same_as_live(tmp_path)
+
+
+@pytest.mark.parametrize("which", ["published", "standby"])
+def test_a_snapshot_with_a_hole_is_built_anew(tmp_path, random_runs, which) -> None:
+    for seed in (1, 2):
+        append(tmp_path, random_runs(random.Random(seed), 5))
+        path = Path(snapshot.build(tmp_path).path)
+    victim = path if which == "published" else snapshot.standby_path(path)
+    data = bytearray(victim.read_bytes())
+    data[12288:] = bytes(len(data) - 12288)  # the three headers stay
+    victim.write_bytes(data)
+    append(tmp_path, random_runs(random.Random(3), 5))
+    snapshot.build(tmp_path)
     same_as_live(tmp_path)
 
 
