@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pipeline_core.io.gltf_check import check_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.manifest import parse_override
 from pipeline_core.storage import STAGES, sha256_file
+from tasks.rules import RESEEDS, reseeded
+from tasks.stage import stage_run, with_times
 from tests.flows.conftest import environment, settings, splatmill
 
 pytestmark = pytest.mark.slow
@@ -211,28 +214,46 @@ def test_interrupted_runs_say_how_to_go_on(manifest, tmp_path, tiny, prefect_url
 
 
 def test_one_bad_asset_does_not_sink_the_batch(tmp_path, tiny, prefect_url):
-    """An iso level far above anything leaves no surface: that asset fails, is recorded, and `retry` picks it alone."""
+    """Nothing to mesh from any seed: that asset fails, is recorded, retried alone, and passed over the third time."""
     manifest = tmp_path / "props.csv"
-    manifest.write_text("id,prompt,seed,mesh.min_component\nmug,a blue mug,1,\nghost,a red mushroom,2,\n")
+    manifest.write_text("id,prompt,seed\nmug,a blue mug,1\nghost,a red mushroom,2\n")
     library = tmp_path / "library"
-    (library / "stages").mkdir(parents=True)
     options = ["--library", library, *settings(tiny)]
     env = environment(prefect_url)
-    _break_cloud(manifest, library, tiny)
+    _break_cloud(manifest, library, tiny, seeds=RESEEDS + 1)
     result = splatmill("run", manifest, *options, env=env)
     assert result.returncode == 1 and "1 made" in result.stdout and "1 failed" in result.stdout, result.stderr
     assert "Traceback" not in result.stdout + result.stderr and "splatmill retry" in result.stdout
     status = json.loads(splatmill("status", "-l", library, "--json", env=env).stdout)
     (failed,) = status["failed"]
     assert failed["asset_id"] == "ghost" and failed["error_stage"] == "extract_mesh"
+    seeds = query.rows(library, "select distinct seed from stage_runs where error_type is not null")
+    assert len(seeds) == RESEEDS + 1
     none = splatmill("retry", manifest, *options, "--stage", "evaluate", env=env)
     assert none.returncode == 0 and "nothing to retry" in none.stderr
-    again = splatmill("retry", manifest, *options, "--error-class", failed["error_class"], "--json", env=env)
+    again = splatmill("retry", manifest, *options, "--stage", "extract_mesh", "--error-type", failed["error_type"],
+                      "--json", env=env)  # fmt: skip
     assert [each["asset_id"] for each in json.loads(again.stdout)["failures"]] == ["ghost"]
+    third = json.loads(splatmill("run", manifest, *options, "--json", env=env).stdout)
+    assert third["quarantined"] == ["ghost"] and third["cached"] == ["mug"] and third["failures"] == []
 
 
-def _break_cloud(manifest, library, tiny):
-    """Put a splat without a single opaque Gaussian where the second asset's will be looked for."""
+def test_a_diverged_asset_is_made_from_another_seed(tmp_path, tiny, prefect_url):
+    manifest = tmp_path / "props.csv"
+    manifest.write_text("id,prompt,seed\nmug,a blue mug,1\nghost,a red mushroom,2\n")
+    library = tmp_path / "library"
+    options = [manifest, "--library", library, *settings(tiny)]
+    _break_cloud(manifest, library, tiny, seeds=1)
+    result = splatmill("run", *options, env=environment(prefect_url))
+    assert result.returncode == 0 and "2 made" in result.stdout, result.stderr
+    told = json.loads((library / "assets" / "ghost" / "asset.json").read_text())
+    assert told["seed"] == told["spec"]["seed"] != 2
+    again = splatmill("run", *options, "--json", env=environment(prefect_url))
+    assert sorted(json.loads(again.stdout)["cached"]) == ["ghost", "mug"]
+
+
+def _break_cloud(manifest, library, tiny, seeds):
+    """Put splats without a single opaque Gaussian where the second asset's will be looked for, from so many seeds."""
     import torch
 
     from pipeline_core.io.ply import save_splat
@@ -240,22 +261,16 @@ def _break_cloud(manifest, library, tiny):
     from pipeline_core.types import Gaussians
 
     _, journeys = plan_batch(BatchRequest(manifest=str(manifest), library=str(library), overrides=tiny))
-    ghost, root = journeys[1], Library(library)
+    root = Library(library).create()
     splat = Gaussians(
         torch.zeros(9, 3), torch.ones(9, 4), torch.full((9, 3), -4.0), torch.full((9,), -20.0),
         torch.zeros(9, 1, 3), torch.zeros(9, 0, 3),
     )  # fmt: skip
-    key = ghost.keys["densify_prune"]
-    with root.workspace() as folder:
-        save_splat(folder / "splat.ply", splat)
-        outputs = root.outputs(folder, root.stage_dir("densify_prune", key))
-        record = {
-            "run_id": "r",
-            "asset_id": "ghost",
-            "stage": "densify_prune",
-            "status": "ok",
-            "stage_key": key,
-            "event_id": "01a204c1-60c4-768a-b019-c495792e9419",
-            "finished_at": "2026-01-01T00:00:00+00:00",
-        }
-        root.publish(folder, "densify_prune", key, record | {"artifacts": outputs})
+    for attempt in range(seeds):
+        ghost = reseeded(journeys[1], attempt)
+        key = ghost.keys["densify_prune"]
+        with root.workspace() as folder:
+            save_splat(folder / "splat.ply", splat)
+            outputs = root.outputs(folder, root.stage_dir("densify_prune", key))
+            run = stage_run(ghost, "densify_prune", "ok", datetime.now(UTC), outputs=outputs)
+            root.publish(folder, "densify_prune", key, with_times(run, outputs))
