@@ -24,9 +24,9 @@ import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -93,7 +93,7 @@ def night(options: argparse.Namespace, folder: Path) -> dict:
     """The whole test; returns the report."""
     record, rng = Record(), random.Random(options.seed)
     disk = folder / "disk"
-    with small_disk(disk, 200 + 4 * options.assets) as mounted:
+    with small_disk(disk, 200 + 2 * options.assets) as mounted:
         if not mounted:
             print("no small file system can be mounted by this user: fill_disk is left out", flush=True)
         library = disk / "library"
@@ -126,25 +126,33 @@ def submit(farm: Farm, assets: int) -> None:
 
 
 def wait_for_end(farm: Farm, record: Record, rng: random.Random, options: argparse.Namespace) -> bool:
-    """Do harm until the run is over; False when it is not over in time."""
+    """Do harm until every asset was delivered once, then let the farm mend it; False when it is not over in time."""
     end = time.monotonic() + options.minutes * 60
-    chosen = options.faults.split(",") if options.faults else list(FAULTS)
-    weights = [FAULTS[name][1] for name in chosen]
-    pause = threading.Event()
-    told = 0.0
+    kinds, told = draws(options, rng), 0.0
     while not over(farm):
         if time.monotonic() > end:
             return False
+        count = made(farm)
         if time.monotonic() - told > 30:
             told = time.monotonic()
-            print(f"{told - record.began:7.1f} s  {made(farm)} made", flush=True)
-        pause.wait(rng.expovariate(1 / options.pace) if made(farm) else 2)
-        if made(farm) and not over(farm) and not options.calm:
-            kind = rng.choices(chosen, weights)[0]
-            what = FAULTS[kind][0](farm, rng)
-            if what:
-                record.add(kind, what)
+            print(f"{told - record.began:7.1f} s  {count} made", flush=True)
+        if options.calm or not 0 < count < options.assets:
+            time.sleep(2)
+            continue
+        time.sleep(rng.expovariate(1 / options.pace))
+        kind = next(kinds)
+        what = FAULTS[kind][0](farm, rng)
+        if what:
+            record.add(kind, what)
     return True
+
+
+def draws(options: argparse.Namespace, rng: random.Random) -> Iterator[str]:
+    """Kinds of fault without end: each once, in any order, then by their weights."""
+    chosen = options.faults.split(",") if options.faults else list(FAULTS)
+    yield from rng.sample(chosen, len(chosen))
+    while True:
+        yield rng.choices(chosen, [FAULTS[name][1] for name in chosen])[0]
 
 
 def over(farm: Farm) -> bool:
@@ -307,8 +315,8 @@ def main() -> None:
     parser.add_argument("--assets", type=int, default=300)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--pace", type=float, default=25.0, help="mean seconds between faults")
-    parser.add_argument("--minutes", type=float, default=40.0, help="give up after so long")
+    parser.add_argument("--pace", type=float, default=35.0, help="mean seconds between faults")
+    parser.add_argument("--minutes", type=float, default=60.0, help="give up after so long")
     parser.add_argument("--faults", default="", help=f"comma-separated: {', '.join(FAULTS)}; none = all")
     parser.add_argument("--calm", action="store_true", help="no faults: for the tail alone")
     parser.add_argument("--keep", action="store_true", help="keep the folder")

@@ -21,20 +21,6 @@ from pathlib import Path
 from flows.server import SERVER, healthy
 
 ROOT = Path(__file__).resolve().parents[2]
-POOL = "chaos"
-
-PREFECT_YAML = f"""
-name: splatmill-chaos
-pull:
-  - prefect.deployments.steps.set_working_directory:
-      directory: {ROOT}
-deployments:
-  - name: shard
-    entrypoint: flows/farm.py:shard
-    work_pool: {{name: {POOL}}}
-"""
-
-
 class Missing(SystemExit):
     """Something that the test needs is not installed; the message says what and how to get it."""
 
@@ -118,10 +104,8 @@ class Farm:
     def start(self) -> None:
         """Start everything but the reconciler."""
         self.start_server()
-        (self.folder / "prefect.yaml").write_text(PREFECT_YAML)
-        self.call("prefect", "work-pool", "create", POOL, "--type", "process")
-        self.call("prefect", "work-pool", "set-concurrency-limit", POOL, str(len(self.names)))
-        self.call("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(self.folder / "prefect.yaml"))
+        self.library.mkdir(parents=True)
+        self.call("flows.cli", "deploy", "--library", str(self.library), "--gpus", str(len(self.names)))
         for name in self.names:
             self.start_worker(name)
 
@@ -141,8 +125,7 @@ class Farm:
 
     def start_worker(self, name: str) -> None:
         """Start a worker for one shard at a time."""
-        arguments = ["prefect", "worker", "start", "--pool", POOL, "--name", name, "--limit", "1"]
-        self._spawn(name, arguments)
+        self._spawn(name, ["flows.cli", "worker", "--name", name])
 
     def start_reconciler(self) -> None:
         """Start ``splatmill reconcile --every 5``."""
