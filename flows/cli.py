@@ -371,7 +371,7 @@ def server_status() -> None:
     if found:
         typer.echo(f"running at {found['url']} (pid {found['pid']})")
     elif pointed_at():
-        typer.echo(f"not running here; runs use {pointed_at()}")
+        typer.echo(f"not running here; runs use {redact(pointed_at())}")
     else:
         typer.echo("not running; splatmill run starts its own for each run")
         raise typer.Exit(1)

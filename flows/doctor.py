@@ -20,6 +20,7 @@ from pipeline_core.config import RECIPES
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import ModelNotFound, SplatmillError
 from pipeline_core.priors.resolve import model_id, resolve_model
+from pipeline_core.secrets import redact
 from pipeline_core.version import code_version
 from tasks.models import licence
 
@@ -166,7 +167,7 @@ def _disk(library: Path) -> Finding:
 def _server() -> Finding:
     warm = warm_server()
     if pointed_at():
-        return Finding("ok", "server", f"runs use {pointed_at()}")
+        return Finding("ok", "server", f"runs use {redact(pointed_at())}")
     if warm:
         return Finding("ok", "server", f"kept warm at {warm['url']}")
     return Finding("note", "server", "none; each run starts its own", "splatmill server start keeps one warm")

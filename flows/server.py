@@ -301,7 +301,7 @@ def start_warm(host: str = "127.0.0.1", port: int = 4200, database: str | None =
     home, settings = state_folder() / "prefect", _settings(host, database)
     child, url = launch(home, host=host, port=port, settings=settings)
     wait_until_healthy(child, url, home)
-    return _keep_address(child.pid, url, settings)
+    return _keep_address(child.pid, url, settings.get("PREFECT_SERVER_API_AUTH_STRING"))
 
 
 def serve(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> NoReturn:
@@ -309,8 +309,7 @@ def serve(host: str = "127.0.0.1", port: int = 4200, database: str | None = None
     if warm_server():
         raise RequestError(f"{warm_server()['url']} is kept by this user already; splatmill server stop ends it")
     home, settings = state_folder() / "prefect", _settings(host, database)
-    _keep_address(os.getpid(), _address(host, port), settings)
-    os.execve(sys.executable, _command(host, port), _environment(home, settings))
+    os.execve(sys.executable, [*_command(host, port), "--keep"], _environment(home, settings))
 
 
 def _settings(host: str, database: str | None) -> dict[str, str]:
@@ -337,9 +336,9 @@ def password() -> str:
     return path.read_text().strip()
 
 
-def _keep_address(pid: int, url: str, settings: dict[str, str]) -> dict[str, Any]:
+def _keep_address(pid: int, url: str, auth: str | None) -> dict[str, Any]:
     """Put down, for this user alone, where the server is and what it asks for."""
-    found = {"pid": pid, "url": url, "auth": settings.get("PREFECT_SERVER_API_AUTH_STRING")}
+    found = {"pid": pid, "url": url, "auth": auth}
     _write_private(state_file(), json.dumps(found))
     return found
 
@@ -397,12 +396,15 @@ def _serve() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="be this user's warm server")
     options = parser.parse_args()
     try:
         bound = _bind(options.host, options.port)
     except OSError as error:
         sys.exit(f"splatmill: {options.host}, port {options.port}: {error.strerror}; give another --host or --port")
     url = _address(options.host, bound.getsockname()[1])
+    if options.keep:
+        _keep_address(os.getpid(), url, os.environ.get("PREFECT_SERVER_API_AUTH_STRING"))
     print(url, flush=True)
     os.dup2(2, 1)  # the parent reads one line; whatever is printed later goes to the log
     os.environ["PREFECT_API_URL"] = url
