@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -71,4 +72,5 @@ def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
         prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
     name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # scripts start their "&" with it ignored, and Prefect stops by it
     os.execv(sys.executable, [*command, "--limit", str(at_once)])
