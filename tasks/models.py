@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_core.config import Recipe
 from pipeline_core.device import pick_device
+from pipeline_core.errors import RequestError
 from pipeline_core.priors.resolve import resolve_model
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DEVICE = "SPLATMILL_DEVICE"
 """Environment variable: auto (the default), cpu, cuda or cuda:<number>."""
 MAX_ACTIVE = "SPLATMILL_MAX_ACTIVE"
-"""Environment variable: assets that share a batch of the engine."""
+"""Environment variable: assets that share a batch of the engine; unset: ``engine.default_active``."""
 
 sampling = threading.Lock()
 """Held while the point prior samples: side by side, samplers would only share the same cores."""
@@ -84,9 +85,16 @@ def engine(recipe: Recipe) -> DistillationEngine:
                 image_prior(pair[0]),
                 lambda: point_prior(pair[1]),
                 device=device(),
-                max_active=int(os.environ[MAX_ACTIVE]) if os.environ.get(MAX_ACTIVE) else None,
+                max_active=_max_active(),
             )
         return found
+
+
+def _max_active() -> int | None:
+    text = os.environ.get(MAX_ACTIVE, "").strip()
+    if text and (not text.isdecimal() or not 1 <= int(text) <= 1024):
+        raise RequestError(f"{MAX_ACTIVE}={text!r} is not a number of assets; set it to 1 to 1024 or unset it")
+    return int(text) if text else None
 
 
 def close_engines() -> None:

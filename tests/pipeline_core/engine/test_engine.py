@@ -11,7 +11,7 @@ from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
 from pipeline_core.engine.distill import distill
-from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.engine import DistillationEngine, default_active
 from pipeline_core.engine.gaussian_job import GaussianJob, render
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
 
@@ -289,6 +289,13 @@ def test_the_clock_tells_every_part_and_the_curves_the_precision(engine, stage, 
     seconds = engine.clock.seconds
     assert list(seconds) == list(PARTS) and curves["precision"] == "float32"
     assert all(seconds[part] > 0 for part in PARTS if part not in ("points", "decode"))
+
+
+def test_default_batch_follows_device_and_precision(exact_prior):
+    assert default_active(exact_prior, torch.device("cuda")) == 8
+    assert default_active(exact_prior, torch.device("cpu")) == 1
+    exact_prior.dtype = torch.bfloat16
+    assert default_active(exact_prior, torch.device("cpu")) == 4
 
 
 def test_a_checkpoint_of_another_precision_is_not_used(exact_prior, stage, make_gaussians):
