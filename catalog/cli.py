@@ -278,11 +278,11 @@ def _bring_up_to_date(library: str, refresh: bool) -> None:
 
     if not refresh:
         return
-    store = open_store(library)
-    if isinstance(store.root, Path) and not store.root.parent.is_dir():
-        raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
+    store, there = open_store(library), True
     try:
-        snapshot.build(store)
+        there = store.exists()
+        if there:
+            snapshot.build(store)
     except SplatmillError as error:
         try:
             with query.connect(library, live=False) as con:
@@ -290,6 +290,8 @@ def _bring_up_to_date(library: str, refresh: bool) -> None:
         except NoSnapshot:
             raise RequestError(f"{error}. There is no older snapshot; --live reads the files themselves") from None
         typer.echo(f"the snapshot is of {built:%Y-%m-%d %H:%M:%S} UTC; it could not be renewed: {error}", err=True)
+    if not there:
+        raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
 
 
 def _say(as_json: bool, document: Any, text: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from catalog.store import LocalStore, Store
+from catalog.store import LocalStore, Store, remote_errors
 from pipeline_core.storage import disk_errors
 
 
@@ -35,7 +35,10 @@ def size(store: Store, path: str) -> int | None:
     """Size of a file of the library in bytes; None when it is not there."""
     full = f"{base(store)}/{path}"
     try:
-        return os.stat(full).st_size if isinstance(store, LocalStore) else store.filesystem.size(full)
+        if isinstance(store, LocalStore):
+            return os.stat(full).st_size
+        with remote_errors(full):
+            return store.filesystem.size(full)
     except FileNotFoundError:
         return None
 
@@ -43,7 +46,10 @@ def size(store: Store, path: str) -> int | None:
 def open_file(store: Store, path: str) -> BinaryIO:
     """A file of the library for reading."""
     full = f"{base(store)}/{path}"
-    return open(full, "rb") if isinstance(store, LocalStore) else store.filesystem.open(full, "rb")
+    if isinstance(store, LocalStore):
+        return open(full, "rb")
+    with remote_errors(full):
+        return store.filesystem.open(full, "rb")
 
 
 def keep_record(store: Store, name: str, data: bytes) -> None:
@@ -73,7 +79,8 @@ def write_file(store: Store, path: str, data: bytes) -> None:
     """Write a file of the library, durably, whole or not at all."""
     path = f"{base(store)}/{path}"
     if not isinstance(store, LocalStore):
-        store.filesystem.pipe_file(path, data)
+        with remote_errors(path):
+            store.filesystem.pipe_file(path, data)
         return
     scratch = Path(f"{path}.{os.getpid()}.part")
     with disk_errors(Path(base(store))):

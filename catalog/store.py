@@ -27,6 +27,7 @@ import fsspec
 
 from pipeline_core.errors import RequestError, TransientError
 
+CLIENTS = ("botocore", "aiobotocore", "aiohttp")  # whose errors s3fs lets through
 FOLDERS = ("live", "sealed", "index", "tmp", "trash", "quarantine")
 
 
@@ -53,6 +54,10 @@ class LocalStore:
     def url(self, name: str) -> str:
         """Path as DuckDB opens it."""
         return str(self.root / name)
+
+    def exists(self) -> bool:
+        """Whether there is such a library."""
+        return self.root.parent.is_dir()
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in ``folder``, unordered; empty when there is no such folder."""
@@ -148,13 +153,21 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         # listings must be fresh: fsspec would otherwise answer from its own cache
-        self.filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        try:
+            self.filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise RequestError(f"{url}: {error}. S3 needs `pip install 'splatmill[s3]'`") from error
         self.scheme = url.split("://", 1)[0]
         self.root = path.rstrip("/") + "/catalog"
 
     def url(self, name: str) -> str:
         """Address as DuckDB opens it, through the registered filesystem."""
         return f"{self.scheme}://{self.root}/{name}"
+
+    def exists(self) -> bool:
+        """Whether there is anything at the library's address."""
+        with remote_errors(self.url("")):
+            return self.filesystem.exists(self.root.removesuffix("/catalog"))
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects in ``folder``, unordered."""
@@ -164,22 +177,24 @@ class ObjectStore:
         """The objects in ``folder`` with size and age."""
         self.filesystem.invalidate_cache()
         try:
-            found = self.filesystem.ls(f"{self.root}/{folder}", detail=True)
+            with remote_errors(self.url(folder)):
+                found = self.filesystem.ls(f"{self.root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
         return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, _modified(f)) for f in found if f["type"] == "file"]
 
     def read(self, name: str) -> bytes:
         """The whole object. Raises ``FileNotFoundError``."""
-        return self.filesystem.cat_file(f"{self.root}/{name}")
+        with remote_errors(self.url(name)):
+            return self.filesystem.cat_file(f"{self.root}/{name}")
 
     def create(self, name: str, data: bytes) -> bool:
         """One conditional PUT; False when the name is taken."""
-        with storage_errors(self.url(name)):
-            try:
+        try:
+            with remote_errors(self.url(name)):
                 self.filesystem.pipe_file(f"{self.root}/{name}", data, mode="create")
-            except FileExistsError:
-                return False
+        except FileExistsError:
+            return False
         return True
 
     def make_folders(self) -> None:
@@ -214,16 +229,23 @@ class ObjectStore:
         lease that is still in use costs work, never rows: a compaction commits by creating the next index number.
         """
         folder = f"lease-{name}"
+        taken = LeaseHeld(f"another process has just taken {self.url(folder)}; wait for it, then try again")
         chain = sorted(entry.name for entry in self.entries(folder))
         if chain:
-            held = json.loads(self.read(f"{folder}/{chain[-1]}"))
+            try:
+                held = json.loads(self.read(f"{folder}/{chain[-1]}"))
+            except FileNotFoundError:
+                raise taken from None
             if held["expires"] > time.time():
                 raise LeaseHeld(f"{held['holder']} holds {self.url(folder)} until {time.ctime(held['expires'])}")
         number = int(chain[-1].split(".")[0]) + 1 if chain else 1
         mine = f"{folder}/{number:012d}.json"
         holder = f"{socket.gethostname()}:{os.getpid()}"
         if not self.create(mine, json.dumps({"holder": holder, "expires": time.time() + ttl}).encode()):
-            raise LeaseHeld(f"another process has just taken {self.url(folder)}; wait for it, then try again")
+            raise taken
+        if max(entry.name for entry in self.entries(folder)) > f"{number:012d}.json":
+            self.remove(mine)  # the number was free again because the chain had gone on since it was read
+            raise taken
         for old in chain:
             self.remove(f"{folder}/{old}")
         try:
@@ -271,13 +293,29 @@ def _link(scratch: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def storage_errors(where: Path | str) -> Iterator[None]:
+def remote_errors(where: str) -> Iterator[None]:
+    """An object store that refuses or does not answer, in words that say what to do."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        raise TransientError(
+            f"{where} cannot be reached: {error}. Check the address, the credentials (AWS_ACCESS_KEY_ID and so on, "
+            "or a profile) and the network, then try again"
+        ) from error
+
+
+@contextlib.contextmanager
+def storage_errors(where: Path) -> Iterator[None]:
     """Full, read-only and forbidden disks in words that say what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(where)).free / 2**20 if isinstance(where, Path) else 0.0
+            free = shutil.disk_usage(_existing(where)).free / 2**20
             raise TransientError(
                 f"the catalogue's disk is full ({where}: {free:.1f} MiB free); nothing was recorded. Free some space "
                 "(splatmill gc --delete), then run again: finished stages are found by their record.json"

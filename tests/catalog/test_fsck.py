@@ -196,10 +196,10 @@ def test_artifacts_are_copied_from_their_twins_or_set_aside(tmp_path, make_run) 
 
 @pytest.mark.parametrize("lost", ["first", "last", "all"])
 def test_a_torn_index_is_named_and_written_again_from_the_sealed_files(tmp_path, random_runs, seen_ids, lost) -> None:
-    runs = random_runs(random.Random(8), 9)
+    runs = random_runs(random.Random(8), 6)
     for run in runs:
         append(tmp_path, [run])
-        compact.compact(tmp_path, Policy(grace_s=600.0 if lost == "all" else -1.0, fan_in=3, checkpoint_every=5))
+        compact.compact(tmp_path, Policy(grace_s=600.0 if lost == "all" else -1.0, fan_in=3, checkpoint_every=4))
     append(tmp_path, [late := random_runs(random.Random(9), 1)[0]])
     index = sorted((tmp_path / "catalog" / "index").iterdir())
     victims = {"first": index[:1], "last": index[-1:], "all": index}[lost]

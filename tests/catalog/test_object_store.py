@@ -21,7 +21,7 @@ from catalog.writer import append
 from pipeline_core.errors import RequestError
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
-pytest.importorskip("s3fs", reason="needs s3fs")
+s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
 
 AT_ONCE = Policy(grace_s=-1.0, fan_in=3, checkpoint_every=4)
 
@@ -54,8 +54,6 @@ def bucket(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        import s3fs
-
         s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir("farm")
         yield "s3://farm"
@@ -146,12 +144,56 @@ def test_machines_push_their_libraries_into_one(bucket, make_run, seen_ids, tmp_
     assert rebuild.rebuild(target).added == 8
 
 
+def test_what_cannot_be_reached_is_told_in_one_line(bucket, monkeypatch, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from catalog.cli import app
+
+    def ask(library: str) -> str:
+        done = CliRunner().invoke(app, ["sql", "from assets", "--library", library])
+        assert done.exit_code == 2 and done.output.startswith("error: ") and "Traceback" not in done.output, done.output
+        return done.output
+
+    assert "no library at s3://farm/nothing" in ask(f"{bucket}/nothing")
+    assert "Protocol not known" in ask("s4://farm/nothing")
+    monkeypatch.setattr(open_store(bucket).filesystem, "exists", _refuse)
+    assert "cannot be reached" in ask(f"{bucket}/elsewhere")
+
+
+def _refuse(*arguments: object) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+
 def test_the_lease_is_held_by_one_and_taken_over_when_it_runs_out(bucket) -> None:
     store = open_store(f"{bucket}/lease")
     with store.lease(ttl=60), pytest.raises(LeaseHeld, match="holds"), open_store(f"{bucket}/lease").lease():
         pass
     with store.lease(ttl=-1), open_store(f"{bucket}/lease").lease(ttl=60):
         pass  # the first one's time was over
+    with store.lease():
+        pass
+
+
+def test_a_lease_that_others_took_since_it_was_read_is_not_taken(bucket, monkeypatch) -> None:
+    """Between this one's look at the chain and its PUT, others take and leave the lease and clear the old numbers."""
+    store, rival = open_store(f"{bucket}/raced"), open_store(f"{bucket}/raced")
+    with store.lease():
+        pass
+    create = store.create
+
+    def late(name: str, data: bytes) -> bool:
+        monkeypatch.setattr(store, "create", create)
+        for _ in range(2):
+            with rival.lease():
+                pass
+        rival.remove("lease-compactor/000000000002.json")
+        return create(name, data)
+
+    monkeypatch.setattr(store, "create", late)
+    with pytest.raises(LeaseHeld, match="just taken"), store.lease():
+        pass
     with store.lease():
         pass
 

@@ -108,8 +108,8 @@ def test_a_snapshot_with_a_hole_is_built_anew(tmp_path, random_runs, which) -> N
     data[12288:] = bytes(len(data) - 12288)  # the three headers stay
     victim.write_bytes(data)
     append(tmp_path, random_runs(random.Random(3), 5))
-    snapshot.build(tmp_path)
-    same_as_live(tmp_path)
+    assert snapshot.build(tmp_path).events == 15
+    assert query.assets(tmp_path, live=False) == query.assets(tmp_path)
 
 
 def test_a_snapshot_of_other_views_is_built_anew(tmp_path, random_runs, monkeypatch) -> None:
