@@ -1,8 +1,7 @@
 """Kernels that blend the listed Gaussians of every tile into its pixels, and carry the gradient back.
 
 A tile is sixteen blocks of 4 x 4 pixels, and a block is one :mod:`lanes` vector; a plane of a tile is 256 numbers,
-block by block. For each Gaussian one vector computation, a lane a block, finds the blocks whose pixel centres its
-ellipse reaches; only those are visited.
+block by block. Of a tile, a Gaussian visits the blocks that tiles.py found its ellipse to reach.
 
 Forward: front to back, ``w = alpha T``, until T would fall to 1e-4. A finished pixel has a negative T, and ``stops``
 keeps the list position at which it finished.
@@ -25,11 +24,14 @@ from pipeline_core.rendering.lanes import (
     MAGIC,
     absolute,
     bits,
+    deinterleave1,
+    deinterleave3,
+    deinterleave4,
     fma,
     gather_sums,
+    interleave,
     load,
     lowest_bit,
-    maximum,
     minimum,
     peek,
     prefetch,
@@ -43,8 +45,6 @@ from pipeline_core.rendering.projection import (
     CUT,
     DEPTH,
     GREEN,
-    K1,
-    K2,
     LOG2E,
     MX,
     MY,
@@ -55,37 +55,13 @@ from pipeline_core.rendering.projection import (
     W21,
     W22,
 )
-from pipeline_core.rendering.tiles import TILE, slack
+from pipeline_core.rendering.tiles import TILE
 
 PLANE = TILE * TILE
-AHEAD = 6
+AHEAD = 12
 """How many list entries ahead a record is fetched into the cache."""
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
-
-_lane = np.arange(16)
-PATTERNS = np.concatenate([_lane % 4, _lane // 4, _lane % 4 * 4, _lane // 4 * 4]).astype(np.float32)
-"""x and y of each pixel in its block, x and y of each block in its tile."""
-
-
-@inlined
-def _reached(records, base, patterns, x, y):  # noqa: ANN001, ANN202
-    """Bit b is set where block b of the tile at pixel (x, y) holds a point with |W d|^2 <= cut.
-
-    The least value over a rectangle lies on the side nearest in x, at the best y that side has, or the other way round.
-    """
-    w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
-    k1, k2 = peek(records, base + K1), peek(records, base + K2)
-    x0 = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
-    y0 = load(patterns, 48) - (peek(records, base + MY) - np.float32(y + 0.5))
-    x1, y1 = x0 + 3.0, y0 + 3.0
-    near_x = maximum(x0, minimum(x1, 0.0))
-    near_y = maximum(y0, minimum(y1, 0.0))
-    best_y = maximum(y0, minimum(y1, near_x * k1))
-    best_x = maximum(x0, minimum(x1, near_y * k2))
-    a1, a2 = near_x * w11, fma(near_x, w21, best_y * w22)
-    b1, b2 = best_x * w11, fma(best_x, w21, near_y * w22)
-    return bits(minimum(fma(a1, a1, a2 * a2), fma(b1, b1, b2 * b2)) <= slack(peek(records, base + CUT)))
 
 
 @inlined
@@ -117,10 +93,18 @@ def _alpha(t):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _block_pixels(block, x, y, width, height):  # noqa: ANN001, ANN202
-    """How many columns and rows of ``block`` of the tile at pixel (x, y) lie inside the image, and its first pixel."""
-    left, top = x + block % 4 * 4, y + block // 4 * 4
-    return min(max(width - left, 0), 4), min(max(height - top, 0), 4), left, top
+def _share(starts, part, parts):  # noqa: ANN001, ANN202
+    """First tile of a share: runs of neighbouring tiles, which read the same records, of about equal work."""
+    tiles = starts.shape[0] - 1
+    goal = (np.int64(starts[tiles]) + 16 * tiles) * part // parts
+    low, high = 0, tiles
+    while low < high:
+        middle = (low + high) // 2
+        if np.int64(starts[middle]) + 16 * middle < goal:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @kernel
@@ -128,36 +112,37 @@ def blend_forward(
     records,
     members,
     starts,
-    tiles,
+    blocks,
     tiles_x,
     tiles_y,
     backgrounds,
     patterns,
+    size,
     expected,
     transmittances,
     stops,
     ends,
-    blocks,
     depths,
     image,
     alphas,
     part,
     parts,
 ):  # noqa: ANN001, ANN202, E501
-    """Blend every ``parts``-th of the listed ``tiles``.
+    """Blend a share of the tiles.
 
     ``image`` [V, H, W, 3 or 4] gets colour and depth (expected depth with ``expected``), ``alphas`` [V, H, W];
-    ``transmittances`` and ``stops`` [V * tiles, 256], ``ends`` [V * tiles] (list position after which nothing was
-    blended) and ``blocks`` [pairs] (bits of the blocks touched) are for the backward pass, and so is ``depths``
-    [V * tiles, 512]: with ``expected``, expected depth beyond the tile's nearest Gaussian, and sum of weights. Both are
-    kept apart because a difference of depths, or 1 - T, has too few digits left at the faint edge of an object.
+    ``transmittances`` and ``stops`` [V * tiles, 256] and ``ends`` [V * tiles] (list position after which nothing was
+    blended) are for the backward pass, and so are ``blocks`` [pairs], from which finished blocks are taken, and
+    ``depths`` [V * tiles, 512]: with ``expected``, expected depth beyond the tile's nearest Gaussian, and sum of
+    weights. Both are kept apart because a difference of depths, or 1 - T, has too few digits left at the faint edge of
+    an object.
     """
-    height, width, channels = image.shape[1], image.shape[2], image.shape[3]
+    width, height, channels = size
     planes = np.empty(5 * PLANE, np.float32)
+    picture, opaque = np.empty(4 * PLANE, np.float32), np.empty(PLANE, np.float32)
     corners = np.empty(64, np.float32)
     px, py = load(patterns, 0), load(patterns, 16)
-    for k in range(part, tiles.shape[0], parts):
-        tile = np.int64(tiles[k])
+    for tile in range(_share(starts, part, parts), _share(starts, part + 1, parts)):
         v = tile // (tiles_x * tiles_y)
         x, y = tile % tiles_x * TILE, tile // tiles_x % tiles_y * TILE
         first, last = np.int64(starts[tile]), np.int64(starts[tile + 1])
@@ -165,7 +150,7 @@ def blend_forward(
         at = tile * PLANE
         alive = 0
         for block in range(16):
-            columns, rows, _, _ = _block_pixels(block, x, y, width, height)
+            columns, rows = width - x - block % 4 * 4, height - y - block // 4 * 4
             inside = (px < np.float32(columns)) & (py < np.float32(rows))
             store(transmittances, at + block * 16, select(inside, splat(np.float32(1.0)), splat(np.float32(-1.0))))
             store(stops, at + block * 16, splat(np.float32(last - first)))
@@ -174,26 +159,24 @@ def blend_forward(
         nearest = np.float32(0.0)
         if expected and first < last:
             nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH)
-        # One Gaussian ahead: which blocks to visit is known before the branches that depend on it are reached.
-        reached = 0
-        if first < last:
-            base = np.int64(members[first]) * RECORD
-            reached = _reached(records, base, patterns, x, y)
-            _corners(records, base, patterns, x, y, corners, (first & 1) * 32)
+        ahead = 0
+        if first < last:  # corners are found one Gaussian ahead: a load of what was just stored waits
+            ahead = np.int64(members[first]) * RECORD
+            _corners(records, ahead, patterns, x, y, corners, (first & 1) * 32)
         j = first
         while j < last and alive != 0:
-            prefetch(records, np.int64(members[min(j + AHEAD, last - 1)]) * RECORD)
-            todo = reached & alive
-            base = np.int64(members[min(j + 1, last - 1)]) * RECORD
-            reached = _reached(records, base, patterns, x, y)
-            _corners(records, base, patterns, x, y, corners, (~j & 1) * 32)
-            base = np.int64(members[j]) * RECORD
-            corner = (j & 1) * 32
+            prefetch(records, np.int64(peek(members, min(j + AHEAD, last - 1))) * RECORD)
+            touched = np.int64(peek(blocks, j))
+            todo = touched & alive
+            if todo != touched:
+                blocks[j] = todo
+            base, corner = ahead, (j & 1) * 32
+            ahead = np.int64(peek(members, min(j + 1, last - 1))) * RECORD
+            _corners(records, ahead, patterns, x, y, corners, 32 - corner)
             p1, p2 = _steps(records, base, patterns)
             cut = peek(records, base + CUT)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
             depth = peek(records, base + DEPTH) - nearest
-            touched = 0
             while todo != 0:
                 block = lowest_bit(todo)
                 todo &= todo - 1
@@ -202,9 +185,6 @@ def blend_forward(
                 t = splat(cut) - fma(z1, z1, z2 * z2)
                 T = load(transmittances, at + q)
                 hit = (t >= 0.0) & (T > 0.0)
-                if bits(hit) == 0:
-                    continue
-                touched |= 1 << block
                 weight = select(hit, minimum(_alpha(t), ALPHA_MAX) * T, 0.0)
                 after = T - weight
                 stop = hit & (after <= TRANSMITTANCE_MIN)
@@ -221,27 +201,38 @@ def blend_forward(
                 store(planes, q + 3 * PLANE, fma(weight, depth, load(planes, q + 3 * PLANE)))
                 if expected:
                     store(planes, q + 4 * PLANE, load(planes, q + 4 * PLANE) + weight)
-            blocks[j] = touched
             j += 1
         ends[tile] = j
+        whole = x + TILE <= width and y + TILE <= height
+        pixel = (v * height + y) * width + x
+        # Straight into the images, or by way of a picture of the tile when they end within it.
+        colors, mask, corner, pitch = (image, alphas, pixel, width) if whole else (picture, opaque, 0, TILE)
         for block in range(16):
-            columns, rows, left, top = _block_pixels(block, x, y, width, height)
-            for row in range(rows):
-                for column in range(columns):
-                    q = block * 16 + row * 4 + column
-                    T = abs(transmittances[tile, q])
-                    iy, ix = top + row, left + column
-                    image[v, iy, ix, 0] = planes[q] + T * backgrounds[v, 0]
-                    image[v, iy, ix, 1] = planes[q + PLANE] + T * backgrounds[v, 1]
-                    image[v, iy, ix, 2] = planes[q + 2 * PLANE] + T * backgrounds[v, 2]
-                    alphas[v, iy, ix] = np.float32(1.0) - T
-                    if channels == 4:
-                        depth, total = planes[q + 3 * PLANE], planes[q + 4 * PLANE]
-                        if expected:
-                            depth = depth / total if total > 0.0 else np.float32(0.0)
-                            depths[tile, q], depths[tile, q + PLANE] = depth, total
-                            depth = depth + nearest if total > 0.0 else depth
-                        image[v, iy, ix, 3] = depth
+            q = block * 16
+            T = absolute(load(transmittances, at + q))
+            red = fma(T, backgrounds[v, 0], load(planes, q))
+            green = fma(T, backgrounds[v, 1], load(planes, q + PLANE))
+            blue = fma(T, backgrounds[v, 2], load(planes, q + 2 * PLANE))
+            depth = load(planes, q + 3 * PLANE)
+            if expected:
+                total = load(planes, q + 4 * PLANE)
+                depth = select(total > 0.0, depth / total, 0.0)
+                store(depths, tile * 2 * PLANE + q, depth)
+                store(depths, tile * 2 * PLANE + q + PLANE, total)
+                depth = select(total > 0.0, depth + nearest, depth)
+            where = corner + block // 4 * 4 * pitch + block % 4 * 4
+            interleave(mask, where, pitch, (splat(np.float32(1.0)) - T,))
+            if channels == 4:
+                interleave(colors, where * 4, pitch * 4, (red, green, blue, depth))
+            else:
+                interleave(colors, where * 3, pitch * 3, (red, green, blue))
+        if not whole:
+            columns = min(width - x, TILE)
+            for row in range(min(height - y, TILE)):
+                for c in range(columns * channels):
+                    image[(pixel + row * width) * channels + c] = picture[row * TILE * channels + c]
+                for c in range(columns):
+                    alphas[pixel + row * width + c] = opaque[row * TILE + c]
 
 
 @kernel
@@ -249,16 +240,16 @@ def blend_backward(
     records,
     members,
     starts,
-    tiles,
+    blocks,
     tiles_x,
     tiles_y,
     backgrounds,
     patterns,
+    size,
     expected,
     transmittances,
     stops,
     ends,
-    blocks,
     depths,
     v_image,
     v_alphas,
@@ -267,16 +258,17 @@ def blend_backward(
     part,
     parts,
 ):  # noqa: ANN001, ANN202, E501
-    """Gradient sums [pairs, 16] of every ``parts``-th of the listed ``tiles``.
+    """Gradient sums [pairs, 16] of a share of the tiles.
 
-    Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; colour (3); depth; and with ``absgrad`` |g dsigma/dmean| (2).
+    Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth, and |g dsigma/dmean| (2) unless
+    ``absgrad`` is None.
     """
-    height, width, channels = v_image.shape[1], v_image.shape[2], v_image.shape[3]
-    planes = np.empty(7 * PLANE, np.float32)
+    width, height, channels = size
+    planes = np.zeros(7 * PLANE, np.float32)
+    picture, opaque = np.empty(4 * PLANE, np.float32), np.empty(PLANE, np.float32)
     corners = np.empty(64, np.float32)
     zero = splat(np.float32(0.0))
-    for k in range(part, tiles.shape[0], parts):
-        tile = np.int64(tiles[k])
+    for tile in range(_share(starts, part, parts), _share(starts, part + 1, parts)):
         v = tile // (tiles_x * tiles_y)
         x, y = tile % tiles_x * TILE, tile // tiles_x % tiles_y * TILE
         first, end, last = np.int64(starts[tile]), np.int64(ends[tile]), np.int64(starts[tile + 1])
@@ -285,32 +277,47 @@ def blend_backward(
         if first == end:
             continue
         at = tile * PLANE
-        planes[:] = 0.0
         nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH) if expected else np.float32(0.0)
+        whole = x + TILE <= width and y + TILE <= height
+        pixel = (v * height + y) * width + x
+        colors, mask, corner, pitch = (v_image, v_alphas, pixel, width) if whole else (picture, opaque, 0, TILE)
+        if not whole:
+            picture[:], opaque[:] = 0.0, 0.0
+            columns = min(width - x, TILE)
+            for row in range(min(height - y, TILE)):
+                for c in range(columns * channels):
+                    picture[row * TILE * channels + c] = v_image[(pixel + row * width) * channels + c]
+                for c in range(columns):
+                    opaque[row * TILE + c] = v_alphas[pixel + row * width + c]
         # Planes: gradient of red, green, blue, accumulated depth; the blend behind; T; expected depth.
         for block in range(16):
-            columns, rows, left, top = _block_pixels(block, x, y, width, height)
-            for row in range(rows):
-                for column in range(columns):
-                    q = block * 16 + row * 4 + column
-                    iy, ix = top + row, left + column
-                    red, green, blue = v_image[v, iy, ix, 0], v_image[v, iy, ix, 1], v_image[v, iy, ix, 2]
-                    planes[q], planes[q + PLANE], planes[q + 2 * PLANE] = red, green, blue
-                    if channels == 4:
-                        planes[q + 3 * PLANE] = v_image[v, iy, ix, 3]
-                        if expected:  # d(D / A) = sum over w of (depth - D / A) / A
-                            total = depths[tile, q + PLANE]
-                            planes[q + 3 * PLANE] *= np.float32(1.0) / total if total > 0.0 else np.float32(0.0)
-                            planes[q + 6 * PLANE] = depths[tile, q]
-                    behind = red * backgrounds[v, 0] + green * backgrounds[v, 1] + blue * backgrounds[v, 2]
-                    planes[q + 4 * PLANE] = behind - v_alphas[v, iy, ix]
-                    planes[q + 5 * PLANE] = abs(transmittances[tile, q])
-        _corners(records, np.int64(members[end - 1]) * RECORD, patterns, x, y, corners, (~end & 1) * 32)
+            q = block * 16
+            where = corner + block // 4 * 4 * pitch + block % 4 * 4
+            (v_alpha,) = deinterleave1(mask, where, pitch)
+            if channels == 4:
+                red, green, blue, depth = deinterleave4(colors, where * 4, pitch * 4)
+            else:
+                red, green, blue = deinterleave3(colors, where * 3, pitch * 3)
+                depth = zero
+            if expected:  # d(D / A) = sum over w of (depth - D / A) / A
+                total = load(depths, tile * 2 * PLANE + PLANE + q)
+                depth = select(total > 0.0, depth / total, zero)
+                store(planes, q + 6 * PLANE, load(depths, tile * 2 * PLANE + q))
+            store(planes, q, red)
+            store(planes, q + PLANE, green)
+            store(planes, q + 2 * PLANE, blue)
+            store(planes, q + 3 * PLANE, depth)
+            behind = fma(red, backgrounds[v, 0], fma(green, backgrounds[v, 1], blue * backgrounds[v, 2]))
+            store(planes, q + 4 * PLANE, behind - v_alpha)
+            store(planes, q + 5 * PLANE, absolute(load(transmittances, at + q)))
+        ahead = np.int64(members[end - 1]) * RECORD
+        _corners(records, ahead, patterns, x, y, corners, (~end & 1) * 32)
         for j in range(end - 1, first - 1, -1):
-            prefetch(records, np.int64(members[max(j - AHEAD, first)]) * RECORD)
-            _corners(records, np.int64(members[max(j - 1, first)]) * RECORD, patterns, x, y, corners, (~j & 1) * 32)
-            base = np.int64(members[j]) * RECORD
+            prefetch(records, np.int64(peek(members, max(j - AHEAD, first))) * RECORD)
+            base = ahead
             corner = (j & 1) * 32
+            ahead = np.int64(peek(members, max(j - 1, first))) * RECORD
+            _corners(records, ahead, patterns, x, y, corners, 32 - corner)
             cut = peek(records, base + CUT)
             w11, w21 = peek(records, base + W11), peek(records, base + W21)
             p1, p2 = _steps(records, base, patterns)
@@ -319,7 +326,7 @@ def blend_backward(
             when = np.float32(j - first)
             s0, s1, s2, s11, s12, s22 = zero, zero, zero, zero, zero, zero
             c0, c1, c2, c3, a0, a1 = zero, zero, zero, zero, zero, zero
-            todo = np.int64(blocks[j])
+            todo = np.int64(peek(blocks, j))
             while todo != 0:
                 block = lowest_bit(todo)
                 todo &= todo - 1
@@ -345,10 +352,10 @@ def blend_backward(
                 g1, g2 = g * z1, g * z2
                 s0, s1, s2 = s0 + g, s1 + g1, s2 + g2
                 s11, s12, s22 = fma(g1, z1, s11), fma(g1, z2, s12), fma(g2, z2, s22)
-                if absgrad:
+                if absgrad is not None:
                     a0 = a0 + absolute(fma(g1, w11, g2 * w21))
                     a1 = a1 + absolute(g2)
-            store(sums, j * RECORD, gather_sums((s0, s1, s2, s11, s12, s22, c0, c1, c2, c3, a0, a1)))
+            store(sums, j * RECORD, gather_sums((s0, s1, s2, s11, s12, s22), (c0, c1, c2, c3, a0, a1)))
 
 
 @kernel
@@ -363,7 +370,6 @@ def reduce_sums(
     v_covars2d,
     v_opacities,
     v_colors,
-    absolute2d,
     absgrad,
     part,
     parts,
@@ -398,13 +404,13 @@ def reduce_sums(
             v_covars2d[v, n, 0] = shape * (w11 * w11 * m11 + np.float32(2.0) * w11 * w21 * m12 + w21 * w21 * m22)
             v_covars2d[v, n, 1] = shape * np.float32(2.0) * w22 * (w11 * m12 + w21 * m22)
             v_covars2d[v, n, 2] = shape * w22 * w22 * m22
-            v_depths[v, n] = row[9]
+            v_depths[v, n] = row[11]
             if per_view:
-                v_colors[v, n, 0], v_colors[v, n, 1], v_colors[v, n, 2] = row[6], row[7], row[8]
-            red, green, blue = red + row[6], green + row[7], blue + row[8]
-            if absgrad:
-                absolute2d[v, n, 0] = -pull * row[10]
-                absolute2d[v, n, 1] = -pull * w22 * row[11]
+                v_colors[v, n, 0], v_colors[v, n, 1], v_colors[v, n, 2] = row[8], row[9], row[10]
+            red, green, blue = red + row[8], green + row[9], blue + row[10]
+            if absgrad is not None:
+                absgrad[v, n, 0] = -pull * row[12]
+                absgrad[v, n, 1] = -pull * w22 * row[13]
         v_opacities[n] = v_opacity
         if not per_view:
             v_colors[0, n, 0], v_colors[0, n, 1], v_colors[0, n, 2] = red, green, blue

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline_core.rendering import blend, harmonics, projection, tiles
-from pipeline_core.rendering.pool import parallel
+from pipeline_core.rendering.pool import parallel, thread_count
 from pipeline_core.rendering.projection import RECORD
 
 
@@ -118,28 +118,25 @@ class _Blend(torch.autograd.Function):
         lists = _list_tiles(records, radii.numpy(), depths.detach().numpy(), tiles_x, tiles_y)
         image = torch.empty(V, height, width, 3 if depth is None else 4)
         alphas = torch.empty(V, height, width, 1)
-        total, pairs = V * tiles_x * tiles_y, len(lists["members"])
+        total = V * tiles_x * tiles_y
         state = (
             np.empty((total, blend.PLANE), dtype=np.float32),
             np.empty((total, blend.PLANE), dtype=np.float32),
             np.empty(total, dtype=np.int64),
-            np.empty(pairs, dtype=np.uint16),
             np.empty((total if depth == "expected" else 0, 2 * blend.PLANE), dtype=np.float32),
         )
-        # Longest lists first, dealt out in turn, so that the threads finish together.
-        deal = np.argsort(-np.diff(lists["starts"]), kind="stable").astype(np.int32)
         common = (
             records,
             lists["members"],
             lists["starts"],
-            deal,
+            lists["blocks"],
             tiles_x,
             tiles_y,
             _array(backgrounds),
-            blend.PATTERNS,
+            tiles.PATTERNS,
         )
-        common += (depth == "expected",)
-        outputs = (*state, image.numpy(), alphas.numpy().reshape(V, height, width))
+        common += ((width, height, image.shape[-1]), depth == "expected")
+        outputs = (*state, image.numpy().reshape(-1), alphas.numpy().reshape(-1))
         parallel(lambda part, parts: blend.blend_forward(*common, *outputs, part, parts))
         ctx.save_for_backward(means2d, colors, alphas)
         ctx.common, ctx.state, ctx.lists, ctx.absgrad = common, state, lists, absgrad
@@ -152,18 +149,19 @@ class _Blend(torch.autograd.Function):
         records, pairs = ctx.common[0], len(ctx.lists["members"])
         V, N = means2d.shape[:2]
         sums = _lines(pairs)
-        given = (_array(v_image), _array(v_alphas).reshape(v_alphas.shape[:3]))
+        given = (_array(v_image).reshape(-1), _array(v_alphas).reshape(-1))
+        absgrad = torch.empty(V, N, 2) if ctx.absgrad else None
+        absolute2d = absgrad.numpy() if ctx.absgrad else None
         parallel(
-            lambda part, parts: blend.blend_backward(*ctx.common, *ctx.state, *given, sums, ctx.absgrad, part, parts)
+            lambda part, parts: blend.blend_backward(*ctx.common, *ctx.state, *given, sums, absolute2d, part, parts)
         )
         per_view = colors.ndim == 3
-        absolute2d = torch.empty(V, N, 2) if ctx.absgrad else torch.empty(0, 0, 2)
         out = tuple(torch.empty(*shape) for shape in ((V, N, 2), (V, N), (V, N, 3), (N,), (V if per_view else 1, N, 3)))
-        arrays = (*(t.numpy() for t in out), absolute2d.numpy())
+        arrays = (*(t.numpy() for t in out), absolute2d)
         index = (records, ctx.lists["slots"], ctx.lists["positions"], sums, per_view)
-        parallel(lambda part, parts: blend.reduce_sums(*index, *arrays, ctx.absgrad, part, parts))
+        parallel(lambda part, parts: blend.reduce_sums(*index, *arrays, part, parts))
         if ctx.absgrad:
-            means2d.absgrad = absolute2d
+            means2d.absgrad = absgrad
         v_means2d, v_depths, v_covars2d, v_opacities, v_colors = out
         v_backgrounds = (v_image[..., :3] * (1 - alphas)).sum((1, 2)) if ctx.needs_input_grad[5] else None
         v_colors = v_colors.reshape(colors.shape)
@@ -173,35 +171,45 @@ class _Blend(torch.autograd.Function):
 def _list_tiles(
     records: np.ndarray, radii: np.ndarray, depths: np.ndarray, tiles_x: int, tiles_y: int
 ) -> dict[str, np.ndarray]:
-    """``members`` [pairs] of the lists that begin at ``starts`` [V * tiles + 1]; ``slots`` [V * N + 1] and
-    ``positions`` [pairs] find the pairs of a Gaussian."""
+    """``members`` and ``blocks`` [pairs] of the lists that begin at ``starts`` [V * tiles + 1]; ``slots`` [V * N + 1]
+    and ``positions`` [pairs] find the pairs of a Gaussian."""
     V, N = depths.shape
-    slots = np.zeros(V * N + 1, dtype=np.int64)
-    lengths = np.zeros((V, tiles_x * tiles_y), dtype=np.int64)
     order = np.empty((V, N), dtype=np.int32)
     drawn = np.empty(V, dtype=np.int64)
+    parallel(lambda part, parts: projection.depth_order(radii, depths, order, drawn, part, parts))
+    # A view's Gaussians are shared out by depth, and the shares' pairs appended in that order.
+    shares = -(-thread_count() // V)
+    slots = np.zeros(V * N + 1, dtype=np.int64)
+    lengths = np.zeros((V, shares, tiles_x * tiles_y), dtype=np.int64)
+    jobs = [
+        (v, share, drawn[v] * share // shares, drawn[v] * (share + 1) // shares) for v, share in np.ndindex(V, shares)
+    ]
+    pairs: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(jobs)
 
-    def count(part: int, parts: int) -> None:
-        projection.depth_order(radii, depths, order, drawn, part, parts)
-        tiles.count_tiles(records, V, tiles_x, tiles_y, slots[1:], lengths, part, parts)
+    def find(part: int, parts: int) -> None:
+        for k in range(part, len(jobs), parts):
+            v, share, first, last = jobs[k]
+            pairs[k] = tiles.find_pairs(
+                records, order, tiles.PATTERNS, tiles_x, tiles_y, v, first, last, slots[1:], lengths[v, share]
+            )
 
-    parallel(count)
+    parallel(find)
     np.cumsum(slots, out=slots)
-    starts = np.zeros(lengths.size + 1, dtype=np.int64)
-    np.cumsum(lengths.reshape(-1), out=starts[1:])
-    if starts[-1] >= 2**31:
-        raise ValueError(
-            f"scales are too large: {N} Gaussians touch {starts[-1]} tiles in {V} views, the limit is 2^31 - 1"
-        )
-    members = np.empty(starts[-1], dtype=np.int32)
-    positions = np.empty(starts[-1], dtype=np.int32)
-    cursors = starts[:-1].reshape(lengths.shape).copy()
-    parallel(
-        lambda part, parts: tiles.fill_tiles(
-            records, order, drawn, tiles_x, tiles_y, slots, cursors, members, positions, part, parts
-        )
-    )
-    return {"members": members, "positions": positions, "starts": starts, "slots": slots, "lengths": lengths}
+    starts = np.zeros(V * tiles_x * tiles_y + 1, dtype=np.int64)
+    np.cumsum(lengths.sum(1).reshape(-1), out=starts[1:])
+    total = int(starts[-1])
+    if total >= 2**31:
+        raise ValueError(f"scales are too large: {N} Gaussians touch {total} tiles in {V} views, the limit is 2^31 - 1")
+    cursors = starts[:-1].reshape(V, 1, -1) + np.cumsum(lengths, axis=1) - lengths
+    members, blocks, positions = (np.empty(total, dtype=kind) for kind in (np.int32, np.uint16, np.int32))
+
+    def fill(part: int, parts: int) -> None:
+        for k in range(part, len(jobs), parts):
+            v, share, first, last = jobs[k]
+            tiles.fill_lists(pairs[k], order, v, first, last, slots, cursors[v, share], members, blocks, positions)
+
+    parallel(fill)
+    return {"members": members, "blocks": blocks, "positions": positions, "starts": starts, "slots": slots}
 
 
 def rasterize_cpu(

@@ -160,6 +160,16 @@ def absolute(typingctx, a):  # noqa: ANN001, ANN201
 
 
 @intrinsic
+def root(typingctx, a):  # noqa: ANN001, ANN201
+    """The square root of each lane."""
+
+    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+        return _intrinsic_call(builder, f"llvm.sqrt.v{WIDTH}f32", _VECTOR, list(args))
+
+    return lanes(a), emit
+
+
+@intrinsic
 def select(typingctx, m, a, b):  # noqa: ANN001, ANN201
     """``a`` where ``m``, else ``b``."""
 
@@ -258,45 +268,93 @@ def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def gather_sums(typingctx, parts):  # noqa: ANN001, ANN201
-    """Lane k of the result is the sum of the lanes of ``parts[k]``, a tuple of up to sixteen lanes.
+def gather_sums(typingctx, low, high):  # noqa: ANN001, ANN201
+    """Lane k of the result is the sum of the lanes of ``low[k]``, lane 8 + k that of ``high[k]``, two tuples of lanes.
 
-    A tree of shuffles: level by level, two vectors become one that holds the half-summed lanes of both.
+    A tree: level by level, two vectors become one that holds the half-summed lanes of both. Lanes without a vector
+    hold anything.
     """
 
     def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
-        def shuffle(x, y, picks):  # noqa: ANN001, ANN202
-            return builder.shuffle_vector(x, y, ir.Constant(_IVECTOR, [ir.Constant(_I32, p) for p in picks]))
-
-        # Leaves are taken in bit-reversed order so that the sums come out in order.
-        count = len(sig.args[0])
-        leaves = cgutils.unpack_tuple(builder, args[0], count)
-        row = [leaves[int(f"{k:04b}"[::-1], 2)] if int(f"{k:04b}"[::-1], 2) < count else None for k in range(WIDTH)]
+        low, high = (cgutils.unpack_tuple(builder, a, len(k)) for a, k in zip(args, sig.args, strict=True))
+        row = [pair[k] if k < len(pair) else None for k in (0, 4, 2, 6, 1, 5, 3, 7) for pair in (low, high)]
         half = WIDTH // 2
-        while len(row) > 1:
-            group = 2 * half
-            low = [g * group + j for g in range(WIDTH // group) for j in range(half)]
-            picks_low = [
-                p
-                for g in range(WIDTH // group)
-                for p in (low[g * half : (g + 1) * half] + [WIDTH + q for q in low[g * half : (g + 1) * half]])
-            ]
-            picks_high = [p + half for p in picks_low]
-            row = [
-                _merge(builder, shuffle, a, b, picks_low, picks_high) for a, b in zip(row[::2], row[1::2], strict=True)
-            ]
+        while half:
+            row = [_merge(builder, half, a, b) for a, b in zip(row[::2], row[1::2], strict=True)]
             half //= 2
         return row[0]
 
-    return lanes(parts), emit
+    return lanes(low, high), emit
 
 
-def _merge(builder, shuffle, a, b, picks_low, picks_high):  # noqa: ANN001, ANN202
-    if a is None and b is None:
-        return None
-    zero = ir.Constant(_VECTOR, [ir.Constant(_F32, 0.0)] * WIDTH)
-    a, b = (zero if v is None else v for v in (a, b))
-    return builder.fadd(shuffle(a, b, picks_low), shuffle(a, b, picks_high), flags=_FLAGS)
+def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
+    picks = list(picks)
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(picks)), picks))
+
+
+def _merge(builder, half, a, b):  # noqa: ANN001, ANN202
+    """Of every ``2 half`` lanes, sums of those of ``a`` that are ``half`` apart, then of those of ``b`` (or None)."""
+    if a is None or b is None:
+        only = b if a is None else a
+        if only is None:
+            return None
+        return builder.fadd(only, _shuffle(builder, only, only, [k ^ half for k in range(WIDTH)]), flags=_FLAGS)
+    kept = _shuffle(builder, a, b, [k + WIDTH if k & half else k for k in range(WIDTH)])
+    moved = _shuffle(builder, a, b, [k ^ half if not k & half else (k ^ half) + WIDTH for k in range(WIDTH)])
+    return builder.fadd(kept, moved, flags=_FLAGS)
+
+
+@intrinsic
+def interleave(typingctx, array, index, stride, parts):  # noqa: ANN001, ANN201
+    """Write a 4 x 4 block of pixels into a picture: pixel k, whose channels are lane k of ``parts`` (1, 3 or 4 lanes),
+    goes to ``array[index + k // 4 * stride + k % 4 * channels]``."""
+
+    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+        channels = len(sig.args[3])
+        vectors = cgutils.unpack_tuple(builder, args[3], channels)
+        vectors += vectors[:1] * (channels == 3)
+        for row in range(4):
+            pixels = [_shuffle(builder, v, v, range(4 * row, 4 * row + 4)) for v in vectors]
+            while len(pixels) > 1:
+                half, size = len(pixels) // 2, pixels[0].type.count
+                group = size // 4
+                picks = [k * group + g + side * size for k in range(4) for side in (0, 1) for g in range(group)]
+                pixels = [_shuffle(builder, pixels[2 * i], pixels[2 * i + 1], picks) for i in range(half)]
+            if channels == 3:
+                pixels = [_shuffle(builder, pixels[0], pixels[0], [k * 4 + c for k in range(4) for c in range(3)])]
+            at = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, row)))
+            pointer = builder.bitcast(_element(context, builder, sig.args[0], args[0], at), pixels[0].type.as_pointer())
+            builder.store(pixels[0], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, parts), emit
+
+
+def _deinterleave(channels: int):  # noqa: ANN202
+    @intrinsic
+    def read(typingctx, array, index, stride):  # noqa: ANN001, ANN202
+        def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+            rows = []
+            for row in range(4):
+                at = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, row)))
+                kind = ir.VectorType(_F32, 4 * channels).as_pointer()
+                pointer = builder.bitcast(_element(context, builder, sig.args[0], args[0], at), kind)
+                rows.append(builder.load(pointer, align=4))
+            out = []
+            for c in range(channels):
+                picks = [channels * k + c for k in range(8)]
+                top, bottom = _shuffle(builder, *rows[:2], picks), _shuffle(builder, *rows[2:], picks)
+                out.append(_shuffle(builder, top, bottom, range(WIDTH)))
+            return context.make_tuple(builder, sig.return_type, out)
+
+        return types.UniTuple(lanes, channels)(array, types.int64, types.int64), emit
+
+    return read
+
+
+deinterleave1, deinterleave3, deinterleave4 = (_deinterleave(channels) for channels in (1, 3, 4))
+"""The channels, each as lanes, of a 4 x 4 block of pixels of a picture: the reverse of :func:`interleave`. Arguments:
+array, index, stride."""
 
 
 MAGIC = 12582912.0

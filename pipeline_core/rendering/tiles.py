@@ -1,9 +1,11 @@
 """Kernels that list, for every 16 x 16 tile of every view, the Gaussians that reach one of its pixel centres.
 
-Lists come out sorted by depth without sorting them: Gaussians are taken in depth order and appended. The rows and
-columns of tiles are those the ellipse ``|W d|^2 <= cut`` really touches, not those of its bounding box. Each
-(Gaussian, tile) pair owns a *slot*, numbered Gaussian by Gaussian, so that gradients can be summed per Gaussian later
-in an order that no thread can change.
+A tile is sixteen blocks of 4 x 4 pixels, and a pair of a Gaussian and a tile has a bit for each block in which the
+ellipse ``|W d|^2 <= cut`` holds a point between the outermost pixel centres. Pairs are found once, Gaussian by Gaussian
+in depth order, and then appended to the lists of their tiles, so that lists come out sorted by depth without sorting.
+
+Each pair also owns a *slot*, numbered Gaussian by Gaussian, so that gradients can be summed per Gaussian later in an
+order that no thread can change.
 """
 
 from __future__ import annotations
@@ -11,113 +13,104 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline_core.rendering.jit import inlined, kernel
-from pipeline_core.rendering.lanes import prefetch
+from pipeline_core.rendering.lanes import bits, fma, load, maximum, minimum, peek, prefetch, root, splat
 from pipeline_core.rendering.projection import CUT, K1, K2, MX, MY, RECORD, W11, W21, W22
 
 TILE = 16
+_lane = np.arange(16)
+PATTERNS = np.concatenate([_lane % 4, _lane // 4, _lane % 4 * 4, _lane // 4 * 4]).astype(np.float32)
+"""x and y of each pixel in its block, x and y of each block in its tile."""
 
 
 @inlined
-def slack(cut):  # noqa: ANN001, ANN202
-    """The exponent up to which whole blocks and tiles are kept: a little more than any pixel's test will pass."""
-    return cut * 1.001 + 0.005
+def _tile_range(centre, reach, tiles):  # noqa: ANN001, ANN202
+    """First and last + 1 tile with a pixel centre within ``reach`` of ``centre``; safe for huge values."""
+    low, high = np.ceil((centre - reach - 15.5) / TILE), np.floor((centre + reach - 0.5) / TILE)
+    return int(min(max(low, 0.0), np.float64(tiles))), int(min(max(high, -1.0), tiles - 1.0)) + 1
 
 
 @inlined
-def _tile(position, tiles):  # noqa: ANN001, ANN202
-    """Index of the tile at ``position`` (in tiles), held inside the image; safe for huge values."""
-    return int(min(max(np.floor(position), 0.0), tiles - 1.0))
-
-
-@inlined
-def _rows(records, i, tiles_y):  # noqa: ANN001, ANN202
-    """First and last + 1 row of tiles whose pixel centres the ellipse reaches, and what the columns need."""
-    w11, w21, w22 = np.float64(records[i, W11]), np.float64(records[i, W21]), np.float64(records[i, W22])
-    cut = slack(np.float64(records[i, CUT]))
-    along = w11 * w11 + w21 * w21
-    squeeze = (w11 * w22) * (w11 * w22) / along  # |W d|^2 at the best dx of a given dy is squeeze * dy^2
-    reach = np.sqrt(cut / squeeze)
-    my = np.float64(records[i, MY])
-    low, high = (my - reach - 15.5) / TILE, (my + reach - 0.5) / TILE
-    if high < 0.0 or low > tiles_y - 1.0:
-        return 0, 0, along, squeeze, cut
-    return _tile(np.ceil(low), tiles_y), _tile(high, tiles_y) + 1, along, squeeze, cut
-
-
-@inlined
-def _columns(records, i, row, along, squeeze, cut, tiles_x):  # noqa: ANN001, ANN202
-    """First and last + 1 tile of ``row`` that the ellipse reaches.
+def _edges(records, record, patterns, y, along, squeeze, cut):  # noqa: ANN001, ANN202
+    """Per block of the tiles at pixel row ``y``, the least and greatest x, from the mean, of the ellipse in its rows,
+    and whether it reaches them.
 
     The ellipse's right edge over a band of dy is a concave curve with its top at ``dy = K1 * dx``, so the greatest dx
     of the band lies where dy is nearest to that; the left edge is its mirror image.
     """
-    mx, my = np.float64(records[i, MX]), np.float64(records[i, MY])
-    lean, top = np.float64(records[i, K2]), np.sqrt(cut) / np.float64(records[i, W11]) * np.float64(records[i, K1])
-    y0, y1 = row * TILE + 0.5 - my, row * TILE + 15.5 - my
-    right_dy = min(max(top, y0), y1)
-    left_dy = min(max(-top, y0), y1)
-    right = lean * right_dy + np.sqrt(max(cut - squeeze * right_dy * right_dy, 0.0) / along)
-    left = lean * left_dy - np.sqrt(max(cut - squeeze * left_dy * left_dy, 0.0) / along)
-    low, high = (mx + left - 15.5) / TILE, (mx + right - 0.5) / TILE
-    if high < 0.0 or low > tiles_x - 1.0 or high < low:
-        return 0, 0
-    return _tile(np.ceil(low), tiles_x), _tile(high, tiles_x) + 1
+    k1, k2 = peek(records, record + K1), peek(records, record + K2)
+    low = load(patterns, 48) + np.float32(np.float64(y) + 0.5 - peek(records, record + MY))
+    high = low + 3.0
+    top = np.float32(np.sqrt(cut) / peek(records, record + W11) * k1)
+    right_dy, left_dy = maximum(low, minimum(high, top)), maximum(low, minimum(high, -top))
+    inverse, most = np.float32(1.0 / along), np.float32(cut)
+    pull = splat(np.float32(-squeeze))
+    right = fma(right_dy, k2, root(maximum(fma(right_dy * right_dy, pull, most), 0.0) * inverse))
+    left = fma(left_dy, k2, splat(0.0) - root(maximum(fma(left_dy * left_dy, pull, most), 0.0) * inverse))
+    nearest = maximum(low, minimum(high, 0.0))
+    return left, right, fma(nearest * nearest, pull, most) >= 0.0
 
 
 @kernel
-def count_tiles(records, views, tiles_x, tiles_y, slots, lengths, part, parts):  # noqa: ANN001, ANN202
-    """``slots`` [V * N]: tiles of each Gaussian; ``lengths`` [V, tiles]: Gaussians of each tile.
+def find_pairs(records, order, patterns, tiles_x, tiles_y, v, first, last, slots, lengths):  # noqa: ANN001, ANN202
+    """The pairs of the Gaussians ``order[v, first : last]``, one after the other: ``tile << 16 | block bits``.
 
-    Parts take whole views; with more parts than views, they share a view by rows of tiles.
+    ``slots`` [V * N] gets the number of pairs of each Gaussian, ``lengths`` [tiles] of each tile. Rounding can only
+    add blocks: the ellipse is taken a little larger than any pixel's test will pass.
     """
-    count = records.shape[0] // views
-    bands = max((parts + views - 1) // views, 1)
-    for job in range(part, views * bands, parts):
-        v, band = job // bands, job % bands
-        first, last = tiles_y * band // bands, tiles_y * (band + 1) // bands
-        for i in range(v * count, (v + 1) * count):
-            total = 0
-            if records[i, CUT] >= 0.0:
-                y0, y1, along, squeeze, cut = _rows(records, i, tiles_y)
-                if band > 0:
-                    y0, y1 = max(y0, first), min(y1, last)
-                for y in range(y0, y1):
-                    x0, x1 = _columns(records, i, y, along, squeeze, cut, tiles_x)
-                    total += max(x1 - x0, 0)
-                    if first <= y < last:
-                        for x in range(x0, x1):
-                            lengths[v, y * tiles_x + x] += 1
-            if band == 0:
-                slots[i] = total
+    count = order.shape[1]
+    pairs = np.empty(2 * (last - first) + 1024, np.int64)
+    used = 0
+    for k in range(first, last):
+        prefetch(records, (v * count + order[v, min(k + 8, last - 1)]) * RECORD)
+        i = v * count + order[v, k]
+        record = i * RECORD
+        if peek(records, record + CUT) < 0.0:
+            continue
+        w11, w21 = np.float64(peek(records, record + W11)), np.float64(peek(records, record + W21))
+        w22 = np.float64(peek(records, record + W22))
+        cut = 1.001 * np.float64(peek(records, record + CUT)) + 0.005
+        along = w11 * w11 + w21 * w21
+        squeeze = (w11 * w22) * (w11 * w22) / along  # |W d|^2 at the best dx of a given dy is squeeze * dy^2
+        mx, my = np.float64(peek(records, record + MX)), np.float64(peek(records, record + MY))
+        x0, x1 = _tile_range(mx, np.sqrt(cut) / w11, tiles_x)
+        y0, y1 = _tile_range(my, np.sqrt(cut / squeeze), tiles_y)
+        need = used + max(x1 - x0, 0) * max(y1 - y0, 0)
+        if need > pairs.shape[0]:
+            longer = np.empty(2 * need, np.int64)
+            longer[:used] = pairs[:used]
+            pairs = longer
+        before = used
+        for y in range(y0, y1):
+            left, right, reached = _edges(records, record, patterns, y * TILE, along, squeeze, cut)
+            left, right = left - load(patterns, 32) - 3.01, right - load(patterns, 32) + 0.01
+            for x in range(x0, x1):
+                offset = splat(np.float32(x * TILE + 0.5 - mx))
+                touched = bits(reached & (left <= offset) & (offset <= right))
+                if touched != 0:
+                    tile = y * tiles_x + x
+                    pairs[used] = tile << 16 | touched
+                    used += 1
+                    lengths[tile] += 1
+        slots[i] = used - before
+    return pairs[:used]
 
 
 @kernel
-def fill_tiles(records, order, drawn, tiles_x, tiles_y, slots, cursors, members, positions, part, parts):  # noqa: ANN001, ANN202
-    """``members``: the lists of all tiles, one after the other, of record numbers; ``positions`` [slot]: where each
-    slot's pair went. ``cursors`` [V, tiles] starts as the offset of each tile's list."""
-    views, count = order.shape
-    bands = max((parts + views - 1) // views, 1)
-    for job in range(part, views * bands, parts):
-        v, band = job // bands, job % bands
-        first, last = tiles_y * band // bands, tiles_y * (band + 1) // bands
-        for k in range(drawn[v]):
-            prefetch(records, (v * count + order[v, min(k + 12, drawn[v] - 1)]) * RECORD)
-            ahead = slots[v * count + order[v, min(k + 6, drawn[v] - 1)]]
-            prefetch(positions, ahead)
-            prefetch(slots, v * count + order[v, min(k + 12, drawn[v] - 1)])
-            i = v * count + order[v, k]
-            if records[i, CUT] < 0.0:
-                continue
-            slot = slots[i]
-            y0, y1, along, squeeze, cut = _rows(records, i, tiles_y)
-            for y in range(y0, min(y1, last)):
-                x0, x1 = _columns(records, i, y, along, squeeze, cut, tiles_x)
-                if y < first:
-                    slot += max(x1 - x0, 0)
-                    continue
-                for x in range(x0, x1):
-                    at = cursors[v, y * tiles_x + x]
-                    cursors[v, y * tiles_x + x] = at + 1
-                    members[at] = i
-                    positions[slot] = at
-                    slot += 1
+def fill_lists(pairs, order, v, first, last, slots, cursors, members, blocks, positions):  # noqa: ANN001, ANN202
+    """Append the ``pairs`` of :func:`find_pairs` to their lists: record numbers to ``members``, bits to ``blocks``, and
+    to ``positions`` [slot] where each slot's pair went. ``slots`` [V * N + 1] are now the first of each Gaussian, and
+    ``cursors`` [tiles] the next free place of each list."""
+    count = order.shape[1]
+    at = 0
+    for k in range(first, last):
+        prefetch(slots, v * count + order[v, min(k + 16, last - 1)])
+        prefetch(positions, slots[v * count + order[v, min(k + 8, last - 1)]])
+        i = v * count + order[v, k]
+        for slot in range(slots[i], slots[i + 1]):
+            tile = pairs[at] >> 16
+            place = cursors[tile]
+            cursors[tile] = place + 1
+            members[place] = i
+            blocks[place] = pairs[at] & 0xFFFF
+            positions[slot] = place
+            at += 1

@@ -116,7 +116,7 @@ def stages() -> tuple[dict[str, float], Callable[[], None]]:
     restore = []
     for module, names in (
         (projection, ("project_forward", "project_backward", "depth_order")),
-        (tiles, ("count_tiles", "fill_tiles")),
+        (tiles, ("find_pairs", "fill_lists")),
         (blend, ("paint", "blend_forward", "blend_backward", "reduce_sums")),
     ):
         for name in names:
@@ -124,8 +124,9 @@ def stages() -> tuple[dict[str, float], Callable[[], None]]:
 
             def timed(*arguments, kernel=kernel, name=name):  # noqa: ANN002, ANN003, ANN202
                 began = time.thread_time()
-                kernel(*arguments)
+                out = kernel(*arguments)
                 spent[name] = spent.get(name, 0.0) + time.thread_time() - began
+                return out
 
             setattr(module, name, timed)
             restore.append((module, name, kernel))

@@ -18,13 +18,18 @@ from pipeline_core.rendering import jit, pool, warmup
 from pipeline_core.rendering.lanes import (
     absolute,
     bits,
+    deinterleave1,
+    deinterleave3,
+    deinterleave4,
     exp2,
     fma,
     gather_sums,
+    interleave,
     load,
     lowest_bit,
     maximum,
     minimum,
+    root,
     select,
     splat,
     store,
@@ -42,8 +47,18 @@ def _arithmetic(x, out):  # noqa: ANN001, ANN202
     a, b = load(x, 0), load(x, 16)
     store(out, 0, fma(a, b, 1.0) - a / b)
     store(out, 16, select((a < b) & (a > 0.25), minimum(a, b), maximum(a, 2.0 * b)))
-    store(out, 32, gather_sums((a, b, absolute(splat(0.0) - a), a * b, a + b, a, a, a, a, a, b)))
+    store(out, 32, gather_sums((a, b, absolute(splat(0.0) - a), a * b, root(a)), (a + b, a, b)))
     return bits(a >= b)
+
+
+@numba.njit
+def _turn_blocks(one, three, four, out):  # noqa: ANN001, ANN202
+    """Each 4 x 4 block of three pictures 8 pixels wide into the next."""
+    for k in range(4):
+        at, to = k // 2 * 32 + k % 2 * 4, (k + 1) % 4 // 2 * 32 + (k + 1) % 4 % 2 * 4
+        interleave(out, to, 8, deinterleave1(one, at, 8))
+        interleave(out, 64 + to * 3, 24, deinterleave3(three, at * 3, 24))
+        interleave(out, 256 + to * 4, 32, deinterleave4(four, at * 4, 32))
 
 
 @numba.njit
@@ -65,10 +80,22 @@ def test_arithmetic_of_lanes_is_numpys() -> None:
     a, b = x[:16], x[16:]
     assert np.allclose(out[:16], a * b + 1 - a / b, rtol=1e-6, atol=1e-6)
     assert np.array_equal(out[16:32], np.where((a < b) & (a > 0.25), np.minimum(a, b), np.maximum(a, 2 * b)))
-    want = [v.sum(dtype=np.float64) for v in (a, b, a, a * b, a + b, a, a, a, a, a, b)] + [0] * 5
-    assert np.allclose(out[32:], want, rtol=1e-6)
+    for base, parts in ((32, (a, b, a, a * b, np.sqrt(a))), (40, (a + b, a, b))):
+        assert np.allclose(out[base : base + len(parts)], [v.sum(dtype=np.float64) for v in parts], rtol=1e-6)
     assert got == sum(1 << k for k in range(16) if a[k] >= b[k])
     assert [_lowest(n) for n in (1, 8, 1 << 40, 12)] == [0, 3, 40, 2]
+
+
+def test_blocks_of_pictures() -> None:
+    """Pixels of 1, 3 and 4 channels: out of one picture, into another, three quarters of it swapped about."""
+    pictures = [np.random.default_rng(0).random((8, 8, c), dtype=np.float32) for c in (1, 3, 4)]
+    out = np.empty(512, dtype=np.float32)
+    _turn_blocks(*(p.reshape(-1) for p in pictures), out)
+    corners = [(0, 0), (0, 4), (4, 0), (4, 4)]
+    for picture, got in zip(pictures, np.split(out, [64, 256]), strict=True):
+        got = got.reshape(picture.shape)
+        for (y, x), (v, u) in zip(corners, corners[1:] + corners[:1], strict=True):
+            assert np.array_equal(got[v : v + 4, u : u + 4], picture[y : y + 4, x : x + 4])
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 registers")
