@@ -29,7 +29,8 @@ NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
 """Releases near these import well and then lose schedules or answer 422; see README, Troubleshooting."""
 OPTIONAL = {
-    "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast",
+    "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast, "
+    "then SPLATMILL_NVDIFFRAST=1",
     "obstore": "libraries on S3: pip install 'splatmill[s3]'",
     "asyncpg": "a Prefect server on PostgreSQL: pip install 'splatmill[postgres]'",
 }

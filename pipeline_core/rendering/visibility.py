@@ -11,6 +11,7 @@ cached as arrays: nothing here has a gradient. On CUDA, nvdiffrast does the same
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,8 @@ from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.pool import parallel
 
 Backend = Literal["numba", "nvdiffrast"]
+NVDIFFRAST = "SPLATMILL_NVDIFFRAST"
+"""Environment variable: 1 = refine textures with nvdiffrast on a GPU. Never by itself: see its licence."""
 NEAR = 1e-3
 """Surfaces nearer to the camera than this (object units) are cut away."""
 
@@ -47,6 +50,11 @@ class Visibility:
     def mask(self) -> Tensor:
         """[V, H, W] bool: something is seen."""
         return self.face_id >= 0
+
+
+def chosen_backend(device: torch.device) -> Backend:
+    """nvdiffrast on a GPU where the user has asked for it, else numba."""
+    return "nvdiffrast" if device.type == "cuda" and os.environ.get(NVDIFFRAST, "") == "1" else "numba"
 
 
 def visibility(

@@ -39,7 +39,7 @@ from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import draw_cameras
-from pipeline_core.rendering.visibility import visibility
+from pipeline_core.rendering.visibility import chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
 from pipeline_core.types import TexturedMesh
 
@@ -211,7 +211,8 @@ class TextureJob:
             cameras.width * k,
             cameras.height * k,
         )
-        seen = visibility(self.textured.vertices, self.textured.faces, self.textured.uvs, fine)
+        mesh = self.textured
+        seen = visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
         self._uv, self._mask = seen.uv.to(self.device), seen.mask.to(self.device)
         self._depth = seen.depth.to(self.device)
         self._fine = fine.to(self.device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline_core.cameras import Cameras, orbit
-from pipeline_core.rendering.visibility import NEAR, Visibility, visibility
+from pipeline_core.rendering.visibility import NEAR, NVDIFFRAST, Visibility, chosen_backend, visibility
 
 
 def cast(
@@ -150,3 +150,10 @@ def test_bad_input_is_named(change: dict, message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         visibility(**{**arguments, **change})
+
+
+def test_nvdiffrast_is_used_only_on_a_gpu_and_only_when_asked(monkeypatch):
+    monkeypatch.delenv(NVDIFFRAST, raising=False)
+    assert chosen_backend(torch.device("cuda")) == "numba"
+    monkeypatch.setenv(NVDIFFRAST, "1")
+    assert chosen_backend(torch.device("cuda")) == "nvdiffrast" and chosen_backend(torch.device("cpu")) == "numba"
