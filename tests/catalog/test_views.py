@@ -104,6 +104,14 @@ def test_metrics_artifacts_lineage_and_models(tmp_path, make_run) -> None:
         assert con.execute("select count(*) from assets").fetchone() == (2,), "a model is no asset"
 
 
+def test_common_licences_say_whether_assets_may_be_sold(tmp_path) -> None:
+    licences = ("Apache-2.0", "MIT", "cc-by-nc-4.0", "somebody's own", "unknown", None)
+    append(tmp_path, [model(f"m{i}", kind="image", licence=licence) for i, licence in enumerate(licences)])
+    found = query.rows(tmp_path, "select licence, commercial_use from models order by model_id")
+    assert [row["licence"] for row in found] == ["Apache-2.0", "MIT", "cc-by-nc-4.0", "somebody's own", None, None]
+    assert [row["commercial_use"] for row in found] == [True, True, False, None, None, None]
+
+
 def test_runs_and_failures(tmp_path, make_run) -> None:
     append(tmp_path, [make_run(status="failed"), make_run("vase", status="failed"), make_run("vase", status="ok")])
     append(tmp_path, [make_run("vase", "record", run_id="night-2", duration_s=7.5)])
