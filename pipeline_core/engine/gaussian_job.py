@@ -75,24 +75,28 @@ class GaussianJob:
             image_prior, self.prompt, self.negative_prompt,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
         )  # fmt: skip
+        self.alphas_cumprod = image_prior.alphas_cumprod.to(device)
+        self.precision = str(getattr(image_prior, "dtype", torch.float32)).removeprefix("torch.")
+        models = [image_prior.model_id, None]
         self.points = point_prior() if self.stage.point_weight else None
         if self.points is not None:
             self.point_condition = self.points.encode_prompts([self.prompt, ""])
-        self.precision = str(getattr(image_prior, "dtype", torch.float32)).removeprefix("torch.")
-        models = [image_prior.model_id, self.points.model_id if self.points is not None else None]
-        self._identity += [*models, self.precision]
-        self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
-        self.params = {k: torch.nn.Parameter(v.clone()) for k, v in self._initial.to(device).tensors().items()}
-        rates = self.stage.lr.model_dump()
+            self.point_alphas = self.points.alphas_cumprod.to(device)
+            models[1] = self.points.model_id
+        identity = json.dumps([*self._identity, *models, self.precision])
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self._start_parameters()
+
+    def _start_parameters(self) -> None:
+        self.params = {k: torch.nn.Parameter(v.clone()) for k, v in self._initial.to(self.device).tensors().items()}
+        rates, fused = self.stage.lr.model_dump(), self.device.type in ("cpu", "cuda")
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=device.type in ("cpu", "cuda"))
+            name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=fused)
             for name, leaf in self.params.items()
             if leaf.numel()
         }
-        self.stats = GradientStats.zeros(len(self._initial), device)
-        self.alphas_cumprod = image_prior.alphas_cumprod.to(device)
-        self.point_alphas = self.points.alphas_cumprod.to(device) if self.points is not None else None
-        self._sums = torch.zeros(4, device=device)  # image loss, point loss, finite rows, steps since the last look
+        self.stats = GradientStats.zeros(len(self._initial), self.device)
+        self._sums = torch.zeros(4, device=self.device)  # image loss, point loss, finite rows, steps; since last look
 
     def draw(self) -> Tensor | None:
         if not self.stage.image_weight:

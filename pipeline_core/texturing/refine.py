@@ -114,8 +114,8 @@ class TextureJob:
         if self.rig and self.settings.views % 4:
             raise DataError(f"texture.views={self.settings.views} must be a multiple of 4 for a multi-view prior")
         self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
-        self._identity += [image_prior.model_id, str(getattr(image_prior, "dtype", torch.float32))]
-        self.fingerprint = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()[:16]
+        identity = [*self._identity, image_prior.model_id, str(getattr(image_prior, "dtype", torch.float32))]
+        self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
         self.x = self.clean = None

@@ -305,6 +305,9 @@ def test_a_checkpoint_of_another_precision_is_not_used(exact_prior, stage, make_
         jobs.append(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=3)))
         jobs[-1].start(exact_prior, lambda: None, torch.device("cpu"))
     assert jobs[0].fingerprint != jobs[1].fingerprint
+    first = jobs[1].fingerprint
+    jobs[1].start(exact_prior, lambda: None, torch.device("cpu"))  # once more, as after running out of memory
+    assert jobs[1].fingerprint == first
 
 
 def test_a_failing_model_call_fails_its_batch_and_the_engine_goes_on(engine, exact_prior, stage, make_gaussians):
