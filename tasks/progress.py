@@ -31,6 +31,10 @@ class Board:
         self._lock = threading.Lock()
         self._positions: dict[str, Position] = {}
 
+    def __reduce__(self) -> str:
+        """A task that is sent to another process (Prefect's Dask and Ray runners do) writes to that process's board."""
+        return "board"
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
