@@ -26,6 +26,7 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_these():
     top = {"run", "plan", "status", "retry", "sql", "compare", "gc", "gallery", "doctor", "models", "train-starter"}
+    top |= {"submit", "worker", "reconcile"}
     assert top | {"server start", "server stop", "server status", "catalog compact", "catalog fsck"} <= set(ALL)
 
 
@@ -57,6 +58,8 @@ def test_light_commands_load_nothing_heavy(arguments):
     (["status", "--library", "no-such-library"], "no library here"),
     (["run"], "Missing argument"),
     (["run", "{manifest}", "--in-flight", "0"], "--in-flight"),
+    (["run", "{manifest}", "--deadline", "soon"], "--deadline soon"),
+    (["run", "{manifest}", "--gpu-hours", "-1"], "--gpu-hours"),
 ])  # fmt: skip
 def test_wrong_requests_are_told_and_exit_with_2(arguments, said, manifest, tmp_path, tiny):
     bad = tmp_path / "bad.csv"
