@@ -1,0 +1,72 @@
+"""Every published kind of folder guides a distillation, alone and side by side, through the same engine."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline_core.config import Densify, Distill
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.points import load_point_prior
+from pipeline_core.types import Gaussians
+
+STAGE = Distill(
+    steps=2, views=4, resolution=((0.5, 12), (1.0, 24)), guidance_scale=5.0, t_max=(0.9, 0.5), t_min=(0.5, 0.1),
+    densify=Densify(every=0),
+)  # fmt: skip
+
+
+def grey_ball(count=40):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * 0.5
+    quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    scales, colours = torch.full((count, 3), math.log(0.1)), torch.zeros(count, 1, 3)
+    return Gaussians(means, quats, scales, torch.zeros(count), colours, torch.zeros(count, 0, 3))
+
+
+def run(prior, points, stages, fixed_sizes=None):
+    """Result of the first of these stages, all of which begin together."""
+    engine = DistillationEngine(prior, points, max_active=len(stages), fixed_sizes=fixed_sizes)
+    with engine._wake:
+        futures = [engine.submit(GaussianJob(grey_ball(), "a red mug", s, seed=i)) for i, s in enumerate(stages)]
+    results = [future.result(timeout=100) for future in futures]
+    engine.close()
+    return results[0]
+
+
+@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image"])
+def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
+    prior = load_image_prior(str(checkpoint(kind)))
+    alone, curves = run(prior, None, [STAGE])
+    beside, _ = run(prior, None, [STAGE, STAGE.model_copy(update={"steps": 1})], fixed_sizes=True)
+    assert all(math.isfinite(loss) and loss > 0 for loss in curves["loss_image"])
+    start = grey_ball().tensors()
+    for name, value in alone.tensors().items():
+        assert value.isfinite().all()
+        if name in ("means", "scales", "opacities", "sh0"):
+            assert not torch.equal(value, start[name])
+        torch.testing.assert_close(beside.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_view_words_and_perp_neg_go_where_the_prior_takes_no_camera(checkpoint):
+    prior = load_image_prior(str(checkpoint("sd")))
+    rows, predict = [], prior.predict_noise
+    prior.predict_noise = lambda x, *rest: rows.append(len(x)) or predict(x, *rest)
+    run(prior, None, [STAGE.model_copy(update={"perp_neg": True})])
+    assert rows == [16, 16]  # four views: conditional, unconditional and two perpendicular negatives
+    assert {text.split(", ")[-1] for text in prior._prompts} >= {"front view", "side view", "back view"}
+
+
+@pytest.mark.parametrize("kind", ["point-e", "starter-points"])
+def test_point_priors_pull_centres_and_colours(checkpoint, kind):
+    image = load_image_prior(str(checkpoint("starter-image")))
+    points = load_point_prior(str(checkpoint(kind)))
+    points.num_points = 32
+    stage = STAGE.model_copy(update={"image_weight": 0.0, "point_weight": 1.0})
+    result, curves = run(image, points, [stage])
+    assert curves["loss_points"][-1] > 0 and result.means.isfinite().all()
+    start = grey_ball()
+    assert not torch.equal(result.means, start.means) and not torch.equal(result.sh0, start.sh0)
+    assert torch.equal(result.scales, start.scales)  # points have no size to judge
