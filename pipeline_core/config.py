@@ -58,7 +58,7 @@ class LearningRates(Section):
 
 
 class Densify(Section):
-    """When Gaussians are cloned, split, filled in and pruned (DreamGaussian 1.6, GSGen 4.7 and 4.8)."""
+    """When Gaussians are cloned, split, filled in and pruned (DreamGaussian, GSGen)."""
 
     every: int = Field(50, ge=0, description="steps between events; 0 = never")
     start: int = Field(0, ge=0)

@@ -1,8 +1,8 @@
 """DreamGaussian's first stage, one asset after the other: what the engine is compared with.
 
-:func:`plain_loop` follows ``main.py`` and ``guidance/sd_utils.py`` of the release (ALGORITHMS of the paper's code: one
-view a step, half precision, two U-Net rows, one backward, Adam, a wait for the device after every step) on the same
-kernels as ours. :func:`time_checkout` times the release itself where a checkout that runs is at hand.
+:func:`plain_loop` follows ``main.py`` and ``guidance/sd_utils.py`` of the release (one view a step, half precision, two
+U-Net rows, one backward, Adam, a wait for the device after every step) on the same kernels as ours.
+:func:`time_checkout` times the release itself where a checkout that runs is at hand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The batched optimisation loop: many assets, one model call (continuous batching; DESIGN 4).
+"""The batched optimisation loop: many assets, one model call (continuous batching).
 
     engine = DistillationEngine(load_image_prior("starter"))
     gaussians, curves = engine.submit(GaussianJob(...)).result()

@@ -1,4 +1,4 @@
-"""Score distillation onto the Gaussians of one asset, as a job of the engine (DESIGN 4, ALGORITHMS 1 and 4)."""
+"""Score distillation onto the Gaussians of one asset, as a job of the engine (DreamGaussian; GSGen)."""
 
 from __future__ import annotations
 

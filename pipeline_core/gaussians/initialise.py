@@ -27,7 +27,7 @@ def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
 
 
 def ball(count: int, generator: torch.Generator) -> PointCloud:
-    """``count`` grey points, uniform in a ball of radius 0.5: where DreamGaussian's release starts (ALGORITHMS 1.2).
+    """``count`` grey points, uniform in a ball of radius 0.5: where DreamGaussian's release starts.
 
     Concave and thin things do not come out of it even with an exact prior; it is here for the published recipe.
     """

@@ -72,7 +72,7 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 def ellipsoid_radius(quats: Tensor, log_scales: Tensor, direction: Tensor) -> Tensor:
     """Distance [N] from centre to 1-sigma surface along unit ``direction`` [N, 3]: 1 / |S^-1 R^T u|.
 
-    GSGen's release squares one term twice, which shrinks the radius in the xy plane (ALGORITHMS 4.7).
+    GSGen's release squares one term twice, which shrinks the radius in the xy plane.
     """
     local = (rotation_matrices(quats).transpose(1, 2) @ direction.unsqueeze(-1)).squeeze(-1)
     return 1.0 / (local / log_scales.exp()).norm(dim=-1).clamp(min=1e-12)
@@ -100,7 +100,7 @@ def replace_rows(params: Params, optimizers: Optimizers, keep: Tensor, new: Para
 def grow(
     params: Params, optimizers: Optimizers, gradient: Tensor, settings: Densify, generator: torch.Generator
 ) -> dict[str, int]:
-    """Clone small and split large Gaussians whose mean 2D ``gradient`` [N] is above the threshold (DreamGaussian 1.6).
+    """Clone small and split large Gaussians whose mean 2D ``gradient`` [N] is above the threshold (DreamGaussian).
 
     Each adds one row net, so the count cap and ``grow_share`` admit the largest gradients first. A split samples two
     children from the parent's own distribution, 1.6 times smaller; a clone is an exact copy.
@@ -125,7 +125,7 @@ def grow(
 
 @torch.no_grad()
 def fill_gaps(params: Params, optimizers: Optimizers, max_gaussians: int) -> int:
-    """Compactness densification (GSGen 4.7): one Gaussian into each gap between a Gaussian and its 3 nearest.
+    """Compactness densification (GSGen): one Gaussian into each gap between a Gaussian and its 3 nearest.
 
     With r_i, r_j the ellipsoid radii along the line of centres at distance d, a gap is r_i + r_j < d; the new centre
     is its middle, the scale a sixth of its width, the rest copied from i. Pairs are counted once (the release counts

@@ -1,4 +1,4 @@
-"""3D score distillation: the point prior judges the centres and colours of the Gaussians (GSGen 4.4).
+"""3D score distillation: the point prior judges the centres and colours of the Gaussians (GSGen).
 
 Two defects of the release are mended: the cloud goes back in the prior's own axes and scale
 (``PointPrior.to_model``), and the gradient is chained through that change of scale.

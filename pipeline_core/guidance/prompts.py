@@ -21,7 +21,7 @@ VIEW_WORDS = ("front", "side", "back", "overhead")
 
 
 def view_word(azimuth: float, elevation: float) -> str:
-    """Word for a camera (GSGen 4.9): overhead above 60 degrees, front within 45, back beyond 135, else side."""
+    """Word for a camera (GSGen): overhead above 60 degrees, front within 45, back beyond 135, else side."""
     turn = abs((azimuth + 180.0) % 360.0 - 180.0)
     if elevation > 60:
         return "overhead"

@@ -1,4 +1,4 @@
-"""Score distillation: from predicted noise to a gradient on latents (DreamFusion; ALGORITHMS 1.4, 4.3, 8.3).
+"""Score distillation: from predicted noise to a gradient on latents (DreamFusion).
 
 The U-Net is never differentiated: its answer is a constant, and the gradient enters through
 ``0.5 * ||latents - stopgrad(latents - grad)||^2 / B``, whose derivative with respect to ``latents`` is ``grad / B``.

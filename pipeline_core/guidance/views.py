@@ -14,9 +14,9 @@ from pipeline_core.config import Distill
 def draw_cameras(stage: Distill, size: int, generator: torch.Generator, *, rig: bool = False) -> Cameras:
     """``stage.views`` random cameras around the asset.
 
-    Azimuths are stratified over the turn with a random start (GSGen 4.2), elevations uniform on the sphere. With
+    Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere. With
     ``rig`` the views stand in groups of four, a quarter turn apart at one elevation and field of view, which is what
-    a multi-view prior was trained on (MVDream; ALGORITHMS 1.7).
+    a multi-view prior was trained on (MVDream).
     """
     views = stage.views
     # Fixed number of draws whatever the settings, so that turning one feature on does not reseed the others.

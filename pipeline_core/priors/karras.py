@@ -1,6 +1,6 @@
 """Sampling a diffusion model along Karras noise levels with Heun's method (Karras et al. 2022, Algorithm 2).
 
-In the form Point-E uses it (ALGORITHM of ``point_e/diffusion/k_diffusion.py``): noise levels are sigmas of x = x_0 +
+In the form Point-E uses it (``point_e/diffusion/k_diffusion.py``): noise levels are sigmas of x = x_0 +
 sigma n, the network is the discrete eps-model of a VP process, and guidance acts on the clamped x_0.
 """
 
