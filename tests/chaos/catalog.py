@@ -35,7 +35,7 @@ from catalog.schema import StageRun  # noqa: E402
 from catalog.store import LeaseHeld, open_store  # noqa: E402
 from catalog.writer import append  # noqa: E402
 
-POLICY = compact.Policy(grace_s=2.0, orphan_s=5.0, fan_in=4, checkpoint_every=12)
+POLICY = compact.Policy(grace_s=2.0, orphan_s=5.0, fan_in=4, checkpoint_every=12, files_per_seal=100)
 WRITERS, READERS, BATCH = 4, 2, 3
 
 
