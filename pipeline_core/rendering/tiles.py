@@ -77,7 +77,8 @@ def find_pairs(records, order, patterns, tiles_x, tiles_y, v, first, last, slots
         need = used + max(x1 - x0, 0) * max(y1 - y0, 0)
         if need > pairs.shape[0]:
             longer = np.empty(2 * need, np.int64)
-            longer[:used] = pairs[:used]
+            for p in range(used):  # a slice assignment takes numba three seconds to compile
+                longer[p] = pairs[p]
             pairs = longer
         before = used
         for y in range(y0, y1):
