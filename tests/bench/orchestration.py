@@ -349,6 +349,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     prefect = by_name.get("prefect", {})
     dask = by_name.get("dask", {})
     files = by_name.get("files", {})
+    reruns = {row["assets"]: row["rerun_s"] for row in rows if "rerun_s" in row}
     overhead = prefect["client_ms"] - files["client_ms"] if prefect and files else None
     return {
         "assets": prefect.get("assets"),
