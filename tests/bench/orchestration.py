@@ -358,9 +358,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "server_ms_per_asset": prefect.get("server_ms"),
         "wall_ms_per_asset": prefect.get("wall_ms"),
         "memory_growth_mb": prefect.get("growth_mb"),
-        "cached_rerun_s_3000": next(
-            (row["rerun_s"] for row in rows if row["assets"] == 3000 and "rerun_s" in row), None
-        ),
+        "cached_rerun_s_3000": reruns.get(3000),
         "pool_ms_per_asset": files.get("client_ms"),
         "empty_pool_ms_per_asset": by_name.get("empty", {}).get("client_ms"),
         "dask_ms_per_asset": dask.get("client_ms"),
