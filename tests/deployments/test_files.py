@@ -42,7 +42,7 @@ def command_lines(text):
     found = []
     for line in "\n".join(blocks).splitlines():
         line = re.sub(r"\$\(ssh \S+ \S*/(splatmill [^)]*)\)", r"; \1", line)
-        found += re.findall(r"(?:^|[;&'] *|exec control )(splatmill [^;&|']*)", line)
+        found += re.findall(r"(?:^|[;&'] *|exec control |\.venv/bin/)(splatmill [^;&|']*)", line)
     return found
 
 
