@@ -46,6 +46,8 @@ from tasks.journey import Journey  # noqa: E402
 POOL_PROCESSES = 2
 IN_FLIGHT = 4
 SETTLE_S = 600.0
+SIZES = {"empty": lambda sizes: sizes[:1], "dask": lambda sizes: [min(60, sizes[0])]}
+"""Rows that are not measured at every size: an empty call costs what it costs, and Dask's runner takes seconds each."""
 OUTPUTS = {
     "init_points": ("points.ply",),
     "optimize_gaussians": ("splat.ply", "curves.json"),
@@ -332,8 +334,7 @@ def measure_all(sizes: list[int], names: list[str]) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         reason = why_not(name)
-        # an empty call costs the same however many there are, and Dask holds every future of a flow in memory
-        for assets in sizes if name in ("prefect", "files") else sizes[:1]:
+        for assets in SIZES.get(name, lambda sizes: sizes)(sizes):
             with tempfile.TemporaryDirectory(prefix="splatmill-bench-") as folder:
                 measured = {"reason": reason} if reason else row_of(name, assets, Path(folder) / name)
             row = {"row": name, "assets": assets, **measured}
