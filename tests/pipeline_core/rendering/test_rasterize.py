@@ -148,6 +148,23 @@ def test_one_gaussian_in_closed_form() -> None:
     )
 
 
+@pytest.mark.parametrize("eps2d", [0.3, 0.0])
+def test_needles_across_a_large_image_lose_no_block(eps2d: float) -> None:
+    """A block wrongly left out would miss by the alpha there; a pixel at the threshold may miss by 1/255."""
+    parameters, views = cloud(12, torch.Generator().manual_seed(0), spread=0.4), cameras(2, 701, 499)
+    parameters["scales"] = torch.tensor([0.5, 0.002, 0.0005]).repeat(12, 1)
+    with torch.no_grad():
+        got, want = (
+            rasterize(
+                **{k: v.to(dtype) for k, v in parameters.items()}, viewmats=views.viewmats.to(dtype),
+                Ks=views.Ks.to(dtype), width=701, height=499, eps2d=eps2d, backend=backend,
+            )[1].double()
+            for dtype, backend in ((torch.float32, "numba"), (torch.float64, "reference"))
+        )  # fmt: skip
+    assert (got - want).abs().max() < 1.001 / 255
+    assert ((got - want).abs() > 1e-4).sum() < 5 and (want > 0.1).sum() > 10_000
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_bit_identical_for_any_number_of_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
