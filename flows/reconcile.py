@@ -220,10 +220,10 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
         outcome = Outcome(run.request.run_id)
         shards = close_dead(run, farm, patience, outcome)
         state = assess(run, shards)
-        outcome.made, outcome.waiting = len(state.made), len(state.waiting)
-        outcome.working = beats.count_live(run.folder)
         if not state.missing and not any(shard.open for shard in shards):
             verify(run, state)  # the last look before the run is over: everything is read, nothing is taken on trust
+        outcome.made, outcome.waiting = len(state.made), len(state.waiting)
+        outcome.working = beats.count_live(run.folder)
         refusal = submit_missing(run, farm, shards, state, outcome) if state.missing else ""
         outcome.missing = len(state.missing) - sum(outcome.submitted)
         if not outcome.submitted and not any(shard.open for shard in shards):
