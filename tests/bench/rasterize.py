@@ -327,6 +327,32 @@ def thread_scaling(parameters: dict[str, Tensor], c: Cameras, rounds: int) -> di
     return {k: statistics.median(v) for k, v in times.items()}
 
 
+def critical_path(parameters: dict[str, Tensor], c: Cameras, parts: int, rounds: int) -> float:
+    """How many times faster ``parts`` threads on cores of their own would be: each kernel's parts are run one after the
+    other and compared with its longest, by CPU time, so that it means something on a busy machine too. What threads
+    take from each other in caches and memory is not seen."""
+    saved, ratios = (cpu.parallel, cpu.thread_count), []
+    try:
+        for _ in range(rounds):
+            idle = 0.0
+
+            def in_turns(work: Callable[[int, int], None]) -> None:
+                nonlocal idle
+                times = []
+                for part in range(parts):
+                    began = time.thread_time()
+                    work(part, parts)
+                    times.append(time.thread_time() - began)
+                idle += sum(times) - max(times)
+
+            cpu.parallel, cpu.thread_count = in_turns, lambda: parts
+            total = sum(ours(parameters, c))
+            ratios.append(total / (total - idle))
+    finally:
+        cpu.parallel, cpu.thread_count = saved
+    return statistics.median(ratios)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default=SIZES, help="comma-separated N@pixels")
@@ -372,8 +398,10 @@ def main() -> None:
 
     walls = thread_scaling(scene(20000), views(256), options.rounds)
     result["thread_scaling"] = round(walls["1"] / walls["2"], 2)
+    path = round(critical_path(scene(20000), views(256), 2, options.rounds), 2)
+    result["thread_scaling_critical_path"] = path
     both = ", ".join(f"{k}: {v * 1e3:.0f} ms" for k, v in walls.items())
-    print(f"\nwall time by threads at 20000@256 {both} (load average {busy:.1f})")
+    print(f"\nwall time by threads at 20000@256 {both} (load average {busy:.1f}); by critical path {path} x")
     result |= {"cold_compile_cpu_s": None, "warm_first_call_s": None}
     if not options.skip_compile:
         calls = first_calls()
