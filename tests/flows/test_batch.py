@@ -82,15 +82,14 @@ def test_a_bad_asset_is_told_and_the_rest_go_on(tmp_path, tiny):
 
 def test_a_stop_admits_nothing_more_and_counts_the_rest(tmp_path, tiny):
     request = write(tmp_path, 10, tiny).model_copy(update={"in_flight": 2})
-    stop = threading.Event()
+    stop, both = threading.Event(), threading.Barrier(2, action=lambda: stop.set())
 
     def make(journey):
-        stop.wait(10)
+        both.wait(60)
         if journey.asset_id == "mug-0001":
             raise RuntimeError("the engine was closed")
         finish(journey)
 
-    threading.Timer(0.3, stop.set).start()
     summary = run_batch(request, make, stop)
     assert summary.made == ["mug-0000"] and len(summary.stopped) == 9 and not summary.failures
 
