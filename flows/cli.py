@@ -341,7 +341,7 @@ def server_start(host: HostOption = "127.0.0.1", port: PortOption = 4200, databa
 def server_password() -> None:
     """Print what other machines must have in PREFECT_API_AUTH_STRING, and the UI asks for.
 
-    Example: export PREFECT_API_AUTH_STRING=$(ssh farm-server splatmill server password)
+    Example: splatmill server password
     """
     from flows.server import auth_string
 
