@@ -47,12 +47,16 @@ def _close_all() -> None:
 
 
 def default_active(image_prior: Any, device: torch.device) -> int:
-    """Jobs per step where nobody says otherwise: 8 on a GPU; on a CPU 4 in bfloat16, 1 in float32.
+    """Jobs per step where nobody says otherwise: 8 on a GPU; on a CPU 4 in bfloat16, 1 in float32 or with one thread.
 
     Measured (docs/LOG.md): four jobs take a quarter less CPU time each than one in bfloat16, and nothing in float32.
+    With one thread a result is the same to the last bit in any company, so there is none: libraries choose their
+    kernels by the size of the batch, and each rounds in its own way.
     """
     if device.type == "cuda":
         return 8
+    if torch.get_num_threads() == 1:
+        return 1
     return 4 if getattr(image_prior, "dtype", None) == torch.bfloat16 else 1
 
 

@@ -19,7 +19,17 @@ pytestmark = pytest.mark.slow
 
 
 def call(url, path, body=None, auth=None):
-    """POST (or GET without a body) to the API; returns status and document."""
+    """POST (or GET without a body) to the API; returns status and document. A busy SQLite (503) is asked again."""
+    for _ in range(20):
+        status, document = call_once(url, path, body, auth)
+        if status != 503:
+            break
+        time.sleep(0.5)
+    return status, document
+
+
+def call_once(url, path, body, auth):
+    """One request; see :func:`call`."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     if auth:

@@ -291,11 +291,14 @@ def test_the_clock_tells_every_part_and_the_curves_the_precision(engine, stage, 
     assert all(seconds[part] > 0 for part in PARTS if part not in ("points", "decode"))
 
 
-def test_default_batch_follows_device_and_precision(exact_prior):
+def test_default_batch_follows_device_precision_and_threads(exact_prior, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert default_active(exact_prior, torch.device("cuda")) == 8
     assert default_active(exact_prior, torch.device("cpu")) == 1
     exact_prior.dtype = torch.bfloat16
     assert default_active(exact_prior, torch.device("cpu")) == 4
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # the same bytes in any company
+    assert default_active(exact_prior, torch.device("cpu")) == 1
 
 
 def test_a_checkpoint_of_another_precision_is_not_used(exact_prior, stage, make_gaussians):
