@@ -1,7 +1,7 @@
 """What the orchestration costs an asset: Prefect's client and server, our files and catalogue, against a plain pool.
 
     python tests/bench/orchestration.py                          # 300, 1000 and 3000 assets: about 20 minutes
-    python tests/bench/orchestration.py --assets 300 --only prefect pool
+    python tests/bench/orchestration.py --assets 300 --only prefect files
 
 The journey is the real one (``flows.farm.shard``, every task, file, catalogue row and cache key); only the work inside
 the stages is replaced by writing outputs of a few bytes. Rows of the table:
