@@ -386,7 +386,7 @@ def main() -> None:
     }
     if options.torch_splatting:
         peers["torch_splatting"] = torch_splatting(options.torch_splatting)
-    result["peers"] = {size: duel(size, peers, rounds=1) for size in options.peer_sizes.split(",")}
+    result["peers"] = {size: duel(size, peers, rounds=1) for size in filter(None, options.peer_sizes.split(","))}
     duels = [d["torch_splatting"] for d in result["peers"].values() if "torch_splatting" in d]
     result["vs_torch_splatting"] = duels[-1] if duels else None  # at the last of the sizes
     result["vs_opensplat"] = None
