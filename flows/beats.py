@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from pipeline_core.storage import process_alive
 from tasks.progress import board
 
 BEAT_S = 2.0
@@ -52,7 +53,7 @@ class Beat:
     @property
     def gone(self) -> bool:
         """Whether the process is known to have ended: only its own host can tell."""
-        return self.host == socket.gethostname() and not _alive(self.pid)
+        return self.host == socket.gethostname() and not process_alive(self.pid)
 
 
 class Fenced(RuntimeError):
@@ -202,13 +203,3 @@ def _time_there(folder: Path) -> float:
         return time.time()
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

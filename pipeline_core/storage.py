@@ -268,7 +268,7 @@ class Library:
                 pid = rest.partition(".")[0]
                 with contextlib.suppress(OSError):
                     mine = host == _host() and pid.isdigit()
-                    if (mine and not _alive(int(pid))) or time.time() - entry.stat().st_mtime > STALE_S:
+                    if (mine and not process_alive(int(pid))) or time.time() - entry.stat().st_mtime > STALE_S:
                         shutil.rmtree(entry.path, ignore_errors=True)
                         swept += 1
         return swept
@@ -298,7 +298,8 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
 
 
-def _alive(pid: int) -> bool:
+def process_alive(pid: int) -> bool:
+    """Whether a process of this machine has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
