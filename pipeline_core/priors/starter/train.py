@@ -343,28 +343,23 @@ def commit() -> str:
     return out.stdout.strip()
 
 
-def _settings_of(name: str) -> type:
+def _classes(name: str) -> tuple[type, type]:
+    """The part called ``name``, one of :data:`PARTS`, and its settings."""
     if name == "image":
-        from pipeline_core.priors.starter.train_image import ImageSettings
+        from pipeline_core.priors.starter.train_image import ImagePart, ImageSettings
 
-        return ImageSettings
+        return ImagePart, ImageSettings
     if name == "points":
-        from pipeline_core.priors.starter.train_points import PointSettings
+        from pipeline_core.priors.starter.train_points import PointPart, PointSettings
 
-        return PointSettings
+        return PointPart, PointSettings
     raise RequestError(f"part {name!r} must be one of {', '.join(PARTS)}")
 
 
 def build_part(name: str, data_dir: Path, *, seed: int, batch: int, **settings: Any) -> Any:
     """The part called ``name``, one of :data:`PARTS`, with changed settings."""
-    chosen = _settings_of(name)(**settings)
-    if name == "image":
-        from pipeline_core.priors.starter.train_image import ImagePart
-
-        return ImagePart(chosen, data_dir, seed=seed, batch=batch)
-    from pipeline_core.priors.starter.train_points import PointPart
-
-    return PointPart(chosen, data_dir, seed=seed, batch=batch)
+    part, kind = _classes(name)
+    return part(kind(**settings), data_dir, seed=seed, batch=batch)
 
 
 OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
@@ -438,7 +433,7 @@ def parse_settings(parts: tuple[str, ...], pairs: list[str]) -> dict[str, Any]:
     """``NAME=JSON`` pairs to settings of the only part."""
     if pairs and len(parts) > 1:
         raise RequestError(f"--set {pairs[0]}: the parts have different settings; give --part image or --part points")
-    known = {f.name for f in fields(_settings_of(parts[0]))}
+    known = {f.name for f in fields(_classes(parts[0])[1])}
     settings = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
