@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -85,8 +85,8 @@ def lighten_stages() -> None:
             module.run_stage = light
 
 
-def without_prefect(journey: Journey) -> float:
-    """The journey as plain function calls; returns the CPU seconds it took."""
+def travel(journey: Journey, call: Callable[..., Any]) -> Any:
+    """``flows.asset.travel``, each task called by ``call(task, *arguments)``."""
     from tasks.densify_prune import densify_prune
     from tasks.evaluate import evaluate
     from tasks.extract_mesh import extract_mesh
@@ -95,14 +95,19 @@ def without_prefect(journey: Journey) -> float:
     from tasks.record import record
     from tasks.refine_texture import refine_texture
 
+    points = call(init_points, journey)
+    gaussians = call(optimize_gaussians, journey, points)
+    refined = call(densify_prune, journey, gaussians)
+    mesh = call(extract_mesh, journey, refined)
+    textured = call(refine_texture, journey, mesh)
+    scores = call(evaluate, journey, points, refined, textured)
+    return call(record, journey, refined, textured, scores)
+
+
+def without_prefect(journey: Journey) -> float:
+    """The journey as plain function calls; returns the CPU seconds it took."""
     began = time.process_time()
-    points = init_points.fn(journey)
-    gaussians = optimize_gaussians.fn(journey, points)
-    refined = densify_prune.fn(journey, gaussians)
-    mesh = extract_mesh.fn(journey, refined)
-    textured = refine_texture.fn(journey, mesh)
-    scores = evaluate.fn(journey, points, refined, textured)
-    record.fn(journey, refined, textured, scores)
+    travel(journey, lambda task, *arguments: task.fn(*arguments))
     return time.process_time() - began
 
 
@@ -182,22 +187,9 @@ def measure_dask(request: BatchRequest, assets: int) -> dict[str, Any]:
     from prefect_dask import DaskTaskRunner
 
     lighten_stages()
-    from tasks.densify_prune import densify_prune
-    from tasks.evaluate import evaluate
-    from tasks.extract_mesh import extract_mesh
-    from tasks.init_points import init_points
-    from tasks.optimize_gaussians import optimize_gaussians
-    from tasks.record import record
-    from tasks.refine_texture import refine_texture
 
     def submit(journey: Journey) -> Any:
-        points = init_points.submit(journey)
-        gaussians = optimize_gaussians.submit(journey, points)
-        refined = densify_prune.submit(journey, gaussians)
-        mesh = extract_mesh.submit(journey, refined)
-        textured = refine_texture.submit(journey, mesh)
-        scores = evaluate.submit(journey, points, refined, textured)
-        return record.submit(journey, refined, textured, scores)
+        return travel(journey, lambda task, *arguments: task.submit(*arguments))
 
     cluster = LocalCluster(n_workers=POOL_PROCESSES, threads_per_worker=2, dashboard_address=None)
     workers = [psutil.Process(each.pid) for each in cluster.workers.values()]

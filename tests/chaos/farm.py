@@ -41,26 +41,9 @@ from flows.text import table  # noqa: E402
 from pipeline_core.storage import STAGES, sha256_file  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402
 from tests.chaos.services import Farm, Postgres, small_disk  # noqa: E402
+from tests.flows.tiny import TINY, settings  # noqa: E402
 
-SETTINGS = {
-    "init.num_points": 200,
-    "init.sampler_steps": 4,
-    "geometry.steps": 3,
-    "geometry.views": 1,
-    "appearance.steps": 1,
-    "appearance.views": 1,
-    "mesh.grid": 24,
-    "mesh.face_budget": 300,
-    "mesh.texture_size": 64,
-    "mesh.bake_views": 6,
-    "mesh.bake_resolution": 48,
-    "texture.steps": 1,
-    "texture.views": 1,
-    "texture.resolution": 32,
-    "texture.denoise_steps": 4,
-    "evaluate.resolution": 48,
-    "evaluate.turntable_frames": 2,
-}
+SETTINGS = TINY | {"geometry.steps": 3, "appearance.steps": 1}
 """The draft recipe made small: real stages, real starter priors, about one second of CPU an asset."""
 
 PROMPTS = ("a red mushroom", "a copper kettle", "a paper lantern", "a wicker basket", "a leather boot")
@@ -120,9 +103,8 @@ def submit(farm: Farm, assets: int) -> None:
     manifest = farm.folder / "night.csv"
     lines = [f"asset-{i:04d},{PROMPTS[i % len(PROMPTS)]},{i}" for i in range(assets)]
     manifest.write_text("\n".join(["id,prompt,seed", *lines]) + "\n")
-    sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
     options = ["--library", str(farm.library), "--recipe", "draft", "--in-flight", "2"]
-    print(farm.call("flows.cli", "submit", str(manifest), *options, *sets), flush=True)
+    print(farm.call("flows.cli", "submit", str(manifest), *options, *settings(SETTINGS)), flush=True)
 
 
 def wait_for_end(farm: Farm, record: Record, rng: random.Random, options: argparse.Namespace) -> bool:

@@ -10,7 +10,8 @@ import typer
 
 from flows.cli import app
 from pipeline_core.config import RECIPES
-from tests.flows.conftest import environment, settings, splatmill
+from tests.flows.conftest import environment, splatmill
+from tests.flows.tiny import settings
 
 
 def commands(group, prefix=()):

@@ -26,7 +26,8 @@ from pipeline_core.manifest import parse_override
 from pipeline_core.storage import STAGES, sha256_file
 from tasks.rules import RESEEDS, reseeded
 from tasks.stage import stage_run, with_times
-from tests.flows.conftest import environment, settings, splatmill
+from tests.flows.conftest import environment, splatmill
+from tests.flows.tiny import settings
 
 pytestmark = pytest.mark.slow
 

@@ -209,7 +209,7 @@ def test_prompts_and_ids_reach_no_path(text, tmp_path, tiny):
 @pytest.mark.parametrize("command", [["plan"], ["run", "--json"]])
 def test_hostile_names_run_nothing(command, tmp_path, tiny):
     """A manifest, a library and a recipe field whose names would be commands in a shell, a template or SQL."""
-    from tests.flows.conftest import settings
+    from tests.flows.tiny import settings
 
     folder = tmp_path / "$(touch pwned) '; touch pwned; --"
     folder.mkdir()
