@@ -1,7 +1,7 @@
 """Kernels that blend the listed Gaussians of every tile into its pixels, and carry the gradient back.
 
-A tile is sixteen blocks of 4 x 4 pixels, and a block is one :mod:`lanes` vector; a plane of a tile is 256 numbers,
-block by block. Of a tile, a Gaussian visits the blocks that tiles.py found its ellipse to reach.
+A tile is 32 blocks of 4 x 4 pixels, and a block is one :mod:`lanes` vector; a plane of a tile is 512 numbers, block by
+block. Of a tile, a Gaussian visits the blocks that tiles.py found its ellipse to reach.
 
 Forward: front to back, ``w = alpha T``, until T would fall to 1e-4. A finished pixel has a negative T, and ``stops``
 keeps the list position at which it finished.
@@ -20,13 +20,13 @@ import numpy as np
 
 from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.lanes import (
-    EXP2,
-    MAGIC,
+    SUM_LANE,
     absolute,
     bits,
     deinterleave1,
     deinterleave3,
     deinterleave4,
+    exp2_by_255,
     fma,
     gather_sums,
     interleave,
@@ -38,7 +38,6 @@ from pipeline_core.rendering.lanes import (
     select,
     splat,
     store,
-    times_power,
 )
 from pipeline_core.rendering.projection import (
     BLUE,
@@ -55,23 +54,49 @@ from pipeline_core.rendering.projection import (
     W21,
     W22,
 )
-from pipeline_core.rendering.tiles import TILE
+from pipeline_core.rendering.tiles import BLOCKS, SQUARE, TILE_X, TILE_Y
 
-PLANE = TILE * TILE
+PLANE = TILE_X * TILE_Y
 AHEAD = 12
 """How many list entries ahead a record is fetched into the cache."""
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
+S0, S1, S2, S11, S12, S22 = SUM_LANE[:6]
+V_RED, V_GREEN, V_BLUE, V_DEPTH, ABS_X, ABS_Y = (8 + lane for lane in SUM_LANE[:6])
+"""Columns of the sums."""
+
+
+@inlined
+def aligned(count):  # noqa: ANN001, ANN202
+    """``count`` float32, uninitialised, from the beginning of a cache line on."""
+    raw = np.empty(count + 16, np.float32)
+    skip = -raw.ctypes.data % 64 // 4
+    return raw[skip : skip + count]
 
 
 @inlined
 def _corners(records, base, patterns, x, y, corners, at):  # noqa: ANN001, ANN202
-    """z = W d at the first pixel of every block of the tile at pixel (x, y), into ``corners[at : at + 32]``."""
+    """z = W d at the first pixel of every block of the tile at pixel (x, y), into ``corners[at : at + 64]``."""
     w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
-    x0 = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
-    y0 = load(patterns, 48) - (peek(records, base + MY) - np.float32(y + 0.5))
-    store(corners, at, x0 * w11)
-    store(corners, at + 16, fma(x0, w21, y0 * w22))
+    left = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
+    right = left + np.float32(SQUARE)
+    down = (load(patterns, 48) - (peek(records, base + MY) - np.float32(y + 0.5))) * w22
+    store(corners, at, left * w11)
+    store(corners, at + 16, right * w11)
+    store(corners, at + 32, fma(left, w21, down))
+    store(corners, at + 48, fma(right, w21, down))
+
+
+@inlined
+def _block_x(block):  # noqa: ANN001, ANN202
+    """Pixel column of a block in its tile."""
+    return (block & 16) + (block & 3) * 4
+
+
+@inlined
+def _block_y(block):  # noqa: ANN001, ANN202
+    """Pixel row of a block in its tile."""
+    return block & 12
 
 
 @inlined
@@ -83,24 +108,14 @@ def _steps(records, base, patterns):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _alpha(t):  # noqa: ANN001, ANN202
-    """2^t / 255: :func:`lanes.exp2` with the division inside the polynomial."""
-    shifted = t + MAGIC
-    f = t - (shifted - MAGIC)
-    p = fma(f, EXP2[0] / 255, EXP2[1] / 255)
-    p = fma(fma(fma(fma(p, f, EXP2[2] / 255), f, EXP2[3] / 255), f, EXP2[4] / 255), f, EXP2[5] / 255)
-    return times_power(p, shifted)
-
-
-@inlined
 def _share(starts, part, parts):  # noqa: ANN001, ANN202
     """First tile of a share: runs of neighbouring tiles, which read the same records, of about equal work."""
     tiles = starts.shape[0] - 1
-    goal = (np.int64(starts[tiles]) + 16 * tiles) * part // parts
+    goal = (np.int64(starts[tiles]) + BLOCKS * tiles) * part // parts
     low, high = 0, tiles
     while low < high:
         middle = (low + high) // 2
-        if np.int64(starts[middle]) + 16 * middle < goal:
+        if np.int64(starts[middle]) + BLOCKS * middle < goal:
             low = middle + 1
         else:
             high = middle
@@ -131,26 +146,26 @@ def blend_forward(
     """Blend a share of the tiles.
 
     ``image`` [V, H, W, 3 or 4] gets colour and depth (expected depth with ``expected``), ``alphas`` [V, H, W];
-    ``transmittances`` and ``stops`` [V * tiles, 256] and ``ends`` [V * tiles] (list position after which nothing was
+    ``transmittances`` and ``stops`` [V * tiles, 512] and ``ends`` [V * tiles] (list position after which nothing was
     blended) are for the backward pass, and so are ``blocks`` [pairs], from which finished blocks are taken, and
-    ``depths`` [V * tiles, 512]: with ``expected``, expected depth beyond the tile's nearest Gaussian, and sum of
+    ``depths`` [V * tiles, 1024]: with ``expected``, expected depth beyond the tile's nearest Gaussian, and sum of
     weights. Both are kept apart because a difference of depths, or 1 - T, has too few digits left at the faint edge of
     an object.
     """
     width, height, channels = size
-    planes = np.empty(5 * PLANE, np.float32)
+    planes = aligned(5 * PLANE)
     picture, opaque = np.empty(4 * PLANE, np.float32), np.empty(PLANE, np.float32)
-    corners = np.empty(64, np.float32)
+    corners = aligned(128)
     px, py = load(patterns, 0), load(patterns, 16)
     for tile in range(_share(starts, part, parts), _share(starts, part + 1, parts)):
         v = tile // (tiles_x * tiles_y)
-        x, y = tile % tiles_x * TILE, tile // tiles_x % tiles_y * TILE
+        x, y = tile % tiles_x * TILE_X, tile // tiles_x % tiles_y * TILE_Y
         first, last = np.int64(starts[tile]), np.int64(starts[tile + 1])
         planes[:] = 0.0
         at = tile * PLANE
         alive = 0
-        for block in range(16):
-            columns, rows = width - x - block % 4 * 4, height - y - block // 4 * 4
+        for block in range(BLOCKS):
+            columns, rows = width - x - _block_x(block), height - y - _block_y(block)
             inside = (px < np.float32(columns)) & (py < np.float32(rows))
             store(transmittances, at + block * 16, select(inside, splat(np.float32(1.0)), splat(np.float32(-1.0))))
             store(stops, at + block * 16, splat(np.float32(last - first)))
@@ -162,7 +177,7 @@ def blend_forward(
         ahead = 0
         if first < last:  # corners are found one Gaussian ahead: a load of what was just stored waits
             ahead = np.int64(members[first]) * RECORD
-            _corners(records, ahead, patterns, x, y, corners, (first & 1) * 32)
+            _corners(records, ahead, patterns, x, y, corners, (first & 1) * 64)
         j = first
         while j < last and alive != 0:
             prefetch(records, np.int64(peek(members, min(j + AHEAD, last - 1))) * RECORD)
@@ -170,9 +185,9 @@ def blend_forward(
             todo = touched & alive
             if todo != touched:
                 blocks[j] = todo
-            base, corner = ahead, (j & 1) * 32
+            base, corner = ahead, (j & 1) * 64
             ahead = np.int64(peek(members, min(j + 1, last - 1))) * RECORD
-            _corners(records, ahead, patterns, x, y, corners, 32 - corner)
+            _corners(records, ahead, patterns, x, y, corners, 64 - corner)
             p1, p2 = _steps(records, base, patterns)
             cut = peek(records, base + CUT)
             red, green, blue = peek(records, base + RED), peek(records, base + GREEN), peek(records, base + BLUE)
@@ -181,11 +196,11 @@ def blend_forward(
                 block = lowest_bit(todo)
                 todo &= todo - 1
                 q = block * 16
-                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 16)
+                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 32)
                 t = splat(cut) - fma(z1, z1, z2 * z2)
                 T = load(transmittances, at + q)
                 hit = (t >= 0.0) & (T > 0.0)
-                weight = select(hit, minimum(_alpha(t), ALPHA_MAX) * T, 0.0)
+                weight = select(hit, minimum(exp2_by_255(t), ALPHA_MAX) * T, 0.0)
                 after = T - weight
                 stop = hit & (after <= TRANSMITTANCE_MIN)
                 if bits(stop) != 0:
@@ -203,11 +218,11 @@ def blend_forward(
                     store(planes, q + 4 * PLANE, load(planes, q + 4 * PLANE) + weight)
             j += 1
         ends[tile] = j
-        whole = x + TILE <= width and y + TILE <= height
+        whole = x + TILE_X <= width and y + TILE_Y <= height
         pixel = (v * height + y) * width + x
         # Straight into the images, or by way of a picture of the tile when they end within it.
-        colors, mask, corner, pitch = (image, alphas, pixel, width) if whole else (picture, opaque, 0, TILE)
-        for block in range(16):
+        colors, mask, corner, pitch = (image, alphas, pixel, width) if whole else (picture, opaque, 0, TILE_X)
+        for block in range(BLOCKS):
             q = block * 16
             T = absolute(load(transmittances, at + q))
             red = fma(T, backgrounds[v, 0], load(planes, q))
@@ -220,19 +235,19 @@ def blend_forward(
                 store(depths, tile * 2 * PLANE + q, depth)
                 store(depths, tile * 2 * PLANE + q + PLANE, total)
                 depth = select(total > 0.0, depth + nearest, depth)
-            where = corner + block // 4 * 4 * pitch + block % 4 * 4
+            where = corner + _block_y(block) * pitch + _block_x(block)
             interleave(mask, where, pitch, (splat(np.float32(1.0)) - T,))
             if channels == 4:
                 interleave(colors, where * 4, pitch * 4, (red, green, blue, depth))
             else:
                 interleave(colors, where * 3, pitch * 3, (red, green, blue))
         if not whole:
-            columns = min(width - x, TILE)
-            for row in range(min(height - y, TILE)):
+            columns = min(width - x, TILE_X)
+            for row in range(min(height - y, TILE_Y)):
                 for c in range(columns * channels):
-                    image[(pixel + row * width) * channels + c] = picture[row * TILE * channels + c]
+                    image[(pixel + row * width) * channels + c] = picture[row * TILE_X * channels + c]
                 for c in range(columns):
-                    alphas[pixel + row * width + c] = opaque[row * TILE + c]
+                    alphas[pixel + row * width + c] = opaque[row * TILE_X + c]
 
 
 @kernel
@@ -260,17 +275,18 @@ def blend_backward(
 ):  # noqa: ANN001, ANN202, E501
     """Gradient sums [pairs, 16] of a share of the tiles.
 
-    Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth, and |g dsigma/dmean| (2) unless
-    ``absgrad`` is None.
+    Columns, in the order of lanes.SUM_LANE: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth,
+    and |g dsigma/dmean| (2) unless ``absgrad`` is None.
     """
     width, height, channels = size
-    planes = np.zeros(7 * PLANE, np.float32)
+    planes = aligned(7 * PLANE)
+    planes[:] = 0.0
     picture, opaque = np.empty(4 * PLANE, np.float32), np.empty(PLANE, np.float32)
-    corners = np.empty(64, np.float32)
+    corners = aligned(128)
     zero = splat(np.float32(0.0))
     for tile in range(_share(starts, part, parts), _share(starts, part + 1, parts)):
         v = tile // (tiles_x * tiles_y)
-        x, y = tile % tiles_x * TILE, tile // tiles_x % tiles_y * TILE
+        x, y = tile % tiles_x * TILE_X, tile // tiles_x % tiles_y * TILE_Y
         first, end, last = np.int64(starts[tile]), np.int64(ends[tile]), np.int64(starts[tile + 1])
         for j in range(end, last):
             store(sums, j * RECORD, zero)
@@ -278,21 +294,21 @@ def blend_backward(
             continue
         at = tile * PLANE
         nearest = peek(records, np.int64(members[first]) * RECORD + DEPTH) if expected else np.float32(0.0)
-        whole = x + TILE <= width and y + TILE <= height
+        whole = x + TILE_X <= width and y + TILE_Y <= height
         pixel = (v * height + y) * width + x
-        colors, mask, corner, pitch = (v_image, v_alphas, pixel, width) if whole else (picture, opaque, 0, TILE)
+        colors, mask, corner, pitch = (v_image, v_alphas, pixel, width) if whole else (picture, opaque, 0, TILE_X)
         if not whole:
             picture[:], opaque[:] = 0.0, 0.0
-            columns = min(width - x, TILE)
-            for row in range(min(height - y, TILE)):
+            columns = min(width - x, TILE_X)
+            for row in range(min(height - y, TILE_Y)):
                 for c in range(columns * channels):
-                    picture[row * TILE * channels + c] = v_image[(pixel + row * width) * channels + c]
+                    picture[row * TILE_X * channels + c] = v_image[(pixel + row * width) * channels + c]
                 for c in range(columns):
-                    opaque[row * TILE + c] = v_alphas[pixel + row * width + c]
+                    opaque[row * TILE_X + c] = v_alphas[pixel + row * width + c]
         # Planes: gradient of red, green, blue, accumulated depth; the blend behind; T; expected depth.
-        for block in range(16):
+        for block in range(BLOCKS):
             q = block * 16
-            where = corner + block // 4 * 4 * pitch + block % 4 * 4
+            where = corner + _block_y(block) * pitch + _block_x(block)
             (v_alpha,) = deinterleave1(mask, where, pitch)
             if channels == 4:
                 red, green, blue, depth = deinterleave4(colors, where * 4, pitch * 4)
@@ -311,13 +327,17 @@ def blend_backward(
             store(planes, q + 4 * PLANE, behind - v_alpha)
             store(planes, q + 5 * PLANE, absolute(load(transmittances, at + q)))
         ahead = np.int64(members[end - 1]) * RECORD
-        _corners(records, ahead, patterns, x, y, corners, (~end & 1) * 32)
+        _corners(records, ahead, patterns, x, y, corners, (~end & 1) * 64)
         for j in range(end - 1, first - 1, -1):
             prefetch(records, np.int64(peek(members, max(j - AHEAD, first))) * RECORD)
             base = ahead
-            corner = (j & 1) * 32
+            corner = (j & 1) * 64
             ahead = np.int64(peek(members, max(j - 1, first))) * RECORD
-            _corners(records, ahead, patterns, x, y, corners, 32 - corner)
+            _corners(records, ahead, patterns, x, y, corners, 64 - corner)
+            todo = np.int64(peek(blocks, j))
+            if todo == 0:  # every block that it reached was finished: one pair in five
+                store(sums, j * RECORD, zero)
+                continue
             cut = peek(records, base + CUT)
             w11, w21 = peek(records, base + W11), peek(records, base + W21)
             p1, p2 = _steps(records, base, patterns)
@@ -326,15 +346,14 @@ def blend_backward(
             when = np.float32(j - first)
             s0, s1, s2, s11, s12, s22 = zero, zero, zero, zero, zero, zero
             c0, c1, c2, c3, a0, a1 = zero, zero, zero, zero, zero, zero
-            todo = np.int64(peek(blocks, j))
             while todo != 0:
                 block = lowest_bit(todo)
                 todo &= todo - 1
                 q = block * 16
-                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 16)
+                z1, z2 = p1 + peek(corners, corner + block), p2 + peek(corners, corner + block + 32)
                 t = splat(cut) - fma(z1, z1, z2 * z2)
                 hit = (t >= 0.0) & (load(stops, at + q) > when)
-                raw = _alpha(t)
+                raw = exp2_by_255(t)
                 alpha = select(hit, minimum(raw, ALPHA_MAX), 0.0)
                 T = load(planes, q + 5 * PLANE) / (splat(1.0) - alpha)
                 weight = alpha * T
@@ -355,7 +374,11 @@ def blend_backward(
                 if absgrad is not None:
                     a0 = a0 + absolute(fma(g1, w11, g2 * w21))
                     a1 = a1 + absolute(g2)
-            store(sums, j * RECORD, gather_sums((s0, s1, s2, s11, s12, s22), (c0, c1, c2, c3, a0, a1)))
+            moments = (s0, s1, s2, s11, s12, s22)
+            if absgrad is not None:
+                store(sums, j * RECORD, gather_sums(moments, (c0, c1, c2, c3, a0, a1)))
+            else:
+                store(sums, j * RECORD, gather_sums(moments, (c0, c1, c2, c3)))
 
 
 @kernel
@@ -393,7 +416,7 @@ def reduce_sums(
                 prefetch(sums, np.int64(positions[min(slot + 16, pairs - 1)]) * RECORD)
                 total = total + load(sums, np.int64(positions[slot]) * RECORD)
             store(row, 0, total)
-            s0, s1, s2, m11, m12, m22 = row[0], row[1], row[2], row[3], row[4], row[5]
+            s0, s1, s2, m11, m12, m22 = row[S0], row[S1], row[S2], row[S11], row[S12], row[S22]
             if first == last:
                 w11 = w21 = w22 = np.float32(0.0)
             else:
@@ -404,13 +427,13 @@ def reduce_sums(
             v_covars2d[v, n, 0] = shape * (w11 * w11 * m11 + np.float32(2.0) * w11 * w21 * m12 + w21 * w21 * m22)
             v_covars2d[v, n, 1] = shape * np.float32(2.0) * w22 * (w11 * m12 + w21 * m22)
             v_covars2d[v, n, 2] = shape * w22 * w22 * m22
-            v_depths[v, n] = row[11]
+            v_depths[v, n] = row[V_DEPTH]
             if per_view:
-                v_colors[v, n, 0], v_colors[v, n, 1], v_colors[v, n, 2] = row[8], row[9], row[10]
-            red, green, blue = red + row[8], green + row[9], blue + row[10]
+                v_colors[v, n, 0], v_colors[v, n, 1], v_colors[v, n, 2] = row[V_RED], row[V_GREEN], row[V_BLUE]
+            red, green, blue = red + row[V_RED], green + row[V_GREEN], blue + row[V_BLUE]
             if absgrad is not None:
-                absgrad[v, n, 0] = -pull * row[12]
-                absgrad[v, n, 1] = -pull * w22 * row[13]
+                absgrad[v, n, 0] = -pull * row[ABS_X]
+                absgrad[v, n, 1] = -pull * w22 * row[ABS_Y]
         v_opacities[n] = v_opacity
         if not per_view:
             v_colors[0, n, 0], v_colors[0, n, 1], v_colors[0, n, 2] = red, green, blue

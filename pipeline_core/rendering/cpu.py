@@ -10,6 +10,9 @@ digits for thin Gaussians. ``records`` carries the values themselves.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,26 @@ def _lines(rows: int) -> np.ndarray:
     raw = np.empty(rows * RECORD + RECORD, dtype=np.float32)
     start = -raw.ctypes.data % 64 // 4
     return raw[start : start + rows * RECORD].reshape(rows, RECORD)
+
+
+_spare: deque[np.ndarray] = deque()
+
+
+@contextmanager
+def _scratch(rows: int) -> Iterator[np.ndarray]:
+    """:func:`_lines` for the length of a call, from memory that is kept: the first touch of a fresh page costs as much
+    as what is computed in it. As many buffers are kept as were ever in use at once, each as long as the longest asked
+    of it."""
+    try:
+        lines = _spare.pop()  # a deque needs no lock, which a fork could leave locked
+    except IndexError:
+        lines = np.empty((0, RECORD), dtype=np.float32)
+    if len(lines) < rows:
+        lines = _lines(rows)
+    try:
+        yield lines[:rows]
+    finally:
+        _spare.append(lines)
 
 
 class _Project(torch.autograd.Function):
@@ -112,7 +135,7 @@ class _Blend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         V, N = depths.shape
         width, height = size
-        tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+        tiles_x, tiles_y = -(-width // tiles.TILE_X), -(-height // tiles.TILE_Y)
         painted = _array(colors if colors.ndim == 3 else colors.unsqueeze(0))
         parallel(lambda part, parts: blend.paint(records, painted, part, parts))
         lists = _list_tiles(records, radii.numpy(), depths.detach().numpy(), tiles_x, tiles_y)
@@ -120,8 +143,8 @@ class _Blend(torch.autograd.Function):
         alphas = torch.empty(V, height, width, 1)
         total = V * tiles_x * tiles_y
         state = (
-            np.empty((total, blend.PLANE), dtype=np.float32),
-            np.empty((total, blend.PLANE), dtype=np.float32),
+            _lines(total * blend.PLANE // RECORD).reshape(total, blend.PLANE),
+            _lines(total * blend.PLANE // RECORD).reshape(total, blend.PLANE),
             np.empty(total, dtype=np.int64),
             np.empty((total if depth == "expected" else 0, 2 * blend.PLANE), dtype=np.float32),
         )
@@ -148,18 +171,17 @@ class _Blend(torch.autograd.Function):
         means2d, colors, alphas = ctx.saved_tensors
         records, pairs = ctx.common[0], len(ctx.lists["members"])
         V, N = means2d.shape[:2]
-        sums = _lines(pairs)
         given = (_array(v_image).reshape(-1), _array(v_alphas).reshape(-1))
         absgrad = torch.empty(V, N, 2) if ctx.absgrad else None
         absolute2d = absgrad.numpy() if ctx.absgrad else None
-        parallel(
-            lambda part, parts: blend.blend_backward(*ctx.common, *ctx.state, *given, sums, absolute2d, part, parts)
-        )
         per_view = colors.ndim == 3
         out = tuple(torch.empty(*shape) for shape in ((V, N, 2), (V, N), (V, N, 3), (N,), (V if per_view else 1, N, 3)))
         arrays = (*(t.numpy() for t in out), absolute2d)
-        index = (records, ctx.lists["slots"], ctx.lists["positions"], sums, per_view)
-        parallel(lambda part, parts: blend.reduce_sums(*index, *arrays, part, parts))
+        with _scratch(pairs) as sums:
+            state = (*ctx.common, *ctx.state, *given, sums, absolute2d)
+            parallel(lambda part, parts: blend.blend_backward(*state, part, parts))
+            index = (records, ctx.lists["slots"], ctx.lists["positions"], sums, per_view)
+            parallel(lambda part, parts: blend.reduce_sums(*index, *arrays, part, parts))
         if ctx.absgrad:
             means2d.absgrad = absgrad
         v_means2d, v_depths, v_covars2d, v_opacities, v_colors = out
@@ -201,7 +223,7 @@ def _list_tiles(
     if total >= 2**31:
         raise ValueError(f"scales are too large: {N} Gaussians touch {total} tiles in {V} views, the limit is 2^31 - 1")
     cursors = starts[:-1].reshape(V, 1, -1) + np.cumsum(lengths, axis=1) - lengths
-    members, blocks, positions = (np.empty(total, dtype=kind) for kind in (np.int32, np.uint16, np.int32))
+    members, blocks, positions = (np.empty(total, dtype=kind) for kind in (np.int32, np.uint32, np.int32))
 
     def fill(part: int, parts: int) -> None:
         for k in range(part, len(jobs), parts):

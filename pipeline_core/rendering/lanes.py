@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import operator
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -267,24 +268,38 @@ def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
     return types.void(array, types.int64), emit
 
 
+SUM_LANE = (0, 4, 1, 5, 2, 6, 3, 7)
+"""Where :func:`gather_sums` puts the sum of the first, second ... of eight vectors."""
+
+
 @intrinsic
 def gather_sums(typingctx, low, high):  # noqa: ANN001, ANN201
-    """Lane k of the result is the sum of the lanes of ``low[k]``, lane 8 + k that of ``high[k]``, two tuples of lanes.
+    """Lane ``SUM_LANE[k]`` of the result is the sum of the lanes of ``low[k]``, lane ``8 + SUM_LANE[k]`` that of
+    ``high[k]``, two tuples of five to eight and of up to eight lanes. Lanes without a vector hold anything.
 
-    A tree: level by level, two vectors become one that holds the half-summed lanes of both. Lanes without a vector
-    hold anything.
+    Upper halves are added to lower ones, and then level by level two vectors become one that holds the half-summed
+    lanes of both, by shuffles that take one instruction each.
     """
 
     def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
-        low, high = (cgutils.unpack_tuple(builder, a, len(k)) for a, k in zip(args, sig.args, strict=True))
-        row = [pair[k] if k < len(pair) else None for k in (0, 4, 2, 6, 1, 5, 3, 7) for pair in (low, high)]
-        half = WIDTH // 2
-        while half:
-            row = [_merge(builder, half, a, b) for a, b in zip(row[::2], row[1::2], strict=True)]
-            half //= 2
-        return row[0]
+        halves = []
+        for tuple_, kind in zip(args, sig.args, strict=True):
+            row = [_fold(builder, x) for x in cgutils.unpack_tuple(builder, tuple_, len(kind))]
+            row += [None] * (8 - len(row))
+            for kept, moved in _LEVELS:
+                row = [_merge(builder, kept, moved, a, b) for a, b in zip(row[::2], row[1::2], strict=True)]
+            halves.append(row[0])
+        return _shuffle(builder, *halves, range(WIDTH))
 
     return lanes(low, high), emit
+
+
+_LEVELS = (
+    ((0, 1, 2, 3, 12, 13, 14, 15), (4, 5, 6, 7, 8, 9, 10, 11)),  # a's lower half, b's upper; and the other halves
+    ((0, 1, 10, 11, 4, 5, 14, 15), (2, 3, 8, 9, 6, 7, 12, 13)),  # the same in pairs of lanes
+    ((0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)),  # even lanes, odd lanes
+)
+"""What is added to what when two vectors of eight lanes (0 to 7 and 8 to 15) become one."""
 
 
 def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
@@ -292,16 +307,19 @@ def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(picks)), picks))
 
 
-def _merge(builder, half, a, b):  # noqa: ANN001, ANN202
-    """Of every ``2 half`` lanes, sums of those of ``a`` that are ``half`` apart, then of those of ``b`` (or None)."""
-    if a is None or b is None:
-        only = b if a is None else a
-        if only is None:
-            return None
-        return builder.fadd(only, _shuffle(builder, only, only, [k ^ half for k in range(WIDTH)]), flags=_FLAGS)
-    kept = _shuffle(builder, a, b, [k + WIDTH if k & half else k for k in range(WIDTH)])
-    moved = _shuffle(builder, a, b, [k ^ half if not k & half else (k ^ half) + WIDTH for k in range(WIDTH)])
-    return builder.fadd(kept, moved, flags=_FLAGS)
+def _fold(builder, x):  # noqa: ANN001, ANN202
+    """Eight lanes: the lower half of ``x`` plus its upper half."""
+    half = WIDTH // 2
+    return builder.fadd(_shuffle(builder, x, x, range(half)), _shuffle(builder, x, x, range(half, WIDTH)), flags=_FLAGS)
+
+
+def _merge(builder, kept, moved, a, b):  # noqa: ANN001, ANN202
+    """Two half-summed vectors of eight lanes as one; ``b``, or both, may be None."""
+    if a is None:
+        return None
+    if b is None:
+        b = ir.Constant(a.type, ir.Undefined)
+    return builder.fadd(_shuffle(builder, a, b, kept), _shuffle(builder, a, b, moved), flags=_FLAGS)
 
 
 @intrinsic
@@ -370,6 +388,59 @@ EXP2 = (
 """Minimax polynomial of 2^f on [-1/2, 1/2], highest power first: relative error 7.5e-8 before rounding."""
 
 
+_SIXTEENTHS = (1.0000000068790165, 0.6931878313738595, 0.2402194624073827)
+"""Minimax polynomial of 2^f on [-1/32, 1/32], lowest power first: relative error 4.3e-7 before rounding."""
+
+
+def _sixteenths_table() -> list[int]:
+    """Bits of 2^(k/16) / 255 less k in the four highest bits of the mantissa, which come with the sum's exponent."""
+    values = (np.exp2(np.arange(WIDTH) / WIDTH) / 255).astype(np.float32).view(np.int32)
+    return [int(value) - (k << 19) for k, value in enumerate(values)]
+
+
+@intrinsic
+def exp2_by_255(typingctx, t):  # noqa: ANN001, ANN201
+    """2^t / 255 for 0 <= t <= 126, relative error below 6e-7; other lanes hold anything.
+
+    Where a register holds sixteen numbers (AVX-512), sixteenths of t are looked up in one and a parabola does the rest;
+    elsewhere the polynomial of :func:`exp2`.
+    """
+
+    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+        (t,) = args
+
+        def add(x, y):  # noqa: ANN001, ANN202
+            return builder.fadd(x, y, flags=_FLAGS)
+
+        def sub(x, y):  # noqa: ANN001, ANN202
+            return builder.fsub(x, y, flags=_FLAGS)
+
+        def polynomial(f, coefficients):  # noqa: ANN001, ANN202
+            p = _constant(coefficients[0])
+            for c in coefficients[1:]:
+                p = _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [p, f, _constant(c)])
+            return p
+
+        def shift(x, amount):  # noqa: ANN001, ANN202
+            return builder.shl(builder.bitcast(x, _IVECTOR), ir.Constant(_IVECTOR, [ir.Constant(_I32, amount)] * WIDTH))
+
+        if "+avx512f" in getattr(context.codegen(), "_tm_features", ""):
+            magic = _constant(MAGIC / WIDTH)
+            shifted = add(t, magic)
+            p = polynomial(sub(t, sub(shifted, magic)), _SIXTEENTHS[::-1])
+            table = ir.Constant(_IVECTOR, [ir.Constant(_I32, bits) for bits in _sixteenths_table()])
+            pick = builder.bitcast(shifted, _IVECTOR)  # of an index, the instruction reads the lowest four bits
+            found = _intrinsic_call(builder, "llvm.x86.avx512.permvar.si.512", _IVECTOR, [table, pick])
+            power = builder.bitcast(builder.add(found, shift(shifted, 19)), _VECTOR)
+            return builder.fmul(power, p, flags=_FLAGS)
+        magic = _constant(MAGIC)
+        shifted = add(t, magic)
+        p = polynomial(sub(t, sub(shifted, magic)), [c / 255 for c in EXP2])
+        return builder.bitcast(builder.add(builder.bitcast(p, _IVECTOR), shift(shifted, 23)), _VECTOR)
+
+    return lanes(t), emit
+
+
 @inlined
 def exp2(t):  # noqa: ANN001, ANN201
     """2^t for -126 <= t <= 126, relative error below 2.2e-7; other lanes hold anything."""
@@ -377,3 +448,17 @@ def exp2(t):  # noqa: ANN001, ANN201
     f = t - (shifted - MAGIC)
     p = fma(fma(fma(fma(fma(f, EXP2[0], EXP2[1]), f, EXP2[2]), f, EXP2[3]), f, EXP2[4]), f, EXP2[5])
     return times_power(p, shifted)
+
+
+@intrinsic
+def reciprocal(typingctx, a):  # noqa: ANN001, ANN201
+    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+        x = args[0]
+        i16 = ir.IntType(16)
+        kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, i16])
+        f = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
+        y = builder.call(f, [x, _constant(0.0), ir.Constant(i16, -1)])
+        e = _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [builder.fneg(x), y, _constant(1.0)])
+        return _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [y, e, y])
+
+    return lanes(a), emit

@@ -44,6 +44,7 @@ from pipeline_core.cameras import Cameras, orbit  # noqa: E402
 from pipeline_core.rendering import blend, cpu, projection, reference, tiles  # noqa: E402
 from pipeline_core.rendering.lanes import fma, load, store  # noqa: E402
 from pipeline_core.rendering.rasterize import rasterize  # noqa: E402
+from pipeline_core.rendering.tiles import TILE_X, TILE_Y  # noqa: E402
 
 FLOP_FORWARD, FLOP_BACKWARD = 30, 50
 SIZES = "1000@64,1000@128,1000@256,1000@512,5000@64,5000@128,5000@256,5000@512,20000@64,20000@128,20000@256,20000@512"
@@ -159,14 +160,14 @@ def _count(records, members, starts, tiles_x, tiles_y, width, height):  # noqa: 
     """Pixels and 8 x 1 blocks that Gaussians reach before the pixel is finished."""
     pixels, blocks = 0, 0
     for tile in range(len(starts) - 1):
-        x0, y0 = tile % tiles_x * 16, tile // tiles_x % tiles_y * 16
-        T = np.ones((16, 16))
+        x0, y0 = tile % tiles_x * TILE_X, tile // tiles_x % tiles_y * TILE_Y
+        T = np.ones((TILE_Y, TILE_X))
         for j in range(starts[tile], starts[tile + 1]):
             r = records[members[j]]
-            for y in range(min(16, height - y0)):
-                for half in range(2):
+            for y in range(min(TILE_Y, height - y0)):
+                for eighth in range(0, TILE_X, 8):
                     hit = 0
-                    for x in range(half * 8, min(half * 8 + 8, width - x0)):
+                    for x in range(eighth, min(eighth + 8, width - x0)):
                         dx, dy = x0 + x + 0.5 - r[0], y0 + y + 0.5 - r[1]
                         t = r[6] - (dx * r[2]) ** 2 - (dx * r[3] + dy * r[4]) ** 2
                         if t >= 0 and T[y, x] > 0:

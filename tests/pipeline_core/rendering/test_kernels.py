@@ -16,12 +16,14 @@ import pytest
 
 from pipeline_core.rendering import jit, pool, warmup
 from pipeline_core.rendering.lanes import (
+    SUM_LANE,
     absolute,
     bits,
     deinterleave1,
     deinterleave3,
     deinterleave4,
     exp2,
+    exp2_by_255,
     fma,
     gather_sums,
     interleave,
@@ -40,6 +42,12 @@ from pipeline_core.rendering.lanes import (
 def _exp2_all(x, out):  # noqa: ANN001, ANN202
     for k in range(0, x.shape[0], 16):
         store(out, k, exp2(load(x, k)))
+
+
+@numba.njit
+def _exp2_by_255_all(x, out):  # noqa: ANN001, ANN202
+    for k in range(0, x.shape[0], 16):
+        store(out, k, exp2_by_255(load(x, k)))
 
 
 @numba.njit
@@ -73,6 +81,13 @@ def test_exp2_to_float32_precision() -> None:
     assert np.abs(out / 2.0 ** x.astype(np.float64) - 1).max() < 2.5e-7
 
 
+def test_exp2_by_255_is_precise_enough_for_opacities() -> None:
+    x = np.linspace(0, 126, 160_000, dtype=np.float32)
+    out = np.empty_like(x)
+    _exp2_by_255_all(x, out)
+    assert np.abs(out * 255 / 2.0 ** x.astype(np.float64) - 1).max() < 6e-7
+
+
 def test_arithmetic_of_lanes_is_numpys() -> None:
     x = np.random.default_rng(0).random(32).astype(np.float32)
     out = np.empty(48, dtype=np.float32)
@@ -81,7 +96,8 @@ def test_arithmetic_of_lanes_is_numpys() -> None:
     assert np.allclose(out[:16], a * b + 1 - a / b, rtol=1e-6, atol=1e-6)
     assert np.array_equal(out[16:32], np.where((a < b) & (a > 0.25), np.minimum(a, b), np.maximum(a, 2 * b)))
     for base, parts in ((32, (a, b, a, a * b, np.sqrt(a))), (40, (a + b, a, b))):
-        assert np.allclose(out[base : base + len(parts)], [v.sum(dtype=np.float64) for v in parts], rtol=1e-6)
+        sums = out[base : base + 8][list(SUM_LANE[: len(parts)])]
+        assert np.allclose(sums, [v.sum(dtype=np.float64) for v in parts], rtol=1e-6)
     assert got == sum(1 << k for k in range(16) if a[k] >= b[k])
     assert [_lowest(n) for n in (1, 8, 1 << 40, 12)] == [0, 3, 40, 2]
 
