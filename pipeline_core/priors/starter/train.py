@@ -356,10 +356,14 @@ def _classes(name: str) -> tuple[type, type]:
     raise RequestError(f"part {name!r} must be one of {', '.join(PARTS)}")
 
 
-def build_part(name: str, data_dir: Path, *, seed: int, batch: int, **settings: Any) -> Any:
-    """The part called ``name``, one of :data:`PARTS`, with changed settings."""
+def build_part(name: str, data_dir: Path, *, seed: int, batch: int, start: Path | None = None, **settings: Any) -> Any:
+    """The part called ``name``, one of :data:`PARTS`, with changed settings; images may go on from ``start``."""
     part, kind = _classes(name)
-    return part(kind(**settings), data_dir, seed=seed, batch=batch)
+    if start is None:
+        return part(kind(**settings), data_dir, seed=seed, batch=batch)
+    if name != "image":
+        raise RequestError(f"--start: the {name} part can only be trained from its seed; give --part image")
+    return part(kind(**settings), data_dir, seed=seed, batch=batch, start=start)
 
 
 OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
@@ -373,7 +377,9 @@ def train_starter(
     device: str | None = None,
     workers: int = 0,
     batch: int | None = None,
+    lr: float | None = None,
     settings: dict[str, Any] | None = None,
+    start: Path | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     data_dir: Path | None = None,
@@ -387,16 +393,20 @@ def train_starter(
         parts: any of :data:`PARTS`
         device: None takes CUDA when there is one
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
-        batch: samples a step; None is the part's own
+        batch, lr: samples a step and the peak learning rate; None is the part's own
         settings: fields of the parts' settings that differ from what ships, e.g. ``{"shards": 256}``
+        start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint (image part)
         steps, minutes: the budget of *each* part; exactly one of them
         data_dir: where data shards are kept; None is ``out_dir/data``
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
     for name in parts:
-        optimisation = OPTIMISATION[name] if batch is None else replace(OPTIMISATION[name], batch=batch)
-        part = build_part(name, data_dir or out_dir / "data", seed=seed, batch=optimisation.batch, **(settings or {}))
+        changes = {"batch": batch, "lr": lr}
+        optimisation = replace(OPTIMISATION[name], **{k: v for k, v in changes.items() if v is not None})
+        part = build_part(
+            name, data_dir or out_dir / "data", seed=seed, batch=optimisation.batch, start=start, **(settings or {})
+        )
         try:
             done[name] = train_part(
                 part, out_dir / name, seed=seed, optimisation=optimisation, steps=steps, minutes=minutes,
@@ -421,6 +431,8 @@ def arguments() -> argparse.ArgumentParser:
     budget.add_argument("--minutes", type=float, help="training time of each part, over all sittings (default: 120)")
     parser.add_argument("--batch", type=int, help="samples a step (default: 32 images, 128 clouds)")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting of the part: shards=256")
+    parser.add_argument("--start", type=Path, help="a model's folder to go on from, with new data and a new optimiser")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 images, 0.0015 clouds)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw the data; a GPU wants most cores")
@@ -458,8 +470,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.export:
         for name in parts:
             part = build_part(
-                name, args.data or args.out / "data", seed=args.seed, batch=OPTIMISATION[name].batch, **settings
-            )
+                name, args.data or args.out / "data", seed=args.seed, batch=OPTIMISATION[name].batch,
+                start=args.start, **settings,
+            )  # fmt: skip
             export_checkpoint(
                 part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name],
                 note=args.note,
@@ -476,7 +489,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, on_signal)
     done = train_starter(
         args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, batch=args.batch,
-        settings=settings, steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
+        lr=args.lr, settings=settings, start=args.start,
+        steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():
         print(json.dumps({"part": name, **asdict(progress)}))

@@ -21,11 +21,18 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.priors.starter.data import IMAGE_SIZE, Shard, ShardPool, view_word, write_image_shard
+from pipeline_core.priors.starter.degrade import degrade
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
 BACKGROUND = (1.0, 1.0, 1.0)
 TIMESTEPS = 1000
+MIDDLE = (0.04, 0.4)
+"""Timesteps as shares of the schedule."""
+SMALLEST_DEGRADED = 0.05
+"""Below this noise variance images are not degraded: the finest noise is for finding what is there."""
+DEGRADED_VARIANCE = 0.2
+"""Below this noise variance the error on degraded images is measured in x_0, not in v, which would grow without end."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,10 @@ class ImageSettings:
     """See :func:`pipeline_core.priors.starter.words.vary`."""
     jitter: int = 2
     """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
+    degraded: float = 0.5
+    """Share of the images that are seen as an unfinished splat would show them, and asked back clean (degrade.py)."""
+    middle: float = 0.5
+    """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
 
 
 def build_unet(settings: ImageSettings) -> UNet2DConditionModel:
@@ -122,17 +133,29 @@ def build_scheduler(prediction: str, shift: float) -> DDIMScheduler:
     )  # fmt: skip
 
 
-def on_white(rgba: np.ndarray) -> Tensor:
-    """uint8 RGBA [B, H, W, 4], straight alpha, to RGB [B, 3, H, W] in [-1, 1] over white."""
-    x = torch.from_numpy(np.array(rgba)).permute(0, 3, 1, 2).float() / 255
-    colour, alpha = x[:, :3], x[:, 3:]
+def as_planes(rgba: np.ndarray) -> Tensor:
+    """uint8 RGBA [B, H, W, 4] to [B, 4, H, W] in [0, 1]."""
+    return torch.from_numpy(np.array(rgba)).permute(0, 3, 1, 2).float() / 255
+
+
+def on_white(rgba: Tensor) -> Tensor:
+    """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over white."""
+    colour, alpha = rgba[:, :3], rgba[:, 3:]
     return (colour * alpha + 1 - alpha) * 2 - 1
+
+
+def timestep_share(u: Tensor, middle: float) -> Tensor:
+    """Uniform ``u`` in [0, 1] to shares of the schedule, ``middle`` of which fall on MIDDLE and the rest anywhere."""
+    low, high = MIDDLE
+    knots = (0.0, (1 - middle) * low, (1 - middle) * high + middle, 1.0)  # the distribution function at 0, low, high, 1
+    return torch.from_numpy(np.interp(u.numpy(), knots, (0.0, low, high, 1.0))).float()
 
 
 class ImageSteps:
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    Item ``step``: images [B, 3, H, W] in [-1, 1], token ids [B, L], cameras [B, 8], noise [B, C, h, w], timesteps [B].
+    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), token ids [B, L],
+    cameras [B, 8], noise [B, C, h, w], timesteps [B].
     """
 
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
@@ -142,23 +165,31 @@ class ImageSteps:
             count=settings.shard_size, size=settings.size,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+        self.variance = 1 - build_scheduler(settings.prediction, settings.noise_shift).alphas_cumprod
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         s = self.settings
-        images, captions, camera = self.draw(step)
+        rgba, captions, camera = self.draw(step)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         side = s.size // s.patch
         noise = torch.randn((self.size, s.channels, side, side), generator=generator)
         u = (torch.arange(self.size) + torch.rand(self.size, generator=generator)) / self.size  # stratified
+        t = (timestep_share(u, s.middle) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
+        images = on_white(rgba)
+        rough = torch.rand(self.size, generator=generator) < s.degraded
+        rough &= self.variance[t] >= SMALLEST_DEGRADED
+        seen = images.clone()
+        if rough.any():
+            seen[rough] = on_white(degrade(rgba[rough], generator))
         ids = tokenize(self.tokenizer, captions)
-        return {"images": images, "ids": ids, "camera": camera, "noise": noise, "t": (u * TIMESTEPS).long()}
+        return {"images": images, "seen": seen, "ids": ids, "camera": camera, "noise": noise, "t": t}
 
     def _visible(self, step: int) -> int:
         s = self.settings
         return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
 
     def draw(self, step: int) -> tuple[Tensor, list[str], Tensor]:
-        """Images [B, 3, H, W] in [-1, 1], captions, cameras [B, 8]."""
+        """Straight RGBA [B, 4, H, W] in [0, 1], captions, cameras [B, 8]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
         shards = rng.integers(0, self._visible(step), size)
@@ -181,7 +212,7 @@ class ImageSteps:
             captions.append(text)
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
-        return on_white(np.stack(rgba)), captions, camera_embedding(camera[:, 0], camera[:, 1])
+        return as_planes(np.stack(rgba)), captions, camera_embedding(camera[:, 0], camera[:, 1])
 
 
 class ImagePart:
@@ -190,7 +221,9 @@ class ImagePart:
     name = "image"
     summary = "Text- and camera-conditioned latent diffusion of 64 px game props on white, in diffusers' folder format."
 
-    def __init__(self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int) -> None:
+    def __init__(
+        self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
+    ) -> None:
         self.settings = settings
         self.steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
@@ -205,29 +238,44 @@ class ImagePart:
             }
         )
         self.vae: PatchAutoencoder | None = None
+        if start is not None:
+            unet = UNet2DConditionModel.from_pretrained(start / "unet", use_safetensors=True, local_files_only=True)
+            text = CLIPTextModel.from_pretrained(start / "text_encoder", use_safetensors=True, local_files_only=True)
+            self.modules["unet"].load_state_dict(unet.state_dict())
+            self.modules["text_encoder"].load_state_dict(text.state_dict())
+            self.vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
 
     def prepare(self, device: torch.device) -> None:
-        """Fit the autoencoder on the first shard."""
+        """Fit the autoencoder on the first shard, unless it came with the weights to start from."""
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             self.modules["unet"].set_attn_processor(AttnProcessor())
-        images = on_white(np.ascontiguousarray(self.steps.pool[0].arrays["rgba"][:2048]))
-        self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels).to(device)
+        if self.vae is None:
+            images = on_white(as_planes(self.steps.pool[0].arrays["rgba"][:2048]))
+            self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
+        self.vae = self.vae.to(device).requires_grad_(False).eval()
 
     def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
-        """v-prediction error of one step's inputs, an item of :class:`ImageSteps` on the modules' device."""
+        """Error of one step's inputs, an item of :class:`ImageSteps` on the modules' device, in v.
+
+        The target is what leads from the noisy latents of what is *seen* to the clean image: with x_t = sqrt(a) x' +
+        sqrt(1 - a) eps, v = (sqrt(a) x_t - x_0) / sqrt(1 - a), which is Salimans and Ho's v where x' = x_0.
+        """
         assert self.vae is not None
         noise, t = inputs["noise"], inputs["t"]
-        latents = self.vae.encode(inputs["images"]).latent_dist.mean * self.vae.config.scaling_factor
-        noisy = self.scheduler.add_noise(latents, noise, t)
+        scale = self.vae.config.scaling_factor
+        latents = self.vae.encode(inputs["images"]).latent_dist.mean * scale
+        noisy = self.scheduler.add_noise(self.vae.encode(inputs["seen"]).latent_dist.mean * scale, noise, t)
         with autocast():
             text = self.modules["text_encoder"](inputs["ids"]).last_hidden_state
             out = self.modules["unet"](noisy, t, text, class_labels=inputs["camera"]).sample.float()
+        alpha_bar = self.scheduler.alphas_cumprod.to(t.device)[t].reshape(-1, 1, 1, 1)
+        signal, variance = alpha_bar.sqrt(), 1 - alpha_bar
         if self.settings.prediction == "v_prediction":
-            return (out - self.scheduler.get_velocity(latents, noise, t)).square().mean()
-        # "sample": the same error in v, whose square is the error in x0 over sigma^2; capped where sigma -> 0.
-        sigma2 = (1 - self.scheduler.alphas_cumprod.to(t.device)[t]).clamp(min=0.05).reshape(-1, 1, 1, 1)
-        return ((out - latents).square() / sigma2).mean()
+            out = signal * noisy - variance.sqrt() * out
+        rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
+        floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
+        return ((out - latents).square() / variance.maximum(floor)).mean()
 
     @torch.no_grad()
     def sample(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from pipeline_core.priors.starter.train import (
     save_checkpoint,
     train_part,
 )
-from pipeline_core.priors.starter.train_image import build_scheduler, on_white
+from pipeline_core.priors.starter.train_image import MIDDLE, as_planes, build_scheduler, on_white, timestep_share
 from pipeline_core.priors.starter.words import vary
 
 TINY = {
@@ -247,7 +249,7 @@ def test_view_words():
 
 def test_on_white():
     rgba = np.array([[[[255, 0, 0, 255], [0, 0, 0, 0]]]], np.uint8)
-    assert_close(on_white(rgba)[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
+    assert_close(on_white(as_planes(rgba))[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
 
 
 def test_vary_changes_nothing_by_default_and_keeps_the_words_otherwise():
@@ -255,3 +257,71 @@ def test_vary_changes_nothing_by_default_and_keeps_the_words_otherwise():
     assert vary("a grey crate", rng, synonyms=0, nonsense=0) == "a grey crate"
     assert vary("a grey crate", rng, synonyms=1, nonsense=0) in {f"a gray {w}" for w in ("box",)}
     assert len(vary("a grey crate", rng, synonyms=0, nonsense=1).split()) == 4
+
+
+def test_half_of_the_timesteps_come_from_the_middle_as_well():
+    t = timestep_share(torch.linspace(0, 1, 10_001), 0.5)
+    low, high = MIDDLE
+    inside = ((t > low) & (t < high)).double().mean()
+    assert_close(inside, torch.tensor(0.5 + 0.5 * (high - low)).double(), atol=1e-3, rtol=0)
+    assert_close(timestep_share(torch.linspace(0, 1, 11), 0.0), torch.linspace(0, 1, 11))
+    assert (t.diff() > 0).all() and t[0] == 0 and t[-1] == 1
+
+
+def image_part(tmp_path, **changes):
+    part = build_part("image", tmp_path / "data", seed=3, batch=4, **(TINY["image"] | changes))
+    part.steps.pool.ahead = 0
+    return part
+
+
+def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_path):
+    part = image_part(tmp_path, degraded=1.0)
+    try:
+        batches = [part.steps[step] for step in range(60)]
+        plain = image_part(tmp_path, degraded=0.0).steps[0]
+    finally:
+        part.steps.pool.close()
+    seen, clean, t = (torch.cat([b[name] for b in batches]) for name in ("seen", "images", "t"))
+    rough = (seen != clean).flatten(1).any(1)
+    assert torch.equal(rough, part.steps.variance[t] >= 0.05) and rough.any() and not rough.all()
+    assert torch.equal(plain["seen"], plain["images"])
+
+
+def test_the_target_of_a_degraded_image_is_the_clean_one(tmp_path):
+    """A network that answers with the clean image, in v, has no loss; one that answers with the plain v has."""
+    part = image_part(tmp_path, degraded=1.0)
+    try:
+        inputs = part.steps[0]
+        part.prepare(torch.device("cpu"))
+    finally:
+        part.steps.pool.close()
+    scale = part.vae.config.scaling_factor
+    clean, seen = (part.vae.encode(inputs[k]).latent_dist.mean * scale for k in ("images", "seen"))
+    noisy = part.scheduler.add_noise(seen, inputs["noise"], inputs["t"])
+    a = part.scheduler.alphas_cumprod[inputs["t"]].reshape(-1, 1, 1, 1)
+    answers = iter([(a.sqrt() * noisy - clean) / (1 - a).sqrt(), a.sqrt() * inputs["noise"] - (1 - a).sqrt() * seen])
+    part.modules["unet"] = Answer(answers)
+    assert part.loss(inputs, contextlib.nullcontext) < 1e-6
+    assert part.loss(inputs, contextlib.nullcontext) > 1e-2
+
+
+class Answer(nn.Module):
+    """A network that says what it was given."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, *args, **kwargs):
+        return SimpleNamespace(sample=next(self.answers))
+
+
+def test_training_may_go_on_from_a_model(tmp_path):
+    part, _ = run("image", tmp_path, "first", steps=2)
+    folder = tmp_path / "first" / "model"
+    again = build_part("image", tmp_path / "other", seed=5, batch=4, start=folder, **TINY["image"])
+    exported = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(v, exported[k].float()) for k, v in again.modules["unet"].state_dict().items())
+    assert torch.equal(again.vae.basis, part.vae.basis)
+    with pytest.raises(RequestError, match="--part image"):
+        build_part("points", tmp_path, seed=3, batch=4, start=folder)
