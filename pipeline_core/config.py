@@ -119,6 +119,7 @@ class Meshing(Section):
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
     blur: float = Field(1.0, ge=0, le=10, description="smoothing of the log density, in grid spacings")
     smooth: int = Field(5, ge=0, le=100, description="Taubin smoothing iterations")
+    settle: bool = Field(False, description="move the surface onto the Gaussians' centres, if those came from points")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)
     texture_size: Literal[64, 128, 256, 512, 1024, 2048, 4096, 8192] = 1024
     bake_views: int = Field(26, ge=6, le=512)
@@ -272,6 +273,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "mesh.iso":                             (...,               ...,               1.0,               ...),
     "mesh.blur":                            (0.6,               1.0,               0.0,               0.0),
     "mesh.smooth":                          (12,                12,                5,                 5),
+    "mesh.min_component":                   (0.02,              0.02,              ...,               ...),
+    "mesh.settle":                          (True,              True,              ...,               ...),
     "mesh.face_budget":                     (1000,              5000,              50_000,            50_000),
     "mesh.texture_size":                    (256,               512,               1024,              1024),
     "mesh.bake_views":                      (14,                26,                26,                26),

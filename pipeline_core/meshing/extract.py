@@ -23,6 +23,8 @@ from pipeline_core.types import Gaussians, Mesh
 
 MIN_OPACITY = 0.005
 """Gaussians fainter than this are left out of the density (DreamGaussian)."""
+ANCHOR_OPACITY = 0.3
+"""Gaussians fainter than this do not say where the surface is."""
 REACH = 3.0
 """The grid covers this many standard deviations about each mean."""
 BOUND = 1.2
@@ -44,9 +46,14 @@ def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
     iso = (
         choose_level(gaussians, values, origin, spacing) if settings.iso is None else fixed_level(values, settings.iso)
     )
+    anchors = []
+    if settings.settle:
+        solid = gaussians.opacities.sigmoid() > ANCHOR_OPACITY
+        anchors.append((gaussians.means[solid].double().numpy() - origin) / spacing)
     vertices, faces = run_in_process(
         "pipeline_core.meshing.surface:surface",
         values,
+        *anchors,
         iso=iso,
         face_budget=settings.face_budget,
         min_component=settings.min_component,

@@ -15,6 +15,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from pipeline_core.errors import DivergedError
+from pipeline_core.meshing.settle import neighbour_mean, settle
 
 SEAL_RADIUS = 2.0
 """Cavities whose openings are narrower than twice this many grid spacings count as closed."""
@@ -24,6 +25,7 @@ TAUBIN = (0.5, -0.53)
 
 def surface(
     density: np.ndarray,
+    anchors: np.ndarray | None = None,
     *,
     iso: float,
     face_budget: int,
@@ -34,6 +36,7 @@ def surface(
     """Closed, outward-oriented mesh of the region ``density`` [X, Y, Z] > ``iso``.
 
     Args:
+        anchors: points [N, 3] in grid units that the smoothed surface is settled onto (settle.py); None = it stays.
         face_budget: largest number of faces.
         min_component: components with less than this share of the largest one's faces are dropped.
         smooth: Taubin iterations before decimation.
@@ -50,6 +53,8 @@ def surface(
     vertices, faces = mcubes.marching_cubes(field, iso)
     vertices, faces = clean(vertices - margin, faces.astype(np.int64), min_component)
     vertices = taubin(vertices, faces, smooth)
+    if anchors is not None:
+        vertices = settle(vertices, faces, anchors)
     vertices, faces = decimate(vertices, faces, face_budget)
     if len(faces) < 4:
         raise DivergedError(f"only {len(faces)} faces are left after clean-up; the density field has no usable surface")
@@ -126,12 +131,7 @@ def taubin(vertices: np.ndarray, faces: np.ndarray, iterations: int) -> np.ndarr
     """``vertices`` after ``iterations`` pairs of Laplacian steps with :data:`TAUBIN` weights."""
     if iterations == 0:
         return vertices
-    n = len(vertices)
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    graph = sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(n, n)).tocsr()
-    graph.data[:] = 1
-    mean = sparse.diags(1 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1)) @ graph
+    mean = neighbour_mean(faces, len(vertices))
     out = vertices.astype(np.float64)
     for _ in range(iterations):
         for weight in TAUBIN:

@@ -1,0 +1,73 @@
+"""Move a surface that was drawn around Gaussians onto the surface that their centres sample.
+
+    vertices = settle(vertices, faces, anchors)       # all in units of the grid spacing
+
+Where Gaussians start from points of a surface, a level of their density lies outside of it on either side, by about a
+standard deviation: thin parts swell, edges grow round, gaps close. The level still says what is connected to what, and
+the centres say where it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+NEIGHBOURS = 8
+"""Centres that say where the surface is near a vertex."""
+WIDTH = 0.6
+"""Standard deviation of their weights, over the distance to the farthest of them."""
+KEPT = 0.2
+"""Distance from the centres that is left, so that a sheet with a single layer of them keeps two sides."""
+LIMIT = 4.0
+"""Vertices move by at most this much."""
+SMOOTHING = 3
+"""Rounds in which a vertex's distance is averaged with its neighbours'."""
+
+
+def settle(vertices: np.ndarray, faces: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """``vertices`` moved along their normals until they lie in the planes of the nearest ``anchors``.
+
+    Args:
+        vertices: [V, 3] in units of the grid spacing
+        faces: [F, 3], counter-clockwise from outside, or from inside throughout
+        anchors: [N, 3] in the same units; with fewer than :data:`NEIGHBOURS` nothing moves
+
+    Returns:
+        [V, 3] float64; connectivity is untouched, so a closed mesh stays closed
+    """
+    vertices = vertices.astype(np.float64)
+    if len(anchors) < NEIGHBOURS or not len(vertices):
+        return vertices
+    normals = vertex_normals(vertices, faces)
+    distance, near = cKDTree(anchors).query(vertices, k=NEIGHBOURS)
+    weights = np.exp(-0.5 * (distance / np.maximum(WIDTH * distance[:, -1:], 1e-9)) ** 2)
+    above = np.einsum("vki,vi->vk", vertices[:, None] - anchors[near], normals)
+    outside = (weights * above).sum(1) / weights.sum(1)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    sign = np.sign(np.einsum("fi,fi->", a - vertices.mean(0), np.cross(b - a, c - a))) or 1.0  # of the volume
+    # Inwards only: a level may be drawn outside of the anchors, hardly ever within.
+    move = np.clip(outside * sign - KEPT, 0.0, LIMIT)
+    mean = neighbour_mean(faces, len(vertices))
+    for _ in range(SMOOTHING):
+        move = 0.5 * (move + mean @ move)
+    return vertices - (sign * move)[:, None] * normals
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals [V, 3], each the mean of its faces' by area; zero where that is."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    total = np.zeros_like(vertices)
+    for corner in faces.T:
+        np.add.at(total, corner, normal)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def neighbour_mean(faces: np.ndarray, count: int) -> sparse.spmatrix:
+    """Matrix [count, count] that takes the mean over a vertex's neighbours along edges; zero for a vertex without."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.concatenate([edges, edges[:, ::-1]])
+    graph = sparse.coo_matrix((np.ones(len(edges), bool), edges.T), shape=(count, count)).tocsr()
+    graph.data[:] = 1
+    return sparse.diags(1 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1)) @ graph
