@@ -357,12 +357,8 @@ def _classes(name: str) -> tuple[type, type]:
 
 
 def build_part(name: str, data_dir: Path, *, seed: int, batch: int, start: Path | None = None, **settings: Any) -> Any:
-    """The part called ``name``, one of :data:`PARTS`, with changed settings; images may go on from ``start``."""
+    """The part called ``name``, one of :data:`PARTS`, with changed settings, on from the weights of ``start``."""
     part, kind = _classes(name)
-    if start is None:
-        return part(kind(**settings), data_dir, seed=seed, batch=batch)
-    if name != "image":
-        raise RequestError(f"--start: the {name} part can only be trained from its seed; give --part image")
     return part(kind(**settings), data_dir, seed=seed, batch=batch, start=start)
 
 
@@ -395,7 +391,7 @@ def train_starter(
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
         batch, lr: samples a step and the peak learning rate; None is the part's own
         settings: fields of the parts' settings that differ from what ships, e.g. ``{"shards": 256}``
-        start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint (image part)
+        start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint; one part
         steps, minutes: the budget of *each* part; exactly one of them
         data_dir: where data shards are kept; None is ``out_dir/data``
     """

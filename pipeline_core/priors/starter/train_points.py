@@ -101,7 +101,9 @@ class PointPart:
     name = "points"
     summary = "Text to coloured points by diffusion over independent points with a per-object latent."
 
-    def __init__(self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int) -> None:
+    def __init__(
+        self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
+    ) -> None:
         self.settings = settings
         self.steps = PointSteps(settings, data_dir / "clouds", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
@@ -112,6 +114,8 @@ class PointPart:
             bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
+        if start is not None:
+            grow(model, IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True))
         self.modules = nn.ModuleDict({"model": model})
         self.scheduler = DDIMScheduler(
             num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
@@ -179,6 +183,16 @@ class PointPart:
     def facts(self) -> dict:
         """Settings for the model card."""
         return asdict(self.settings)
+
+
+def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion) -> None:
+    """Give ``model`` the weights of ``smaller``, which may have fewer blocks and octaves, so that it begins as the same
+    function: further blocks have a gate of zero, further sines and cosines a weight of zero."""
+    theirs, own = smaller.state_dict(), model.state_dict()
+    known = theirs["embed_point.weight"].shape[1]
+    weight = torch.zeros_like(own["embed_point.weight"])
+    weight[:, :known] = theirs["embed_point.weight"]
+    model.load_state_dict(own | theirs | {"embed_point.weight": weight})
 
 
 GRID_PROMPTS = (

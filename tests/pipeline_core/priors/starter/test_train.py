@@ -323,5 +323,16 @@ def test_training_may_go_on_from_a_model(tmp_path):
     exported = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(v, exported[k].float()) for k, v in again.modules["unet"].state_dict().items())
     assert torch.equal(again.vae.basis, part.vae.basis)
-    with pytest.raises(RequestError, match="--part image"):
-        build_part("points", tmp_path, seed=3, batch=4, start=folder)
+
+
+def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
+    run("points", tmp_path, "first", steps=3)
+    folder = tmp_path / "first" / "model"
+    small = IndependentPointDiffusion.from_pretrained(folder).float()
+    bigger = TINY["points"] | {"depth": 3, "frequencies": 7}
+    large = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **bigger).modules["model"]
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(2, 6, 5, generator=generator), torch.tensor([10, 900])
+    cond = torch.randn(2, 34, generator=generator)
+    assert large.config.depth == 3 and large.embed_point.weight.shape[1] == 6 * 15
+    assert_close(large(x, t, cond), small(x, t, cond))
