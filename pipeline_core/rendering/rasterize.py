@@ -55,7 +55,7 @@ def rasterize(
         quats: [N, 4] wxyz, any length but zero.
         scales: [N, 3] standard deviations > 0 (activated, not log).
         opacities: [N] in [0, 1] (activated, not logit).
-        colors: [N, 3] or [V, N, 3]; with ``sh_degree`` [N, K, 3] harmonics, K >= (sh_degree + 1)^2, see sh.py.
+        colors: [N, 3] or [V, N, 3]; with ``sh_degree`` [N, K, 3] harmonics, K >= (sh_degree + 1)^2, see harmonics.py.
         viewmats: [V, 4, 4] world to camera, OpenCV axes.
         Ks: [V, 3, 3] intrinsics in pixels; the centre of the first pixel is (0.5, 0.5). No gradient.
         near_plane, far_plane: Gaussians whose centre is nearer or farther are not drawn.

@@ -302,11 +302,7 @@ def export_part(
 
 def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimisation, note: str) -> str:
     """The model card in Markdown: command, commit, seed, data, time, loss, settings, hashes."""
-    hashes = "\n".join(
-        f"- `{p.relative_to(folder)}` ({p.stat().st_size / 1e6:.2f} MB) "
-        f"sha256 `{hashlib.sha256(p.read_bytes()).hexdigest()}`"
-        for p in sorted(folder.rglob("*.safetensors"))
-    )
+    hashes = "\n".join(f"- {line}" for line in weights_of(folder))
     rows = {
         "trained with": f"`python -m pipeline_core.priors.starter.train --part {part.name} --seed {seed}`",
         "commit": commit(),
@@ -321,6 +317,8 @@ def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimi
         "parameters": f"{sum(p.numel() for p in part.modules.parameters()):,}",
         "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
+    if part.start is not None:
+        rows["went on from"] = "; ".join(weights_of(part.start))
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     settings = json.dumps({"settings": part.facts(), "optimisation": asdict(o)}, indent=2)
     return (
@@ -329,6 +327,15 @@ def model_card(part: Any, folder: Path, progress: Progress, seed: int, o: Optimi
         + f"{hashes}\n\n"
         f"```json\n{settings}\n```\n"
     )
+
+
+def weights_of(folder: Path) -> list[str]:
+    """Name, size and sha256 of every file of weights in ``folder``."""
+    return [
+        f"`{path.relative_to(folder)}` ({path.stat().st_size / 1e6:.2f} MB) "
+        f"sha256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`"
+        for path in sorted(folder.rglob("*.safetensors"))
+    ]
 
 
 def commit() -> str:

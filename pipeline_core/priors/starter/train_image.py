@@ -224,7 +224,7 @@ class ImagePart:
     def __init__(
         self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
     ) -> None:
-        self.settings = settings
+        self.settings, self.start = settings, start
         self.steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
         self.scheduler = build_scheduler(settings.prediction, settings.noise_shift)

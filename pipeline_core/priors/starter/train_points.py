@@ -104,7 +104,7 @@ class PointPart:
     def __init__(
         self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
     ) -> None:
-        self.settings = settings
+        self.settings, self.start = settings, start
         self.steps = PointSteps(settings, data_dir / "clouds", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
