@@ -372,6 +372,12 @@ def build_part(name: str, data_dir: Path, *, seed: int, batch: int, start: Path 
 OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
 
 
+def optimisation_of(name: str, batch: int | None = None, lr: float | None = None) -> Optimisation:
+    """How the part called ``name`` is optimised, with another batch or peak learning rate where given."""
+    changes = {"batch": batch, "lr": lr}
+    return replace(OPTIMISATION[name], **{k: v for k, v in changes.items() if v is not None})
+
+
 def train_starter(
     out_dir: Path,
     *,
@@ -405,8 +411,7 @@ def train_starter(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
     for name in parts:
-        changes = {"batch": batch, "lr": lr}
-        optimisation = replace(OPTIMISATION[name], **{k: v for k, v in changes.items() if v is not None})
+        optimisation = optimisation_of(name, batch, lr)
         part = build_part(
             name, data_dir or out_dir / "data", seed=seed, batch=optimisation.batch, start=start, **(settings or {})
         )
@@ -472,14 +477,14 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(parts, args.settings)
     if args.export:
         for name in parts:
+            optimisation = optimisation_of(name, args.batch, args.lr)
             part = build_part(
-                name, args.data or args.out / "data", seed=args.seed, batch=OPTIMISATION[name].batch,
-                start=args.start, **settings,
+                name, args.data or args.out / "data", seed=args.seed, batch=optimisation.batch, start=args.start,
+                **settings,
             )  # fmt: skip
             export_checkpoint(
-                part, args.out / name, args.export / name, seed=args.seed, optimisation=OPTIMISATION[name],
-                note=args.note,
-            )  # fmt: skip
+                part, args.out / name, args.export / name, seed=args.seed, optimisation=optimisation, note=args.note
+            )
             part.steps.pool.close()
         return 0
     stopped = False
