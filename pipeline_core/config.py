@@ -216,7 +216,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.fovy_jitter":                (0.0,               0.0,               0.0,               13.0),
     "geometry.target_jitter":              (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
-    "geometry.guidance_scale":              (3.0,               3.0,               100.0,             101.0),  # s + 1
+    "geometry.guidance_scale":              (2.0,               2.0,               100.0,             101.0),  # s + 1
     "geometry.t_max":                       ((0.12, 0.05),      (0.12, 0.05),      (0.98, 0.02),      (0.98, 0.98)),
     "geometry.t_min":                       ((0.03, 0.02),      (0.03, 0.02),      (0.98, 0.02),      (0.02, 0.02)),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
@@ -235,7 +235,6 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
     "geometry.densify.prune_scale":        (0.25,              0.25,              0.4,               0.6),
     "geometry.densify.prune_scale_last":   (0.25,              0.25,              0.1,               0.6),
-    "geometry.densify.floater_share":      (0.003,             0.003,             0.0,               0.0),
 
     "appearance.steps":                    (0,                 20,                0,                 13_000),
     "appearance.views":                    (2,                 4,                 1,                 4),
@@ -266,7 +265,6 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.prune_opacity":    (0.02,              0.02,              0.01,              0.05),   # a
     "appearance.densify.prune_scale":      (0.25,              0.25,              0.4,               0.6),
     "appearance.densify.prune_scale_last": (0.25,              0.25,              0.1,               0.6),
-    "appearance.densify.floater_share":    (0.003,             0.003,             0.0,               0.0),
     "appearance.densify.max_gaussians":    (4000,              10_000,              100_000,           100_000),
 
     "mesh.grid":                            (48,                96,                128,               256),
@@ -284,8 +282,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "texture.views":                        (4,                 4,                 1,                 1),
     "texture.resolution":                   (128,               128,               512,               512),
     "texture.elevation":                    ((-20.0, 60.0),     (-20.0, 60.0),     ...,               ...),
-    "texture.guidance_scale":               (2.0,               2.0,               7.5,               7.5),    # b
-    "texture.strength":                     ((0.12, 0.04),      (0.12, 0.04),      (0.2, 0.05),       (0.2, 0.05)),
+    "texture.guidance_scale":               (1.5,               1.5,               7.5,               7.5),    # b
+    "texture.strength":                     ((0.06, 0.03),      (0.06, 0.03),      (0.2, 0.05),       (0.2, 0.05)),
     "texture.denoise_steps":                (10,                25,                50,                50),
 
     "evaluate.views":                       (4,                 8,                 8,                 8),

@@ -243,7 +243,10 @@ class ImagePart:
             text = CLIPTextModel.from_pretrained(start / "text_encoder", use_safetensors=True, local_files_only=True)
             self.modules["unet"].load_state_dict(unet.state_dict())
             self.modules["text_encoder"].load_state_dict(text.state_dict())
-            self.vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
+            vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
+            c = vae.config  # a fresh one, or the folder's path would be exported with it
+            self.vae = PatchAutoencoder(c.patch_size, c.latent_channels, c.scaling_factor, c.sample_size)
+            self.vae.load_state_dict(vae.state_dict())
 
     def prepare(self, device: torch.device) -> None:
         """Fit the autoencoder on the first shard, unless it came with the weights to start from."""

@@ -26,9 +26,9 @@ class PointSettings:
     """Architecture and data of the point prior; the defaults are what ships."""
 
     width: int = 192
-    depth: int = 5
+    depth: int = 8
     latent: int = 16
-    frequencies: int = 5
+    frequencies: int = 6
     tokens: int = 24
     text_width: int = 128
     points: int = 64

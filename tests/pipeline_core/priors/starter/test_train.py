@@ -323,6 +323,8 @@ def test_training_may_go_on_from_a_model(tmp_path):
     exported = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(v, exported[k].float()) for k, v in again.modules["unet"].state_dict().items())
     assert torch.equal(again.vae.basis, part.vae.basis) and again.start == folder
+    again.vae.save_pretrained(tmp_path / "vae")
+    assert str(tmp_path) not in (tmp_path / "vae" / "config.json").read_text()
 
 
 def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
