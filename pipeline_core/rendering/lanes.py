@@ -448,17 +448,3 @@ def exp2(t):  # noqa: ANN001, ANN201
     f = t - (shifted - MAGIC)
     p = fma(fma(fma(fma(fma(f, EXP2[0], EXP2[1]), f, EXP2[2]), f, EXP2[3]), f, EXP2[4]), f, EXP2[5])
     return times_power(p, shifted)
-
-
-@intrinsic
-def reciprocal(typingctx, a):  # noqa: ANN001, ANN201
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
-        x = args[0]
-        i16 = ir.IntType(16)
-        kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR, i16])
-        f = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
-        y = builder.call(f, [x, _constant(0.0), ir.Constant(i16, -1)])
-        e = _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [builder.fneg(x), y, _constant(1.0)])
-        return _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [y, e, y])
-
-    return lanes(a), emit
