@@ -20,7 +20,6 @@ import numpy as np
 
 from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.lanes import (
-    SUM_LANE,
     absolute,
     bits,
     deinterleave1,
@@ -61,8 +60,8 @@ AHEAD = 12
 """How many list entries ahead a record is fetched into the cache."""
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
-S0, S1, S2, S11, S12, S22 = SUM_LANE[:6]
-V_RED, V_GREEN, V_BLUE, V_DEPTH, ABS_X, ABS_Y = (8 + lane for lane in SUM_LANE[:6])
+S0, S1, S2, S11, S12, S22 = range(6)
+V_RED, V_GREEN, V_BLUE, V_DEPTH, ABS_X, ABS_Y = range(8, 14)
 """Columns of the sums."""
 
 
@@ -275,7 +274,7 @@ def blend_backward(
 ):  # noqa: ANN001, ANN202, E501
     """Gradient sums [pairs, 16] of a share of the tiles.
 
-    Columns, in the order of lanes.SUM_LANE: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth,
+    Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth,
     and |g dsigma/dmean| (2) unless ``absgrad`` is None.
     """
     width, height, channels = size
@@ -335,9 +334,6 @@ def blend_backward(
             ahead = np.int64(peek(members, max(j - 1, first))) * RECORD
             _corners(records, ahead, patterns, x, y, corners, 64 - corner)
             todo = np.int64(peek(blocks, j))
-            if todo == 0:  # every block that it reached was finished: one pair in five
-                store(sums, j * RECORD, zero)
-                continue
             cut = peek(records, base + CUT)
             w11, w21 = peek(records, base + W11), peek(records, base + W21)
             p1, p2 = _steps(records, base, patterns)

@@ -268,38 +268,24 @@ def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
     return types.void(array, types.int64), emit
 
 
-SUM_LANE = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where :func:`gather_sums` puts the sum of the first, second ... of eight vectors."""
-
-
 @intrinsic
 def gather_sums(typingctx, low, high):  # noqa: ANN001, ANN201
-    """Lane ``SUM_LANE[k]`` of the result is the sum of the lanes of ``low[k]``, lane ``8 + SUM_LANE[k]`` that of
-    ``high[k]``, two tuples of five to eight and of up to eight lanes. Lanes without a vector hold anything.
+    """Lane k of the result is the sum of the lanes of ``low[k]``, lane 8 + k that of ``high[k]``, two tuples of lanes.
 
-    Upper halves are added to lower ones, and then level by level two vectors become one that holds the half-summed
-    lanes of both, by shuffles that take one instruction each.
+    A tree: level by level, two vectors become one that holds the half-summed lanes of both. Lanes without a vector
+    hold anything.
     """
 
     def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
-        halves = []
-        for tuple_, kind in zip(args, sig.args, strict=True):
-            row = [_fold(builder, x) for x in cgutils.unpack_tuple(builder, tuple_, len(kind))]
-            row += [None] * (8 - len(row))
-            for kept, moved in _LEVELS:
-                row = [_merge(builder, kept, moved, a, b) for a, b in zip(row[::2], row[1::2], strict=True)]
-            halves.append(row[0])
-        return _shuffle(builder, *halves, range(WIDTH))
+        low, high = (cgutils.unpack_tuple(builder, a, len(k)) for a, k in zip(args, sig.args, strict=True))
+        row = [pair[k] if k < len(pair) else None for k in (0, 4, 2, 6, 1, 5, 3, 7) for pair in (low, high)]
+        half = WIDTH // 2
+        while half:
+            row = [_merge(builder, half, a, b) for a, b in zip(row[::2], row[1::2], strict=True)]
+            half //= 2
+        return row[0]
 
     return lanes(low, high), emit
-
-
-_LEVELS = (
-    ((0, 1, 2, 3, 12, 13, 14, 15), (4, 5, 6, 7, 8, 9, 10, 11)),  # a's lower half, b's upper; and the other halves
-    ((0, 1, 10, 11, 4, 5, 14, 15), (2, 3, 8, 9, 6, 7, 12, 13)),  # the same in pairs of lanes
-    ((0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)),  # even lanes, odd lanes
-)
-"""What is added to what when two vectors of eight lanes (0 to 7 and 8 to 15) become one."""
 
 
 def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
@@ -307,19 +293,16 @@ def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(picks)), picks))
 
 
-def _fold(builder, x):  # noqa: ANN001, ANN202
-    """Eight lanes: the lower half of ``x`` plus its upper half."""
-    half = WIDTH // 2
-    return builder.fadd(_shuffle(builder, x, x, range(half)), _shuffle(builder, x, x, range(half, WIDTH)), flags=_FLAGS)
-
-
-def _merge(builder, kept, moved, a, b):  # noqa: ANN001, ANN202
-    """Two half-summed vectors of eight lanes as one; ``b``, or both, may be None."""
-    if a is None:
-        return None
-    if b is None:
-        b = ir.Constant(a.type, ir.Undefined)
-    return builder.fadd(_shuffle(builder, a, b, kept), _shuffle(builder, a, b, moved), flags=_FLAGS)
+def _merge(builder, half, a, b):  # noqa: ANN001, ANN202
+    """Of every ``2 half`` lanes, sums of those of ``a`` that are ``half`` apart, then of those of ``b`` (or None)."""
+    if a is None or b is None:
+        only = b if a is None else a
+        if only is None:
+            return None
+        return builder.fadd(only, _shuffle(builder, only, only, [k ^ half for k in range(WIDTH)]), flags=_FLAGS)
+    kept = _shuffle(builder, a, b, [k + WIDTH if k & half else k for k in range(WIDTH)])
+    moved = _shuffle(builder, a, b, [k ^ half if not k & half else (k ^ half) + WIDTH for k in range(WIDTH)])
+    return builder.fadd(kept, moved, flags=_FLAGS)
 
 
 @intrinsic
