@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline_core.priors.starter.captions import caption
+from pipeline_core.priors.starter.faults import BACK, LEVEL, faulty
 from pipeline_core.priors.starter.props import build, sample_spec
 from pipeline_core.priors.starter.raycast import render, sample_points
 
@@ -60,9 +61,13 @@ def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: 
 
 
 def write_image_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE) -> None:
-    """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees."""
+    """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
+
+    ``twins``, of the same shape as rgba, are the same props from the same cameras with something wrong (faults.py);
+    some are seen from the other side and mirrored.
+    """
     rng = _rng(seed, 0, index)
-    rgba, cameras, captions = [], [], []
+    rgba, twins, cameras, captions = [], [], [], []
     for start in range(0, count, 256):
         n = min(256, count - start)
         specs = [sample_spec(rng, split="train") for _ in range(-(-n // VIEWS))]
@@ -72,11 +77,18 @@ def write_image_shard(folder: Path, *, seed: int, index: int, count: int = SHARD
         props = [build(spec) for spec in specs]
         images = render(props, azimuth, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
         rgba.append(images.reshape(-1, size, size, 4)[:n])
+        wrong = [faulty(prop, rng) for prop in props]
+        back = (rng.random(azimuth.shape) < BACK) & (np.abs(elevation) < LEVEL)
+        images = render(
+            wrong, azimuth + 180 * back, elevation, size=size, distance=distance, fovy=FOVY, threads=1
+        )
+        images[back] = images[back][:, :, ::-1]
+        twins.append(images.reshape(-1, size, size, 4)[:n])
         cameras.append(np.stack([azimuth, elevation], axis=-1).reshape(-1, 2)[:n])
         texts = [[caption(spec, rng) for _ in range(CAPTIONS)] for spec in specs]
         captions += [texts[i // VIEWS] for i in range(n)]
-    arrays = {"rgba": np.concatenate(rgba), "cameras": np.concatenate(cameras).astype(np.float32)}
-    _publish(folder, index, arrays, captions)
+    arrays = {"rgba": np.concatenate(rgba), "twins": np.concatenate(twins)}
+    _publish(folder, index, arrays | {"cameras": np.concatenate(cameras).astype(np.float32)}, captions)
 
 
 def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, points: int = POINTS) -> None:

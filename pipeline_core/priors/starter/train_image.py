@@ -66,6 +66,8 @@ class ImageSettings:
     """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
     degraded: float = 0.5
     """Share of the images that are seen as an unfinished splat would show them, and asked back clean (degrade.py)."""
+    faulty: float = 0.6
+    """Share of those that also have something wrong (faults.py), half of them with nothing else."""
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
 
@@ -161,7 +163,7 @@ class ImageSteps:
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
         self.settings, self.seed, self.size = settings, seed, batch
         self.pool = ShardPool(
-            folder, write_image_shard, ("rgba", "cameras"), seed=seed, limit=settings.shards,
+            folder, write_image_shard, ("rgba", "twins", "cameras"), seed=seed, limit=settings.shards,
             count=settings.shard_size, size=settings.size,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
@@ -169,7 +171,7 @@ class ImageSteps:
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         s = self.settings
-        rgba, captions, camera = self.draw(step)
+        rgba, twins, captions, camera = self.draw(step)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         side = s.size // s.patch
         noise = torch.randn((self.size, s.channels, side, side), generator=generator)
@@ -180,7 +182,10 @@ class ImageSteps:
         rough &= self.variance[t] >= SMALLEST_DEGRADED
         seen = images.clone()
         if rough.any():
-            seen[rough] = on_white(degrade(rgba[rough], generator))
+            u = torch.rand(self.size, generator=generator)
+            faulty, crisp = (u < s.faulty)[rough], (u < s.faulty / 2)[rough]
+            shown = torch.where(faulty.reshape(-1, 1, 1, 1), twins[rough], rgba[rough])
+            seen[rough] = on_white(torch.where(crisp.reshape(-1, 1, 1, 1), shown, degrade(shown, generator)))
         ids = tokenize(self.tokenizer, captions)
         return {"images": images, "seen": seen, "ids": ids, "camera": camera, "noise": noise, "t": t}
 
@@ -188,17 +193,17 @@ class ImageSteps:
         s = self.settings
         return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
 
-    def draw(self, step: int) -> tuple[Tensor, list[str], Tensor]:
-        """Straight RGBA [B, 4, H, W] in [0, 1], captions, cameras [B, 8]."""
+    def draw(self, step: int) -> tuple[Tensor, Tensor, list[str], Tensor]:
+        """Straight RGBA [B, 4, H, W] in [0, 1], their faulty twins, captions, cameras [B, 8]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
         shards = rng.integers(0, self._visible(step), size)
         rows = rng.integers(0, s.shard_size, size)
-        rgba, captions, cameras = [], [], []
+        rgba, twins, captions, cameras = [], [], [], []
         for shard_index, row in zip(shards.tolist(), rows.tolist(), strict=True):
             shard: Shard = self.pool[shard_index]
             azimuth, elevation = shard.arrays["cameras"][row].tolist()
-            image = np.roll(shard.arrays["rgba"][row], tuple(rng.integers(-s.jitter, s.jitter + 1, 2)), axis=(0, 1))
+            move = tuple(rng.integers(-s.jitter, s.jitter + 1, 2))
             text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
             text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
             if rng.random() < s.view_words:
@@ -208,11 +213,12 @@ class ImageSteps:
                 text = ""
             if drop < s.drop_condition + s.drop_camera:
                 azimuth = float("nan")
-            rgba.append(image)
+            rgba.append(np.roll(shard.arrays["rgba"][row], move, axis=(0, 1)))
+            twins.append(np.roll(shard.arrays["twins"][row], move, axis=(0, 1)))
             captions.append(text)
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
-        return as_planes(np.stack(rgba)), captions, camera_embedding(camera[:, 0], camera[:, 1])
+        return as_planes(np.stack(rgba)), as_planes(np.stack(twins)), captions, camera_embedding(camera[:, 0], camera[:, 1])
 
 
 class ImagePart:
