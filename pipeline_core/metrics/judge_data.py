@@ -35,6 +35,8 @@ VIEWS = 4
 """Cameras per prop in a shard."""
 SPLATS = 0.25
 """Share of the props that are rendered as Gaussians."""
+FRONTS = 0.35
+"""Share of the props drawn from categories with a front; the rest are of any category."""
 WINDOW = 12
 """The newest shards that a step draws from."""
 HARD = (("colour",), ("category",), ("swapped", "colour2"))
@@ -85,7 +87,7 @@ def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: i
     images, angles, specs = [], [], []
     while len(specs) < count:
         light = random_light(rng)
-        group = [full(sample_spec(rng, split="all")) for _ in range(16)]
+        group = [full(sample_spec(rng, split="all", category=_category(rng))) for _ in range(16)]
         props = [perturbed(build(spec), rng) for spec in group]
         view = np.stack([rng.uniform(-180, 180, (16, VIEWS)), rng.uniform(-20, 55, (16, VIEWS))], -1)
         fovy = rng.uniform(22, 60, (16, VIEWS))
@@ -107,6 +109,10 @@ def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: i
         specs=np.frombuffer(rows.encode(), np.uint8),
     )  # fmt: skip
     os.replace(partial, path)
+
+
+def _category(rng: np.random.Generator) -> str | None:
+    return sorted(FRONTED)[int(rng.integers(len(FRONTED)))] if rng.random() < FRONTS else None
 
 
 class Shards:

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from pipeline_core.errors import RequestError
 from pipeline_core.metrics.fidelity import evaluation_cameras, score, truth_images
-from pipeline_core.metrics.judge import SIDES, JudgeNetwork, JudgeShape, StarterJudge, save_judge
+from pipeline_core.metrics.judge import SIDES, JudgeNetwork, JudgeShape, StarterJudge, load_network, save_judge
 from pipeline_core.metrics.judge_data import HARD, SHARD, SPLATS, Batch, Shards, codes_agree, make_batch
 from pipeline_core.metrics.negatives import candidates, full
 from pipeline_core.priors.starter.captions import VOCABULARY, caption
@@ -56,6 +56,8 @@ class Settings:
     """Times an image is seen on average."""
     auxiliary: float = 0.3
     """Weight of each classification loss beside the contrastive one."""
+    side: float = 1.0
+    """Weight of the loss of the side that is seen."""
 
 
 # -------------------------------------------------------------------------------------------------------- training
@@ -85,7 +87,7 @@ def batch_loss(network: JudgeNetwork, batch: Batch, settings: Settings) -> tuple
     sides = network.side(features)
     known = batch.side >= 0
     if known.any():
-        loss = loss + settings.auxiliary * F.cross_entropy(sides[known], batch.side[known])
+        loss = loss + settings.side * F.cross_entropy(sides[known], batch.side[known])
     right = {
         "caption": float((rows.argmax(1) == target).float().mean()),
         "side": float((sides.argmax(1) == batch.side)[known].float().mean()),
@@ -139,16 +141,20 @@ def train_judge(
     steps: int,
     seed: int = 4242,
     settings: Settings | None = None,
+    start: Path | None = None,
     shard: int = SHARD,
     log_every: int = 50,
     checkpoint_every: int = 200,
     examine_count: int = 256,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> JudgeNetwork | None:
-    """Train for ``steps`` steps in all, resuming what ``out`` holds; None when stopped early."""
+    """Train for ``steps`` steps in all, resuming what ``out`` holds; None when stopped early.
+
+    ``start`` is a judge's folder to go on from, with new data and a new optimiser.
+    """
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
-    network = new_network(seed).train()
+    network = (new_network(seed) if start is None else load_network(start)).train()
     decay, plain = [], []
     for parameter in network.parameters():
         (decay if parameter.ndim > 1 else plain).append(parameter)
@@ -196,7 +202,7 @@ def train_judge(
     network.eval()
     save_judge(network, out / "model")
     scores = examine(StarterJudge(network, "trained"), count=examine_count, seed=seed + 1)
-    (out / "model" / "README.md").write_text(model_card(out / "model", facts, settings, scores, network))
+    (out / "model" / "README.md").write_text(model_card(out / "model", facts, settings, scores, network, start))
     return network
 
 
@@ -228,10 +234,16 @@ def examine(judge: StarterJudge, *, count: int, seed: int, split: str = "heldout
     return {"props": float(count)} | {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
 
 
-def model_card(folder: Path, facts: dict, settings: Settings, scores: dict[str, float], network: JudgeNetwork) -> str:
-    """The model card in Markdown."""
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def model_card(
+    folder: Path, facts: dict, settings: Settings, scores: dict[str, float], network: JudgeNetwork, start: Path | None
+) -> str:
+    """The model card in Markdown; ``start`` is the judge that this one went on from."""
     weights = folder / "model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = sha256_of(weights)
     rows = {
         "trained with": f"`python -m pipeline_core.metrics.judge_train --seed {facts['seed']} --steps {facts['step']}`",
         "commit": commit(),
@@ -243,6 +255,8 @@ def model_card(folder: Path, facts: dict, settings: Settings, scores: dict[str, 
         "weights": f"{weights.stat().st_size / 1e6:.2f} MB fp16, sha256 `{digest}`",
         "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
+    if start is not None:
+        rows["went on from"] = f"weights with sha256 `{sha256_of(start / 'model.safetensors')}`"
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     scored = "\n".join(f"| {k} | {v:g} |" for k, v in scores.items())
     return (
@@ -261,6 +275,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=4242)
+    parser.add_argument("--start", type=Path, help="a judge's folder to go on from, with new data")
+    parser.add_argument("--lr", type=float, default=Settings.lr, help="peak learning rate")
     args = parser.parse_args(argv)
     stopped = False
 
@@ -270,7 +286,10 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    network = train_judge(args.out, steps=args.steps, seed=args.seed, should_stop=lambda: stopped)
+    network = train_judge(
+        args.out, steps=args.steps, seed=args.seed, settings=Settings(lr=args.lr), start=args.start,
+        should_stop=lambda: stopped,
+    )  # fmt: skip
     if network is not None:
         print((args.out / "model" / "README.md").read_text())
     return 0

@@ -218,7 +218,8 @@ class ImageSteps:
             captions.append(text)
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
-        return as_planes(np.stack(rgba)), as_planes(np.stack(twins)), captions, camera_embedding(camera[:, 0], camera[:, 1])
+        embedding = camera_embedding(camera[:, 0], camera[:, 1])
+        return as_planes(np.stack(rgba)), as_planes(np.stack(twins)), captions, embedding
 
 
 class ImagePart:

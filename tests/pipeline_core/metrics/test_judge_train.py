@@ -68,3 +68,14 @@ def test_resume_is_exact_and_the_result_can_be_loaded(tmp_path):
     assert scores["props"] == 3 and 0 <= scores["r_precision"] <= 1
     with pytest.raises(RequestError, match="seed 3, not 4"):
         train_judge(whole, steps=7, **options | {"seed": 4})
+
+
+def test_training_goes_on_from_a_judge(tmp_path):
+    options = {"seed": 3, "settings": TINY, "shard": 64, "examine_count": 1}
+    train_judge(tmp_path / "first", steps=2, **options)
+    start = tmp_path / "first" / "model"
+    still = TINY.__class__(batch=16, warmup=2, lr=0.0)
+    network = train_judge(tmp_path / "second", steps=1, **options | {"seed": 4, "settings": still, "start": start})
+    words = load_judge(str(start)).network.state_dict()["text.words.weight"]
+    torch.testing.assert_close(network.state_dict()["text.words.weight"], words, atol=1e-3, rtol=0)
+    assert "went on from" in (tmp_path / "second" / "model" / "README.md").read_text()

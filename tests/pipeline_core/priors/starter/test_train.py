@@ -215,8 +215,8 @@ def test_shards_are_functions_of_seed_and_index_and_hold_nothing_out_of_training
     for folder in ("a", "b"):
         data.write_image_shard(tmp_path / folder, seed=1, index=0, count=64, size=16)
         data.write_cloud_shard(tmp_path / folder / "clouds", seed=1, index=0, count=64, points=8)
-    a, b = (data.Shard.open(tmp_path / f, 0, ("rgba", "cameras")) for f in ("a", "b"))
-    assert np.array_equal(a.arrays["rgba"], b.arrays["rgba"]) and a.captions == b.captions
+    a, b = (data.Shard.open(tmp_path / f, 0, ("rgba", "twins", "cameras")) for f in ("a", "b"))
+    assert all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays) and a.captions == b.captions
     assert a.arrays["rgba"].shape == (64, 16, 16, 4) and len(a.captions) == 64
     clouds = data.Shard.open(tmp_path / "a" / "clouds", 0, ("points",))
     assert np.abs(clouds.arrays["points"][..., :3]).max() < 0.72
@@ -283,7 +283,8 @@ def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_pa
         part.steps.pool.close()
     seen, clean, t = (torch.cat([b[name] for b in batches]) for name in ("seen", "images", "t"))
     rough = (seen != clean).flatten(1).any(1)
-    assert torch.equal(rough, part.steps.variance[t] >= 0.05) and rough.any() and not rough.all()
+    noisy = part.steps.variance[t] >= 0.05  # a twin's fault may be on the far side
+    assert not (rough & ~noisy).any() and rough.sum() > 0.9 * noisy.sum() and not rough.all()
     assert torch.equal(plain["seen"], plain["images"])
 
 
