@@ -174,8 +174,12 @@ class StarterJudge:
 
     @torch.no_grad()
     def sides(self, images: Tensor) -> Tensor:
-        """Probabilities [B, 4] of :data:`SIDES`; they mean something only for things that have a front."""
-        return self.network.side(self._features(images)).softmax(-1)
+        """Probabilities [B, 4] of :data:`SIDES`; they mean something only for things that have a front.
+
+        Means of a picture's and of its mirror image's, whose left is the right.
+        """
+        here, mirrored = (self.network.side(self._features(x)).softmax(-1) for x in (images, images.flip(-1)))
+        return (here + mirrored[:, [SIDES.index(name) for name in ("front", "left", "back", "right")]]) / 2
 
 
 class ClipJudge:

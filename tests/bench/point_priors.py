@@ -41,14 +41,12 @@ from pipeline_core.priors.starter.captions import caption  # noqa: E402
 from pipeline_core.priors.starter.props import COLOURS, PropSpec, build  # noqa: E402
 from pipeline_core.priors.starter.raycast import sample_points  # noqa: E402
 from pipeline_core.priors.starter.tokenizer import tokenize  # noqa: E402
-from pipeline_core.priors.starter.train import Averaged, default_autocast, rate  # noqa: E402
 from pipeline_core.priors.starter.train_points import PointPart, PointSettings  # noqa: E402
+from tests.bench.equal_compute import Contestant, train_in_turns  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval  # noqa: E402
 
 POINTS = 512
 """Points of a sampled cloud."""
-SLICE_S = 20.0
-"""CPU-seconds of a turn."""
 
 
 class SmallPointE(nn.Module):
@@ -70,50 +68,27 @@ class SmallPointE(nn.Module):
         return self.core.run(x, [self.embed_text(condition)[:, None], self.core.time_token(t)])[:, :6]
 
 
-class Contestant:
-    """A network in training, its data, and how to sample it."""
+class Points(Contestant):
+    """A point network in training, its data, and how to sample it."""
 
     def __init__(self, name: str, folder: Path, batch: int, points: int, **settings: int) -> None:
-        self.name = name
-        self.part = PointPart(PointSettings(points=points), folder, seed=0, batch=batch)
-        model: IndependentPointDiffusion = self.part.modules["model"]
+        part = PointPart(PointSettings(points=points), folder, seed=0, batch=batch)
+        model: IndependentPointDiffusion = part.modules["model"]
         if name == "transformer":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self.part.modules = nn.ModuleDict({"model": SmallPointE(model.text_encoder, **settings)})
-        self.model = self.part.modules["model"]
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1.5e-3, betas=(0.9, 0.99), fused=True)
-        self.average, self.step, self.spent, self.losses = Averaged(self.part.modules, 0.998), 0, 0.0, []
-        self.autocast = default_autocast(torch.device("cpu"))
+                part.modules = nn.ModuleDict({"model": SmallPointE(model.text_encoder, **settings)})
+        super().__init__(name, part, lr=1.5e-3)
+        self.model = part.modules["model"]
 
     def loss(self, inputs: dict[str, Tensor]) -> Tensor:
         """The starter's loss, or plain noise prediction."""
         if self.name == "independent":
-            return self.part.loss(inputs, self.autocast)
+            return super().loss(inputs)
         noisy = self.part.scheduler.add_noise(inputs["x0"], inputs["noise"], inputs["t"])
         with self.autocast():
             out = self.model(noisy, inputs["t"], self.model.condition(inputs["ids"])).float()
         return (out - inputs["noise"]).square().mean()
-
-    def train(self, seconds: float, budget: float) -> None:
-        """A turn of ``seconds`` CPU-seconds; the learning rate falls to zero over the last fifth of ``budget``."""
-        until = self.spent + seconds
-        while self.spent < until:
-            inputs = self.part.steps[self.step]  # drawing the data is not the network's time
-            began = time.process_time()
-            left = max(0.0, (budget - self.spent) / (0.2 * budget))
-            for group in self.optimiser.param_groups:
-                group["lr"] = 1.5e-3 * rate(self.step, 200, None, None) * min(1.0, left)
-            loss = self.loss(inputs)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
-            self.average.update(self.part.modules, self.step)
-            self.step += 1
-            self.spent += time.process_time() - began
-            self.losses.append(float(loss.detach()))
 
     @torch.no_grad()
     def sample(self, prompt: str, seed: int) -> np.ndarray:
@@ -156,13 +131,10 @@ def main() -> None:
     folder = options.data or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     # Independent points learn from few of many objects; a set must be seen whole.
     contestants = [
-        Contestant("independent", folder, batch=128, points=64),
-        Contestant("transformer", folder, batch=24, points=256, width=options.width, layers=options.layers),
+        Points("independent", folder, batch=128, points=64),
+        Points("transformer", folder, batch=24, points=256, width=options.width, layers=options.layers),
     ]
-    turns = max(1, round(options.cpu_seconds / SLICE_S))
-    for _ in range(turns):
-        for c in contestants:
-            c.train(options.cpu_seconds / turns, options.cpu_seconds)
+    train_in_turns(contestants, options.cpu_seconds)
     specs = heldout_prompts(options.prompts)
     result: dict[str, object] = {"prompts": len(specs), "cpu_seconds": options.cpu_seconds}
     for c in contestants:

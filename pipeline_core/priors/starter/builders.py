@@ -209,13 +209,14 @@ def chest(k: Look) -> list[Row]:
         lid = wall if wall.texture != tx.PLANKS else lid
     lid = lid._replace(metal=k.sheen())
     band = plain(k.of("bands", DARK, GOLD), metal=0.7)
+    golden = sum((a - b) ** 2 for a, b in zip(k.main, GOLD, strict=True)) < 0.12  # its lock would not show
     top = 2 * h
     rows = [
         box((0, h, 0), (w, h, d), wall),
         cylinder((-w, top, 0), (w, top, 0), d, lid, flat=rise),
         box((0, top, 0), (w + 0.03, 0.06, d + 0.04), band),
-        box((0, top - 0.1, d + 0.05), (0.17, 0.23, 0.08), plain(GOLD if k.main != GOLD else DARK, metal=0.8)),
-        box((0, top - 0.14, d + 0.12), (0.05, 0.09, 0.04), plain((0.08, 0.07, 0.07))),
+        box((0, top - 0.1, d + 0.05), (0.17, 0.23, 0.08), plain(DARK if golden else GOLD, metal=0.8)),
+        box((0, top - 0.14, d + 0.12), (0.05, 0.09, 0.04), plain(GOLD if golden else (0.08, 0.07, 0.07))),
     ]
     for x in (-0.68 * w, 0.68 * w):
         rows.append(box((x, h, 0), (0.11, h + 0.01, d + 0.04), band))
@@ -798,7 +799,7 @@ def tombstone(k: Look) -> list[Row]:
     w, h, d = k.u(0.58, 0.7), k.u(0.55, 0.75), k.u(0.16, 0.22)
     stone = k.body("noise", axis=1, cell=0.3)
     base = plain(k.of("base", shadow_of(k.main, 0.22)))
-    mark = plain(k.of("cross", shadow_of(k.main, 0.65)))
+    mark = plain(k.of("cross", shadow_of(k.main, 0.65) if luminance(k.main) > 0.25 else blend(k.main, (1, 1, 1), 0.45)))
     rows = [
         box((0, -h - 0.12, 0), (w + 0.25, 0.15, d + 0.22), base),
         box((0, 0, 0), (w, h, d), stone),

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2, SCALE, Prop
+from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2, SCALE, TEXTURE, Prop
 from pipeline_core.priors.starter.props import COLOURS
+from pipeline_core.priors.starter.textures import PLAIN
 
 BACK = 0.2
 """Share of the twins that are seen from the other side, mirrored: a front where there should be none, or none."""
@@ -29,7 +30,8 @@ def faulty(prop: Prop, rng: np.random.Generator) -> Prop:
     """
     rows = prop.rows.copy()
     groups = colour_groups(rows)
-    kinds = rng.permutation(["paint", "lose", "pattern"])[: 1 + int(rng.random() < 0.4)]
+    possible = ["lose"] + 2 * ["paint"] * int(groups.max() > 0) + ["pattern"] * int((rows[:, TEXTURE] != PLAIN).any())
+    kinds = rng.permutation(possible)[: 1 + int(rng.random() < 0.4)]
     if "pattern" in kinds:
         _repaint_patterns(rows, rng)
     if "paint" in kinds:

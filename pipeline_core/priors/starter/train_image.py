@@ -16,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipeline_core.priors.image import camera_embedding
@@ -25,7 +26,6 @@ from pipeline_core.priors.starter.degrade import degrade
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
-BACKGROUND = (1.0, 1.0, 1.0)
 TIMESTEPS = 1000
 MIDDLE = (0.04, 0.4)
 """Timesteps as shares of the schedule."""
@@ -62,12 +62,17 @@ class ImageSettings:
     synonyms: float = 0.06
     nonsense: float = 0.06
     """See :func:`pipeline_core.priors.starter.words.vary`."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     jitter: int = 2
     """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
     degraded: float = 0.5
     """Share of the images that are seen as an unfinished splat would show them, and asked back clean (degrade.py)."""
     faulty: float = 0.6
     """Share of those that also have something wrong (faults.py), half of them with nothing else."""
+    fault_weight: float = 8.0
+    """How much more than the rest those places count, in every image, that a faulty twin has wrong: small parts."""
+    words_weight: float = 0.02
+    """Weight of the loss of words that the text encoder forgets (:meth:`ImagePart.word_loss`)."""
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
 
@@ -140,10 +145,10 @@ def as_planes(rgba: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(rgba)).permute(0, 3, 1, 2).float() / 255
 
 
-def on_white(rgba: Tensor) -> Tensor:
-    """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over white."""
+def over(rgba: Tensor, background: tuple[float, float, float]) -> Tensor:
+    """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over a colour in [0, 1]."""
     colour, alpha = rgba[:, :3], rgba[:, 3:]
-    return (colour * alpha + 1 - alpha) * 2 - 1
+    return (colour * alpha + torch.tensor(background).reshape(3, 1, 1) * (1 - alpha)) * 2 - 1
 
 
 def timestep_share(u: Tensor, middle: float) -> Tensor:
@@ -156,8 +161,8 @@ def timestep_share(u: Tensor, middle: float) -> Tensor:
 class ImageSteps:
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), token ids [B, L],
-    cameras [B, 8], noise [B, C, h, w], timesteps [B].
+    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), ``weight``
+    [B, 1, h, w] of mean 1 in each row, token ids [B, L], cameras [B, 8], noise [B, C, h, w], timesteps [B].
     """
 
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
@@ -177,7 +182,7 @@ class ImageSteps:
         noise = torch.randn((self.size, s.channels, side, side), generator=generator)
         u = (torch.arange(self.size) + torch.rand(self.size, generator=generator)) / self.size  # stratified
         t = (timestep_share(u, s.middle) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
-        images = on_white(rgba)
+        images = over(rgba, s.background)
         rough = torch.rand(self.size, generator=generator) < s.degraded
         rough &= self.variance[t] >= SMALLEST_DEGRADED
         seen = images.clone()
@@ -185,9 +190,14 @@ class ImageSteps:
             u = torch.rand(self.size, generator=generator)
             faulty, crisp = (u < s.faulty)[rough], (u < s.faulty / 2)[rough]
             shown = torch.where(faulty.reshape(-1, 1, 1, 1), twins[rough], rgba[rough])
-            seen[rough] = on_white(torch.where(crisp.reshape(-1, 1, 1, 1), shown, degrade(shown, generator)))
+            shown = torch.where(crisp.reshape(-1, 1, 1, 1), shown, degrade(shown, generator))
+            seen[rough] = over(shown, s.background)
+        wrong = (over(twins, s.background) - images).abs().mean(1, keepdim=True)
+        weight = 1 + s.fault_weight * F.avg_pool2d((4 * wrong).clamp(max=1), s.patch)
+        weight /= weight.mean((1, 2, 3), keepdim=True)
         ids = tokenize(self.tokenizer, captions)
-        return {"images": images, "seen": seen, "ids": ids, "camera": camera, "noise": noise, "t": t}
+        inputs = {"images": images, "seen": seen, "weight": weight, "ids": ids, "camera": camera}
+        return inputs | {"noise": noise, "t": t}
 
     def _visible(self, step: int) -> int:
         s = self.settings
@@ -242,6 +252,7 @@ class ImagePart:
                 "text_encoder": build_text_encoder(
                     self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
                 ),
+                "readout": nn.Linear(settings.text_width, 3 * len(self.tokenizer)),  # training only
             }
         )
         self.vae: PatchAutoencoder | None = None
@@ -261,7 +272,7 @@ class ImagePart:
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             self.modules["unet"].set_attn_processor(AttnProcessor())
         if self.vae is None:
-            images = on_white(as_planes(self.steps.pool[0].arrays["rgba"][:2048]))
+            images = over(as_planes(self.steps.pool[0].arrays["rgba"][:2048]), self.settings.background)
             self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
         self.vae = self.vae.to(device).requires_grad_(False).eval()
 
@@ -285,7 +296,24 @@ class ImagePart:
             out = signal * noisy - variance.sqrt() * out
         rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
         floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
-        return ((out - latents).square() / variance.maximum(floor)).mean()
+        error = ((out - latents).square() / variance.maximum(floor) * inputs["weight"]).mean()
+        return error + self.settings.words_weight * self.word_loss(text.float(), inputs["ids"])
+
+    def word_loss(self, text: Tensor, ids: Tensor) -> Tensor:
+        """Whether the text encoder's outputs [B, L, D] still tell each token, the one before, and at the end all.
+
+        Pixels alone teach it late: the colour of a handle is a few pixels' worth, and after 500 thousand images "green"
+        and "red" before "handle" were the same vector to one part in twenty.
+        """
+        vocabulary = len(self.tokenizer)
+        own, before, every = self.modules["readout"](text).split(vocabulary, -1)
+        end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
+        inside = torch.arange(ids.shape[1], device=ids.device)[None, 1:] <= end[:, None]
+        loss = F.cross_entropy(own[:, 1:][inside], ids[:, 1:][inside])
+        loss = loss + F.cross_entropy(before[:, 1:][inside], ids[:, :-1][inside])
+        there = torch.zeros(len(ids), vocabulary, device=ids.device).scatter_(1, ids, 1.0)
+        at_end = every[torch.arange(len(ids), device=ids.device), end]
+        return loss + vocabulary / 8 * F.binary_cross_entropy_with_logits(at_end, there)
 
     @torch.no_grad()
     def sample(
@@ -331,7 +359,7 @@ class ImagePart:
         """Write a diffusers folder in fp16."""
         assert self.vae is not None
         folder.mkdir(parents=True, exist_ok=True)
-        half = {name: _copy_half(module) for name, module in modules.items()}
+        half = {name: _copy_half(modules[name]) for name in ("unet", "text_encoder")}
         half["unet"].save_pretrained(folder / "unet")
         half["text_encoder"].save_pretrained(folder / "text_encoder")
         self.vae.save_pretrained(folder / "vae")
@@ -349,7 +377,8 @@ class ImagePart:
             "requires_safety_checker": False,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        facts = {"background": BACKGROUND, "camera": "angles", "size": self.settings.size, "licence": "Apache-2.0"}
+        s = self.settings
+        facts = {"background": s.background, "camera": "angles", "size": s.size, "licence": "Apache-2.0"}
         (folder / "splatmill.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def facts(self) -> dict:

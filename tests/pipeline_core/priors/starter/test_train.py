@@ -32,7 +32,7 @@ from pipeline_core.priors.starter.train import (
     save_checkpoint,
     train_part,
 )
-from pipeline_core.priors.starter.train_image import MIDDLE, as_planes, build_scheduler, on_white, timestep_share
+from pipeline_core.priors.starter.train_image import MIDDLE, as_planes, build_scheduler, over, timestep_share
 from pipeline_core.priors.starter.words import vary
 
 TINY = {
@@ -247,9 +247,11 @@ def test_view_words():
     assert {key: data.view_word(*key) for key in words} == words
 
 
-def test_on_white():
+def test_over_a_background():
     rgba = np.array([[[[255, 0, 0, 255], [0, 0, 0, 0]]]], np.uint8)
-    assert_close(on_white(as_planes(rgba))[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
+    planes = as_planes(rgba)
+    assert_close(over(planes, (1.0, 1.0, 1.0))[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
+    assert_close(over(planes, (0.0, 0.5, 1.0))[0, :, 0, 1], torch.tensor([-1.0, 0.0, 1.0]))
 
 
 def test_vary_changes_nothing_by_default_and_keeps_the_words_otherwise():
@@ -290,7 +292,7 @@ def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_pa
 
 def test_the_target_of_a_degraded_image_is_the_clean_one(tmp_path):
     """A network that answers with the clean image, in v, has no loss; one that answers with the plain v has."""
-    part = image_part(tmp_path, degraded=1.0)
+    part = image_part(tmp_path, degraded=1.0, words_weight=0.0)
     try:
         inputs = part.steps[0]
         part.prepare(torch.device("cpu"))
