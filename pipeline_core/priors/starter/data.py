@@ -30,6 +30,8 @@ SHARD = 2048
 VIEWS = 2
 """Cameras per prop."""
 POINTS = 1024
+SMALL_PARTS = 0.5
+"""Points of a cloud favour small primitives by this power of their area: faces and handles are what is missed."""
 CAPTIONS = 3
 """Captions drawn per prop; training picks one of them."""
 ELEVATION = (-25.0, 70.0)
@@ -98,7 +100,7 @@ def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD
     captions = []
     for i in range(count):
         spec = sample_spec(rng, split="train")
-        xyz, rgb = sample_points(build(spec), points, rng)
+        xyz, rgb = sample_points(build(spec), points, rng, parts=SMALL_PARTS)
         clouds[i, :, :3], clouds[i, :, 3:] = xyz, rgb
         captions.append([caption(spec, rng) for _ in range(CAPTIONS)])
     _publish(folder, index, {"points": clouds}, captions)

@@ -443,8 +443,8 @@ def _nearest(rows, ex, ey, ez, dx, dy, dz):
 
 
 @nb.njit(cache=True, nogil=True)
-def _sample(rows, bounds, radius, light, state, xyz, rgb):
-    """Fill xyz and rgb [n, 3] with outermost hits of uniformly random lines."""
+def _sample(rows, bounds, radius, light, state, xyz, rgb, owner):
+    """Fill xyz and rgb [n, 3] with outermost hits of uniformly random lines, owner [n] with the rows that they hit."""
     n, filled = xyz.shape[0], 0
     while filled < n:
         # A uniform line: uniform direction, uniform offset in the perpendicular disc of the bounding sphere.
@@ -485,23 +485,39 @@ def _sample(rows, bounds, radius, light, state, xyz, rgb):
                 xyz[filled, 0], xyz[filled, 1], xyz[filled, 2] = ex + t * vx, ey + t * vy, ez + t * vz
                 c0, c1, c2 = _colour(rows[i], ex, ey, ez, vx, vy, vz, bounds[0, 1], light)
                 rgb[filled, 0], rgb[filled, 1], rgb[filled, 2] = c0, c1, c2
+                owner[filled] = i
                 filled += 1
 
 
+OVERSAMPLE = 3
+"""Points drawn for each that is kept, where small parts get more."""
+
+
 def sample_points(
-    prop: Prop, n: int, rng: np.random.Generator, *, lighting: Lighting | None = None
+    prop: Prop, n: int, rng: np.random.Generator, *, parts: float = 0.0, lighting: Lighting | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points on the visible outer surface, roughly uniform by area.
 
     Args:
         n: number of points
-        rng: only one integer is drawn from it
+        rng: only one integer is drawn from it, with ``parts`` some more
+        parts: above 0, the chance of a point is its primitive's visible area to the power of -parts, within a factor
+            of three: more points for small parts
         lighting: None for the training light, `textures.FLAT` for albedo
 
     Returns:
         xyz [n, 3] float32 within `OBJECT_RADIUS` of the origin, rgb [n, 3] float32 sRGB in [0, 1], lit as in `render`
     """
-    xyz, rgb = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
+    drawn = n * OVERSAMPLE if parts else n
+    xyz, rgb = np.empty((drawn, 3), np.float32), np.empty((drawn, 3), np.float32)
+    owner = np.empty(drawn, np.int64)
     state = rng.integers(0, 2**63, size=1, dtype=np.int64).astype(np.uint64)
-    _sample(prop.rows, prop.bounds.astype(np.float64), OBJECT_RADIUS * 1.001, light_array(lighting), state, xyz, rgb)
+    bounds, light = prop.bounds.astype(np.float64), light_array(lighting)
+    _sample(prop.rows, bounds, OBJECT_RADIUS * 1.001, light, state, xyz, rgb, owner)
+    if parts:
+        # Without replacement, by Efraimidis and Spirakis (2006): the n largest of u^(1 / w).
+        weight = np.bincount(owner, minlength=len(prop.rows))[owner].astype(np.float64) ** -parts
+        chosen = np.argpartition(rng.exponential(size=drawn) / weight, n - 1)[:n]
+        chosen.sort()  # in the order drawn, which is random
+        xyz, rgb = xyz[chosen], rgb[chosen]
     return xyz, rgb

@@ -133,6 +133,18 @@ def test_prop_is_normalised_and_its_cloud_and_mesh_agree(spec):
     assert np.quantile(gap, 0.99) < 0.012 and gap.max() < 0.03
 
 
+def test_small_parts_get_more_points_where_that_is_asked_for():
+    prop = build(PropSpec("candle", "purple", "green", "flame", seed=1))
+
+    def flame(parts: float) -> float:
+        xyz, rgb = sample_points(prop, 4000, np.random.default_rng(0), parts=parts)
+        again, _ = sample_points(prop, 4000, np.random.default_rng(0), parts=parts)
+        np.testing.assert_array_equal(xyz, again)
+        return float((rgb[:, 1] > rgb[:, 0] + 0.1).mean())
+
+    assert 1.3 < flame(0.5) / flame(0.0) < 3.0
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_points_land_on_the_mask(category):
     prop, size = build(PropSpec(category, "red", seed=4)), 64
