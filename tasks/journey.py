@@ -19,9 +19,9 @@ VERSIONS = {
     "init_points": 1,
     "optimize_gaussians": 1,
     "densify_prune": 1,
-    "extract_mesh": 1,
+    "extract_mesh": 2,
     "refine_texture": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "record": 1,
 }
 """Raise a stage's number when its code comes to make something else: outputs made before are then made again."""

@@ -13,6 +13,8 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from pipeline_core.meshing.normals import vertex_normals
+
 NEIGHBOURS = 8
 """Centres that say where the surface is near a vertex."""
 WIDTH = 0.6
@@ -52,16 +54,6 @@ def settle(vertices: np.ndarray, faces: np.ndarray, anchors: np.ndarray) -> np.n
     for _ in range(SMOOTHING):
         move = 0.5 * (move + mean @ move)
     return vertices - (sign * move)[:, None] * normals
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3], each the mean of its faces' by area; zero where that is."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    total = np.zeros_like(vertices)
-    for corner in faces.T:
-        np.add.at(total, corner, normal)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def neighbour_mean(faces: np.ndarray, count: int) -> sparse.spmatrix:

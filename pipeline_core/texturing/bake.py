@@ -24,6 +24,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Meshing
+from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import unwrap
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
@@ -52,7 +53,7 @@ class Texels:
 def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing) -> TexturedMesh:
     """Unwrap ``mesh`` and give it the colours of ``gaussians``; texture of ``settings.texture_size`` squared."""
     vertices, faces, uvs, source = unwrap(mesh, settings.texture_size)
-    normals = vertex_normals(mesh)[source]
+    normals = vertex_normals(mesh.vertices, mesh.faces)[source].astype(np.float32)
     texels = chart_texels(vertices, faces, uvs, normals, settings.texture_size)
     gaussians = gaussians.detach().to("cpu")
     cameras = bake_cameras(settings.bake_views, settings.bake_resolution)
@@ -69,20 +70,6 @@ def bake_cameras(count: int, size: int) -> Cameras:
     elevation = np.degrees(np.arcsin(1 - 2 * i / count))
     azimuth = (i * 180 * (3 - math.sqrt(5))) % 360
     return orbit(torch.from_numpy(azimuth), torch.from_numpy(elevation), size=size)
-
-
-def vertex_normals(mesh: Mesh) -> np.ndarray:
-    """Unit normals [V, 3] float32: face normals weighted by the corner's angle; zero where a vertex has no area."""
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    edges = np.roll(corners, -1, axis=1) - corners
-    edges /= np.maximum(np.linalg.norm(edges, axis=2, keepdims=True), 1e-20)
-    angle = np.arccos(np.einsum("fki,fki->fk", edges, -np.roll(edges, 1, axis=1)).clip(-1, 1))
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
-    weighted = (normal[:, None] * angle[..., None]).reshape(-1, 3)
-    flat = mesh.faces.reshape(-1)
-    out = np.stack([np.bincount(flat, weighted[:, a], len(mesh.vertices)) for a in range(3)], axis=1)
-    return (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-20)).astype(np.float32)
 
 
 def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, normals: np.ndarray, size: int) -> Texels:
