@@ -31,7 +31,7 @@ VIEWS = 2
 """Cameras per prop."""
 POINTS = 1024
 SMALL_PARTS = 0.5
-"""Points of a cloud favour small primitives by this power of their area: faces and handles are what is missed."""
+"""Points of a cloud favour rare colours by this power of their area: faces and doors are what is missed."""
 CAPTIONS = 3
 """Captions drawn per prop; training picks one of them."""
 ELEVATION = (-25.0, 70.0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2, SCALE, TEXTURE, Prop
+from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2, TEXTURE, Prop, colour_groups, surface
 from pipeline_core.priors.starter.props import COLOURS
 from pipeline_core.priors.starter.textures import PLAIN
 
@@ -39,20 +39,6 @@ def faulty(prop: Prop, rng: np.random.Generator) -> Prop:
     if "lose" in kinds:
         rows = rows[_kept(rows, groups, rng)]
     return Prop(rows, prop.bounds)
-
-
-def surface(rows: np.ndarray) -> np.ndarray:
-    """About the surface [n] of each row, by its half extents."""
-    x, y, z = rows[:, SCALE : SCALE + 3].T
-    return x * y + y * z + z * x
-
-
-def colour_groups(rows: np.ndarray) -> np.ndarray:
-    """Group [n] of each row by its first colour, the group of the largest surface first (0)."""
-    colours = np.round(rows[:, COLOUR1 : COLOUR1 + 3] * 32)
-    _, group = np.unique(colours, axis=0, return_inverse=True)
-    order = np.argsort(-np.bincount(group.reshape(-1), surface(rows)))
-    return np.argsort(order)[group.reshape(-1)]
 
 
 def _repaint_patterns(rows: np.ndarray, rng: np.random.Generator) -> None:

@@ -283,6 +283,20 @@ def pack(rows: list[Row]) -> Prop:
     return Prop(np.ascontiguousarray(table, np.float32), bounds.astype(np.float32))
 
 
+def surface(rows: np.ndarray) -> np.ndarray:
+    """About the surface [n] of each row, by its half extents."""
+    x, y, z = rows[:, SCALE : SCALE + 3].T
+    return x * y + y * z + z * x
+
+
+def colour_groups(rows: np.ndarray) -> np.ndarray:
+    """Group [n] of each row by its first colour, the group of the largest surface first (0)."""
+    colours = np.round(rows[:, COLOUR1 : COLOUR1 + 3] * 32)
+    _, group = np.unique(colours, axis=0, return_inverse=True)
+    order = np.argsort(-np.bincount(group.reshape(-1), surface(rows)))
+    return np.argsort(order)[group.reshape(-1)]
+
+
 # ---- meshes -------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from pipeline_core.priors.starter.primitives import (
     SCALE,
     TORUS,
     Prop,
+    colour_groups,
     light_array,
     paint_at,
 )
@@ -501,8 +502,8 @@ def sample_points(
     Args:
         n: number of points
         rng: only one integer is drawn from it, with ``parts`` some more
-        parts: above 0, the chance of a point is its primitive's visible area to the power of -parts, within a factor
-            of three: more points for small parts
+        parts: above 0, the chance of a point has a factor, its colour's share of the visible area to the power of
+            -parts, within three of another's: more points for parts that are small and of their own colour
         lighting: None for the training light, `textures.FLAT` for albedo
 
     Returns:
@@ -516,7 +517,8 @@ def sample_points(
     _sample(prop.rows, bounds, OBJECT_RADIUS * 1.001, light, state, xyz, rgb, owner)
     if parts:
         # Without replacement, by Efraimidis and Spirakis (2006): the n largest of u^(1 / w).
-        weight = np.bincount(owner, minlength=len(prop.rows))[owner].astype(np.float64) ** -parts
+        group = colour_groups(prop.rows)[owner]
+        weight = np.bincount(group)[group].astype(np.float64) ** -parts
         chosen = np.argpartition(rng.exponential(size=drawn) / weight, n - 1)[:n]
         chosen.sort()  # in the order drawn, which is random
         xyz, rgb = xyz[chosen], rgb[chosen]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from pipeline_core.priors.starter.data import Shard, write_image_shard
-from pipeline_core.priors.starter.faults import colour_groups, faulty, surface
-from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2
+from pipeline_core.priors.starter.faults import faulty
+from pipeline_core.priors.starter.primitives import COLOUR1, COLOUR2, colour_groups, surface
 from pipeline_core.priors.starter.props import CATEGORIES, PropSpec, build
 
 
