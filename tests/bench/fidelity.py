@@ -107,7 +107,9 @@ def sample_images(prior, prompt: str, guidance_scale: float, steps: int, seed: i
     """Images [8, 3, S, S] of the image prior at the evaluation cameras: DDIM with classifier-free guidance."""
     cameras = fidelity.evaluation_cameras()
     views = len(cameras)
-    angles = (cameras.azimuth.repeat(2), cameras.elevation.repeat(2)) if prior.camera == "angles" else None
+    none = torch.full((views,), torch.nan)  # unconditional rows have no camera either, as in training
+    angles = tuple(torch.cat([a, none]) for a in (cameras.azimuth, cameras.elevation))
+    angles = angles if prior.camera == "angles" else None
     embeddings = prior.encode_prompts([prompt] * views + [""] * views)
     times = torch.linspace(prior.num_train_timesteps - 1, 0, steps + 1).long()
     generator = torch.Generator().manual_seed(seed)
