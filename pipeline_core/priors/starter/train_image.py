@@ -67,11 +67,11 @@ class ImageSettings:
     """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
     degraded: float = 0.5
     """Share of the images that are seen as an unfinished splat would show them, and asked back clean (degrade.py)."""
-    faulty: float = 0.6
+    faulty: float = 0.0
     """Share of those that also have something wrong (faults.py), half of them with nothing else."""
-    fault_weight: float = 8.0
+    fault_weight: float = 0.0
     """How much more than the rest those places count, in every image, that a faulty twin has wrong: small parts."""
-    words_weight: float = 0.02
+    words_weight: float = 0.0
     """Weight of the loss of words that the text encoder forgets (:meth:`ImagePart.word_loss`)."""
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
@@ -252,9 +252,10 @@ class ImagePart:
                 "text_encoder": build_text_encoder(
                     self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
                 ),
-                "readout": nn.Linear(settings.text_width, 3 * len(self.tokenizer)),  # training only
             }
         )
+        if settings.words_weight:  # training only
+            self.modules["readout"] = nn.Linear(settings.text_width, 3 * len(self.tokenizer))
         self.vae: PatchAutoencoder | None = None
         if start is not None:
             unet = UNet2DConditionModel.from_pretrained(start / "unet", use_safetensors=True, local_files_only=True)
@@ -297,6 +298,8 @@ class ImagePart:
         rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
         floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
         error = ((out - latents).square() / variance.maximum(floor) * inputs["weight"]).mean()
+        if not self.settings.words_weight:
+            return error
         return error + self.settings.words_weight * self.word_loss(text.float(), inputs["ids"])
 
     def word_loss(self, text: Tensor, ids: Tensor) -> Tensor:

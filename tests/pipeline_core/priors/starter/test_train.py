@@ -277,7 +277,7 @@ def image_part(tmp_path, **changes):
 
 
 def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_path):
-    part = image_part(tmp_path, degraded=1.0)
+    part = image_part(tmp_path, degraded=1.0, faulty=0.6)
     try:
         batches = [part.steps[step] for step in range(60)]
         plain = image_part(tmp_path, degraded=0.0).steps[0]
@@ -292,7 +292,7 @@ def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_pa
 
 def test_the_target_of_a_degraded_image_is_the_clean_one(tmp_path):
     """A network that answers with the clean image, in v, has no loss; one that answers with the plain v has."""
-    part = image_part(tmp_path, degraded=1.0, words_weight=0.0)
+    part = image_part(tmp_path, degraded=1.0)
     try:
         inputs = part.steps[0]
         part.prepare(torch.device("cpu"))
@@ -341,3 +341,33 @@ def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
     cond = torch.randn(2, 34, generator=generator)
     assert large.config.depth == 3 and large.embed_point.weight.shape[1] == 6 * 15
     assert_close(large(x, t, cond), small(x, t, cond))
+
+
+def test_where_twins_are_wrong_counts_more_and_each_image_counts_the_same(tmp_path):
+    part = image_part(tmp_path, fault_weight=8.0)
+    try:
+        weight = torch.cat([part.steps[step]["weight"] for step in range(8)])
+    finally:
+        part.steps.pool.close()
+    assert_close(weight.mean((1, 2, 3)), torch.ones(len(weight)))
+    assert weight.amax((1, 2, 3)).median() > 3
+
+
+def test_a_text_encoder_that_forgets_words_has_a_loss(tmp_path):
+    """The readout learns to tell the words from the tokens themselves, and cannot from nothing."""
+    part = image_part(tmp_path, words_weight=1.0)
+    part.steps.pool.close()
+    ids = tokenize(part.tokenizer, ["a red crate", "a blue mug with green handle"])
+    readout = part.modules["readout"]
+    texts = {"all": torch.randn(*ids.shape, readout.in_features, generator=torch.Generator().manual_seed(0)), "none": 0}
+    texts["none"] = torch.zeros_like(texts["all"])
+    found = {}
+    for name, text in texts.items():
+        optimiser = torch.optim.Adam(readout.parameters(), lr=0.05)
+        for _ in range(60):
+            optimiser.zero_grad()
+            loss = part.word_loss(text, ids)
+            loss.backward()
+            optimiser.step()
+        found[name] = float(loss)
+    assert found["all"] < 0.2 < 1 < found["none"]
