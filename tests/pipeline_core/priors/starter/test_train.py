@@ -20,6 +20,7 @@ from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.starter import data
 from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, is_heldout
+from pipeline_core.priors.starter.tokenizer import tokenize
 from pipeline_core.priors.starter.train import (
     Averaged,
     Optimisation,
@@ -350,7 +351,8 @@ def test_where_twins_are_wrong_counts_more_and_each_image_counts_the_same(tmp_pa
     finally:
         part.steps.pool.close()
     assert_close(weight.mean((1, 2, 3)), torch.ones(len(weight)))
-    assert weight.amax((1, 2, 3)).median() > 3
+    most = weight.amax((1, 2, 3))
+    assert most.min() >= 1 and (most > 1.5).float().mean() > 0.3
 
 
 def test_a_text_encoder_that_forgets_words_has_a_loss(tmp_path):
@@ -369,5 +371,5 @@ def test_a_text_encoder_that_forgets_words_has_a_loss(tmp_path):
             loss = part.word_loss(text, ids)
             loss.backward()
             optimiser.step()
-        found[name] = float(loss)
+        found[name] = float(loss.detach())
     assert found["all"] < 0.2 < 1 < found["none"]
