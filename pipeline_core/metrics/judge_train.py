@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -40,7 +39,8 @@ from pipeline_core.metrics.judge_data import HARD, SHARD, SPLATS, Batch, Shards,
 from pipeline_core.metrics.negatives import candidates, full
 from pipeline_core.priors.starter.captions import VOCABULARY, caption
 from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, FRONTED, sample_spec
-from pipeline_core.priors.starter.train import commit, rate
+from pipeline_core.priors.starter.train import commit, rate, weights_of
+from pipeline_core.storage import sha256_file
 
 
 @dataclass(frozen=True)
@@ -234,16 +234,12 @@ def examine(judge: StarterJudge, *, count: int, seed: int, split: str = "heldout
     return {"props": float(count)} | {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
 
 
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def model_card(
     folder: Path, facts: dict, settings: Settings, scores: dict[str, float], network: JudgeNetwork, start: Path | None
 ) -> str:
     """The model card in Markdown; ``start`` is the judge that this one went on from."""
     weights = folder / "model.safetensors"
-    digest = sha256_of(weights)
+    digest = sha256_file(weights)
     rows = {
         "trained with": f"`python -m pipeline_core.metrics.judge_train --seed {facts['seed']} --steps {facts['step']}`",
         "commit": commit(),
@@ -256,7 +252,7 @@ def model_card(
         "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
     if start is not None:
-        rows["went on from"] = f"weights with sha256 `{sha256_of(start / 'model.safetensors')}`"
+        rows["went on from"] = "; ".join(weights_of(start))
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     scored = "\n".join(f"| {k} | {v:g} |" for k, v in scores.items())
     return (

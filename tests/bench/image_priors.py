@@ -1,7 +1,7 @@
 """What makes the better image prior of the same compute? One change at a time against what ships.
 
     python tests/bench/image_priors.py                                   # five CPU-minutes of training each
-    python tests/bench/image_priors.py --cpu-seconds 90 --only shipped,x0,pooled
+    python tests/bench/image_priors.py --cpu-seconds 90 --only "shipped,x0,pooled text"
 
 All are trained from scratch on the same procedural renders (held-out colour and category pairs are never sampled), in
 turns of equal CPU time. ``error_*`` is the mean squared error of the predicted x_0 on renders of *held-out* pairs, as
@@ -74,14 +74,20 @@ class Images(Contestant):
         lr = RATES.get(name, 1e-3)
         super().__init__(name, part, lr=lr, optimisers=muon(part.modules, lr) if name == "muon" else None)
 
+    def asked(self, texts: list[str], azimuth: Tensor, elevation: Tensor) -> tuple[list[str], Tensor]:
+        """Texts and azimuths as the network was trained to take them: the view as an angle, or in words alone."""
+        if self.part.settings.drop_camera < 1:
+            return texts, azimuth
+        views = zip(azimuth.tolist(), elevation.tolist(), strict=True)
+        texts = [f"{text}, {view_word(*view)} view" for text, view in zip(texts, views, strict=True)]
+        return texts, torch.full_like(azimuth, torch.nan)
+
     @torch.no_grad()
     def errors(self, rgba: Tensor, texts: list[str], azimuth: Tensor, elevation: Tensor) -> dict[str, float]:
         """Mean squared error of x_0 [one number a band] over straight RGBA [B, 4, S, S] in [0, 1]."""
         part, s = self.part, self.part.settings
         latents = part.vae.encode(over(rgba, s.background)).latent_dist.mean * part.vae.config.scaling_factor
-        if s.drop_camera == 1:
-            texts = [f"{t}, {view_word(a, e)} view" for t, a, e in zip(texts, azimuth.tolist(), elevation.tolist())]
-            azimuth = torch.full_like(azimuth, float("nan"))
+        texts, azimuth = self.asked(texts, azimuth, elevation)
         text = part.modules["text_encoder"](tokenize(part.tokenizer, texts)).last_hidden_state
         camera = camera_embedding(azimuth, elevation)
         alphas = part.scheduler.alphas_cumprod
@@ -107,13 +113,8 @@ class Images(Contestant):
         """Rates over samples of ``specs``."""
         cameras, rows = fidelity.evaluation_cameras(), []
         azimuths, elevations = cameras.azimuth[list(VIEWS)], cameras.elevation[list(VIEWS)]
-        words = self.part.settings.drop_camera == 1
         for seed, spec in enumerate(specs):
-            prompts, azimuth = [caption(spec)] * len(VIEWS), azimuths
-            if words:
-                views = zip(azimuths.tolist(), elevations.tolist(), strict=True)
-                prompts = [f"{p}, {view_word(*view)} view" for p, view in zip(prompts, views, strict=True)]
-                azimuth = torch.full_like(azimuth, float("nan"))
+            prompts, azimuth = self.asked([caption(spec)] * len(VIEWS), azimuths, elevations)
             with self.autocast():
                 images = self.part.sample(
                     self.part.modules, prompts, azimuth, elevations, seed=seed, steps=16, guidance_scale=3.0

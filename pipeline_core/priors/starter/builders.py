@@ -87,7 +87,11 @@ class Look:
         """Colour of a part: the second colour if it was asked for here, else the default farthest from the body."""
         if self.part == part and self.other is not None:
             return self.other
-        return max(defaults, key=lambda c: sum((a - b) ** 2 for a, b in zip(c, self.main, strict=True)))
+        return max(defaults, key=self.apart)
+
+    def apart(self, colour: Vec) -> float:
+        """Squared distance of a colour from the body's."""
+        return sum((a - b) ** 2 for a, b in zip(colour, self.main, strict=True))
 
     def sheen(self) -> float:
         return {"metal": 0.9, "golden": 0.9}.get(self.material, 0.0)
@@ -209,7 +213,7 @@ def chest(k: Look) -> list[Row]:
         lid = wall if wall.texture != tx.PLANKS else lid
     lid = lid._replace(metal=k.sheen())
     band = plain(k.of("bands", DARK, GOLD), metal=0.7)
-    golden = sum((a - b) ** 2 for a, b in zip(k.main, GOLD, strict=True)) < 0.12  # its lock would not show
+    golden = k.apart(GOLD) < 0.12  # its lock would not show
     top = 2 * h
     rows = [
         box((0, h, 0), (w, h, d), wall),

@@ -62,14 +62,16 @@ def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: 
     os.replace(unfinished, folder / f"{index:05d}.json")
 
 
-def write_image_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE) -> None:
+def write_image_shard(
+    folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE, twins: bool = True
+) -> None:
     """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
 
-    ``twins``, of the same shape as rgba, are the same props from the same cameras with something wrong (faults.py);
-    some are seen from the other side and mirrored.
+    With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras with
+    something wrong (faults.py), some seen from the other side and mirrored. The rest does not depend on it.
     """
-    rng = _rng(seed, 0, index)
-    rgba, twins, cameras, captions = [], [], [], []
+    rng, wrong = _rng(seed, 0, index), _rng(seed, 2, index)
+    rgba, faults, cameras, captions = [], [], [], []
     for start in range(0, count, 256):
         n = min(256, count - start)
         specs = [sample_spec(rng, split="train") for _ in range(-(-n // VIEWS))]
@@ -79,18 +81,19 @@ def write_image_shard(folder: Path, *, seed: int, index: int, count: int = SHARD
         props = [build(spec) for spec in specs]
         images = render(props, azimuth, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
         rgba.append(images.reshape(-1, size, size, 4)[:n])
-        wrong = [faulty(prop, rng) for prop in props]
-        back = (rng.random(azimuth.shape) < BACK) & (np.abs(elevation) < LEVEL)
-        images = render(
-            wrong, azimuth + 180 * back, elevation, size=size, distance=distance, fovy=FOVY, threads=1
-        )
-        images[back] = images[back][:, :, ::-1]
-        twins.append(images.reshape(-1, size, size, 4)[:n])
+        if twins:
+            props = [faulty(prop, wrong) for prop in props]
+            back = (wrong.random(azimuth.shape) < BACK) & (np.abs(elevation) < LEVEL)
+            images = render(props, azimuth + 180 * back, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
+            images[back] = images[back][:, :, ::-1]
+            faults.append(images.reshape(-1, size, size, 4)[:n])
         cameras.append(np.stack([azimuth, elevation], axis=-1).reshape(-1, 2)[:n])
         texts = [[caption(spec, rng) for _ in range(CAPTIONS)] for spec in specs]
         captions += [texts[i // VIEWS] for i in range(n)]
-    arrays = {"rgba": np.concatenate(rgba), "twins": np.concatenate(twins)}
-    _publish(folder, index, arrays | {"cameras": np.concatenate(cameras).astype(np.float32)}, captions)
+    arrays = {"rgba": np.concatenate(rgba), "cameras": np.concatenate(cameras).astype(np.float32)}
+    if twins:
+        arrays["twins"] = np.concatenate(faults)
+    _publish(folder, index, arrays, captions)
 
 
 def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, points: int = POINTS) -> None:

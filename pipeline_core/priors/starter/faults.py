@@ -26,7 +26,7 @@ LEVEL = 35.0
 def faulty(prop: Prop, rng: np.random.Generator) -> Prop:
     """``prop`` with one or two faults, in the same place and size: parts painted wrongly, parts lost, patterns lost.
 
-    The largest colour group is the body. It is never lost, and its first colour never changes.
+    The largest colour group is the body: its first colour never changes, and its largest row is never lost.
     """
     rows = prop.rows.copy()
     groups = colour_groups(rows)
@@ -60,8 +60,7 @@ def _repaint_parts(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generato
             paint = rows[int(rng.integers(len(rows))), COLOUR1 : COLOUR2 + 3]
         else:
             paint = np.tile(_any_colour(rng), 2)
-        if group:
-            rows[groups == group, COLOUR1 : COLOUR2 + 3] = paint
+        rows[groups == group, COLOUR1 : COLOUR2 + 3] = paint
 
 
 def _kept(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -167,9 +167,11 @@ class ImageSteps:
 
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
         self.settings, self.seed, self.size = settings, seed, batch
+        self.twins = bool(settings.faulty or settings.fault_weight)
+        names = ("rgba", "cameras", *["twins"] * self.twins)
         self.pool = ShardPool(
-            folder, write_image_shard, ("rgba", "twins", "cameras"), seed=seed, limit=settings.shards,
-            count=settings.shard_size, size=settings.size,
+            folder / "twins" if self.twins else folder, write_image_shard, names, seed=seed, limit=settings.shards,
+            count=settings.shard_size, size=settings.size, twins=self.twins,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
         self.variance = 1 - build_scheduler(settings.prediction, settings.noise_shift).alphas_cumprod
@@ -204,7 +206,7 @@ class ImageSteps:
         return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, list[str], Tensor]:
-        """Straight RGBA [B, 4, H, W] in [0, 1], their faulty twins, captions, cameras [B, 8]."""
+        """Straight RGBA [B, 4, H, W] in [0, 1], their faulty twins (or they again), captions, cameras [B, 8]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
         shards = rng.integers(0, self._visible(step), size)
@@ -224,12 +226,14 @@ class ImageSteps:
             if drop < s.drop_condition + s.drop_camera:
                 azimuth = float("nan")
             rgba.append(np.roll(shard.arrays["rgba"][row], move, axis=(0, 1)))
-            twins.append(np.roll(shard.arrays["twins"][row], move, axis=(0, 1)))
+            if self.twins:
+                twins.append(np.roll(shard.arrays["twins"][row], move, axis=(0, 1)))
             captions.append(text)
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
         embedding = camera_embedding(camera[:, 0], camera[:, 1])
-        return as_planes(np.stack(rgba)), as_planes(np.stack(twins)), captions, embedding
+        images = as_planes(np.stack(rgba))
+        return images, as_planes(np.stack(twins)) if self.twins else images, captions, embedding
 
 
 class ImagePart:

@@ -45,3 +45,7 @@ def test_a_twin_is_seen_by_the_camera_of_its_prop(tmp_path):
     whole, twins = (shard.arrays[name][..., 3] > 127 for name in ("rgba", "twins"))
     overlap = (whole & twins).sum((1, 2)) / (whole | twins).sum((1, 2))
     assert np.median(overlap) > 0.85 and overlap.mean() < 0.999
+    write_image_shard(tmp_path / "without", seed=1, index=0, count=64, size=32, twins=False)
+    without = Shard.open(tmp_path / "without", 0, ("rgba", "cameras"))
+    assert all(np.array_equal(without.arrays[name], np.load(tmp_path / f"00000.{name}.npy")) for name in without.arrays)
+    assert without.captions == shard.captions and not list((tmp_path / "without").glob("*twins*"))
