@@ -17,11 +17,11 @@ from pipeline_core.storage import STAGES, Library, stage_key
 
 VERSIONS = {
     "init_points": 1,
-    "optimize_gaussians": 1,
-    "densify_prune": 1,
+    "optimize_gaussians": 2,
+    "densify_prune": 2,
     "extract_mesh": 2,
     "refine_texture": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "record": 1,
 }
 """Raise a stage's number when its code comes to make something else: outputs made before are then made again."""

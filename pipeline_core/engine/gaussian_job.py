@@ -80,7 +80,10 @@ class GaussianJob:
         models = [image_prior.model_id, None]
         self.points = point_prior() if self.stage.point_weight else None
         if self.points is not None:
-            self.point_condition = self.points.encode_prompts([self.prompt, ""])
+            start = self._initial
+            self.point_condition = self.points.encode_object(
+                self.prompt, start.means, (SH_C0 * start.sh0[:, 0] + 0.5).clamp(0, 1)
+            )
             self.point_alphas = self.points.alphas_cumprod.to(device)
             models[1] = self.points.model_id
         identity = json.dumps([*self._identity, *models, self.precision])

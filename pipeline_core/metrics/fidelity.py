@@ -74,11 +74,15 @@ def score_mesh(textured: TexturedMesh, prompt: str, *, judge: AnyJudge = "starte
 
 
 def score_gaussians(gaussians: Gaussians, prompt: str, *, judge: AnyJudge = "starter") -> dict[str, float]:
-    """:func:`score` of Gaussians on white; the points are the means of those that are not nearly transparent."""
+    """:func:`score` of Gaussians on white; the points are means of those that are not nearly transparent.
+
+    At most :data:`POINTS` of them, as many as meshes are judged by: twice as many points find 1 to 4 % more of a thing.
+    """
     judge = load_judge(judge) if isinstance(judge, str) else judge
     cameras = evaluation_cameras(_render_size(judge))
     images, _ = render_gaussians(gaussians, cameras)
     points = gaussians.means[gaussians.opacities.sigmoid() > 0.3].detach().numpy()
+    points = np.random.default_rng(0).permutation(points)[:POINTS]
     return score(images.permute(0, 3, 1, 2), cameras.azimuth, cameras.elevation, prompt, points=points, judge=judge)
 
 

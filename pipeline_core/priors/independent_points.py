@@ -26,6 +26,8 @@ TIMESTEPS = 1024
 SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0)
 BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
 """Model coordinates: see :class:`IndependentPointDiffusion`."""
+CONTEXT = 256
+"""Points of an object that the encoder sees in training."""
 
 
 class FiLMBlock(nn.Module):
@@ -116,6 +118,8 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 6)
+        # At first z must say much, or the network learns not to listen and the posterior collapses onto the prior.
+        nn.init.constant_(self.encoder.head[-1].bias[latent:], -4.0)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
         nn.init.zeros_(self.out.weight)
@@ -145,6 +149,17 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
             size = latent.shape[1]
             draws = [torch.randn(size, generator=g, device=g.device).to(latent) for g in generators]
             latent = latent + (0.5 * log_variance).exp() * torch.stack(draws)
+        return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
+
+    def recognise(self, input_ids: Tensor, x: Tensor) -> Tensor:
+        """Token ids [B, L] and clean clouds ``x`` [B, 6, N] in model coordinates to conditions [B, D + Z], with the mean
+        of q(z | cloud, text); z = 0 for the empty prompt. The encoder's maximum over the points depends a little on
+        their number, so it sees as many as in training, :data:`CONTEXT`, in as many groups as there are, averaged."""
+        text = self.encode_text(input_ids)
+        points = x.transpose(1, 2)
+        groups = max(points.shape[1] // CONTEXT, 1)
+        split = [points[:, i::groups] for i in range(groups)]
+        latent = torch.stack([self.encoder(part, text)[0] for part in split]).mean(dim=0)
         return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ CLIP_ID = "openai/clip-vit-large-patch14"
 Condition = Callable[[str, torch.Generator | None], Tensor]
 """Prompt -> condition tensor of one row; the empty prompt -> the null condition. With a generator, what the network
 leaves open given the text (the starter's per-object latent) is drawn from it; without, it is the mean."""
+Recognise = Callable[[str, Tensor], Tensor]
+"""Prompt and a cloud [6, N] in network channels -> condition tensor of one row that is true to this cloud."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class PointPrior:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         upsampler: PointEUpsampler | None = None,
+        recognise: Recognise | None = None,
     ) -> None:
         self.network, self.upsampler = network.to(device), upsampler.to(device) if upsampler is not None else None
         self.space, self.schedule, self.model_id = space, schedule, model_id
@@ -147,7 +150,7 @@ class PointPrior:
         self.sample_points = POINTS_UPSAMPLED if upsampler is not None else num_points
         self.alphas_cumprod = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)
         self.num_train_timesteps = len(self.alphas_cumprod)
-        self._condition = condition
+        self._condition, self._recognise = condition, recognise
         self._prompts: dict[str, Tensor] = {}
         self._scales = torch.tensor(space.scales, device=device)
         self._biases = torch.tensor(space.biases, device=device)
@@ -166,6 +169,19 @@ class PointPrior:
             if prompt not in self._prompts:
                 self._prompts[prompt] = self._condition(prompt, None).to(self.device)
         return torch.stack([self._prompts[prompt] for prompt in prompts])
+
+    @torch.no_grad()
+    def encode_object(self, prompt: str, xyz: Tensor, rgb: Tensor) -> Tensor:
+        """Condition rows [2, ...] for distilling one object: the prompt's, and the null condition.
+
+        What the network leaves open given the text it reads off the cloud, points ``xyz`` [N, 3] in our axes and
+        colours ``rgb`` [N, 3] in [0, 1]: distillation then makes it a better one of *this* shape, where the mean over
+        all shapes would wear it down. Point-E leaves nothing open, so there it is the prompt's row.
+        """
+        rows = self.encode_prompts([prompt, ""])
+        if self._recognise is not None:
+            rows[0] = self._recognise(prompt, self.to_model(xyz.detach(), rgb.detach()).to(self.device))
+        return rows
 
     @torch.no_grad()
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -360,9 +376,15 @@ def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.d
     tokenizer = load_tokenizer(folder / "tokenizer")
     config = network.config
 
-    def condition(prompt: str, generator: torch.Generator | None) -> Tensor:
+    def tokens(prompt: str) -> Tensor:
         ids = tokenizer([prompt], padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt")
-        return network.condition(ids.input_ids.to(device), [generator] if generator is not None else None)[0]
+        return ids.input_ids.to(device)
+
+    def condition(prompt: str, generator: torch.Generator | None) -> Tensor:
+        return network.condition(tokens(prompt), [generator] if generator is not None else None)[0]
+
+    def recognise(prompt: str, x: Tensor) -> Tensor:
+        return network.recognise(tokens(prompt), x[None])[0]
 
     alphas_cumprod = cosine_schedule(config.num_train_timesteps)
     limits = (*(OBJECT_RADIUS * abs(s) for s in config.scale[:3]), 1.0, 1.0, 1.0)
@@ -376,4 +398,5 @@ def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.d
         any_number=True,
         device=device,
         dtype=dtype,
+        recognise=recognise,
     )

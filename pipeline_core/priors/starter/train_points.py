@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from pipeline_core.priors.independent_points import BIAS, SCALE, TIMESTEPS, IndependentPointDiffusion
+from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
 from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, write_cloud_shard
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
@@ -32,8 +32,12 @@ class PointSettings:
     tokens: int = 24
     text_width: int = 128
     points: int = 64
-    """Points of an object denoised per step; the encoder sees twice as many others."""
+    """Points of an object denoised per step."""
+    context: int = CONTEXT
+    """Other points of the same object that the encoder sees."""
     kl: float = 2e-4
+    fresh_latent: bool = False
+    """With ``start``: keep what it knows of text and points, and begin anew with the latent and its encoder."""
     low_noise: float = 1.5
     """t = T u^low_noise with u uniform: above 1, more of the small noise levels that sharpen thin parts."""
     shards: int = 12
@@ -49,7 +53,7 @@ class PointSettings:
 class PointSteps:
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    Item ``step``, in model coordinates: context [B, 2 P, 6], points to denoise x0 [B, 6, P], token ids [B, L], used
+    Item ``step``, in model coordinates: context [B, C, 6], points to denoise x0 [B, 6, P], token ids [B, L], used
     [B, 1] bool (the caption is not empty), noise [B, 6, P], timesteps [B], draw [B, latent] (normal).
     """
 
@@ -76,7 +80,7 @@ class PointSteps:
                 "draw": draw}  # fmt: skip
 
     def draw(self, step: int) -> tuple[Tensor, list[str]]:
-        """Clouds [B, 3 P, 6] in model coordinates (the last P are to be denoised), captions."""
+        """Clouds [B, C + P, 6] in model coordinates (the last P are to be denoised), captions."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 3, step])
         visible = min(s.shards, s.first_shards + int(step * size * s.fresh) // s.shard_size)
@@ -88,7 +92,7 @@ class PointSteps:
             cloud = shard.arrays["points"][row]
             # Rows of a shard's clouds are independent draws, so any run of them is a random subset.
             start = int(rng.integers(0, len(cloud)))
-            clouds.append(cloud[(start + np.arange(3 * s.points)) % len(cloud)])
+            clouds.append(cloud[(start + np.arange(s.context + s.points)) % len(cloud)])
             text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
             text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
             captions.append("" if rng.random() < s.drop_condition else text)
@@ -115,7 +119,8 @@ class PointPart:
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
         if start is not None:
-            grow(model, IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True))
+            smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
+            grow(model, smaller, fresh_latent=settings.fresh_latent)
         self.modules = nn.ModuleDict({"model": model})
         self.scheduler = DDIMScheduler(
             num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
@@ -185,10 +190,21 @@ class PointPart:
         return asdict(self.settings)
 
 
-def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion) -> None:
+def grow(
+    model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False
+) -> None:
     """Give ``model`` the weights of ``smaller``, which may have fewer blocks and octaves, so that it begins as the same
-    function: further blocks have a gate of zero, further sines and cosines a weight of zero."""
+    function: further blocks have a gate of zero, further sines and cosines a weight of zero.
+
+    With ``fresh_latent`` the encoder, the prior of z and what reads z stay as they are initialised: a latent that has
+    collapsed (a posterior that says nothing, and a network that has learnt not to listen) seldom comes back.
+    """
     theirs, own = smaller.state_dict(), model.state_dict()
+    if fresh_latent:
+        text = own["embed_cond.weight"].clone()
+        text[:, : -model.config.latent] = theirs["embed_cond.weight"][:, : -smaller.config.latent]
+        theirs = {k: v for k, v in theirs.items() if not k.startswith(("encoder.", "prior."))}
+        theirs["embed_cond.weight"] = text
     known = theirs["embed_point.weight"].shape[1]
     weight = torch.zeros_like(own["embed_point.weight"])
     weight[:, :known] = theirs["embed_point.weight"]

@@ -80,6 +80,9 @@ class ExactPointPrior:
     def encode_prompts(self, prompts):
         return torch.zeros(len(prompts), 1)
 
+    def encode_object(self, prompt, xyz, rgb):
+        return self.encode_prompts([prompt, ""])
+
     def to_model(self, xyz, rgb):
         return torch.cat([2 * xyz, 2 * rgb - 1], dim=-1).transpose(0, 1)
 

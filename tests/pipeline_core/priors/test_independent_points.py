@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pipeline_core.priors.independent_points import IndependentPointDiffusion
+from pipeline_core.priors.independent_points import CONTEXT, IndependentPointDiffusion
 
 EOS = 1
 
@@ -68,3 +68,14 @@ def test_folder_round_trip_in_half(model, tmp_path):
     twin = IndependentPointDiffusion.from_pretrained(tmp_path).float()
     assert list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.bin"))
     assert_close(twin(x, torch.tensor([10]), twin.condition(IDS[:1])), want, atol=1e-2, rtol=0)
+
+
+def test_recognise_sees_as_many_points_as_the_encoder_was_trained_on(model):
+    x = torch.randn(1, 6, 4 * CONTEXT, generator=torch.Generator().manual_seed(0))
+    text = model.encode_text(IDS[:1])
+    parts = [model.encoder(x[:, :, i::4].transpose(1, 2), text)[0] for i in range(4)]
+    got = model.recognise(IDS[:1], x)
+    assert_close(got[:, :32], text)
+    assert_close(got[:, 32:], torch.stack(parts).mean(0))
+    assert_close(model.recognise(IDS[:1], x[:, :, :7])[:, 32:], model.encoder(x[:, :, :7].transpose(1, 2), text)[0])
+    assert not model.recognise(EMPTY, x)[:, 32:].any()

@@ -144,6 +144,25 @@ def test_starter_condition_draws_the_latent_only_for_samples(prior):
     torch.testing.assert_close(again[0], drawn[0])
 
 
+def test_an_object_is_conditioned_on_its_own_shape(prior):
+    p = prior("starter-points")
+    generator = torch.Generator().manual_seed(0)
+    flat, tall = (torch.randn(300, 3, generator=generator) * torch.tensor(s) for s in ((0.5, 0.1, 0.5), (0.1, 0.5, 0.1)))
+    rgb = torch.full((300, 3), 0.5)
+    mean = p.encode_prompts(["a red mug", ""])
+    for_flat, for_tall = p.encode_object("a red mug", flat, rgb), p.encode_object("a red mug", tall, rgb)
+    assert for_flat.shape == mean.shape and not torch.equal(for_flat[0], for_tall[0])
+    torch.testing.assert_close(for_flat[0, :32], mean[0, :32])  # the text
+    torch.testing.assert_close(for_flat[1], mean[1])  # the null condition has no shape
+    assert torch.equal(p.encode_prompts(["a red mug"])[0], mean[0])  # what is kept for the prompt is not touched
+
+
+def test_point_e_leaves_nothing_open_given_the_prompt(prior):
+    p = prior("point-e")
+    rows = p.encode_object("a red mug", torch.randn(10, 3), torch.rand(10, 3))
+    assert torch.equal(rows, p.encode_prompts(["a red mug", ""]))
+
+
 # ---------------------------------------------------------------------------------------------------------- samples
 
 

@@ -344,6 +344,24 @@ def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
     assert_close(large(x, t, cond), small(x, t, cond))
 
 
+def test_a_collapsed_latent_may_begin_anew(tmp_path):
+    run("points", tmp_path, "first", steps=3)
+    folder = tmp_path / "first" / "model"
+    small = IndependentPointDiffusion.from_pretrained(folder).float()
+    anew = TINY["points"] | {"fresh_latent": True}
+    model = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **anew).modules["model"]
+    width = model.config.latent
+    kept = ("embed_point.weight", "blocks.0.inner.weight", "text_encoder.final_layer_norm.weight")
+    theirs, own = small.state_dict(), model.state_dict()
+    assert all(torch.equal(own[name], theirs[name]) for name in kept if name in own)
+    assert torch.equal(own["embed_cond.weight"][:, :-width], theirs["embed_cond.weight"][:, :-width])
+    assert not torch.equal(own["embed_cond.weight"][:, -width:], theirs["embed_cond.weight"][:, -width:])
+    assert not torch.equal(own["encoder.head.0.weight"], theirs["encoder.head.0.weight"])
+    # The posterior is narrow to begin with: the latent says something before the network learns not to listen.
+    _, log_variance = model.encoder(torch.randn(3, 20, 6), torch.randn(3, model.config.text_width))
+    assert log_variance.mean() < -3 and not model.latent_prior(torch.randn(1, model.config.text_width))[1].any()
+
+
 def test_where_twins_are_wrong_counts_more_and_each_image_counts_the_same(tmp_path):
     part = image_part(tmp_path, fault_weight=8.0)
     try:
