@@ -30,6 +30,12 @@ CONTEXT = 256
 """Points of an object that the encoder sees in training."""
 
 
+def waves(points: Tensor, frequencies: int) -> Tensor:
+    """``points`` [..., C] with their sines and cosines at ``frequencies`` octaves, [..., C (1 + 2 frequencies)]."""
+    octaves = [2.0**k * points for k in range(frequencies)]
+    return torch.cat([points, *(f(a) for a in octaves for f in (torch.sin, torch.cos))], dim=-1)
+
+
 class FiLMBlock(nn.Module):
     """Residual MLP block whose normalised hidden features are scaled and shifted by the condition."""
 
@@ -49,18 +55,22 @@ class FiLMBlock(nn.Module):
 
 
 class PointEncoder(nn.Module):
-    """PointNet: clean points [B, N, 6] and text [B, D] to mean and log-variance [B, Z] of q(z | points, text)."""
+    """PointNet: clean points [B, N, 6] and text [B, D] to mean and log-variance [B, Z] of q(z | points, text).
 
-    def __init__(self, width: int, text_width: int, latent: int) -> None:
+    Without ``frequencies`` a small network of plain coordinates is too smooth to tell where a spoke or a picket is.
+    """
+
+    def __init__(self, width: int, text_width: int, latent: int, frequencies: int = 0) -> None:
         super().__init__()
+        self.frequencies = frequencies
         self.points = nn.Sequential(
-            nn.Linear(6, 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, width)
+            nn.Linear(6 * (1 + 2 * frequencies), 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, width)
         )  # fmt: skip
         self.head = nn.Sequential(nn.Linear(2 * width + text_width, width), nn.SiLU(), nn.Linear(width, 2 * latent))
 
     def forward(self, points: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance."""
-        h = self.points(points)
+        h = self.points(waves(points, self.frequencies))
         pooled = torch.cat([h.amax(dim=1), h.mean(dim=1), text], dim=-1)
         mean, log_variance = self.head(pooled).chunk(2, dim=-1)
         return mean, log_variance.clamp(-8, 4)
@@ -75,6 +85,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         width, depth: of the per-point MLP
         latent: size of the per-object latent
         frequencies: octaves of sin/cos features of the noisy point
+        encoder_frequencies: the same, of the clean points that the encoder sees
         vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id: the text encoder
         num_points: points per cloud it is meant for (it was trained on subsets; any number works)
         scale, bias: six numbers each
@@ -88,6 +99,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         depth: int = 5,
         latent: int = 16,
         frequencies: int = 3,
+        encoder_frequencies: int = 0,
         text_width: int = 128,
         text_layers: int = 2,
         tokens: int = 24,
@@ -110,7 +122,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
             )
         )  # fmt: skip
         self.prior = nn.Linear(text_width, 2 * latent)
-        self.encoder = PointEncoder(width, text_width, latent)
+        self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies)
         self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_cond = nn.Linear(text_width + latent, width)
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
@@ -169,9 +181,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         angles = t.float()[:, None] * half
         time = self.embed_time(torch.cat([angles.sin(), angles.cos()], dim=-1).to(x.dtype))
         c = self.mix(time + self.embed_cond(cond))
-        octaves = [2.0**k * points for k in range(self.config.frequencies)]
-        features = [points, *(f(a) for a in octaves for f in (torch.sin, torch.cos))]
-        h = self.embed_point(torch.cat(features, dim=-1))
+        h = self.embed_point(waves(points, self.config.frequencies))
         for block in self.blocks:
             h = block(h, c)
         return self.out(self.norm(h)).transpose(1, 2)

@@ -29,13 +29,15 @@ class PointSettings:
     depth: int = 8
     latent: int = 16
     frequencies: int = 6
+    encoder_frequencies: int = 4
     tokens: int = 24
     text_width: int = 128
     points: int = 64
     """Points of an object denoised per step."""
     context: int = CONTEXT
     """Other points of the same object that the encoder sees."""
-    kl: float = 2e-4
+    kl: float = 1e-5
+    """Weight of the latent's bits. At 2e-4 it said one number about an object, and shapes were means over many."""
     fresh_latent: bool = False
     """With ``start``: keep what it knows of text and points, and begin anew with the latent and its encoder."""
     low_noise: float = 1.5
@@ -114,7 +116,8 @@ class PointPart:
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
         model = IndependentPointDiffusion(
             vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
-            frequencies=settings.frequencies, text_width=settings.text_width, tokens=settings.tokens,
+            frequencies=settings.frequencies,
+            encoder_frequencies=settings.encoder_frequencies, text_width=settings.text_width, tokens=settings.tokens,
             bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
