@@ -24,8 +24,7 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
     spec, began = journey.spec, time.monotonic()
 
     def on_progress(step: int, steps: int, report: dict[str, float]) -> None:
-        loss = report.get("loss_image", report.get("loss"))
-        board.update(spec.asset_id, stage=stage, step=step, steps=steps, loss=loss)
+        board.update(spec.asset_id, stage=stage, step=step, steps=steps, loss=report.get("loss"))
 
     before = len(gaussians)
     gaussians, curves = distill(

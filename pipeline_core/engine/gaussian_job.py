@@ -143,7 +143,8 @@ class GaussianJob:
             self._look()
 
     def report(self) -> dict[str, float]:
-        loss = self.curves["loss_image"][-1] if self.curves["loss_image"] else float("nan")
+        losses = self.curves["loss_image" if self.stage.image_weight else "loss_points"]
+        loss = losses[-1] if losses else float("nan")
         return {"loss": loss, "gaussians": float(len(self.params["means"]))}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -164,9 +164,11 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
 
     def recognise(self, input_ids: Tensor, x: Tensor) -> Tensor:
-        """Token ids [B, L] and clean clouds ``x`` [B, 6, N] in model coordinates to conditions [B, D + Z], with the mean
-        of q(z | cloud, text); z = 0 for the empty prompt. The encoder's maximum over the points depends a little on
-        their number, so it sees as many as in training, :data:`CONTEXT`, in as many groups as there are, averaged."""
+        """Token ids [B, L] and clean clouds ``x`` [B, 6, N] in model coordinates to conditions [B, D + Z].
+
+        Their z is the mean of q(z | cloud, text), or 0 for the empty prompt. The encoder's maximum over the points
+        depends on how many there are, so it sees about :data:`CONTEXT` at a time, as in training; groups are averaged.
+        """
         text = self.encode_text(input_ids)
         points = x.transpose(1, 2)
         groups = max(points.shape[1] // CONTEXT, 1)

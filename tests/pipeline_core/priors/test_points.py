@@ -147,7 +147,8 @@ def test_starter_condition_draws_the_latent_only_for_samples(prior):
 def test_an_object_is_conditioned_on_its_own_shape(prior):
     p = prior("starter-points")
     generator = torch.Generator().manual_seed(0)
-    flat, tall = (torch.randn(300, 3, generator=generator) * torch.tensor(s) for s in ((0.5, 0.1, 0.5), (0.1, 0.5, 0.1)))
+    shapes = torch.tensor([(0.5, 0.1, 0.5), (0.1, 0.5, 0.1)])
+    flat, tall = torch.randn(2, 300, 3, generator=generator) * shapes[:, None]
     rgb = torch.full((300, 3), 0.5)
     mean = p.encode_prompts(["a red mug", ""])
     for_flat, for_tall = p.encode_object("a red mug", flat, rgb), p.encode_object("a red mug", tall, rgb)
