@@ -161,6 +161,10 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
             size = latent.shape[1]
             draws = [torch.randn(size, generator=g, device=g.device).to(latent) for g in generators]
             latent = latent + (0.5 * log_variance).exp() * torch.stack(draws)
+        return self._join(input_ids, text, latent)
+
+    def _join(self, input_ids: Tensor, text: Tensor, latent: Tensor) -> Tensor:
+        """Conditions [B, D + Z]; z = 0 in rows of the empty prompt, as in training."""
         return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
 
     def recognise(self, input_ids: Tensor, x: Tensor) -> Tensor:
@@ -174,7 +178,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         groups = max(points.shape[1] // CONTEXT, 1)
         split = [points[:, i::groups] for i in range(groups)]
         latent = torch.stack([self.encoder(part, text)[0] for part in split]).mean(dim=0)
-        return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
+        return self._join(input_ids, text, latent)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise [B, 6, N] of noisy ``x`` [B, 6, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""

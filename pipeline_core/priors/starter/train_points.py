@@ -116,9 +116,8 @@ class PointPart:
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
         model = IndependentPointDiffusion(
             vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
-            frequencies=settings.frequencies,
-            encoder_frequencies=settings.encoder_frequencies, text_width=settings.text_width, tokens=settings.tokens,
-            bos_token_id=self.tokenizer.bos_token_id,
+            frequencies=settings.frequencies, encoder_frequencies=settings.encoder_frequencies,
+            text_width=settings.text_width, tokens=settings.tokens, bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
         if start is not None:
