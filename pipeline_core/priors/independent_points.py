@@ -3,7 +3,8 @@
 Given the text and the latent z of one object, its points are independent draws from one density, so the denoiser is
 an MLP on single points [x y z r g b] with the timestep, text and z entering through FiLM (Perez et al. 2018): no
 attention, any number of points. z is a conditional variational autoencoder's: a PointNet (Qi et al. 2017) encodes it
-from a clean cloud in training, and p(z | text), learnt alongside, is sampled afterwards. The diffusion is Point-E's
+from a clean cloud in training, and p(z | text), learnt alongside, is sampled afterwards: a Gaussian seen through
+a flow, as in PointFlow (Yang et al. 2019), since things of one caption come in kinds. The diffusion is Point-E's
 (cosine schedule, 1024 steps, noise prediction), so Point-E's sampler drives it.
 
     model = IndependentPointDiffusion.from_pretrained(folder)
@@ -76,6 +77,39 @@ class PointEncoder(nn.Module):
         return mean, log_variance.clamp(-8, 4)
 
 
+class LatentFlow(nn.Module):
+    """Affine couplings (Dinh et al. 2017, RealNVP) of z [B, Z] given text [B, D]; the identity at first."""
+
+    def __init__(self, latent: int, text_width: int, layers: int, width: int = 128) -> None:
+        super().__init__()
+        half = latent // 2
+        self.couplings = nn.ModuleList(
+            nn.Sequential(nn.Linear(half + text_width, width), nn.SiLU(), nn.Linear(width, 2 * half))
+            for _ in range(layers)
+        )
+        for coupling in self.couplings:
+            nn.init.zeros_(coupling[-1].weight)
+            nn.init.zeros_(coupling[-1].bias)
+
+    def forward(self, z: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """z to what is Gaussian, [B, Z], and the logarithm of the volume's change [B]."""
+        volume = torch.zeros_like(z[:, 0])
+        for coupling in self.couplings:
+            kept, moved = z.chunk(2, dim=-1)
+            shift, scale = coupling(torch.cat([kept, text], dim=-1)).chunk(2, dim=-1)
+            z = torch.cat([moved * scale.tanh().exp() + shift, kept], dim=-1)  # the other half's turn next
+            volume = volume + scale.tanh().sum(dim=-1)
+        return z, volume
+
+    def inverse(self, u: Tensor, text: Tensor) -> Tensor:
+        """The z that :meth:`forward` takes to ``u``."""
+        for coupling in reversed(self.couplings):
+            moved, kept = u.chunk(2, dim=-1)
+            shift, scale = coupling(torch.cat([kept, text], dim=-1)).chunk(2, dim=-1)
+            u = torch.cat([kept, (moved - shift) * (-scale.tanh()).exp()], dim=-1)
+        return u
+
+
 class IndependentPointDiffusion(ModelMixin, ConfigMixin):
     """Text to coloured points, one point at a time.
 
@@ -83,7 +117,8 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
 
     Args:
         width, depth: of the per-point MLP
-        latent: size of the per-object latent
+        latent: size of the per-object latent, even
+        couplings: of the flow between a Gaussian and p(z | text); 0: that is the Gaussian
         frequencies: octaves of sin/cos features of the noisy point
         encoder_frequencies: the same, of the clean points that the encoder sees
         vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id: the text encoder
@@ -98,6 +133,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         width: int = 192,
         depth: int = 5,
         latent: int = 16,
+        couplings: int = 0,
         frequencies: int = 3,
         encoder_frequencies: int = 0,
         text_width: int = 128,
@@ -122,6 +158,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
             )
         )  # fmt: skip
         self.prior = nn.Linear(text_width, 2 * latent)
+        self.flow = LatentFlow(latent, text_width, couplings)
         self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies)
         self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_cond = nn.Linear(text_width + latent, width)
@@ -145,23 +182,29 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         """[B] bool: rows that hold the empty prompt, which stands for "unconditional"."""
         return input_ids[:, 1] == self.config.eos_token_id
 
-    def latent_prior(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, Z] of p(z | text)."""
+    def _gaussian(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, Z] of what the flow makes p(z | text) of."""
         mean, log_variance = self.prior(text).chunk(2, dim=-1)
         return mean, log_variance.clamp(-8, 4)
 
+    def log_prior(self, latent: Tensor, text: Tensor) -> Tensor:
+        """log p(z | text) [B] of ``latent`` [B, Z], without the constant of the normal density."""
+        mean, log_variance = self._gaussian(text)
+        u, volume = self.flow(latent, text)
+        return volume - 0.5 * (log_variance + (u - mean).square() / log_variance.exp()).sum(dim=-1)
+
     def condition(self, input_ids: Tensor, generators: list[torch.Generator] | None = None) -> Tensor:
-        """Token ids [B, L] to conditions [B, D + Z], with z drawn from p(z | text), or its mean without generators.
+        """Token ids [B, L] to conditions [B, D + Z], with z drawn from p(z | text), or its middle without generators.
 
         Rows of the empty prompt get z = 0, as in training.
         """
         text = self.encode_text(input_ids)
-        latent, log_variance = self.latent_prior(text)
+        u, log_variance = self._gaussian(text)
         if generators is not None:
-            size = latent.shape[1]
-            draws = [torch.randn(size, generator=g, device=g.device).to(latent) for g in generators]
-            latent = latent + (0.5 * log_variance).exp() * torch.stack(draws)
-        return self._join(input_ids, text, latent)
+            size = u.shape[1]
+            draws = [torch.randn(size, generator=g, device=g.device).to(u) for g in generators]
+            u = u + (0.5 * log_variance).exp() * torch.stack(draws)
+        return self._join(input_ids, text, self.flow.inverse(u, text))
 
     def _join(self, input_ids: Tensor, text: Tensor, latent: Tensor) -> Tensor:
         """Conditions [B, D + Z]; z = 0 in rows of the empty prompt, as in training."""

@@ -1,14 +1,16 @@
 """What makes the better image prior of the same compute? One change at a time against what ships.
 
     python tests/bench/image_priors.py                                   # five CPU-minutes of training each
-    python tests/bench/image_priors.py --cpu-seconds 90 --only "shipped,x0,pooled text"
+    python tests/bench/image_priors.py --seconds 90 --only "shipped,x0,pooled text"
+    python tests/bench/image_priors.py --device cuda --seconds 10 --batch 512 --workers 14
 
 All are trained from scratch on the same procedural renders (held-out colour and category pairs are never sampled), in
-turns of equal CPU time. ``error_*`` is the mean squared error of the predicted x_0 on renders of *held-out* pairs, as
-seen clean, conditioned on caption and camera, over low (0.05 to 0.2), middle (0.2 to 0.5) and high (0.5 to 0.95) shares
-of the noise: variance of the noise, not timestep, so that schedules compare. In units of the pixels' own, since the
-autoencoder is orthonormal. ``category`` and ``colour`` are the judge's, on samples (16 DDIM steps, guidance 3) at four
-of the evaluation cameras; ``front`` whether the view from azimuth 0 of things with a front shows it.
+turns of equal time: of the CPU, or on a GPU of the clock, with the data resident. ``error_*`` is the mean squared error
+of the predicted x_0 on renders of *held-out* pairs, as seen clean, conditioned on caption and camera, over low (0.05 to
+0.2), middle (0.2 to 0.5) and high (0.5 to 0.95) shares of the noise: variance of the noise, not timestep, so that
+schedules compare. In units of the pixels' own, since the autoencoder is orthonormal. ``category`` and ``colour`` are
+the judge's, on samples (16 DDIM steps, guidance 3) at four of the evaluation cameras; ``front`` whether the view from
+azimuth 0 of things with a front shows it.
 The last line of stdout is one JSON document.
 """
 
@@ -19,6 +21,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,12 +35,12 @@ from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.judge import load_judge  # noqa: E402
 from pipeline_core.priors.image import camera_embedding  # noqa: E402
 from pipeline_core.priors.starter.captions import caption  # noqa: E402
-from pipeline_core.priors.starter.data import DISTANCE, ELEVATION, FOVY, ShardPool, view_word  # noqa: E402
+from pipeline_core.priors.starter.data import DISTANCE, ELEVATION, FOVY, view_word  # noqa: E402
 from pipeline_core.priors.starter.props import PropSpec, build  # noqa: E402
 from pipeline_core.priors.starter.raycast import render  # noqa: E402
 from pipeline_core.priors.starter.tokenizer import tokenize  # noqa: E402
-from pipeline_core.priors.starter.train_image import ImagePart, ImageSettings, as_planes, over  # noqa: E402
-from tests.bench.equal_compute import Contestant, train_in_turns  # noqa: E402
+from pipeline_core.priors.starter.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over  # noqa: E402
+from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
 from tests.bench.fidelity import heldout_prompts  # noqa: E402
 
 BANDS = {"low": (0.05, 0.1, 0.2), "middle": (0.27, 0.35, 0.42, 0.5), "high": (0.6, 0.7, 0.8, 0.9, 0.95)}
@@ -46,33 +49,48 @@ VIEWS = (0, 1, 3, 4)
 """Of the evaluation cameras, those that are sampled."""
 VARIANTS: dict[str, dict] = {
     "shipped": {},
+    "white background": {"background": (1.0, 1.0, 1.0)},
     "x0": {"prediction": "sample"},
+    "noise of 64 px": {"noise_shift": 0.3},
     "unshifted noise": {"noise_shift": 1.0},
     "no middle": {"middle": 0.0},
     "no degraded": {"degraded": 0.0},
     "words for camera": {"drop_camera": 1.0, "view_words": 1.0},
-    "pooled text": {"attention": (False, False, False)},
-    "attention at 4x4": {"attention": (False, False, True)},
-    "narrow": {"widths": (48, 96, 144)},
-    "wide": {"widths": (96, 160, 256), "norm_groups": 32},
-    "grey background": {"background": (0.5, 0.5, 0.5)},
+    "words": {"words_weight": 0.02},
+    "pooled text": {"attention": (False, False, False, False)},
+    "attention at 4x4": {"attention": (False, False, False, True)},
+    "narrow": {"widths": (32, 64, 128, 192)},
+    "8 px patches": {"patch": 8, "channels": 32, "widths": (80, 144, 192), "attention": (False, True, True)},
     "muon": {},
     "half the rate": {},
     "twice the rate": {},
 }
-RATES = {"half the rate": 5e-4, "twice the rate": 2e-3}
+RATES = {"half the rate": 0.5, "twice the rate": 2.0}
+RATE = 1e-3
+"""Peak learning rate at a batch of 32."""
 
 
 class Images(Contestant):
     """An image prior in training, and how it is judged."""
 
-    def __init__(self, name: str, folder: Path, batch: int, pool: ShardPool | None) -> None:
-        settings = ImageSettings(**VARIANTS[name])
-        part = ImagePart(settings, folder, seed=0, batch=batch)
-        part.steps.pool = pool or part.steps.pool
-        part.prepare(torch.device("cpu"))
-        lr = RATES.get(name, 1e-3)
-        super().__init__(name, part, lr=lr, optimisers=muon(part.modules, lr) if name == "muon" else None)
+    def __init__(
+        self, name: str, folder: Path, batch: int, first: Images | None, device: torch.device, shards: int
+    ) -> None:
+        part = ImagePart(ImageSettings(**{"shards": shards, **VARIANTS[name]}), folder, seed=0, batch=batch)
+        steps = None
+        if first is not None:
+            part.steps.pool = first.part.steps.pool
+        if device.type == "cuda":
+            part.steps.pool.ahead = 0
+            while not part.steps.pool.exists(0):
+                time.sleep(0.2)
+            shared = None if first is None else first.steps.shards
+            steps = ResidentImages(part.steps, device, shared)
+        part.prepare(device)
+        part.modules.to(device)
+        lr = RATE * (batch / 32) ** 0.25 * RATES.get(name, 1.0)
+        optimisers = muon(part.modules, lr) if name == "muon" else None
+        super().__init__(name, part, lr=lr, warmup=6400 // batch, optimisers=optimisers, device=device, steps=steps)
 
     def asked(self, texts: list[str], azimuth: Tensor, elevation: Tensor) -> tuple[list[str], Tensor]:
         """Texts and azimuths as the network was trained to take them: the view as an angle, or in words alone."""
@@ -86,18 +104,19 @@ class Images(Contestant):
     def errors(self, rgba: Tensor, texts: list[str], azimuth: Tensor, elevation: Tensor) -> dict[str, float]:
         """Mean squared error of x_0 [one number a band] over straight RGBA [B, 4, S, S] in [0, 1]."""
         part, s = self.part, self.part.settings
-        latents = part.vae.encode(over(rgba, s.background)).latent_dist.mean * part.vae.config.scaling_factor
         texts, azimuth = self.asked(texts, azimuth, elevation)
-        text = part.modules["text_encoder"](tokenize(part.tokenizer, texts)).last_hidden_state
-        camera = camera_embedding(azimuth, elevation)
-        alphas = part.scheduler.alphas_cumprod
+        ids, camera = tokenize(part.tokenizer, texts), camera_embedding(azimuth, elevation)
+        rgba, ids, camera = (x.to(self.device) for x in (rgba, ids, camera))
+        latents = part.vae.encode(over(rgba, s.background)).latent_dist.mean * part.vae.config.scaling_factor
+        text = part.modules["text_encoder"](ids).last_hidden_state
+        alphas = part.scheduler.alphas_cumprod.to(self.device)
         generator, found = torch.Generator().manual_seed(0), {}
         for band, variances in BANDS.items():
             total = 0.0
             for variance in variances:
                 t = int((1 - alphas - variance).abs().argmin())
-                noise = torch.randn(latents.shape, generator=generator)
-                times = torch.full((len(latents),), t)
+                noise = torch.randn(latents.shape, generator=generator).to(self.device)
+                times = torch.full((len(latents),), t, device=self.device)
                 noisy = part.scheduler.add_noise(latents, noise, times)
                 with self.autocast():
                     out = part.modules["unet"](noisy, times, text, class_labels=camera).sample.float()
@@ -111,15 +130,18 @@ class Images(Contestant):
     @torch.no_grad()
     def judged(self, specs: list[PropSpec], judge) -> dict[str, float]:
         """Rates over samples of ``specs``."""
-        cameras, rows = fidelity.evaluation_cameras(), []
+        cameras, n = fidelity.evaluation_cameras(), len(VIEWS)
         azimuths, elevations = cameras.azimuth[list(VIEWS)], cameras.elevation[list(VIEWS)]
-        for seed, spec in enumerate(specs):
-            prompts, azimuth = self.asked([caption(spec)] * len(VIEWS), azimuths, elevations)
-            with self.autocast():
-                images = self.part.sample(
-                    self.part.modules, prompts, azimuth, elevations, seed=seed, steps=16, guidance_scale=3.0
-                ).float()
-            rows.append(fidelity.score(images, azimuths, elevations, caption(spec), judge=judge))
+        texts = [caption(spec) for spec in specs for _ in VIEWS]
+        texts, azimuth = self.asked(texts, azimuths.repeat(len(specs)), elevations.repeat(len(specs)))
+        with self.autocast():
+            images = self.part.sample(
+                self.part.modules, texts, azimuth, elevations.repeat(len(specs)), steps=16, guidance_scale=3.0
+            ).float()
+        rows = [
+            fidelity.score(images[i * n : (i + 1) * n], azimuths, elevations, caption(spec), judge=judge)
+            for i, spec in enumerate(specs)
+        ]
         names = {"r_precision": "r_precision", "category": "category_correct", "colour": "colour_correct",
                  "front": "front_found"}  # fmt: skip
         return {short: float(np.mean([row[name] for row in rows if name in row])) for short, name in names.items()}
@@ -145,12 +167,17 @@ def heldout_renders(specs: list[PropSpec], seed: int = 5) -> tuple[Tensor, list[
     rgba = render(props, azimuth, elevation, size=ImageSettings.size, distance=DISTANCE, fovy=FOVY, threads=1)
     texts = [caption(spec) for spec in specs for _ in range(2)]
     angles = [torch.from_numpy(a.reshape(-1)).float() for a in (azimuth, elevation)]
-    return as_planes(rgba.reshape(-1, *rgba.shape[2:])), texts, *angles
+    return as_planes(torch.from_numpy(rgba.reshape(-1, *rgba.shape[2:]))), texts, *angles
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cpu-seconds", type=float, default=300.0, help="training of each network")
+    parser.add_argument("--seconds", type=float, default=300.0, help="training of each network")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that write the data for a GPU; 0: another does"
+    )
+    parser.add_argument("--shards", type=int, default=ImageSettings.shards)
     parser.add_argument("--prompts", type=int, default=36, help="held-out prompts to sample")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--only", help=f"comma-separated, of: {', '.join(VARIANTS)}")
@@ -162,13 +189,18 @@ def main() -> None:
         parser.error(f"--only: unknown {', '.join(sorted(unknown))}")
     folder = options.data or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     contestants: list[Images] = []
+    device = torch.device(options.device)
     for name in names:  # all draw from the same renders
-        contestants.append(Images(name, folder, options.batch, contestants[0].part.steps.pool if contestants else None))
-    train_in_turns(contestants, options.cpu_seconds)
+        first = contestants[0] if contestants else None
+        contestants.append(Images(name, folder, options.batch, first, device, options.shards))
+    if options.workers:
+        contestants[0].part.steps.pool.fill(options.workers, wait=False)
+    train_in_turns(contestants, options.seconds)
+    print("trained", file=sys.stderr, flush=True)
     contestants[0].part.steps.pool.close()
     renders, judge = heldout_renders(heldout_prompts(128)), load_judge("starter")
     specs = heldout_prompts(options.prompts)
-    result: dict[str, object] = {"prompts": len(specs), "cpu_seconds": options.cpu_seconds}
+    result: dict[str, object] = {"prompts": len(specs), "seconds": options.seconds, "device": name_of(device)}
     for c in contestants:
         with c.average.applied(c.part.modules):
             found = c.errors(*renders) | c.judged(specs, judge)

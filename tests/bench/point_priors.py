@@ -1,12 +1,15 @@
 """Which small network makes the better point prior of the same compute: one over single points, or Point-E's?
 
     python tests/bench/point_priors.py                       # ten CPU-minutes of training each
-    python tests/bench/point_priors.py --cpu-seconds 60 --prompts 8
+    python tests/bench/point_priors.py --seconds 60 --prompts 8
+    python tests/bench/point_priors.py --device cuda --seconds 20 --scale 4 --workers 14
 
-Both are trained from scratch on the same batches of procedural clouds (held-out colour and category pairs are never
-sampled), in turns of equal CPU time, with the same optimiser, schedule and text encoder:
+All are trained from scratch on the same procedural clouds (held-out colour and category pairs are never sampled), in
+turns of equal time (of the CPU, or on a GPU of the clock, with the data resident), with the same optimiser, schedule
+and text encoder:
 
 * ``independent``  the starter's: an MLP on single points, tied together by a latent of the object
+* ``large``        the same, 256 wide and with 10 blocks
 * ``transformer``  Point-E's base network in small: attention among the points, text and time as tokens
 
 Then each draws a cloud for every held-out prompt with the starter's sampler. ``f_score`` is that of the points (tau 5 %
@@ -41,8 +44,8 @@ from pipeline_core.priors.starter.captions import caption  # noqa: E402
 from pipeline_core.priors.starter.props import COLOURS, PropSpec, build  # noqa: E402
 from pipeline_core.priors.starter.raycast import sample_points  # noqa: E402
 from pipeline_core.priors.starter.tokenizer import tokenize  # noqa: E402
-from pipeline_core.priors.starter.train_points import PointPart, PointSettings  # noqa: E402
-from tests.bench.equal_compute import Contestant, train_in_turns  # noqa: E402
+from pipeline_core.priors.starter.train_points import PointPart, PointSettings, ResidentClouds  # noqa: E402
+from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval  # noqa: E402
 
 POINTS = 512
@@ -71,19 +74,29 @@ class SmallPointE(nn.Module):
 class Points(Contestant):
     """A point network in training, its data, and how to sample it."""
 
-    def __init__(self, name: str, folder: Path, batch: int, points: int, **settings: int) -> None:
-        part = PointPart(PointSettings(points=points), folder, seed=0, batch=batch)
+    def __init__(
+        self, name: str, folder: Path, batch: int, points: int, first: Points | None, device: torch.device,
+        shards: int, **settings: int,
+    ) -> None:  # fmt: skip
+        network = {} if name == "transformer" else settings
+        part = PointPart(PointSettings(points=points, shards=shards, **network), folder, seed=0, batch=batch)
         model: IndependentPointDiffusion = part.modules["model"]
         if name == "transformer":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 part.modules = nn.ModuleDict({"model": SmallPointE(model.text_encoder, **settings)})
-        super().__init__(name, part, lr=1.5e-3)
+        steps = None
+        if first is not None:
+            part.steps.pool = first.part.steps.pool
+        if device.type == "cuda":
+            steps = ResidentClouds(part.steps, device, None if first is None else first.steps.shards)
+        part.modules.to(device)
+        super().__init__(name, part, lr=1.5e-3, device=device, steps=steps)
         self.model = part.modules["model"]
 
     def loss(self, inputs: dict[str, Tensor]) -> Tensor:
         """The starter's loss, or plain noise prediction."""
-        if self.name == "independent":
+        if self.name != "transformer":
             return super().loss(inputs)
         noisy = self.part.scheduler.add_noise(inputs["x0"], inputs["noise"], inputs["t"])
         with self.autocast():
@@ -94,16 +107,16 @@ class Points(Contestant):
     def sample(self, prompt: str, seed: int) -> np.ndarray:
         """A cloud [POINTS, 6] of the averaged weights: guidance 2 at sigma 0.3 and above, as recipes have it."""
         generator = torch.Generator().manual_seed(seed)
-        ids = tokenize(self.part.tokenizer, [prompt, ""])
-        if self.name == "independent":
+        ids = tokenize(self.part.tokenizer, [prompt, ""]).to(self.device)
+        if self.name != "transformer":
             rows = [self.model.condition(ids[:1], [generator]), self.model.condition(ids[1:])]
         else:
             rows = [row[None] for row in self.model.condition(ids)]
-        limits = torch.tensor([0.7 * s for s in SCALE[:3]] + [1.0] * 3).reshape(6, 1)
+        limits = torch.tensor([0.7 * s for s in SCALE[:3]] + [1.0] * 3, device=self.device).reshape(6, 1)
         denoise = guided_denoiser(self.model, cosine_schedule(), *rows, 2.0, limits, 0.3)
-        x = torch.randn(1, 6, POINTS, generator=generator) * 120.0
+        x = torch.randn(1, 6, POINTS, generator=generator).to(self.device) * 120.0
         x = sample_heun(denoise, x, karras_sigmas(16, 1e-3, 120.0), [generator], 3.0)
-        cloud = (x[0].T - torch.tensor(BIAS)) / torch.tensor(SCALE)
+        cloud = (x[0].T.cpu() - torch.tensor(BIAS)) / torch.tensor(SCALE)
         return torch.cat([cloud[:, :3], cloud[:, 3:].clamp(0, 1)], 1).numpy()
 
 
@@ -121,7 +134,13 @@ def score(cloud: np.ndarray, spec: PropSpec) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cpu-seconds", type=float, default=600.0, help="training of each network")
+    parser.add_argument("--seconds", type=float, default=600.0, help="training of each network")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--scale", type=int, default=1, help="how much larger batches are than a CPU's")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that write the data for a GPU; 0: another does"
+    )
+    parser.add_argument("--shards", type=int, default=PointSettings.shards)
     parser.add_argument("--prompts", type=int, default=36)
     parser.add_argument("--width", type=int, default=128, help="of the transformer")
     parser.add_argument("--layers", type=int, default=6, help="of the transformer")
@@ -130,13 +149,22 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = options.data or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     # Independent points learn from few of many objects; a set must be seen whole.
-    contestants = [
-        Points("independent", folder, batch=128, points=64),
-        Points("transformer", folder, batch=24, points=256, width=options.width, layers=options.layers),
-    ]
-    train_in_turns(contestants, options.cpu_seconds)
+    device, contestants = torch.device(options.device), []
+    for name, batch, points, network in (
+        ("independent", 128, 64, {}),
+        ("large", 128, 64, {"width": 256, "depth": 10}),
+        ("transformer", 24, 256, {"width": options.width, "layers": options.layers}),
+    ):
+        first = contestants[0] if contestants else None
+        contestants.append(
+            Points(name, folder, batch * options.scale, points, first, device, options.shards, **network)
+        )
+    if options.workers:
+        contestants[0].part.steps.pool.fill(options.workers, wait=False)
+    train_in_turns(contestants, options.seconds)
+    print("trained", file=sys.stderr, flush=True)
     specs = heldout_prompts(options.prompts)
-    result: dict[str, object] = {"prompts": len(specs), "cpu_seconds": options.cpu_seconds}
+    result: dict[str, object] = {"prompts": len(specs), "seconds": options.seconds, "device": name_of(device)}
     for c in contestants:
         c.part.steps.pool.close()
         with c.average.applied(c.part.modules):

@@ -24,7 +24,7 @@ from pipeline_core.priors.starter.faults import BACK, LEVEL, faulty
 from pipeline_core.priors.starter.props import build, sample_spec
 from pipeline_core.priors.starter.raycast import render, sample_points
 
-IMAGE_SIZE = 64
+IMAGE_SIZE = 128
 SHARD = 2048
 """Images, or clouds, in a shard."""
 VIEWS = 2
@@ -144,8 +144,14 @@ class ShardPool:
         self._pending: dict[int, Future] = {}
         self._producer: ProcessPoolExecutor | None = None
 
+    def exists(self, index: int) -> bool:
+        """Whether a shard's files are all there; a failure to write them is raised here."""
+        if index in self._pending and self._pending[index].done():
+            self._pending.pop(index).result()
+        return (self.folder / f"{index:05d}.json").exists()
+
     def _request(self, index: int) -> None:
-        if index in self._pending or (self.folder / f"{index:05d}.json").exists():
+        if index in self._pending or self.exists(index):
             return
         if self._producer is None:
             self._producer = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
@@ -162,13 +168,17 @@ class ShardPool:
             self._open[index] = Shard.open(self.folder, index, self.names)
         return self._open[index]
 
-    def fill(self, processes: int) -> None:
+    def fill(self, processes: int, *, wait: bool = True) -> None:
         """Write every shard that is missing, several at a time."""
-        missing = [i for i in range(self.limit) if not (self.folder / f"{i:05d}.json").exists()]
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            write = partial(self.write, self.folder, seed=self.seed, **self.options)
-            for done in [pool.submit(write, index=i) for i in missing]:
+        missing = [i for i in range(self.limit) if not self.exists(i)]
+        self._producer = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        write = partial(self.write, self.folder, seed=self.seed, **self.options)
+        self._pending = {i: self._producer.submit(write, index=i) for i in missing}
+        if wait:
+            for done in self._pending.values():
                 done.result()
+            self._pending.clear()
+            self.close()
 
     def __getstate__(self) -> dict:
         """Loader workers get the description; each opens shards for itself."""
@@ -178,3 +188,4 @@ class ShardPool:
         """Stop the producer; shards not begun are dropped."""
         if self._producer is not None:
             self._producer.shutdown(wait=False, cancel_futures=True)
+            self._producer = None

@@ -21,7 +21,7 @@ LEVELS = 4
 
 def smooth_noise(shape: tuple[int, ...], cells: int, size: int, generator: torch.Generator) -> Tensor:
     """Noise [*shape, size, size] of unit deviation at the cells, interpolated between ``cells`` x ``cells`` of them."""
-    coarse = torch.randn((*shape, cells, cells), generator=generator)
+    coarse = torch.randn((*shape, cells, cells), generator=generator, device=generator.device)
     return F.interpolate(coarse.flatten(0, -4), (size, size), mode="bicubic").reshape(*shape, size, size)
 
 
@@ -38,14 +38,15 @@ def _pyramid(x: Tensor) -> Tensor:
 def _at_level(pyramid: Tensor, level: Tensor) -> Tensor:
     """Linear between the levels of ``pyramid`` [L, B, C, S, S], by ``level`` [B, 1, S or 1, S or 1]."""
     level = level.clamp(0, LEVELS - 1)
-    weights = (1 - (level - torch.arange(LEVELS).reshape(-1, 1, 1, 1, 1)).abs()).clamp(min=0)
+    steps = torch.arange(LEVELS, device=level.device).reshape(-1, 1, 1, 1, 1)
+    weights = (1 - (level - steps).abs()).clamp(min=0)
     return (pyramid * weights).sum(0)
 
 
 def _warp(x: Tensor, pixels: Tensor) -> Tensor:
     """``x`` [B, C, S, S] read at positions moved by ``pixels`` [B, 2, S, S] (x, y)."""
     b, _, size, _ = x.shape
-    identity = F.affine_grid(torch.eye(2, 3).expand(b, 2, 3), [b, 1, size, size], align_corners=False)
+    identity = F.affine_grid(torch.eye(2, 3, device=x.device).expand(b, 2, 3), [b, 1, size, size], align_corners=False)
     return F.grid_sample(x, identity + pixels.permute(0, 2, 3, 1) * (2 / size), align_corners=False)
 
 
@@ -53,13 +54,14 @@ def degrade(rgba: Tensor, generator: torch.Generator) -> Tensor:
     """Degraded copies of straight RGBA pictures [B, 4, S, S] in [0, 1], each by its own amounts.
 
     Outlines are bent and made ragged, colours run along the surface and into each other, outlines swell or shrink (so
-    that gaps close and thin parts vanish), holes open, and the whole is a little lighter or darker.
+    that gaps close and thin parts vanish), holes open, and the whole is a little lighter or darker. ``generator`` is on
+    the pictures' device.
     """
     b, _, size, _ = rgba.shape
     unit = size / 64  # amounts below are in pixels of a 64-pixel picture
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand((b, 1, 1, 1), generator=generator)
+        return low + (high - low) * torch.rand((b, 1, 1, 1), generator=generator, device=generator.device)
 
     bend = uniform(0, 1.5) * smooth_noise((b, 2), 5, size, generator)
     ragged = uniform(0, 0.8) * smooth_noise((b, 2), 20, size, generator)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -168,8 +169,20 @@ def _plan(progress: Progress, steps: int | None, minutes: float | None, o: Optim
         progress.steps = int(progress.step / (1 - o.decay_share)) + 1
 
 
-def step_inputs(part: Any, start: int, device: torch.device, workers: int) -> Iterator[dict[str, Tensor]]:
-    """Inputs of steps ``start``, ``start + 1`` ... on ``device``, drawn here, or ahead of time by worker processes."""
+def step_inputs(
+    part: Any, start: int, device: torch.device, workers: int, resident: bool = False
+) -> Iterator[dict[str, Tensor]]:
+    """Inputs of steps ``start``, ``start + 1`` ... on ``device``, drawn here, or ahead of time by worker processes.
+
+    With ``resident`` the shards are kept on ``device`` and steps are drawn there; ``workers`` then only write them,
+    and without any another process is expected to.
+    """
+    if resident:
+        steps = part.steps.resident(device)
+        try:
+            yield from (steps[step] for step in itertools.count(start))
+        finally:
+            steps.close()
     if workers:
         part.steps.pool.fill(workers)  # workers of a loader may not have children of their own
     # An item is a whole batch, and a function of its step alone: workers change nothing but the time it takes.
@@ -192,6 +205,8 @@ def train_part(
     minutes: float | None = None,
     device: str = "cpu",
     workers: int = 0,
+    resident: bool = False,
+    compiled: bool = False,
     resume: bool = True,
     log_every: int = 50,
     sample_every: int = 2000,
@@ -203,6 +218,8 @@ def train_part(
     Args:
         part: an :class:`~pipeline_core.priors.starter.train_image.ImagePart` or ``PointPart``
         workers: processes that draw batches ahead, and write the data first; 0 draws in this one
+        resident: keep the data on the device and draw there (see :func:`step_inputs`)
+        compiled: compile the part's networks, for a GPU and long runs
         should_stop: asked after every step; True writes a checkpoint and returns early, without an export
     """
     if (steps is None) == (minutes is None):
@@ -218,8 +235,20 @@ def train_part(
     if resume and checkpoint.exists():
         progress = load_checkpoint(checkpoint, modules, average, optimiser, seed)
     progress.sittings += 1
+    if resident:
+        part.steps.pool.ahead = 0
+        if workers:
+            part.steps.pool.fill(workers, wait=False)
+        while not part.steps.pool.exists(0):
+            time.sleep(0.2)
     part.prepare(dev)
-    inputs = step_inputs(part, progress.step, dev, workers)
+    if dev.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    if compiled:
+        for module in modules.values():
+            module.compile()
+    inputs = step_inputs(part, progress.step, dev, workers, resident)
     autocast = default_autocast(dev)
     running: list[Tensor] = []
     tick = time.monotonic()
@@ -280,7 +309,7 @@ def export_checkpoint(
 def write_samples(part: Any, average: Averaged, modules: nn.ModuleDict, path: Path) -> None:
     """Save the part's sample grid, drawn from the averaged weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with average.applied(modules), torch.no_grad():
+    with average.applied(modules), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         Image.fromarray(part.grid(modules)).save(path)
 
 
@@ -385,6 +414,8 @@ def train_starter(
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
+    resident: bool = False,
+    compiled: bool = False,
     batch: int | None = None,
     lr: float | None = None,
     settings: dict[str, Any] | None = None,
@@ -402,6 +433,7 @@ def train_starter(
         parts: any of :data:`PARTS`
         device: None takes CUDA when there is one
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
+        resident, compiled: see :func:`train_part`
         batch, lr: samples a step and the peak learning rate; None is the part's own
         settings: fields of the parts' settings that differ from what ships, e.g. ``{"shards": 256}``
         start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint; one part
@@ -418,7 +450,8 @@ def train_starter(
         try:
             done[name] = train_part(
                 part, out_dir / name, seed=seed, optimisation=optimisation, steps=steps, minutes=minutes,
-                device=device, workers=workers, resume=resume, should_stop=should_stop,
+                device=device, workers=workers, resident=resident, compiled=compiled, resume=resume,
+                should_stop=should_stop,
             )  # fmt: skip
         finally:
             part.steps.pool.close()
@@ -444,6 +477,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw the data; a GPU wants most cores")
+    parser.add_argument(
+        "--resident", action="store_true",
+        help="keep the data on the device and draw there; without --workers, another process writes it (--only-data)",
+    )  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="compile the networks: for a GPU and long runs")
+    parser.add_argument("--only-data", action="store_true", help="only write the data, with --workers processes")
     parser.add_argument("--export", type=Path, help="only write the checkpoint's weights to EXPORT/<part>")
     parser.add_argument("--note", default="", help="a remark for the model cards that --export writes")
     return parser
@@ -487,6 +526,12 @@ def main(argv: list[str] | None = None) -> int:
             )
             part.steps.pool.close()
         return 0
+    if args.only_data:
+        for name in parts:
+            build_part(name, args.data or args.out / "data", seed=args.seed, batch=1, **settings).steps.pool.fill(
+                max(args.workers, 1)
+            )
+        return 0
     stopped = False
 
     def on_signal(signum: int, frame: Any) -> None:
@@ -496,8 +541,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     done = train_starter(
-        args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, batch=args.batch,
-        lr=args.lr, settings=settings, start=args.start,
+        args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, resident=args.resident,
+        compiled=args.compile, batch=args.batch, lr=args.lr, settings=settings, start=args.start,
         steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():

@@ -23,6 +23,7 @@ from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.priors.starter.data import IMAGE_SIZE, Shard, ShardPool, view_word, write_image_shard
 from pipeline_core.priors.starter.degrade import degrade
+from pipeline_core.priors.starter.resident import TEXTS, ResidentShards, pick, uniform
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
@@ -39,8 +40,8 @@ DEGRADED_VARIANCE = 0.2
 class ImageSettings:
     """Architecture and data of the image prior; the defaults are what ships."""
 
-    widths: tuple[int, ...] = (64, 128, 192)
-    attention: tuple[bool, ...] = (False, True, True)
+    widths: tuple[int, ...] = (48, 96, 128, 192)
+    attention: tuple[bool, ...] = (False, False, True, True)
     layers: int = 1
     norm_groups: int = 16
     text_width: int = 128
@@ -49,7 +50,7 @@ class ImageSettings:
     patch: int = 4
     channels: int = 16
     prediction: str = "v_prediction"
-    noise_shift: float = 0.3
+    noise_shift: float = 0.15
     size: int = IMAGE_SIZE
     shards: int = 96
     shard_size: int = 2048
@@ -62,7 +63,7 @@ class ImageSettings:
     synonyms: float = 0.06
     nonsense: float = 0.06
     """See :func:`pipeline_core.priors.starter.words.vary`."""
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    background: tuple[float, float, float] = (0.5, 0.5, 0.5)
     jitter: int = 2
     """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
     degraded: float = 0.5
@@ -140,29 +141,32 @@ def build_scheduler(prediction: str, shift: float) -> DDIMScheduler:
     )  # fmt: skip
 
 
-def as_planes(rgba: np.ndarray) -> Tensor:
+def as_planes(rgba: Tensor) -> Tensor:
     """uint8 RGBA [B, H, W, 4] to [B, 4, H, W] in [0, 1]."""
-    return torch.from_numpy(np.array(rgba)).permute(0, 3, 1, 2).float() / 255
+    return rgba.permute(0, 3, 1, 2).float() / 255
 
 
 def over(rgba: Tensor, background: tuple[float, float, float]) -> Tensor:
     """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over a colour in [0, 1]."""
     colour, alpha = rgba[:, :3], rgba[:, 3:]
-    return (colour * alpha + torch.tensor(background).reshape(3, 1, 1) * (1 - alpha)) * 2 - 1
+    return (colour * alpha + torch.tensor(background, device=rgba.device).reshape(3, 1, 1) * (1 - alpha)) * 2 - 1
 
 
 def timestep_share(u: Tensor, middle: float) -> Tensor:
     """Uniform ``u`` in [0, 1] to shares of the schedule, ``middle`` of which fall on MIDDLE and the rest anywhere."""
     low, high = MIDDLE
-    knots = (0.0, (1 - middle) * low, (1 - middle) * high + middle, 1.0)  # the distribution function at 0, low, high, 1
-    return torch.from_numpy(np.interp(u.numpy(), knots, (0.0, low, high, 1.0))).float()
+    below, above = (1 - middle) * low, (1 - middle) * high + middle  # the distribution function at low and high
+    inside = low + (u - below) * ((high - low) / (above - below))
+    outside = torch.where(u < below, u, u - middle) / max(1 - middle, 1e-9)
+    return torch.where((u < below) | (u > above), outside, inside)
 
 
 class ImageSteps:
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), ``weight``
-    [B, 1, h, w] of mean 1 in each row, token ids [B, L], cameras [B, 8], noise [B, C, h, w], timesteps [B].
+    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), token ids [B, L],
+    cameras [B, 8], noise [B, C, h, w], timesteps [B]; with ``fault_weight`` also ``weight`` [B, 1, h, w] of mean 1 in
+    each row.
     """
 
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
@@ -177,39 +181,49 @@ class ImageSteps:
         self.variance = 1 - build_scheduler(settings.prediction, settings.noise_shift).alphas_cumprod
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        s = self.settings
-        rgba, twins, captions, camera = self.draw(step)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return self.assemble(*self.draw(step), torch.Generator().manual_seed(self.seed * 1_000_003 + step))
+
+    def assemble(
+        self, rgba: Tensor, twins: Tensor, ids: Tensor, camera: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
+        s, device = self.settings, rgba.device
         side = s.size // s.patch
-        noise = torch.randn((self.size, s.channels, side, side), generator=generator)
-        u = (torch.arange(self.size) + torch.rand(self.size, generator=generator)) / self.size  # stratified
+        noise = torch.randn((self.size, s.channels, side, side), generator=generator, device=device)
+        u = (torch.arange(self.size, device=device) + uniform(self.size, generator)) / self.size  # stratified
         t = (timestep_share(u, s.middle) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
         images = over(rgba, s.background)
-        rough = torch.rand(self.size, generator=generator) < s.degraded
-        rough &= self.variance[t] >= SMALLEST_DEGRADED
         seen = images.clone()
-        if rough.any():
-            u = torch.rand(self.size, generator=generator)
-            faulty, crisp = (u < s.faulty)[rough], (u < s.faulty / 2)[rough]
-            shown = torch.where(faulty.reshape(-1, 1, 1, 1), twins[rough], rgba[rough])
-            shown = torch.where(crisp.reshape(-1, 1, 1, 1), shown, degrade(shown, generator))
-            seen[rough] = over(shown, s.background)
-        wrong = (over(twins, s.background) - images).abs().mean(1, keepdim=True)
-        weight = 1 + s.fault_weight * F.avg_pool2d((4 * wrong).clamp(max=1), s.patch)
-        weight /= weight.mean((1, 2, 3), keepdim=True)
-        ids = tokenize(self.tokenizer, captions)
-        inputs = {"images": images, "seen": seen, "weight": weight, "ids": ids, "camera": camera}
-        return inputs | {"noise": noise, "t": t}
+        rough = torch.randperm(self.size, generator=generator, device=device)[: round(s.degraded * self.size)]
+        if len(rough):
+            u = uniform(len(rough), generator).reshape(-1, 1, 1, 1)
+            shown = torch.where(u < s.faulty, twins[rough], rgba[rough])
+            shown = torch.where(u < s.faulty / 2, shown, degrade(shown, generator))
+            noisy = (self.variance.to(device)[t[rough]] >= SMALLEST_DEGRADED).reshape(-1, 1, 1, 1)
+            seen[rough] = torch.where(noisy, over(shown, s.background), images[rough])
+        inputs = {"images": images, "seen": seen, "ids": ids, "camera": camera, "noise": noise, "t": t}
+        if s.fault_weight:
+            wrong = (over(twins, s.background) - images).abs().mean(1, keepdim=True)
+            weight = 1 + s.fault_weight * F.avg_pool2d((4 * wrong).clamp(max=1), s.patch)
+            inputs["weight"] = weight / weight.mean((1, 2, 3), keepdim=True)
+        return inputs
 
-    def _visible(self, step: int) -> int:
+    def visible(self, step: int) -> int:
+        """How many shards step ``step`` draws from."""
         s = self.settings
         return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, list[str], Tensor]:
-        """Straight RGBA [B, 4, H, W] in [0, 1], their faulty twins (or they again), captions, cameras [B, 8]."""
+    def text(self, caption: str, azimuth: float, elevation: float, rng: np.random.Generator) -> str:
+        """``caption`` as it may be asked for: other words for some, and now and then the view."""
+        s = self.settings
+        caption = vary(caption, rng, synonyms=s.synonyms, nonsense=s.nonsense)
+        return f"{caption}, {view_word(azimuth, elevation)} view" if rng.random() < s.view_words else caption
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], cameras [B, 8]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
-        shards = rng.integers(0, self._visible(step), size)
+        shards = rng.integers(0, self.visible(step), size)
         rows = rng.integers(0, s.shard_size, size)
         rgba, twins, captions, cameras = [], [], [], []
         for shard_index, row in zip(shards.tolist(), rows.tolist(), strict=True):
@@ -217,9 +231,7 @@ class ImageSteps:
             azimuth, elevation = shard.arrays["cameras"][row].tolist()
             move = tuple(rng.integers(-s.jitter, s.jitter + 1, 2))
             text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
-            text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
-            if rng.random() < s.view_words:
-                text = f"{text}, {view_word(azimuth, elevation)} view"
+            text = self.text(text, azimuth, elevation, rng)
             drop = rng.random()
             if drop < s.drop_condition:
                 text = ""
@@ -232,8 +244,58 @@ class ImageSteps:
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
         embedding = camera_embedding(camera[:, 0], camera[:, 1])
-        images = as_planes(np.stack(rgba))
-        return images, as_planes(np.stack(twins)) if self.twins else images, captions, embedding
+        images = as_planes(torch.from_numpy(np.stack(rgba)))
+        faulty = as_planes(torch.from_numpy(np.stack(twins))) if self.twins else images
+        return images, faulty, tokenize(self.tokenizer, captions), embedding
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """A shard's arrays for :class:`ResidentShards`: as in its files, and token ids ``ids`` [n, TEXTS, L]."""
+        shard = Shard.open(self.pool.folder, index, self.pool.names)
+        rng = np.random.default_rng([self.seed, 4, index])
+        texts = [
+            self.text(captions[int(rng.integers(len(captions)))], *camera, rng)
+            for captions, camera in zip(shard.captions, shard.arrays["cameras"].tolist(), strict=True)
+            for _ in range(TEXTS)
+        ]
+        ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, self.settings.tokens)
+        return shard.arrays | {"ids": ids.to(torch.int16).numpy()}
+
+    def resident(self, device: torch.device) -> ResidentImages:
+        """The same steps from shards that are kept on ``device``."""
+        return ResidentImages(self, device)
+
+
+class ResidentImages:
+    """Steps of an :class:`ImageSteps` from shards on a device and drawn there: other draws, the same distribution."""
+
+    def __init__(self, steps: ImageSteps, device: torch.device, shards: ResidentShards | None = None) -> None:
+        self.steps, self.device = steps, device
+        s = steps.settings
+        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
+        self.empty = tokenize(steps.tokenizer, [""]).to(device)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        steps, s = self.steps, self.steps.settings
+        generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
+        visible, size = steps.visible(step), steps.size
+        self.shards.require(visible)
+        rows = pick(size, visible * s.shard_size, generator)
+        move = pick(2 * size, 2 * s.jitter + 1, generator).reshape(2, size, 1) - s.jitter
+        y, x = (torch.arange(s.size, device=self.device) - move).remainder(s.size)
+        rgba, twins = (
+            as_planes(self.shards[name][rows[:, None, None], y[:, :, None], x[:, None, :]])
+            for name in ("rgba", "twins" if steps.twins else "rgba")
+        )
+        drop = uniform(size, generator)
+        ids = self.shards["ids"][rows, pick(size, TEXTS, generator)].long()
+        ids = torch.where(drop[:, None] < s.drop_condition, self.empty, ids)
+        azimuth, elevation = self.shards["cameras"][rows].unbind(1)
+        azimuth = torch.where(drop < s.drop_condition + s.drop_camera, torch.nan, azimuth)
+        return steps.assemble(rgba, twins, ids, camera_embedding(azimuth, elevation), generator)
+
+    def close(self) -> None:
+        """Stop bringing shards."""
+        self.shards.close()
 
 
 class ImagePart:
@@ -273,11 +335,14 @@ class ImagePart:
 
     def prepare(self, device: torch.device) -> None:
         """Fit the autoencoder on the first shard, unless it came with the weights to start from."""
+        if device.type == "cuda":
+            self.modules["unet"].to(memory_format=torch.channels_last)
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             self.modules["unet"].set_attn_processor(AttnProcessor())
         if self.vae is None:
-            images = over(as_planes(self.steps.pool[0].arrays["rgba"][:2048]), self.settings.background)
+            rgba = torch.from_numpy(np.array(self.steps.pool[0].arrays["rgba"][:2048]))
+            images = over(as_planes(rgba), self.settings.background)
             self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
         self.vae = self.vae.to(device).requires_grad_(False).eval()
 
@@ -301,7 +366,7 @@ class ImagePart:
             out = signal * noisy - variance.sqrt() * out
         rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
         floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
-        error = ((out - latents).square() / variance.maximum(floor) * inputs["weight"]).mean()
+        error = ((out - latents).square() / variance.maximum(floor) * inputs.get("weight", 1.0)).mean()
         if not self.settings.words_weight:
             return error
         return error + self.settings.words_weight * self.word_loss(text.float(), inputs["ids"])
@@ -339,15 +404,17 @@ class ImagePart:
         camera = camera_embedding(azimuth, elevation)
         camera = torch.cat([camera, torch.zeros_like(camera)]).to(device)
         self.scheduler.set_timesteps(steps)
+        chunk = 8 if device.type == "cpu" else 256
         for t in self.scheduler.timesteps:
-            out = torch.cat(
-                [
-                    unet(torch.cat([x[i : i + 8]] * 2), t, _rows(text, i, n), class_labels=_rows(camera, i, n)).sample
-                    for i in range(0, n, 8)
-                ]
-            )
-            cond, uncond = _unstack(out, n)
-            x = self.scheduler.step(uncond + guidance_scale * (cond - uncond), t, x).prev_sample
+            out = []
+            for i in range(0, n, chunk):
+                rows = torch.arange(i, min(i + chunk, n), device=device)
+                both = torch.cat([rows, n + rows])
+                cond, uncond = unet(x[rows].repeat(2, 1, 1, 1), t, text[both], class_labels=camera[both]).sample.chunk(
+                    2
+                )
+                out.append(uncond + guidance_scale * (cond - uncond))
+            x = self.scheduler.step(torch.cat(out), t, x).prev_sample
         images = self.vae.decode(x / self.vae.config.scaling_factor).sample
         return (images.cpu() / 2 + 0.5).clamp(0, 1)
 
@@ -397,23 +464,6 @@ GRID_PROMPTS = (
     "a red mushroom", "a blue barrel", "a wooden crate", "a green pine", "a yellow house", "a purple potion",
     "a grey sword", "a brown chest", "a white mug", "an orange pumpkin", "a black anvil", "a pink chair",
 )  # fmt: skip
-
-
-def _rows(x: Tensor, i: int, n: int) -> Tensor:
-    """Rows i .. i + 8 of both halves of ``x`` [2 n, ...]."""
-    return torch.cat([x[i : min(i + 8, n)], x[n + i : n + min(i + 8, n)]])
-
-
-def _unstack(out: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Undo the chunks of eight: conditional and unconditional rows [n, ...]."""
-    cond, uncond = [], []
-    start = 0
-    for i in range(0, n, 8):
-        k = min(8, n - i)
-        cond.append(out[start : start + k])
-        uncond.append(out[start + k : start + 2 * k])
-        start += 2 * k
-    return torch.cat(cond), torch.cat(uncond)
 
 
 def _copy_half(module: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
 from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, write_cloud_shard
+from pipeline_core.priors.starter.resident import TEXTS, ResidentShards, pick, uniform
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
@@ -28,6 +29,7 @@ class PointSettings:
     width: int = 192
     depth: int = 8
     latent: int = 16
+    couplings: int = 6
     frequencies: int = 6
     encoder_frequencies: int = 4
     tokens: int = 24
@@ -68,24 +70,30 @@ class PointSteps:
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        s, size = self.settings, self.size
-        clouds, captions = self.draw(step)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return self.assemble(*self.draw(step), torch.Generator().manual_seed(self.seed * 1_000_003 + step))
+
+    def assemble(self, clouds: Tensor, ids: Tensor, used: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
+        s, size, device = self.settings, self.size, clouds.device
+        clouds = clouds.float() * torch.tensor(SCALE, device=device) + torch.tensor(BIAS, device=device)
         x0 = clouds[:, -s.points :].transpose(1, 2)
-        noise = torch.randn(x0.shape, generator=generator)
-        u = ((torch.arange(size) + torch.rand(size, generator=generator)) / size) ** s.low_noise  # stratified
-        draw = torch.randn(size, s.latent, generator=generator)
-        used = torch.tensor([[text != ""] for text in captions])
-        ids = tokenize(self.tokenizer, captions)
+        noise = torch.randn(x0.shape, generator=generator, device=device)
+        u = ((torch.arange(size, device=device) + uniform(size, generator)) / size) ** s.low_noise  # stratified
+        draw = torch.randn(size, s.latent, generator=generator, device=device)
         t = (u * TIMESTEPS).long()
         return {"context": clouds[:, : -s.points], "x0": x0, "ids": ids, "used": used, "noise": noise, "t": t,
                 "draw": draw}  # fmt: skip
 
-    def draw(self, step: int) -> tuple[Tensor, list[str]]:
-        """Clouds [B, C + P, 6] in model coordinates (the last P are to be denoised), captions."""
+    def visible(self, step: int) -> int:
+        """How many shards step ``step`` draws from."""
+        s = self.settings
+        return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clouds [B, C + P, 6] (the last P are to be denoised), token ids [B, L], [B, 1] whether there is a caption."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 3, step])
-        visible = min(s.shards, s.first_shards + int(step * size * s.fresh) // s.shard_size)
+        visible = self.visible(step)
         clouds, captions = [], []
         for shard_index, row in zip(
             rng.integers(0, visible, size).tolist(), rng.integers(0, s.shard_size, size).tolist(), strict=True
@@ -98,7 +106,50 @@ class PointSteps:
             text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
             text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
             captions.append("" if rng.random() < s.drop_condition else text)
-        return torch.from_numpy(np.stack(clouds)).float() * torch.tensor(SCALE) + torch.tensor(BIAS), captions
+        used = torch.tensor([[text != ""] for text in captions])
+        return torch.from_numpy(np.stack(clouds)), tokenize(self.tokenizer, captions), used
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """A shard's arrays for :class:`ResidentShards`: points [n, N, 6] and token ids ``ids`` [n, TEXTS, L]."""
+        s, shard = self.settings, Shard.open(self.pool.folder, index, self.pool.names)
+        rng = np.random.default_rng([self.seed, 5, index])
+        texts = [
+            vary(captions[int(rng.integers(len(captions)))], rng, synonyms=s.synonyms, nonsense=s.nonsense)
+            for captions in shard.captions
+            for _ in range(TEXTS)
+        ]
+        ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, s.tokens)
+        return shard.arrays | {"ids": ids.to(torch.int16).numpy()}
+
+    def resident(self, device: torch.device) -> ResidentClouds:
+        """The same steps from shards that are kept on ``device``."""
+        return ResidentClouds(self, device)
+
+
+class ResidentClouds:
+    """Steps of a :class:`PointSteps` from shards on a device and drawn there: other draws, the same distribution."""
+
+    def __init__(self, steps: PointSteps, device: torch.device, shards: ResidentShards | None = None) -> None:
+        self.steps, self.device = steps, device
+        s = steps.settings
+        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
+        self.empty = tokenize(steps.tokenizer, [""]).to(device)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        steps, s = self.steps, self.steps.settings
+        generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
+        visible, size = steps.visible(step), steps.size
+        self.shards.require(visible)
+        rows = pick(size, visible * s.shard_size, generator)
+        columns = pick(size, POINTS, generator)[:, None] + torch.arange(s.context + s.points, device=self.device)
+        clouds = self.shards["points"][rows[:, None], columns % POINTS]
+        used = uniform(size, generator)[:, None] >= s.drop_condition
+        ids = self.shards["ids"][rows, pick(size, TEXTS, generator)].long()
+        return steps.assemble(clouds, torch.where(used, ids, self.empty), used, generator)
+
+    def close(self) -> None:
+        """Stop bringing shards."""
+        self.shards.close()
 
 
 class PointPart:
@@ -116,6 +167,7 @@ class PointPart:
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
         model = IndependentPointDiffusion(
             vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
+            couplings=settings.couplings,
             frequencies=settings.frequencies, encoder_frequencies=settings.encoder_frequencies,
             text_width=settings.text_width, tokens=settings.tokens, bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -141,14 +193,13 @@ class PointPart:
         with autocast():
             text = model.encode_text(inputs["ids"])
             mean, log_variance = (v.float() for v in model.encoder(inputs["context"], text))
-            prior_mean, prior_log_variance = (v.float() for v in model.latent_prior(text))
-            latent = torch.where(used, mean + (0.5 * log_variance).exp() * inputs["draw"], 0.0)
-            out = model(noisy, t, torch.cat([text, latent], dim=-1)).float()
-        kl = 0.5 * (
-            prior_log_variance - log_variance - 1
-            + (log_variance.exp() + (mean - prior_mean).square()) / prior_log_variance.exp()
-        )  # fmt: skip
-        return (out - noise).square().mean() + self.settings.kl * (kl * used).sum(dim=1).mean()
+            latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
+            given = torch.where(used, latent, 0.0)
+            out = model(noisy, t, torch.cat([text, given], dim=-1)).float()
+        # KL by its one-sample estimate: through a flow there is no closed form.
+        log_posterior = -0.5 * (log_variance + inputs["draw"].square()).sum(dim=1)
+        kl = log_posterior - model.log_prior(latent, text.float())
+        return (out - noise).square().mean() + self.settings.kl * (kl * used[:, 0]).mean()
 
     @torch.no_grad()
     def sample(
@@ -192,9 +243,7 @@ class PointPart:
         return asdict(self.settings)
 
 
-def grow(
-    model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False
-) -> None:
+def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False) -> None:
     """Give ``model`` the weights of ``smaller``, which may have fewer blocks and octaves, so that it begins as the same
     function: further blocks have a gate of zero, further sines and cosines a weight of zero.
 
@@ -205,7 +254,7 @@ def grow(
     if fresh_latent:
         text = own["embed_cond.weight"].clone()
         text[:, : -model.config.latent] = theirs["embed_cond.weight"][:, : -smaller.config.latent]
-        theirs = {k: v for k, v in theirs.items() if not k.startswith(("encoder.", "prior."))}
+        theirs = {k: v for k, v in theirs.items() if not k.startswith(("encoder.", "prior.", "flow."))}
         theirs["embed_cond.weight"] = text
     known = theirs["embed_point.weight"].shape[1]
     weight = torch.zeros_like(own["embed_point.weight"])

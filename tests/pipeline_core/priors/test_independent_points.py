@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pipeline_core.priors.independent_points import CONTEXT, IndependentPointDiffusion
+from pipeline_core.priors.independent_points import CONTEXT, IndependentPointDiffusion, LatentFlow
 
 EOS = 1
 
@@ -16,7 +18,7 @@ EOS = 1
 def model() -> IndependentPointDiffusion:
     torch.manual_seed(0)
     net = IndependentPointDiffusion(
-        vocab_size=20, width=24, depth=2, latent=4, text_width=32, text_layers=1, tokens=6, bos_token_id=0,
+        vocab_size=20, width=24, depth=2, latent=4, couplings=2, text_width=32, text_layers=1, tokens=6, bos_token_id=0,
         eos_token_id=EOS,
     )  # fmt: skip
     for p in net.parameters():  # the output layer starts at zero, which would hide everything
@@ -52,6 +54,34 @@ def test_latent_comes_from_the_generator(model):
     assert_close(first, again, atol=0, rtol=0)
     assert (first[0] - other[0]).abs().max() > 1e-3
     assert_close(first[1], other[1], atol=0, rtol=0)
+
+
+def test_the_flow_has_an_inverse_and_the_right_volume():
+    torch.manual_seed(0)
+    flow = LatentFlow(4, 8, layers=3).double()
+    z, text = torch.randn(2, 5, 4, dtype=torch.float64)[0], torch.randn(5, 8, dtype=torch.float64)
+    u, volume = flow(z, text)
+    assert not volume.any()
+    assert_close(u.abs().sum(1), z.abs().sum(1))  # the identity at first, up to order
+    for p in flow.parameters():
+        nn.init.normal_(p, std=0.3)
+    u, volume = flow(z, text)
+    assert_close(flow.inverse(u, text), z)
+    jacobian = torch.autograd.functional.jacobian(lambda row: flow(row[None], text[:1])[0][0], z[0])
+    assert_close(volume[0], torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_draws_follow_the_density_that_is_trained(model):
+    """E[p / p] over draws of a slightly wider Gaussian is 1: sampling and log_prior are of one distribution."""
+    text = torch.randn(1, 32, generator=torch.Generator().manual_seed(1)).expand(40_000, 32)
+    with torch.no_grad():
+        mean, log_variance = model._gaussian(text[:1])
+        noise = torch.randn(40_000, 4, generator=torch.Generator().manual_seed(2))
+        u = mean + 1.2 * (0.5 * log_variance).exp() * noise
+        latent = model.flow.inverse(u, text)
+        wide = -0.5 * (log_variance + noise.square()).sum(1) - 4 * math.log(1.2) + model.flow(latent, text)[1]
+        ratio = (model.log_prior(latent, text) - wide).exp()
+    assert abs(float(ratio.mean()) - 1) < 0.03
 
 
 def test_empty_prompt_has_no_latent(model):

@@ -20,6 +20,7 @@ from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.starter import data
 from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, is_heldout
+from pipeline_core.priors.starter.resident import ResidentShards
 from pipeline_core.priors.starter.tokenizer import tokenize
 from pipeline_core.priors.starter.train import (
     Averaged,
@@ -93,6 +94,25 @@ def test_worker_processes_draw_the_same_batches(tmp_path):
     run("points", tmp_path, "workers", steps=3, workers=2)
     a, b = (load_file(tmp_path / folder / "checkpoint.safetensors") for folder in ("here", "workers"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("name", ["image", "points"])
+def test_resident_data_resumes_exactly_and_is_written_meanwhile(name, tmp_path):
+    run(name, tmp_path, "whole", steps=6, resident=True, workers=1)
+    run(name, tmp_path, "halves", steps=6, stop_at=3, resident=True)
+    run(name, tmp_path, "halves", steps=6, resident=True)
+    a, b = (load_file(tmp_path / folder / "checkpoint.safetensors") for folder in ("whole", "halves"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_shard_that_cannot_be_read_ends_resident_training(tmp_path):
+    def read(index):
+        raise OSError("no such shard")
+
+    shards = ResidentShards(2, 4, lambda index: True, read, torch.device("cpu"))
+    with pytest.raises(OSError, match="no such shard"):
+        shards.require(1)
+    shards.close()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +269,7 @@ def test_view_words():
 
 
 def test_over_a_background():
-    rgba = np.array([[[[255, 0, 0, 255], [0, 0, 0, 0]]]], np.uint8)
+    rgba = torch.tensor([[[[255, 0, 0, 255], [0, 0, 0, 0]]]], dtype=torch.uint8)
     planes = as_planes(rgba)
     assert_close(over(planes, (1.0, 1.0, 1.0))[0, :, 0], torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]]))
     assert_close(over(planes, (0.0, 0.5, 1.0))[0, :, 0, 1], torch.tensor([-1.0, 0.0, 1.0]))
@@ -359,7 +379,9 @@ def test_a_collapsed_latent_may_begin_anew(tmp_path):
     assert not torch.equal(own["encoder.head.0.weight"], theirs["encoder.head.0.weight"])
     # The posterior is narrow to begin with: the latent says something before the network learns not to listen.
     _, log_variance = model.encoder(torch.randn(3, 20, 6), torch.randn(3, model.config.text_width))
-    assert log_variance.mean() < -3 and not model.latent_prior(torch.randn(1, model.config.text_width))[1].any()
+    latent, text = torch.randn(1, width), torch.randn(1, model.config.text_width)
+    assert log_variance.mean() < -3
+    assert_close(model.log_prior(latent, text), -0.5 * latent.square().sum(1))  # the standard normal
 
 
 def test_where_twins_are_wrong_counts_more_and_each_image_counts_the_same(tmp_path):
