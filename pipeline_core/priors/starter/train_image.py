@@ -381,8 +381,9 @@ class ImagePart:
         own, before, every = self.modules["readout"](text).split(vocabulary, -1)
         end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
         inside = torch.arange(ids.shape[1], device=ids.device)[None, 1:] <= end[:, None]
-        loss = F.cross_entropy(own[:, 1:][inside], ids[:, 1:][inside])
-        loss = loss + F.cross_entropy(before[:, 1:][inside], ids[:, :-1][inside])
+        told = F.cross_entropy(own[:, 1:].transpose(1, 2), ids[:, 1:], reduction="none")
+        told = told + F.cross_entropy(before[:, 1:].transpose(1, 2), ids[:, :-1], reduction="none")
+        loss = (told * inside).sum() / inside.sum()
         there = torch.zeros(len(ids), vocabulary, device=ids.device).scatter_(1, ids, 1.0)
         at_end = every[torch.arange(len(ids), device=ids.device), end]
         return loss + vocabulary / 8 * F.binary_cross_entropy_with_logits(at_end, there)

@@ -147,7 +147,7 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
     assert CLIPTextModel.from_pretrained(folder / "text_encoder").config.hidden_size == 32
     assert PatchAutoencoder.from_pretrained(folder / "vae").config.latent_channels == 4
     assert DDIMScheduler.from_pretrained(folder / "scheduler").config.prediction_type == "v_prediction"
-    assert json.loads((folder / "splatmill.json").read_text())["background"] == [1.0, 1.0, 1.0]
+    assert json.loads((folder / "splatmill.json").read_text())["background"] == [0.5, 0.5, 0.5]
     assert "unet" in json.loads((folder / "model_index.json").read_text())
 
 
