@@ -26,6 +26,16 @@ SH_C0 = 0.28209479177387814
 """Value of the constant spherical harmonic: rgb = SH_C0 * sh0 + 0.5."""
 
 
+def sh0_to_rgb(sh0: Tensor) -> Tensor:
+    """Constant harmonics [N, 1, 3] to colours [N, 3], not clamped."""
+    return SH_C0 * sh0[:, 0] + 0.5
+
+
+def rgb_to_sh0(rgb: Tensor) -> Tensor:
+    """Colours [N, 3] to constant harmonics [N, 1, 3]."""
+    return ((rgb - 0.5) / SH_C0)[:, None]
+
+
 @dataclass(frozen=True)
 class PointCloud:
     """Coloured points. ``xyz`` [N, 3] float32 object units, ``rgb`` [N, 3] float32 in [0, 1]."""

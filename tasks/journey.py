@@ -19,7 +19,7 @@ VERSIONS = {
     "init_points": 1,
     "optimize_gaussians": 2,
     "densify_prune": 2,
-    "extract_mesh": 2,
+    "extract_mesh": 3,
     "refine_texture": 1,
     "evaluate": 3,
     "record": 1,

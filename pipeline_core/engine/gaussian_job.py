@@ -23,7 +23,7 @@ from pipeline_core.guidance.schedules import draw_timesteps, log_linear, resolut
 from pipeline_core.guidance.sds import noise_rescale, sds_gradient, sds_loss
 from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
 from pipeline_core.rendering.rasterize import rasterize
-from pipeline_core.types import SH_C0, Gaussians
+from pipeline_core.types import Gaussians, sh0_to_rgb
 
 CURVE_SAMPLES = 50
 """Points of the loss curves, and how often a stage looks at its numbers: each look waits for the device."""
@@ -82,7 +82,7 @@ class GaussianJob:
         if self.points is not None:
             start = self._initial
             self.point_condition = self.points.encode_object(
-                self.prompt, start.means, (SH_C0 * start.sh0[:, 0] + 0.5).clamp(0, 1)
+                self.prompt, start.means, sh0_to_rgb(start.sh0).clamp(0, 1)
             )
             self.point_alphas = self.points.alphas_cumprod.to(device)
             models[1] = self.points.model_id
@@ -218,7 +218,7 @@ class GaussianJob:
         if self.points is None:
             return None
         rows = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator)
-        colors = SH_C0 * self.params["sh0"][rows, 0] + 0.5
+        colors = sh0_to_rgb(self.params["sh0"][rows])
         self.x = self.points.to_model(self.params["means"][rows], colors)[None]
         self.point_t = upload(self._draw_timesteps(1, len(self.point_alphas)), self.device)
         self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
@@ -304,11 +304,7 @@ def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> 
     Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
     """
     degree = {0: None, 3: 1, 8: 2, 15: 3}[params["shN"].shape[1]]
-    colors = (
-        _Clamp.apply(SH_C0 * params["sh0"][:, 0] + 0.5)
-        if degree is None
-        else torch.cat([params["sh0"], params["shN"]], 1)
-    )
+    colors = _Clamp.apply(sh0_to_rgb(params["sh0"])) if degree is None else torch.cat([params["sh0"], params["shN"]], 1)
     image, alphas, info = rasterize(
         params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(), colors,
         cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,

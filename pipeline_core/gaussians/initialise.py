@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
 from pipeline_core.gaussians.tidy import tidy
-from pipeline_core.types import SH_C0, Gaussians, PointCloud
+from pipeline_core.types import Gaussians, PointCloud, rgb_to_sh0
 
 NEIGHBOURS = 3
 """Neighbours whose mean distance sets the scale of a Gaussian (3DGS)."""
@@ -80,6 +80,6 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
         scales=torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3),
         opacities=torch.full((count,), math.log(settings.opacity / (1 - settings.opacity))),
-        sh0=((cloud.rgb.clamp(0, 1) - 0.5) / SH_C0).unsqueeze(1),
+        sh0=rgb_to_sh0(cloud.rgb.clamp(0, 1)),
         shN=torch.zeros(count, 0, 3),
     )

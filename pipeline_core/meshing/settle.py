@@ -23,6 +23,8 @@ KEPT = 0.2
 """Distance from the centres that is left, so that a sheet with a single layer of them keeps two sides."""
 LIMIT = 4.0
 """Vertices move by at most this much."""
+PASSES = 2
+"""Once more with the normals of the settled surface: the first pass's are those of rounded edges and swollen parts."""
 SMOOTHING = 3
 """Rounds in which a vertex's distance is averaged with its neighbours'."""
 
@@ -41,19 +43,21 @@ def settle(vertices: np.ndarray, faces: np.ndarray, anchors: np.ndarray) -> np.n
     vertices = vertices.astype(np.float64)
     if len(anchors) < NEIGHBOURS or not len(vertices):
         return vertices
-    normals = vertex_normals(vertices, faces)
-    distance, near = cKDTree(anchors).query(vertices, k=NEIGHBOURS)
-    weights = np.exp(-0.5 * (distance / np.maximum(WIDTH * distance[:, -1:], 1e-9)) ** 2)
-    above = np.einsum("vki,vi->vk", vertices[:, None] - anchors[near], normals)
-    outside = (weights * above).sum(1) / weights.sum(1)
+    tree, mean = cKDTree(anchors), neighbour_mean(faces, len(vertices))
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     sign = np.sign(np.einsum("fi,fi->", a - vertices.mean(0), np.cross(b - a, c - a))) or 1.0  # of the volume
-    # Inwards only: a level may be drawn outside of the anchors, hardly ever within.
-    move = np.clip(outside * sign - KEPT, 0.0, LIMIT)
-    mean = neighbour_mean(faces, len(vertices))
-    for _ in range(SMOOTHING):
-        move = 0.5 * (move + mean @ move)
-    return vertices - (sign * move)[:, None] * normals
+    for _ in range(PASSES):
+        normals = vertex_normals(vertices, faces)
+        distance, near = tree.query(vertices, k=NEIGHBOURS)
+        weights = np.exp(-0.5 * (distance / np.maximum(WIDTH * distance[:, -1:], 1e-9)) ** 2)
+        above = np.einsum("vki,vi->vk", vertices[:, None] - anchors[near], normals)
+        outside = (weights * above).sum(1) / weights.sum(1)
+        # Inwards only: a level may be drawn outside of the anchors, hardly ever within.
+        move = np.clip(outside * sign - KEPT, 0.0, LIMIT)
+        for _ in range(SMOOTHING):
+            move = 0.5 * (move + mean @ move)
+        vertices = vertices - (sign * move)[:, None] * normals
+    return vertices
 
 
 def neighbour_mean(faces: np.ndarray, count: int) -> sparse.spmatrix:

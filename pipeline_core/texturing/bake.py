@@ -28,7 +28,7 @@ from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import unwrap
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
-from pipeline_core.types import SH_C0, Gaussians, Mesh, TexturedMesh
+from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
 
 COSINE_POWER = 6.0
 """Weight of a view = cos^p: high enough that the sharpest views decide, low enough to blend between them."""
@@ -150,7 +150,7 @@ def colours_at(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:
     """Colours [P, 3] of the Gaussians next to ``points`` [P, 3]: the nearest, weighted by opacity and closeness."""
     solid = (gaussians.opacities.sigmoid() > 0.05).numpy()
     solid = solid if solid.any() else np.ones(len(gaussians), bool)
-    means, rgb = gaussians.means.numpy()[solid], (gaussians.sh0[:, 0] * SH_C0 + 0.5).numpy()[solid].clip(0, 1)
+    means, rgb = gaussians.means.numpy()[solid], sh0_to_rgb(gaussians.sh0).numpy()[solid].clip(0, 1)
     count = min(NEIGHBOURS, len(means))
     distance, index = cKDTree(means).query(points, k=count)
     distance, index = distance.reshape(-1, count), index.reshape(-1, count)

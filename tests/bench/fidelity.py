@@ -12,8 +12,9 @@ Rows, each over the same prompts (colour and category pairs that the priors were
 * ``splat``           its Gaussians before they became a mesh
 * ``control``         no distillation: the initial cloud rendered as Gaussians
 * ``2D samples``      the image prior sampled at the eight cameras by itself: a weak prior or a weak distillation?
+* ``from a ball``     distilled from a ball by the image prior alone, as DreamGaussian begins: does that work?
 * ``wrong caption``   floor: the truth, asked whether it shows another prompt
-* ``ball``            floor: a ball in the prompt's colour
+* ``ball``            floor: a ball in the prompt's colour, what ``from a ball`` has to beat
 
 Every prompt of the list counts; assets that failed count as wrong everywhere. Intervals are 95 % bootstrap over the
 prompts, paired where two rows are compared. The last line of stdout is one JSON document.
@@ -22,6 +23,7 @@ prompts, paired where two rows are compared. The last line of stdout is one JSON
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -39,7 +41,10 @@ import torch
 from torch import Tensor
 
 from pipeline_core.config import RECIPES, Recipe
+from pipeline_core.engine.distill import distill
+from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import SplatmillError
+from pipeline_core.gaussians.initialise import ball as ball_cloud
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.images import contact_sheet, save_png
@@ -48,12 +53,21 @@ from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
 from pipeline_core.metrics.negatives import full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.starter.captions import caption
 from pipeline_core.priors.starter.primitives import ball, pack, plain
 from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
 from pipeline_core.priors.starter.raycast import render, sample_points
-from pipeline_core.types import PointCloud
+from pipeline_core.types import Gaussians, PointCloud
 
+FROM_A_BALL = RECIPES["dreamgaussian"].override(
+    {
+        "init.num_points": 2000, "geometry.steps": 150, "geometry.views": 4, "geometry.resolution": ((1.0, 128),),
+        "geometry.elevation": (-15.0, 50.0), "geometry.fovy": 40.0, "geometry.background": "prior",
+        "geometry.guidance_scale": 10.0,
+    }
+)  # fmt: skip
+"""DreamGaussian's first stage, its rates and its noise, with the starter prior's cameras, guidance and budget."""
 TRUTH_SEED = 1_000_003
 """Seeds of the true things start here, away from the instances that the F-score compares with."""
 SHOWN = ("r_precision", "r_precision_views", "category_correct", "colour_correct", "front_found", "janus", "f_score")
@@ -100,6 +114,13 @@ def ball_row(spec: PropSpec, judge) -> Row:
     points, _ = sample_points(prop, fidelity.POINTS, np.random.default_rng(0))
     images = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
     return fidelity.score(images, cameras.azimuth, cameras.elevation, caption(spec), points=points, judge=judge)
+
+
+def from_a_ball(engine: DistillationEngine, spec: PropSpec, seed: int) -> Gaussians:
+    """Gaussians distilled from a ball that knows nothing of the prompt, by the image prior alone."""
+    generator = torch.Generator().manual_seed(seed)
+    start = from_points(ball_cloud(FROM_A_BALL.init.num_points, generator), FROM_A_BALL.init, generator)
+    return distill(start, caption(spec), "", FROM_A_BALL.geometry, engine, seed=seed)[0]
 
 
 @torch.no_grad()
@@ -207,6 +228,7 @@ def summary(table: dict[str, list[Row]], prompts: int) -> dict[str, float | int 
         "r_precision_2d": mean("2D samples", "r_precision"),
         "r_precision_wrong": mean("wrong caption", "r_precision"),
         "r_precision_ball": mean("ball", "r_precision"),
+        "r_precision_from_a_ball": mean("from a ball", "r_precision"),
         "category_accuracy": mean("asset", "category_correct"),
         "category_accuracy_control": mean("control", "category_correct"),
         "colour_accuracy": mean("asset", "colour_correct"),
@@ -218,9 +240,17 @@ def summary(table: dict[str, list[Row]], prompts: int) -> dict[str, float | int 
         "f_score_truth": median("truth"),
     }
     if "asset" in table:
-        gain = np.array([a["r_precision"] - c["r_precision"] for a, c in zip(table["asset"], table["control"])])
-        result["r_precision_gain"] = {"mean": round(float(gain.mean()), 4), "interval": interval(gain)}
+        result["r_precision_gain"] = gain(table["asset"], table["control"])
+        result["r_precision_views_gain"] = gain(table["asset"], table["control"], "r_precision_views")
+    if "from a ball" in table:
+        result["r_precision_gain_from_a_ball"] = gain(table["from a ball"], table["ball"])
     return result
+
+
+def gain(rows: list[Row], before: list[Row], name: str = "r_precision") -> dict[str, float | tuple[float, float]]:
+    """Paired difference of ``name`` with its 95 % interval."""
+    differences = np.array([a[name] - b[name] for a, b in zip(rows, before)])
+    return {"mean": round(float(differences.mean()), 4), "interval": interval(differences)}
 
 
 def picture(images: Tensor | None) -> np.ndarray:
@@ -241,6 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--judge", default="starter", help="starter, or a CLIP folder or hub id")
     parser.add_argument("--skip-assets", action="store_true")
     parser.add_argument("--skip-samples", action="store_true", help="leave the image prior's 2D samples out")
+    parser.add_argument("--skip-ball", action="store_true", help="leave out what is distilled from a ball")
     parser.add_argument("--guidance-scale", type=float, default=3.0, help="of the 2D samples")
     parser.add_argument("--sampler-steps", type=int, default=25, help="of the 2D samples")
     parser.add_argument("--sheet", type=Path, help="contact sheet of everything: truth, control, splat, asset, 2D")
@@ -262,8 +293,6 @@ def main(argv: list[str] | None = None) -> int:
                 table.setdefault(label, []).append(row)
                 pictures.setdefault(label, []).append(images)
     if not args.skip_samples:
-        from pipeline_core.priors.image import load_image_prior
-
         prior, cameras = load_image_prior(recipe.image_prior), fidelity.evaluation_cameras()
         pictures["2D samples"] = [
             sample_images(prior, prompt, args.guidance_scale, args.sampler_steps, seed=i)
@@ -273,10 +302,19 @@ def main(argv: list[str] | None = None) -> int:
             fidelity.score(images, cameras.azimuth, cameras.elevation, prompt, judge=judge)
             for images, prompt in zip(pictures["2D samples"], prompts)
         ]
+    if not args.skip_ball:
+        with contextlib.closing(DistillationEngine(load_image_prior("starter"))) as engine:
+            splats = [from_a_ball(engine, spec, seed=i) for i, spec in enumerate(specs)]
+        pictures["from a ball"] = [render_gaussians(splat, fidelity.evaluation_cameras())[0] for splat in splats]
+        table["from a ball"] = [
+            fidelity.score_gaussians(splat, prompt, judge=judge) for splat, prompt in zip(splats, prompts)
+        ]
     table["wrong caption"] = [truth_row(spec, judge, prompts[i - 1]) for i, spec in enumerate(specs)]
     table["ball"] = [ball_row(spec, judge) for spec in specs]
     if args.sheet:
-        order = [name for name in ("truth", "control", "splat", "asset", "2D samples") if name in pictures]
+        order = [
+            name for name in ("truth", "control", "splat", "asset", "2D samples", "from a ball") if name in pictures
+        ]
         tiles = [picture(pictures[name][i]) for i in range(len(specs)) for name in order]
         save_png(args.sheet, contact_sheet(tiles, columns=len(order)))
         print(

@@ -335,8 +335,6 @@ class ImagePart:
 
     def prepare(self, device: torch.device) -> None:
         """Fit the autoencoder on the first shard, unless it came with the weights to start from."""
-        if device.type == "cuda":
-            self.modules["unet"].to(memory_format=torch.channels_last)
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             self.modules["unet"].set_attn_processor(AttnProcessor())

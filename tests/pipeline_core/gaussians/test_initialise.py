@@ -5,7 +5,7 @@ import torch
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
 from pipeline_core.gaussians.initialise import ball, from_points, neighbour_distance, resample
-from pipeline_core.types import SH_C0, PointCloud
+from pipeline_core.types import PointCloud, sh0_to_rgb
 
 
 def grid_cloud(n=6, spacing=0.1):
@@ -31,7 +31,7 @@ def test_gaussians_carry_position_colour_opacity_and_spacing():
     active = g.activated()
     torch.testing.assert_close(active["scales"], torch.full((216, 3), 0.05))
     torch.testing.assert_close(active["opacities"], torch.full((216,), 0.8))
-    torch.testing.assert_close(active["colors"][:, 0] * SH_C0 + 0.5, cloud.rgb)
+    torch.testing.assert_close(sh0_to_rgb(active["colors"]), cloud.rgb)
     assert g.sh_degree == 0 and (g.quats == torch.tensor([1.0, 0, 0, 0])).all()
 
 

@@ -8,7 +8,7 @@ from pipeline_core.cameras import DISTANCE, FOVY, orbit
 from pipeline_core.config import Evaluate
 from pipeline_core.metrics import views
 from pipeline_core.metrics.consistency import consistency, evaluation_cameras, psnr
-from pipeline_core.types import SH_C0, Gaussians, TexturedMesh
+from pipeline_core.types import Gaussians, TexturedMesh, rgb_to_sh0
 
 
 def card(texture) -> TexturedMesh:
@@ -75,7 +75,7 @@ def splat_card(colour, shift=0.0) -> Gaussians:
         quats=torch.tensor([1.0, 0, 0, 0]).expand(n, 4).clone(),
         scales=torch.tensor([0.02, 0.02, 0.002]).log().expand(n, 3).clone(),
         opacities=torch.full((n,), 6.0),
-        sh0=((torch.tensor(colour) - 0.5) / SH_C0).expand(n, 1, 3).clone(),
+        sh0=rgb_to_sh0(torch.tensor(colour).expand(n, 3)).clone(),
         shN=torch.zeros(n, 0, 3),
     )
 

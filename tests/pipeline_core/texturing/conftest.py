@@ -7,7 +7,7 @@ import torch
 from pipeline_core.config import Meshing
 from pipeline_core.meshing.extract import extract_mesh
 from pipeline_core.texturing.bake import bake
-from pipeline_core.types import SH_C0, Gaussians
+from pipeline_core.types import Gaussians, rgb_to_sh0
 
 SIDES = np.array(
     [[0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9], [0.9, 0.8, 0.2], [0.8, 0.3, 0.8], [0.2, 0.8, 0.8]], np.float32
@@ -31,7 +31,7 @@ def ball_of_gaussians(count=2500):
         quats=torch.tensor([1.0, 0, 0, 0]).expand(count, 4).clone(),
         scales=torch.full((count, 3), 0.02).log(),
         opacities=torch.full((count,), 3.0),
-        sh0=((colour - 0.5) / SH_C0)[:, None].float(),
+        sh0=rgb_to_sh0(colour).float(),
         shN=torch.zeros(count, 0, 3),
     )
 
