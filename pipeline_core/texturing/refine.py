@@ -3,7 +3,7 @@
     textured = refine_texture(textured, "a red mug", recipe.texture, engine, seed=0)
 
 DreamGaussian's second stage fits the texture to the denoised pictures by gradient descent, which makes the texture as
-sharp as the prior's pictures, and no sharper: with a 64-pixel prior that is a loss. Here only the *change* is painted:
+sharp as the prior's pictures, and no sharper: with a 128-pixel prior that is a loss. Here only the *change* is painted:
 the denoised picture minus the same picture through the autoencoder without denoising. What the prior cannot see (fine
 detail, the autoencoder's own error) is in both and cancels. Every texel looks up the change in each view that sees it
 and takes the mean, weighted by how squarely the view looks at it: the same point on two sides of a UV seam gets the

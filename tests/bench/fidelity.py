@@ -62,7 +62,7 @@ from pipeline_core.types import Gaussians, PointCloud
 
 FROM_A_BALL = RECIPES["dreamgaussian"].override(
     {
-        "init.num_points": 2000, "geometry.steps": 150, "geometry.views": 4, "geometry.resolution": ((1.0, 128),),
+        "init.num_points": 2000, "geometry.steps": 120, "geometry.views": 4, "geometry.resolution": ((1.0, 128),),
         "geometry.elevation": (-15.0, 50.0), "geometry.fovy": 40.0, "geometry.background": "prior",
         "geometry.guidance_scale": 10.0,
     }

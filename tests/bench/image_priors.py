@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict] = {
     "no middle": {"middle": 0.0},
     "no degraded": {"degraded": 0.0},
     "words for camera": {"drop_camera": 1.0, "view_words": 1.0},
-    "words": {"words_weight": 0.02},
+    "no words": {"words_weight": 0.0},
     "pooled text": {"attention": (False, False, False, False)},
     "attention at 4x4": {"attention": (False, False, False, True)},
     "narrow": {"widths": (32, 64, 128, 192)},

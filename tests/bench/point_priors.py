@@ -9,7 +9,7 @@ turns of equal time (of the CPU, or on a GPU of the clock, with the data residen
 and text encoder:
 
 * ``independent``  the starter's: an MLP on single points, tied together by a latent of the object
-* ``large``        the same, 256 wide and with 10 blocks
+* ``small``        the same, 192 wide and with 8 blocks
 * ``transformer``  Point-E's base network in small: attention among the points, text and time as tokens
 
 Then each draws a cloud for every held-out prompt with the starter's sampler. ``f_score`` is that of the points (tau 5 %
@@ -152,7 +152,7 @@ def main() -> None:
     device, contestants = torch.device(options.device), []
     for name, batch, points, network in (
         ("independent", 128, 64, {}),
-        ("large", 128, 64, {"width": 256, "depth": 10}),
+        ("small", 128, 64, {"width": 192, "depth": 8}),
         ("transformer", 24, 256, {"width": options.width, "layers": options.layers}),
     ):
         first = contestants[0] if contestants else None

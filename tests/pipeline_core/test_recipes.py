@@ -17,7 +17,7 @@ def test_the_default_recipes_need_nothing_that_is_not_shipped(name):
     assert RECIPES[name].image_prior == RECIPES[name].init.point_prior == "starter"
     for stage in (RECIPES[name].geometry, RECIPES[name].appearance):
         assert stage.fovy == 40.0 and stage.distance == 2.5  # the cameras that the starter prior was trained on
-        assert stage.resolution == ((1.0, 64),)
+        assert stage.resolution == ((1.0, 128),)
 
 
 def test_dreamgaussian_has_its_published_schedule():

@@ -72,7 +72,7 @@ class ImageSettings:
     """Share of those that also have something wrong (faults.py), half of them with nothing else."""
     fault_weight: float = 0.0
     """How much more than the rest those places count, in every image, that a faulty twin has wrong: small parts."""
-    words_weight: float = 0.0
+    words_weight: float = 0.02
     """Weight of the loss of words that the text encoder forgets (:meth:`ImagePart.word_loss`)."""
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
@@ -302,7 +302,7 @@ class ImagePart:
     """What :func:`pipeline_core.priors.starter.train.train_part` needs to train the image prior."""
 
     name = "image"
-    summary = "Text- and camera-conditioned latent diffusion of 64 px game props on white, in diffusers' folder format."
+    summary = "Text- and camera-conditioned latent diffusion of 128 px game props on grey, in diffusers' folder format."
 
     def __init__(
         self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None

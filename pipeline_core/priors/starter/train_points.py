@@ -26,8 +26,8 @@ from pipeline_core.priors.starter.words import vary, words
 class PointSettings:
     """Architecture and data of the point prior; the defaults are what ships."""
 
-    width: int = 192
-    depth: int = 8
+    width: int = 256
+    depth: int = 10
     latent: int = 16
     couplings: int = 6
     frequencies: int = 6
