@@ -39,6 +39,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.engine.distill import distill
@@ -257,7 +258,8 @@ def picture(images: Tensor | None) -> np.ndarray:
     """Front, quarter, side and back of eight images, side by side [64, 256, 3]; grey where there is nothing."""
     if images is None:
         return np.full((fidelity.SIZE, 4 * fidelity.SIZE, 3), 0.5)
-    images = images if images.shape[-1] == 3 else images.permute(0, 2, 3, 1)
+    images = images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
+    images = interpolate(images, (fidelity.SIZE, fidelity.SIZE), mode="area").permute(0, 2, 3, 1)
     return np.concatenate([images[i].numpy() for i in (0, 1, 2, 4)], axis=1)
 
 
@@ -311,6 +313,8 @@ def main(argv: list[str] | None = None) -> int:
         ]
     table["wrong caption"] = [truth_row(spec, judge, prompts[i - 1]) for i, spec in enumerate(specs)]
     table["ball"] = [ball_row(spec, judge) for spec in specs]
+    print(f"judge {judge.model_id}, {len(specs)} held-out prompts, recipe {args.recipe}")
+    print_table(table)
     if args.sheet:
         order = [
             name for name in ("truth", "control", "splat", "asset", "2D samples", "from a ball") if name in pictures
@@ -320,8 +324,6 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"{args.sheet}: one row a prompt; columns {', '.join(order)}; front, quarter, side, back", file=sys.stderr
         )
-    print(f"judge {judge.model_id}, {len(specs)} held-out prompts, recipe {args.recipe}")
-    print_table(table)
     print(json.dumps(summary(table, len(specs))))
     return 0
 
