@@ -21,7 +21,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,8 +81,7 @@ class Images(Contestant):
             part.steps.pool = first.part.steps.pool
         if device.type == "cuda":
             part.steps.pool.ahead = 0
-            while not part.steps.pool.exists(0):
-                time.sleep(0.2)
+            part.steps.pool.wait_for(0)
             shared = None if first is None else first.steps.shards
             steps = ResidentImages(part.steps, device, shared)
         part.prepare(device)
@@ -196,7 +194,6 @@ def main() -> None:
     if options.workers:
         contestants[0].part.steps.pool.fill(options.workers, wait=False)
     train_in_turns(contestants, options.seconds)
-    print("trained", file=sys.stderr, flush=True)
     contestants[0].part.steps.pool.close()
     renders, judge = heldout_renders(heldout_prompts(128)), load_judge("starter")
     specs = heldout_prompts(options.prompts)

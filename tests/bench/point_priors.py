@@ -162,7 +162,6 @@ def main() -> None:
     if options.workers:
         contestants[0].part.steps.pool.fill(options.workers, wait=False)
     train_in_turns(contestants, options.seconds)
-    print("trained", file=sys.stderr, flush=True)
     specs = heldout_prompts(options.prompts)
     result: dict[str, object] = {"prompts": len(specs), "seconds": options.seconds, "device": name_of(device)}
     for c in contestants:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ VIEWS = 2
 POINTS = 1024
 SMALL_PARTS = 0.5
 """Points of a cloud favour rare colours by this power of their area: faces and doors are what is missed."""
+POLL_S = 0.2
 CAPTIONS = 3
 """Captions drawn per prop; training picks one of them."""
 ELEVATION = (-25.0, 70.0)
@@ -123,6 +126,12 @@ class Shard:
         return Shard(arrays, json.loads((folder / f"{index:05d}.json").read_text()))
 
 
+def visible_shards(settings: Any, samples: int) -> int:
+    """How many shards are drawn from after ``samples``, by a part's settings."""
+    s = settings
+    return min(s.shards, s.first_shards + int(samples * s.fresh) // s.shard_size)
+
+
 class ShardPool:
     """Shards 0 .. limit - 1 of one folder, written in order by one producer process, opened when first needed.
 
@@ -149,6 +158,11 @@ class ShardPool:
         if index in self._pending and self._pending[index].done():
             self._pending.pop(index).result()
         return (self.folder / f"{index:05d}.json").exists()
+
+    def wait_for(self, index: int) -> None:
+        """Wait until a shard that somebody else writes is there."""
+        while not self.exists(index):
+            time.sleep(POLL_S)
 
     def _request(self, index: int) -> None:
         if index in self._pending or self.exists(index):

@@ -13,12 +13,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-POLL_S = 0.2
+from pipeline_core.priors.starter.data import POLL_S
+from pipeline_core.priors.starter.tokenizer import tokenize
+
 TEXTS = 4
 """Captions of a row that are kept, each with its own synonyms, made-up words and view words."""
 
@@ -95,6 +98,37 @@ class ResidentShards:
                 self._arrays[name][index * self.rows : (index + 1) * self.rows].copy_(rows, non_blocking=True)
             if stream is not None:
                 stream.synchronize()
+
+
+class ResidentSteps:
+    """Steps from shards on a device and drawn there: other draws than on a CPU, the same distribution.
+
+    Args:
+        steps: an ``ImageSteps`` or ``PointSteps``: its settings, its :meth:`read` and its :meth:`visible`
+        shards: those of other steps of the same data; None brings them
+    """
+
+    def __init__(self, steps: Any, device: torch.device, shards: ResidentShards | None = None) -> None:
+        self.steps, self.device = steps, device
+        s = steps.settings
+        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
+        self.empty = tokenize(steps.tokenizer, [""]).to(device)
+
+    def begin(self, step: int) -> tuple[torch.Generator, Tensor]:
+        """The generator of ``step`` and the rows [B] that it draws, all of which are there."""
+        steps = self.steps
+        generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
+        visible = steps.visible(step)
+        self.shards.require(visible)
+        return generator, pick(steps.size, visible * steps.settings.shard_size, generator)
+
+    def ids(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Token ids [B, L] of one of the captions of each of ``rows``."""
+        return self.shards["ids"][rows, pick(len(rows), TEXTS, generator)].long()
+
+    def close(self) -> None:
+        """Stop bringing shards."""
+        self.shards.close()
 
 
 def pick(count: int, of: int, generator: torch.Generator) -> Tensor:

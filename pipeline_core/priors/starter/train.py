@@ -239,8 +239,7 @@ def train_part(
         part.steps.pool.ahead = 0
         if workers:
             part.steps.pool.fill(workers, wait=False)
-        while not part.steps.pool.exists(0):
-            time.sleep(0.2)
+        part.steps.pool.wait_for(0)
     part.prepare(dev)
     if dev.type == "cuda":
         torch.set_float32_matmul_precision("high")

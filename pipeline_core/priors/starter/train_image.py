@@ -21,9 +21,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
-from pipeline_core.priors.starter.data import IMAGE_SIZE, Shard, ShardPool, view_word, write_image_shard
+from pipeline_core.priors.starter.data import IMAGE_SIZE, Shard, ShardPool, view_word, visible_shards, write_image_shard
 from pipeline_core.priors.starter.degrade import degrade
-from pipeline_core.priors.starter.resident import TEXTS, ResidentShards, pick, uniform
+from pipeline_core.priors.starter.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
@@ -210,8 +210,7 @@ class ImageSteps:
 
     def visible(self, step: int) -> int:
         """How many shards step ``step`` draws from."""
-        s = self.settings
-        return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
+        return visible_shards(self.settings, step * self.size)
 
     def text(self, caption: str, azimuth: float, elevation: float, rng: np.random.Generator) -> str:
         """``caption`` as it may be asked for: other words for some, and now and then the view."""
@@ -265,21 +264,12 @@ class ImageSteps:
         return ResidentImages(self, device)
 
 
-class ResidentImages:
-    """Steps of an :class:`ImageSteps` from shards on a device and drawn there: other draws, the same distribution."""
-
-    def __init__(self, steps: ImageSteps, device: torch.device, shards: ResidentShards | None = None) -> None:
-        self.steps, self.device = steps, device
-        s = steps.settings
-        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
-        self.empty = tokenize(steps.tokenizer, [""]).to(device)
+class ResidentImages(ResidentSteps):
+    """Steps of an :class:`ImageSteps` on a device."""
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        steps, s = self.steps, self.steps.settings
-        generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
-        visible, size = steps.visible(step), steps.size
-        self.shards.require(visible)
-        rows = pick(size, visible * s.shard_size, generator)
+        steps, s, size = self.steps, self.steps.settings, self.steps.size
+        generator, rows = self.begin(step)
         move = pick(2 * size, 2 * s.jitter + 1, generator).reshape(2, size, 1) - s.jitter
         y, x = (torch.arange(s.size, device=self.device) - move).remainder(s.size)
         rgba, twins = (
@@ -287,15 +277,10 @@ class ResidentImages:
             for name in ("rgba", "twins" if steps.twins else "rgba")
         )
         drop = uniform(size, generator)
-        ids = self.shards["ids"][rows, pick(size, TEXTS, generator)].long()
-        ids = torch.where(drop[:, None] < s.drop_condition, self.empty, ids)
+        ids = torch.where(drop[:, None] < s.drop_condition, self.empty, self.ids(rows, generator))
         azimuth, elevation = self.shards["cameras"][rows].unbind(1)
         azimuth = torch.where(drop < s.drop_condition + s.drop_camera, torch.nan, azimuth)
         return steps.assemble(rgba, twins, ids, camera_embedding(azimuth, elevation), generator)
-
-    def close(self) -> None:
-        """Stop bringing shards."""
-        self.shards.close()
 
 
 class ImagePart:
@@ -409,9 +394,8 @@ class ImagePart:
             for i in range(0, n, chunk):
                 rows = torch.arange(i, min(i + chunk, n), device=device)
                 both = torch.cat([rows, n + rows])
-                cond, uncond = unet(x[rows].repeat(2, 1, 1, 1), t, text[both], class_labels=camera[both]).sample.chunk(
-                    2
-                )
+                answer = unet(x[rows].repeat(2, 1, 1, 1), t, text[both], class_labels=camera[both]).sample
+                cond, uncond = answer.chunk(2)
                 out.append(uncond + guidance_scale * (cond - uncond))
             x = self.scheduler.step(torch.cat(out), t, x).prev_sample
         images = self.vae.decode(x / self.vae.config.scaling_factor).sample

@@ -16,8 +16,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
-from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, write_cloud_shard
-from pipeline_core.priors.starter.resident import TEXTS, ResidentShards, pick, uniform
+from pipeline_core.priors.starter.data import POINTS, Shard, ShardPool, visible_shards, write_cloud_shard
+from pipeline_core.priors.starter.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.priors.starter.tokenizer import build_tokenizer, tokenize
 from pipeline_core.priors.starter.words import vary, words
 
@@ -86,8 +86,7 @@ class PointSteps:
 
     def visible(self, step: int) -> int:
         """How many shards step ``step`` draws from."""
-        s = self.settings
-        return min(s.shards, s.first_shards + int(step * self.size * s.fresh) // s.shard_size)
+        return visible_shards(self.settings, step * self.size)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Clouds [B, C + P, 6] (the last P are to be denoised), token ids [B, L], [B, 1] whether there is a caption."""
@@ -126,30 +125,17 @@ class PointSteps:
         return ResidentClouds(self, device)
 
 
-class ResidentClouds:
-    """Steps of a :class:`PointSteps` from shards on a device and drawn there: other draws, the same distribution."""
-
-    def __init__(self, steps: PointSteps, device: torch.device, shards: ResidentShards | None = None) -> None:
-        self.steps, self.device = steps, device
-        s = steps.settings
-        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
-        self.empty = tokenize(steps.tokenizer, [""]).to(device)
+class ResidentClouds(ResidentSteps):
+    """Steps of a :class:`PointSteps` on a device."""
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        steps, s = self.steps, self.steps.settings
-        generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
-        visible, size = steps.visible(step), steps.size
-        self.shards.require(visible)
-        rows = pick(size, visible * s.shard_size, generator)
+        steps, s, size = self.steps, self.steps.settings, self.steps.size
+        generator, rows = self.begin(step)
         columns = pick(size, POINTS, generator)[:, None] + torch.arange(s.context + s.points, device=self.device)
         clouds = self.shards["points"][rows[:, None], columns % POINTS]
         used = uniform(size, generator)[:, None] >= s.drop_condition
-        ids = self.shards["ids"][rows, pick(size, TEXTS, generator)].long()
-        return steps.assemble(clouds, torch.where(used, ids, self.empty), used, generator)
-
-    def close(self) -> None:
-        """Stop bringing shards."""
-        self.shards.close()
+        ids = torch.where(used, self.ids(rows, generator), self.empty)
+        return steps.assemble(clouds, ids, used, generator)
 
 
 class PointPart:
