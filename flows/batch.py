@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
-from flows import beats
 from flows.budget import Admission
-from flows.shards import measured
+from flows.farm import beats
+from flows.farm.shards import measured
 from pipeline_core.errors import error_class
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id

@@ -100,7 +100,7 @@ def submit(
 
     Example: splatmill submit props.csv --library /mnt/library
     """
-    from flows.remote import submit_batch
+    from flows.farm.commands import submit_batch
     from pipeline_core.storage import Library
 
     request = _request(manifest.absolute(), str(Library(library).root), recipe, set_, skip_invalid, in_flight)
@@ -116,7 +116,7 @@ def reconcile(
 
     Example: splatmill reconcile --library /mnt/library --every 60
     """
-    from flows.remote import reconcile_here
+    from flows.farm.commands import reconcile_here
 
     reconcile_here(library, every)
 
@@ -131,8 +131,8 @@ def worker(
 
     Example: splatmill worker --gpu 0
     """
-    from flows.farm_setup import CONTROL_POOL, POOL
-    from flows.remote import work
+    from flows.farm.commands import work
+    from flows.farm.setup import CONTROL_POOL, POOL
 
     if control and gpu is not None:
         raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and tidy up")
@@ -156,7 +156,7 @@ def deploy(
 
     Example: splatmill deploy --library /mnt/library --gpus 4 --manifest /mnt/library/nightly.csv
     """
-    from flows.farm_setup import set_up
+    from flows.farm.setup import set_up
 
     for line in set_up(library, gpus, manifest, file):
         typer.echo(line)
@@ -281,7 +281,7 @@ def train_starter(context: typer.Context) -> None:
     Example: splatmill train-starter --out runs/starter
     """
     _prepare(0, "auto")
-    from pipeline_core.priors.starter.train import main as train
+    from pipeline_core.training.train import main as train
 
     raise typer.Exit(train(context.args) or 0)
 

@@ -51,7 +51,7 @@ def _run_flow(request: BatchRequest, stop: threading.Event) -> Summary:
 
     The flow has a thread of its own, so that the main thread is free for signals, and Prefect leaves SIGTERM alone.
     """
-    from flows import farm
+    from flows.farm import flows as farm
     from tasks.models import close_engines
 
     ended: list[Any] = []

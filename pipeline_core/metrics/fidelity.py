@@ -38,9 +38,9 @@ from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.metrics.judge import ClipJudge, StarterJudge, load_judge
 from pipeline_core.metrics.negatives import CANDIDATES, candidates, full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
-from pipeline_core.priors.starter.captions import caption, parse_caption
-from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build, sample_spec
-from pipeline_core.priors.starter.raycast import render, sample_points
+from pipeline_core.props.captions import caption, parse_caption
+from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build, sample_spec
+from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.types import Gaussians, TexturedMesh
 
 AnyJudge = str | StarterJudge | ClipJudge

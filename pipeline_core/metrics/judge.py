@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.priors.resolve import folder_id, resolve_model
-from pipeline_core.priors.starter.captions import SYNONYMS
 from pipeline_core.priors.text import load_pretrained, load_tokenizer, read_json
+from pipeline_core.props.captions import SYNONYMS
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 SIDES = ("front", "right", "back", "left")

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline_core.priors.starter.captions import caption
-from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, PropSpec, parts_of, sample_spec
+from pipeline_core.props.captions import caption
+from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, parts_of, sample_spec
 
 CANDIDATES = 32
 """Captions an asset is ranked against, the true one included."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline_core.priors.starter.train import Averaged, default_autocast, rate
+from pipeline_core.training.train import Averaged, default_autocast, rate
 
 CPU = torch.device("cpu")
 TURN_S = 20.0

@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from flows.shards import START_S, split  # noqa: E402
+from flows.farm.shards import START_S, split  # noqa: E402
 from flows.text import table  # noqa: E402
 
 SPEEDS = {

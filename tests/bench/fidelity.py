@@ -55,10 +55,10 @@ from pipeline_core.metrics.judge import load_judge
 from pipeline_core.metrics.negatives import full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.priors.image import load_image_prior
-from pipeline_core.priors.starter.captions import caption
-from pipeline_core.priors.starter.primitives import ball, pack, plain
-from pipeline_core.priors.starter.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
-from pipeline_core.priors.starter.raycast import render, sample_points
+from pipeline_core.props.captions import caption
+from pipeline_core.props.primitives import ball, pack, plain
+from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
+from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.types import Gaussians, PointCloud
 
 FROM_A_BALL = RECIPES["dreamgaussian"].override(

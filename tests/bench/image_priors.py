@@ -33,12 +33,12 @@ from torch import Tensor, nn  # noqa: E402
 from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.judge import load_judge  # noqa: E402
 from pipeline_core.priors.image import camera_embedding  # noqa: E402
-from pipeline_core.priors.starter.captions import caption  # noqa: E402
-from pipeline_core.priors.starter.data import DISTANCE, ELEVATION, FOVY, view_word  # noqa: E402
-from pipeline_core.priors.starter.props import PropSpec, build  # noqa: E402
-from pipeline_core.priors.starter.raycast import render  # noqa: E402
-from pipeline_core.priors.starter.tokenizer import tokenize  # noqa: E402
-from pipeline_core.priors.starter.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over  # noqa: E402
+from pipeline_core.props.captions import caption  # noqa: E402
+from pipeline_core.props.props import PropSpec, build  # noqa: E402
+from pipeline_core.props.raycast import render  # noqa: E402
+from pipeline_core.training.data import DISTANCE, ELEVATION, FOVY, view_word  # noqa: E402
+from pipeline_core.training.tokenizer import tokenize  # noqa: E402
+from pipeline_core.training.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over  # noqa: E402
 from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
 from tests.bench.fidelity import heldout_prompts  # noqa: E402
 

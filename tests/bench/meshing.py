@@ -26,7 +26,7 @@ from pipeline_core.meshing.extract import extract_mesh
 from pipeline_core.metrics.consistency import consistency
 from pipeline_core.metrics.mesh_health import mesh_health
 from pipeline_core.metrics.views import preview, turntable
-from pipeline_core.priors.starter import props, raycast
+from pipeline_core.props import props, raycast
 from pipeline_core.texturing.bake import bake
 from pipeline_core.types import PointCloud
 

@@ -3,8 +3,8 @@
     python tests/bench/orchestration.py                          # 300, 1000 and 3000 assets: about 20 minutes
     python tests/bench/orchestration.py --assets 300 --only prefect files
 
-The journey is the real one (``flows.farm.shard``, every task, file, catalogue row and cache key); only the work inside
-the stages is replaced by writing outputs of a few bytes. Rows of the table:
+The journey is the real one (``flows.farm.flows.shard``, every task, file, catalogue row and cache key); only the work
+inside the stages is replaced by writing outputs of a few bytes. Rows of the table:
 
 * ``prefect``: ``splatmill run``'s path: the flow in a process of its own, against a server of its own on SQLite
   with the settings that we ship. *client* is the CPU time of that process, *server* the server's until it has recorded
@@ -122,7 +122,7 @@ def empty(journey: Journey) -> float:
 def measure_prefect(request: BatchRequest, assets: int) -> dict[str, Any]:
     """The flow, as ``splatmill run`` calls it."""
     lighten_stages()
-    from flows import farm
+    from flows.farm import flows as farm
 
     memory = MemoryByAsset(assets)
     original, farm.make_asset = farm.make_asset, memory.around(farm.make_asset)

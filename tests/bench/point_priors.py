@@ -40,11 +40,11 @@ from pipeline_core.priors.independent_points import BIAS, SCALE, IndependentPoin
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun  # noqa: E402
 from pipeline_core.priors.point_e import PointTransformer  # noqa: E402
 from pipeline_core.priors.points import cosine_schedule  # noqa: E402
-from pipeline_core.priors.starter.captions import caption  # noqa: E402
-from pipeline_core.priors.starter.props import COLOURS, PropSpec, build  # noqa: E402
-from pipeline_core.priors.starter.raycast import sample_points  # noqa: E402
-from pipeline_core.priors.starter.tokenizer import tokenize  # noqa: E402
-from pipeline_core.priors.starter.train_points import PointPart, PointSettings, ResidentClouds  # noqa: E402
+from pipeline_core.props.captions import caption  # noqa: E402
+from pipeline_core.props.props import COLOURS, PropSpec, build  # noqa: E402
+from pipeline_core.props.raycast import sample_points  # noqa: E402
+from pipeline_core.training.tokenizer import tokenize  # noqa: E402
+from pipeline_core.training.train_points import PointPart, PointSettings, ResidentClouds  # noqa: E402
 from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval  # noqa: E402
 

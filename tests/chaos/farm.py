@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 from catalog import compact, query  # noqa: E402
 from catalog.fsck import fsck  # noqa: E402
-from flows.reconcile import SUMMARY, WORKER_LOST  # noqa: E402
+from flows.farm.reconcile import SUMMARY, WORKER_LOST  # noqa: E402
 from flows.text import table  # noqa: E402
 from pipeline_core.storage import STAGES, sha256_file  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from flows import beats
-from flows.beats import Beat
+from flows.farm import beats
+from flows.farm.beats import Beat
 from pipeline_core.storage import STAGES
 from tests.chaos.services import Farm
 

@@ -11,8 +11,9 @@ import pytest
 import typer
 import yaml
 
-from flows import farm_setup, server
+from flows import server
 from flows.cli import app
+from flows.farm import setup as farm_setup
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deployments"

@@ -15,7 +15,7 @@ def test_every_shipped_manifest_loads(path):
 
 
 def test_the_starter_manifest_keeps_to_the_words_of_the_starter_prior():
-    from pipeline_core.priors.starter.captions import VOCABULARY, parse_caption
+    from pipeline_core.props.captions import VOCABULARY, parse_caption
 
     specs = load_manifest(FOLDER / "starter.csv").specs
     assert len(specs) >= 8

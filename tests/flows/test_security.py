@@ -160,7 +160,8 @@ def test_reading_a_result_builds_no_object():
 
 
 def test_every_flow_keeps_its_result_to_itself():
-    from flows import farm, nightly
+    from flows.farm import flows as farm
+    from flows.farm import nightly
 
     for flow in (farm.shard, farm.batch, farm.tidy, nightly.nightly, nightly.compact):
         assert flow.persist_result is False

@@ -10,9 +10,9 @@ from pipeline_core.config import Init
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.negatives import candidates
-from pipeline_core.priors.starter.captions import caption, parse_caption
-from pipeline_core.priors.starter.props import PropSpec, build
-from pipeline_core.priors.starter.raycast import sample_points
+from pipeline_core.props.captions import caption, parse_caption
+from pipeline_core.props.props import PropSpec, build
+from pipeline_core.props.raycast import sample_points
 from pipeline_core.types import PointCloud, TexturedMesh
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline_core.metrics.negatives import also_true, candidates, full, other_category, other_colour, swapped
-from pipeline_core.priors.starter.captions import caption, parse_caption
-from pipeline_core.priors.starter.props import PropSpec, sample_spec
+from pipeline_core.props.captions import caption, parse_caption
+from pipeline_core.props.props import PropSpec, sample_spec
 
 SPOTTED = PropSpec("mushroom", "red", "white", "spots")
 

@@ -12,8 +12,8 @@ import torch
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.points import load_point_prior
 from pipeline_core.priors.resolve import resolve_model
-from pipeline_core.priors.starter.props import PropSpec, build
-from pipeline_core.priors.starter.raycast import render, sample_points
+from pipeline_core.props.props import PropSpec, build
+from pipeline_core.props.raycast import render, sample_points
 
 ROOT = resolve_model("starter")
 

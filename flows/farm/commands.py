@@ -1,0 +1,76 @@
+"""What the command asks of a farm: to queue a batch, to reconcile a library's runs, to be a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+
+from flows.batch import BatchRequest, folder_of, plan_batch
+from flows.server import CLIENT, WORKER, pointed_at, warm_server
+from pipeline_core.errors import RequestError, SplatmillError
+
+
+def submit_batch(request: BatchRequest) -> str:
+    """Queue a batch as shards; returns what was queued. Manifest and farm are looked at before anything is put down."""
+    plan_batch(request)
+    point_at_farm()
+    from flows.farm.prefect import PrefectFarm
+    from flows.farm.reconcile import open_run, read_run, reconcile_run
+
+    farm = PrefectFarm()
+    farm.workers()
+    request = open_run(request)
+    outcome = reconcile_run(read_run(folder_of(request)), farm)
+    return str(outcome or f"run {request.run_id}: opened; splatmill reconcile is at it")
+
+
+def reconcile_here(library: str, every_s: float) -> None:
+    """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done."""
+    point_at_farm()
+    from flows.farm.prefect import PrefectFarm
+    from flows.farm.reconcile import reconcile
+
+    while True:
+        try:
+            for outcome in reconcile(library, PrefectFarm()):
+                print(outcome, flush=True)
+        except (SplatmillError, OSError) as error:  # the server is away, the disk is full: it may be better next time
+            if not every_s:
+                raise
+            print(f"splatmill: {error}", file=sys.stderr, flush=True)
+        if not every_s:
+            return
+        time.sleep(every_s)
+
+
+def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
+    """Set the environment for the farm's server: the one we are pointed at, else the one this user keeps warm."""
+    if not pointed_at():
+        warm = warm_server()
+        if not warm:
+            raise RequestError(
+                "no farm is known: set PREFECT_API_URL and PREFECT_API_AUTH_STRING to its server's, or start one here "
+                "with splatmill server start (deployments/README.md)"
+            )
+        os.environ["PREFECT_API_URL"] = warm["url"]
+        if warm["auth"]:
+            os.environ["PREFECT_API_AUTH_STRING"] = warm["auth"]
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
+    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on one GPU where one is named."""
+    point_at_farm(WORKER)
+    if gpu is not None:
+        from tasks.models import prepare_device
+
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
+    name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # scripts start their "&" with it ignored, and Prefect stops by it
+    os.execv(sys.executable, [*command, "--limit", str(at_once)])

@@ -1,0 +1,67 @@
+"""The scheduled flows: a night of work with its report, and the catalogue's upkeep.
+
+A night opens a run of its manifest, has it made by the farm's workers and waits; what failed in passing is tried again
+on the way (``flows.farm.reconcile``). It ends with one Markdown report and one table of failures among Prefect's
+artifacts, and in a state whose message is the notification that ``splatmill deploy`` arranges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.states import Failed, State
+
+from catalog import compact as compaction
+from catalog.gallery import write_gallery
+from catalog.snapshot import build as build_snapshot
+from catalog.store import LeaseHeld
+from flows.batch import BatchRequest, Summary, markdown
+from flows.budget import next_time
+from flows.farm.flows import at_work, ended, stop
+from flows.farm.prefect import PrefectFarm
+from flows.farm.reconcile import open_run, watch
+
+FAILURES = ("asset_id", "stage", "error_class", "error_type", "message")
+
+
+@flow(name="nightly", log_prints=False, persist_result=False)
+def nightly(request: BatchRequest, until: str = "") -> State[Any]:
+    """One night: make, report, tidy up. ``until``: a time such as 06:00 by the worker's clock (its ``TZ``)."""
+    if until:
+        request = request.model_copy(update={"deadline": next_time(until)})
+    with at_work(request.library):
+        request = open_run(request)
+        summary = watch(request, PrefectFarm(), stop)
+    if summary is None:
+        return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
+    report(summary)
+    tidy_catalogue(request.library)
+    return ended(summary)
+
+
+@flow(name="compact", log_prints=False, persist_result=False)
+def compact(library: str) -> str:
+    """Seal the catalogue's small files, bring the snapshot up to date, write the gallery."""
+    with at_work(library):
+        return tidy_catalogue(library)
+
+
+def report(summary: Summary) -> None:
+    """The night's two artifacts; the table is there when nothing failed, too, so that its absence means something."""
+    about = f"Night of run {summary.run_id}"
+    create_markdown_artifact(markdown(summary), key="nightly-report", description=about)
+    rows = [{name: each[name] for name in FAILURES} for each in summary.failures]
+    create_table_artifact(rows, key="nightly-failures", description=about)
+
+
+def tidy_catalogue(library: str) -> str:
+    """Compact, snapshot, gallery; returns what was done. Where another process is at it, it is left to that."""
+    try:
+        done = compaction.compact(library)
+        build_snapshot(library)
+        write_gallery(library)
+    except LeaseHeld as busy:
+        return f"left to another process: {busy}"
+    return f"{done.sealed_rows} rows sealed, {done.merged_files} files merged"

@@ -1,0 +1,126 @@
+"""The farm behind a real Prefect server: shards are flow runs of the deployment ``shard/shard``, tagged by run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Crashed
+
+from flows.batch import BatchRequest
+from flows.farm.reconcile import FarmUnreachable, Shard
+from pipeline_core.errors import RequestError
+from pipeline_core.storage import Library
+
+DEPLOYMENT = "shard/shard"
+PAGE = 200
+
+
+class PrefectFarm:
+    """The server that the process is pointed at."""
+
+    def shards(self, run_id: str) -> list[Shard]:
+        """All shards of a run."""
+        found = _flow_runs(FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(run_id)])))
+        return [_shard(run, tuple(run.parameters["request"]["only"])) for run in found if run.state]
+
+    def others(self, library: str) -> list[Shard]:
+        """Flow runs about a library that were taken by a worker, have not ended and are no shards."""
+        taken = FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+        )
+        root = Library(library).root
+        return [
+            _shard(run, ())
+            for run in _flow_runs(FlowRunFilter(state=taken))
+            if run.deployment_id and not _request(run).get("shard") and _library(run) == root
+        ]
+
+    def submit(self, request: BatchRequest) -> None:
+        """Queue a shard."""
+        with _client() as client:
+            client.create_flow_run_from_deployment(
+                _deployment(client).id,
+                parameters={"request": request.model_dump(mode="json")},
+                name=f"{request.run_id}-{request.shard}",
+                tags=[tag(request.run_id)],
+                idempotency_key=f"{request.run_id}-{request.shard}",
+            )
+
+    def close(self, shard_id: str, why: str) -> None:
+        """Declare a shard crashed. Never *Scheduled*: a worker that still holds the run would fall over it."""
+        with _client() as client:
+            client.set_flow_run_state(UUID(shard_id), Crashed(message=why), force=True)
+
+    def workers(self) -> int:
+        """Online workers of the shards' pool; at least one, which may come yet."""
+        with _client() as client:
+            pool = _deployment(client).work_pool_name
+            found = client.read_workers_for_work_pool(pool)
+        return max(1, sum(worker.status == WorkerStatus.ONLINE for worker in found))
+
+
+def tag(run_id: str) -> str:
+    """The tag of a run's flow runs."""
+    return f"run:{run_id}"
+
+
+def _flow_runs(wanted: FlowRunFilter) -> list[Any]:
+    found: list[Any] = []
+    with _client() as client:
+        while True:
+            page = client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=PAGE, offset=len(found)
+            )
+            found += page
+            if len(page) < PAGE:
+                return found
+
+
+def _shard(run: Any, assets: tuple[str, ...]) -> Shard:
+    return Shard(str(run.id), run.state.type.value.lower(), run.state.timestamp, assets)
+
+
+def _request(run: Any) -> dict[str, Any]:
+    """The batch that a flow run is about."""
+    found = run.parameters.get("request")
+    return found if isinstance(found, dict) else {}
+
+
+def _library(run: Any) -> Path | None:
+    """The library that a flow run is about."""
+    named = run.parameters.get("library") or _request(run).get("library")
+    return Library(named).root if named else None
+
+
+def _deployment(client: SyncPrefectClient) -> Any:
+    try:
+        return client.read_deployment_by_name(DEPLOYMENT)
+    except ObjectNotFound:
+        raise RequestError(f"the server has no deployment {DEPLOYMENT}: deployments/README.md makes it") from None
+
+
+@contextlib.contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    """A client; a server that does not answer, or answers that it cannot, becomes :class:`FarmUnreachable`."""
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
+            raise
+        raise FarmUnreachable(f"the Prefect server does not answer: {error}") from error

@@ -1,0 +1,491 @@
+"""A farm's open runs, brought from what they are to what they should be: called again and again, by whoever likes.
+
+    outcomes = reconcile("library", farm)       # a service's loop, a schedule, a person; splatmill reconcile
+
+A run is open from ``open_run`` (``splatmill submit``) until its ``summary.json`` is written. In between, each call
+
+1. closes shards whose process is gone, or that a worker took and never began: they would hold their place in the work
+   pool for ever, and Prefect does not notice by itself;
+2. finds what is missing by the library's files and the catalogue: not made, not failed for good (``tasks.rules``), and
+   in no shard that is open;
+3. submits the missing as new shards, unless the deadline or the budget forbids;
+4. ends the run when nothing is missing and no shard is open.
+
+Nothing is remembered between calls, so any call may be killed anywhere. Truth about what is made is in files, truth
+about who is at work in beats (``flows.farm.beats``), and Prefect is asked only which shards there are. ``Farm`` is all
+that is needed of it; ``flows.farm.prefect`` has it for a real server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from catalog import query
+from catalog.schema import StageRun
+from catalog.writer import append
+from flows.batch import SUMMARY, BatchRequest, Summary, announce, conclude, folder_of, plan_batch, write_summary
+from flows.budget import Admission
+from flows.farm import beats
+from flows.farm.beats import Beat
+from flows.farm.shards import START_S, measured, split
+from pipeline_core.errors import SplatmillError
+from pipeline_core.storage import Library, write_json
+from tasks.journey import Journey, finished, verified
+from tasks.rules import RULES, quarantined
+
+REQUEST = "request.json"
+CONTROL = "control"
+"""Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
+ENDED = ("completed", "failed", "crashed", "cancelled")
+WORKER_LOST = "WorkerLost"
+MOST_LOSSES = 5
+"""Processes that may die while they make one asset; after that it is held to be the cause."""
+MOST_SILENT = 5
+"""Shards that may end in order and leave no word about one of their assets."""
+SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
+
+
+class FarmUnreachable(SplatmillError):
+    """The server did not answer; the next call may reach it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's flow run: Prefect's id, its state's type in lower case, since when, and the assets it was given."""
+
+    id: str
+    state: str
+    since: datetime
+    assets: tuple[str, ...]
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still make something."""
+        return self.state not in ENDED
+
+
+class Farm(Protocol):
+    """What is needed of the server. Every method may raise :class:`FarmUnreachable`."""
+
+    def shards(self, run_id: str) -> list[Shard]:
+        """All shards of a run, ended ones too."""
+
+    def others(self, library: str) -> list[Shard]:
+        """Open flow runs about a library that make nothing: batch, nightly, reconcile, compact."""
+
+    def submit(self, request: BatchRequest) -> None:
+        """Queue a shard; the same ``request.shard`` is queued once, however often it is submitted."""
+
+    def close(self, shard_id: str, why: str) -> None:
+        """Declare a shard crashed, which gives back its place in the pool."""
+
+    def workers(self) -> int:
+        """Workers that are online."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds after which a shard is given up: taken by a worker and not begun; running without a sign of life; with
+    an asset in one and the same stage (Prefect's timeouts cannot interrupt a thread)."""
+
+    begin_s: float = 300.0
+    silent_s: float = 60.0
+    stage_s: float = 86400.0
+
+
+@dataclass
+class Outcome:
+    """What one call did about one run. Assets: ``made``, ``waiting`` in open shards, ``missing`` in none."""
+
+    run_id: str
+    closed: list[str] = field(default_factory=list)
+    submitted: list[int] = field(default_factory=list)
+    made: int = 0
+    waiting: int = 0
+    missing: int = 0
+    working: int = 0
+    ended: bool = False
+
+    def __str__(self) -> str:
+        rest = f", {self.missing} not queued yet" if self.missing else ""
+        told = [
+            f"run {self.run_id}: {self.made} made, {self.waiting} in shards{rest}, {self.working} processes at work"
+        ]
+        told += [f"  closed {each}" for each in self.closed]
+        if self.submitted:
+            told.append(f"  submitted {sum(self.submitted)} assets in shards of {self.submitted}")
+        return "\n".join([*told, *["  the run is over"] * self.ended])
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def open_run(request: BatchRequest) -> BatchRequest:
+    """Put a request down in the library, with a copy of its manifest; returns it as workers will see it.
+
+    Raises :class:`RequestError` for what cannot be made at all.
+    """
+    manifest, journeys = plan_batch(request)
+    library = Library(request.library).create()
+    folder = library.run_dir(request.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / Path(request.manifest).name
+    shutil.copyfile(request.manifest, copy)
+    missing = [each for each in journeys if not finished(each)]
+    passed_over = set() if request.only else quarantined(request.library, missing)
+    todo = [each for each in missing if each.asset_id not in passed_over]
+    request = request.model_copy(update={"manifest": str(copy), "library": str(library.root)})
+    announce(request, manifest, todo)
+    document = {
+        "request": request.model_dump(mode="json"),
+        "todo": [each.asset_id for each in todo],
+        "quarantined": sorted(passed_over),
+        "refused": [str(problem) for problem in manifest.problems],
+        "opened": time.time(),
+    }
+    scratch = folder / f".{REQUEST}"
+    write_json(scratch, document)
+    os.replace(scratch, folder / REQUEST)
+    return request
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run as it was put down."""
+
+    request: BatchRequest
+    folder: Path
+    todo: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    refused: tuple[str, ...]
+    opened: float
+
+
+def read_run(folder: Path) -> Run:
+    """The run that lies in ``folder``."""
+    told = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    request = BatchRequest.model_validate(told["request"])
+    return Run(request, folder, *(tuple(told[name]) for name in ("todo", "quarantined", "refused")), told["opened"])
+
+
+def open_runs(library: str) -> list[Run]:
+    """Runs that were opened and are not over, oldest first."""
+    found = sorted(Library(library).root.glob(f"runs/*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
+    return [read_run(path.parent) for path in found if not (path.parent / SUMMARY).exists()]
+
+
+@lru_cache(maxsize=4)
+def _journeys(folder: Path, opened: float) -> tuple[Journey, ...]:
+    """The journeys of a run's open assets; the manifest's copy does not change, so neither do they."""
+    run = read_run(folder)
+    wanted = set(run.todo)
+    return tuple(each for each in plan_batch(run.request)[1] if each.asset_id in wanted)
+
+
+# --- one call --------------------------------------------------------------------------------------------------------
+
+
+def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list[Outcome]:
+    """Bring every open run of ``library`` on; raises :class:`FarmUnreachable` before anything is concluded.
+
+    Flows that wait for shards or tidy up hold places too, and are closed by the same rules.
+    """
+    seen = beats.read(Library(library).root / CONTROL)
+    for flow in farm.others(library):
+        why = verdict(flow, seen.get(flow.id), patience)
+        if why:
+            beats.fence(Library(library).root / CONTROL, flow.id)
+            farm.close(flow.id, why)
+    return [outcome for run in open_runs(library) if (outcome := reconcile_run(run, farm, patience))]
+
+
+def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:
+    """Bring one run on; None while another process on this machine is doing so."""
+    with _alone(run.folder) as alone:
+        if not alone:
+            return None
+        outcome = Outcome(run.request.run_id)
+        shards = close_dead(run, farm, patience, outcome)
+        state = assess(run, shards)
+        if not state.missing and not any(shard.open for shard in shards):
+            verify(run, state)  # the last look before the run is over: everything is read, nothing is taken on trust
+        outcome.made, outcome.waiting = len(state.made), len(state.waiting)
+        outcome.working = beats.count_live(run.folder)
+        refusal = submit_missing(run, farm, shards, state, outcome) if state.missing else ""
+        outcome.missing = len(state.missing) - sum(outcome.submitted)
+        if not outcome.submitted and not any(shard.open for shard in shards):
+            finish(run, state, refusal)
+            outcome.ended = True
+        return outcome
+
+
+def close_dead(run: Run, farm: Farm, patience: Patience, outcome: Outcome) -> list[Shard]:
+    """Close shards that will not go on; returns all shards with their states as they are after that."""
+    seen, shards = beats.read(run.folder), []
+    for shard in farm.shards(run.request.run_id):
+        beat = seen.get(shard.id)
+        why = verdict(shard, beat, patience)
+        if why and shard.open:
+            give_up(run, shard, beat, why)
+            farm.close(shard.id, why)
+            outcome.closed.append(f"shard {shard.id}: {why}")
+            shard = Shard(shard.id, "crashed", shard.since, shard.assets)
+        elif why:
+            give_up(run, shard, beat, why)
+        shards.append(shard)
+    return shards
+
+
+def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime | None = None) -> str:
+    """Why a shard is to be given up; empty when it is not."""
+    if not shard.open:
+        # a process that Prefect holds for crashed was killed, or must stop; one that ended in order says so itself
+        lost = beat and beat.state == "live" and (shard.state == "crashed" or beat.gone)
+        return f"its process was lost ({shard.state})" if lost else ""
+    age = ((now or datetime.now(UTC)) - shard.since).total_seconds()
+    if beat is None:
+        late = shard.state != "scheduled" and age > patience.begin_s
+        return f"it was taken {age:.0f} s ago and never began ({shard.state})" if late else ""
+    if beat.state == "dead":
+        return "it was given up before"
+    if beat.gone and beat.state == "live":
+        return f"its process {beat.pid} is gone"
+    if beat.age_s > patience.silent_s:
+        return f"its last sign of life is {beat.age_s:.0f} s old"
+    for asset_id, (stage, seconds) in beat.assets.items():
+        if seconds > patience.stage_s:
+            return f"{asset_id} has been in {stage} for {seconds / 3600:.1f} h"
+    return ""
+
+
+def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
+    """Fence a shard's process off, once, and put down which stages it took with it."""
+    if not beats.fence(run.folder, shard.id) or beat is None:
+        return
+    rows = [
+        StageRun(
+            run_id=run.request.run_id,
+            asset_id=asset_id,
+            stage=stage,
+            status="failed",
+            error_type=WORKER_LOST,
+            error_class="transient",
+            error_message=f"the process that made it was lost: {why}",
+            prefect_flow_run_id=shard.id,
+            duration_s=seconds,
+            worker_pid=beat.pid,
+            host=beat.host,
+        )
+        for asset_id, (stage, seconds) in beat.assets.items()
+        if stage
+    ]
+    if rows:
+        append(run.request.library, rows, keep=True)
+
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+WORDS_SQL = f"""
+with words as (
+    select asset_id, prefect_flow_run_id as shard, arg_max(
+        struct_pack(status, stage, error_class, error_type, error_message), event_id
+    ) as last
+    from stage_runs where run_id = ? and stage_idx between 1 and 7 group by all
+)
+select
+    asset_id,
+    count(*) filter (last.error_type = '{WORKER_LOST}') as losses,
+    list(last) filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
+from words group by asset_id
+"""
+
+
+@dataclass
+class State:
+    """The assets of a run: each is in exactly one of these."""
+
+    made: list[str] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def assess(run: Run, shards: Sequence[Shard]) -> State:
+    """Sort a run's assets by the library's files, the catalogue and the open shards."""
+    words = {row["asset_id"]: row for row in query.rows(run.request.library, WORDS_SQL, [run.request.run_id])}
+    open_ = {asset_id for shard in shards if shard.open for asset_id in shard.assets}
+    cancelled = {asset_id for shard in shards if shard.state == "cancelled" for asset_id in shard.assets}
+    silent: dict[str, int] = {}
+    for shard in shards:
+        for asset_id in shard.assets if shard.state in ("completed", "failed") else ():
+            silent[asset_id] = silent.get(asset_id, 0) + 1
+    state = State()
+    for journey in _journeys(run.folder, run.opened):
+        name = journey.asset_id
+        if finished(journey):
+            state.made.append(name)
+        elif name in open_:
+            state.waiting.append(name)
+        elif failure := final_failure(name, words.get(name), silent.get(name, 0)):
+            state.failures.append(failure)
+        else:
+            (state.stopped if name in cancelled else state.missing).append(name)
+    return state
+
+
+def verify(run: Run, state: State) -> None:
+    """Move made assets that are damaged to the missing ones."""
+    by_id = {each.asset_id: each for each in _journeys(run.folder, run.opened)}
+    whole = [name for name in state.made if verified(by_id[name])]
+    state.missing += sorted(set(state.made) - set(whole))
+    state.made = whole
+
+
+def final_failure(asset_id: str, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
+    """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
+
+    ``ended``: shards with this asset that ended in order.
+    """
+    failures = (word["failures"] if word else None) or []
+    if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
+        last = failures[-1]
+        return {
+            "asset_id": asset_id,
+            "stage": last["stage"],
+            "error_class": last["error_class"],
+            "error_type": last["error_type"],
+            "message": last["error_message"] or "",
+        }
+    if word and word["losses"] >= MOST_LOSSES:
+        return _failure(asset_id, WORKER_LOST, f"{word['losses']} processes died while they made it")
+    if ended - len(failures) >= MOST_SILENT:
+        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it, without a reason: {SAME_CODE}")
+    return None
+
+
+def _failure(asset_id: str, error_type: str, message: str) -> dict[str, str]:
+    return {
+        "asset_id": asset_id,
+        "stage": "init_points",
+        "error_class": "permanent",
+        "error_type": error_type,
+        "message": message,
+    }
+
+
+def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, outcome: Outcome) -> str:
+    """Queue what is missing; returns why nothing was, or an empty text."""
+    request = run.request
+    timing = measured(request.library, request.recipe)
+    gate = Admission(
+        request.deadline,
+        request.gpu_hours * 3600 if request.gpu_hours else None,
+        timing.asset_s + START_S,
+        lambda: beats.spent_s(run.folder),
+    )
+    refusal = gate.refusal()
+    if refusal:
+        return refusal
+    workers = farm.workers()
+    parts = split(state.missing, workers=workers, asset_s=timing.worker_s)
+    if not timing.assets:
+        # nothing was measured yet: one shard each, and the rest as soon as their first assets tell how long they take
+        parts = [] if any(shard.open for shard in shards) else parts[:workers]
+    for part in parts:
+        # the name follows from what was there before, so that a call that is repeated submits nothing twice
+        name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]
+        farm.submit(request.model_copy(update={"only": part, "shard": name}))
+        outcome.submitted.append(len(part))
+        outcome.waiting += len(part)
+    return ""
+
+
+def finish(run: Run, state: State, refusal: str) -> None:
+    """Write the summary that ends a run."""
+    request, journeys = run.request, _journeys(run.folder, run.opened)
+    for failure in state.failures:
+        if failure["error_type"] in (WORKER_LOST, "NotMade"):
+            append(request.library, [_failure_row(request, failure)], keep=True)
+    _, everything = plan_batch(request)
+    todo = set(run.todo) | set(run.quarantined)
+    summary = Summary(
+        request.run_id,
+        request.library,
+        request.manifest,
+        asked=len(everything),
+        made=state.made,
+        cached=[each.asset_id for each in everything if each.asset_id not in todo],
+        stopped=state.stopped,
+        left=state.missing,
+        left_why=refusal,
+        quarantined=list(run.quarantined),
+        failures=state.failures,
+        refused=list(run.refused),
+        seconds=time.time() - run.opened,
+    )
+    conclude(request, list(journeys), summary)
+    Library(request.library).sweep()
+    for scratch in (run.folder / "beats").glob(".*"):
+        scratch.unlink(missing_ok=True)
+    write_summary(request, summary)
+
+
+def _failure_row(request: BatchRequest, failure: dict[str, str]) -> StageRun:
+    columns = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
+    return StageRun(run_id=request.run_id, status="failed", error_message=failure["message"], **columns)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether this process is the only one of this machine in the block; a lock that a kill cannot leave behind."""
+    with open(folder / ".reconcile", "a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def watch(
+    request: BatchRequest,
+    farm: Farm,
+    stop: threading.Event | None = None,
+    *,
+    patience: Patience = Patience(),
+    every_s: float = 15.0,
+    idle_s: float = 3600.0,
+) -> Summary | None:
+    """Reconcile a run until it is over; returns its summary.
+
+    Returns None when nothing has moved for ``idle_s`` (no worker is online, the server is gone) or ``stop`` is set:
+    nobody waits for ever, and the run stays open for ``splatmill reconcile``.
+    """
+    folder, stop = folder_of(request), stop or threading.Event()
+    moved, before = time.monotonic(), None
+    while not (folder / SUMMARY).exists():
+        with contextlib.suppress(FarmUnreachable):
+            outcome = reconcile_run(read_run(folder), farm, patience)
+            now = (outcome.made, outcome.waiting) if outcome else before
+            if now != before or (outcome and (outcome.working or outcome.submitted)):
+                moved, before = time.monotonic(), now
+        if time.monotonic() - moved > idle_s or stop.wait(every_s):
+            return None
+    return Summary(**json.loads((folder / SUMMARY).read_text(encoding="utf-8")))

@@ -1,0 +1,100 @@
+"""``splatmill deploy``: what a farm's server must know, registered as often as one likes.
+
+Two work pools of processes: ``splatmill`` makes assets, one shard for each GPU; ``splatmill-control`` runs what only
+waits and tidies up, so that a batch that waits for its shards never takes the place of one. The deployments are those
+of ``prefect.yaml``. Where ``SPLATMILL_WEBHOOK`` holds an address, the server posts there whenever a night has ended,
+well or badly.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from flows.farm.commands import point_at_farm
+from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.storage import Library
+
+POOL, CONTROL_POOL = "splatmill", "splatmill-control"
+WEBHOOK = "SPLATMILL_WEBHOOK"
+AUTOMATION, BLOCK = "splatmill: a night has ended", "splatmill-night"
+ENDINGS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")
+MESSAGE = (
+    '{"text": {{ ("Night " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ". " ~ (flow_run.state.message or ""))'
+    ' | tojson }}, "state": {{ flow_run.state.name | tojson }}, "flow_run_id": {{ (flow_run.id ~ "") | tojson }}}'
+)
+"""JSON with a ``text``, which Slack, Mattermost and Teams show as it is."""
+
+
+def set_up(library: str, gpus: int, manifest: Path | None, file: Path) -> Iterator[str]:
+    """Register everything, saying what; raises :class:`RequestError` before anything is registered."""
+    root = Library(library).create().root
+    if not file.is_file():
+        raise RequestError(f"--file {file}: not found; it is deployments/prefect.yaml of the source tree")
+    if manifest is not None and not manifest.is_file():
+        raise RequestError(f"--manifest {manifest}: not found")
+    point_at_farm()
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        yield from make_pools(client, gpus)
+        register(file, root, manifest)
+        yield f"deployments of {file} registered for {root}"
+        if os.environ.get(WEBHOOK):
+            announce_nights(client, os.environ[WEBHOOK])
+            yield f"nights' ends are posted to the address in {WEBHOOK}"
+
+
+def make_pools(client: Any, gpus: int) -> Iterator[str]:
+    """The two work pools, made or brought up to date."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    for name, limit in ((POOL, gpus), (CONTROL_POOL, None)):
+        pool = WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=template)
+        client.create_work_pool(pool, overwrite=True)
+        yield f"work pool {name}: " + (f"{limit} at a time" if limit else "no limit")
+
+
+def register(file: Path, library: Path, manifest: Path | None) -> None:
+    """``prefect deploy --all``; the file's ``{{ $NAMES }}`` are filled in from the environment."""
+    settings = {
+        "SPLATMILL_LIBRARY": str(library),
+        "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
+        "SPLATMILL_NIGHTLY": "true" if manifest else "false",
+    }
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    done = subprocess.run(
+        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise SplatmillError(f"prefect deploy ended with {done.returncode}:\n{done.stdout[-3000:]}")
+
+
+def announce_nights(client: Any, address: str) -> None:
+    """Have the server post to ``address`` at every night's end. The address is kept as a secret of the server."""
+    from prefect.automations import Automation
+    from prefect.blocks.webhook import Webhook
+    from prefect.events.actions import CallWebhook
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    hook = Webhook(url=address, method="POST", headers={"Content-Type": "application/json"})
+    block = hook.save(BLOCK, overwrite=True)
+    trigger = EventTrigger(
+        posture=Posture.Reactive,
+        expect={f"prefect.flow-run.{ending}" for ending in ENDINGS},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": "nightly"},
+        for_each={"prefect.resource.id"},
+    )
+    action = CallWebhook(block_document_id=UUID(str(block)), payload=MESSAGE)
+    wanted = Automation(name=AUTOMATION, trigger=trigger, actions=[action])
+    for old in client.read_automations_by_name(AUTOMATION):
+        client.delete_automation(old.id)
+    wanted.create()

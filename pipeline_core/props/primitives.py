@@ -1,0 +1,457 @@
+"""Primitives of the procedural props: constructors, packing into one float32 table, bounds and meshes.
+
+A prop is a table of at most 32 rows, one per primitive, `ROW` floats each: a unit shape, an affine frame and a paint.
+Constructors below take world coordinates (+Y up, front +Z) and return one row as a plain list of floats.
+
+    rows = [cylinder((0, -1, 0), (0, 1, 0), 0.5, plain((0.8, 0.2, 0.2)))]
+    prop = pack(rows)
+    mesh = to_mesh(prop)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import trimesh
+
+from pipeline_core.props import textures as tx
+from pipeline_core.props.textures import SOFT, Lighting
+
+OBJECT_RADIUS = 0.7
+"""Radius of every prop's bounding sphere about the origin, world units."""
+
+Vec = tuple[float, float, float]
+Row = list[float]
+
+BALL, BOX, FRUSTUM, TORUS, CAPSULE = range(5)
+"""Unit shapes: `BALL` radius 1, cut at y <= p0, hollow with inner radius p1; `BOX` [-1, 1]^3, its top scaled by
+(p0, p1) in x and z; `FRUSTUM` y in [-1, 1], radius 1 below and p0 above, round or with p1 sides, hollow with inner
+ratio p2 down to y = p3; `TORUS` about y, radii 1 and p0; `CAPSULE` segment y in [-1, 1], radius p0."""
+
+# First columns of a row's fields; ROTATION holds the world-to-local matrix row by row
+KIND = 0
+CENTRE = 1
+ROTATION = 4
+SCALE = 13
+PARAMS = 16
+TEXTURE = 20
+FREQUENCY = 21
+TEXTURE_PARAMS = 24
+COLOUR1 = 28
+COLOUR2 = 31
+SEED = 34
+METAL = 35
+GLOW = 36
+BOUND = 37
+ROW = 38
+
+
+class Paint(NamedTuple):
+    """Surface of a primitive; `frequency` in texture cells per *world* unit of the unnormalised prop."""
+
+    colour: Vec
+    colour2: Vec = (0.0, 0.0, 0.0)
+    texture: int = tx.PLAIN
+    frequency: float | Vec = 1.0
+    params: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    metal: float = 0.0
+    glow: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prop:
+    """A built prop.
+
+    Attributes:
+        rows: [n, ROW] float32, one primitive a row; normalised to `OBJECT_RADIUS`
+        bounds: [2, 3] float32, corners of the axis-aligned bounding box, centred at the origin
+    """
+
+    rows: np.ndarray
+    bounds: np.ndarray
+
+
+# ---- paints -------------------------------------------------------------------------------------
+
+
+def plain(colour: Vec, *, metal: float = 0.0, glow: float = 0.0) -> Paint:
+    return Paint(colour, colour, metal=metal, glow=glow)
+
+
+def darker(colour: Vec, gain: float = 0.6) -> Vec:
+    """Scale a colour; gain > 1 lightens towards white so that no channel leaves [0, 1]."""
+    if gain <= 1:
+        return tuple(c * gain for c in colour)
+    return tuple(c + (1 - c) * (gain - 1) for c in colour)
+
+
+def blend(a: Vec, b: Vec, share: float) -> Vec:
+    return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
+
+
+# ---- frames -------------------------------------------------------------------------------------
+
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def rotation(axis: str, degrees: float) -> tuple[Vec, Vec, Vec]:
+    """World-to-local rotation (rows are the local axes in world coordinates) of a shape turned about one axis."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    if axis == "x":
+        return (1, 0, 0), (0, c, s), (0, -s, c)
+    if axis == "y":
+        return (c, 0, -s), (0, 1, 0), (s, 0, c)
+    return (c, s, 0), (-s, c, 0), (0, 0, 1)
+
+
+def turned(*rotations: tuple[Vec, Vec, Vec]) -> tuple[Vec, Vec, Vec]:
+    """Apply rotations one after another: the first argument acts on the shape first."""
+    total = np.eye(3)
+    for r in rotations:
+        total = total @ np.asarray(r)
+    return tuple(tuple(float(v) for v in row) for row in total)
+
+
+def _frame_of(axis: Vec) -> tuple[Vec, Vec, Vec]:
+    """World-to-local rotation whose local y is `axis`; local x stays as level as it can."""
+    n = math.sqrt(sum(v * v for v in axis))
+    y = (axis[0] / n, axis[1] / n, axis[2] / n)
+    if abs(y[1]) > 0.999:
+        x = (1.0, 0.0, 0.0)
+    else:
+        length = math.hypot(y[0], y[2])
+        x = (y[2] / length, 0.0, -y[0] / length)
+    d = sum(a * b for a, b in zip(x, y, strict=True))
+    x = tuple(a - d * b for a, b in zip(x, y, strict=True))
+    length = math.sqrt(sum(v * v for v in x))
+    x = tuple(v / length for v in x)
+    z = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
+    return x, y, z
+
+
+def _row(kind: int, centre, rotation_, scale, params, paint: Paint) -> Row:
+    f = paint.frequency
+    if not isinstance(f, tuple):
+        f = (f, f, f)
+    row = [float(kind), *centre, *rotation_[0], *rotation_[1], *rotation_[2], *scale, *params, float(paint.texture)]
+    row += [f[0] * scale[0], f[1] * scale[1], f[2] * scale[2], *paint.params, *paint.colour, *paint.colour2]
+    row += [float(paint.seed % 1000), paint.metal, paint.glow, 0.0]
+    return row
+
+
+# ---- constructors -------------------------------------------------------------------------------
+
+
+def ball(centre: Vec, radii: float | Vec, paint: Paint, *, rot=IDENTITY) -> Row:
+    """Ellipsoid."""
+    radii = radii if isinstance(radii, tuple) else (radii,) * 3
+    return _row(BALL, centre, rot, radii, (2.0, 0.0, 0.0, 0.0), paint)
+
+
+def bowl(centre: Vec, radii: float | Vec, paint: Paint, *, cut: float = 0.0, inner: float = 0.0, rot=IDENTITY) -> Row:
+    """Ellipsoid below y = cut (a share of its radius); hollow with relative inner radius `inner` if > 0."""
+    radii = radii if isinstance(radii, tuple) else (radii,) * 3
+    return _row(BALL, centre, rot, radii, (cut, inner, 0.0, 0.0), paint)
+
+
+def dome(centre: Vec, radii: float | Vec, paint: Paint, *, cut: float = 0.0) -> Row:
+    """Ellipsoid above y = cut (a share of its radius)."""
+    return bowl(centre, radii, paint, cut=-cut, rot=rotation("x", 180))
+
+
+def box(centre: Vec, half: Vec, paint: Paint, *, taper: tuple[float, float] = (1.0, 1.0), rot=IDENTITY) -> Row:
+    """Box with half extents; its top face is scaled by `taper` in x and z: (1, 0) is a gable, (0, 0) a pyramid."""
+    return _row(BOX, centre, rot, half, (*taper, 0.0, 0.0), paint)
+
+
+def cylinder(
+    a: Vec, b: Vec, radius: float, paint: Paint, *,
+    radius2: float | None = None, sides: int = 0, inner: float = 0.0, floor: float = -0.8, flat: float = 1.0,
+) -> Row:  # fmt: skip
+    """Cylinder, cone or prism from a to b, `radius` at a and `radius2` at b.
+
+    Args:
+        sides: 0 for round, else the number of sides of the prism (radius = circumradius)
+        inner: > 0 makes it hollow from b, with this ratio of inner to outer radius ...
+        floor: ... down to this canonical height (-1: open at both ends)
+        flat: squeezes local z, for elliptic sections
+    """
+    ratio = 1.0 if radius2 is None else radius2 / radius
+    half = 0.5 * math.dist(a, b)
+    centre = tuple(0.5 * (p + q) for p, q in zip(a, b, strict=True))
+    frame = _frame_of(tuple(q - p for p, q in zip(a, b, strict=True)))
+    return _row(FRUSTUM, centre, frame, (radius, half, radius * flat), (ratio, float(sides), inner, floor), paint)
+
+
+def ring(centre: Vec, axis: Vec, major: float, minor: float, paint: Paint, *, flat: Vec = (1.0, 1.0, 1.0)) -> Row:
+    """Torus about `axis`; `flat` scales the local axes (local y is the axis)."""
+    scale = (major * flat[0], major * flat[1], major * flat[2])
+    return _row(TORUS, centre, _frame_of(axis), scale, (minor / major, 0.0, 0.0, 0.0), paint)
+
+
+def rod(a: Vec, b: Vec, radius: float, paint: Paint) -> Row:
+    """Capsule."""
+    half = 0.5 * math.dist(a, b)
+    centre = tuple(0.5 * (p + q) for p, q in zip(a, b, strict=True))
+    frame = _frame_of(tuple(q - p for p, q in zip(a, b, strict=True)))
+    return _row(CAPSULE, centre, frame, (half, half, half), (radius / half, 0.0, 0.0, 0.0), paint)
+
+
+# ---- packing ------------------------------------------------------------------------------------
+
+
+@nb.njit(cache=True, nogil=True)
+def _profile(row, v):
+    """Outline of a solid of revolution at parameter v in [0, 1]: canonical (radius, y)."""
+    kind = int(row[KIND])
+    if kind == BALL:
+        lowest = math.acos(max(-1.0, min(1.0, row[PARAMS])))
+        a = lowest + (math.pi - lowest) * v
+        return math.sin(a), math.cos(a)
+    a = math.pi * v
+    r = row[PARAMS]
+    return r * math.sin(a), r * math.cos(a) + (1.0 if v < 0.5 else -1.0)
+
+
+@nb.njit(cache=True, nogil=True)
+def _extent(rows, centre, out):
+    """Bounding box of all primitives into out[0:3], out[3:6] and largest distance from `centre` into out[6].
+
+    Hidden parts count too: whatever lies inside another primitive lies inside its bounds.
+    """
+    out[0:3] = 1e9
+    out[3:6] = -1e9
+    far = 0.0
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        kind = int(row[KIND])
+        nv = 2 if kind == BOX or kind == FRUSTUM else 25
+        nu = 4 if kind == BOX else 48
+        if kind == FRUSTUM and row[PARAMS + 1] >= 3:
+            nu = int(row[PARAMS + 1])
+        own = 0.0
+        for iv in range(nv):
+            for iu in range(nu):
+                a = 2 * math.pi * iu / nu
+                if kind == FRUSTUM and row[PARAMS + 1] >= 3:
+                    a += math.pi / nu  # faces, not corners, look along the axes
+                if kind == BOX:
+                    y = -1.0 + 2.0 * iv
+                    x = (1.0 if iu & 1 else -1.0) * (row[PARAMS] if iv else 1.0)
+                    z = (1.0 if iu & 2 else -1.0) * (row[PARAMS + 1] if iv else 1.0)
+                elif kind == TORUS:
+                    b = 2 * math.pi * iv / (nv - 1)
+                    r = 1 + row[PARAMS] * math.cos(b)
+                    x, y, z = r * math.sin(a), row[PARAMS] * math.sin(b), r * math.cos(a)
+                else:
+                    if kind == FRUSTUM:
+                        r, y = (row[PARAMS] if iv else 1.0), -1.0 + 2.0 * iv
+                    else:
+                        r, y = _profile(row, iv / (nv - 1))
+                    x, z = r * math.sin(a), r * math.cos(a)
+                x, y, z = x * row[SCALE], y * row[SCALE + 1], z * row[SCALE + 2]
+                own = max(own, x * x + y * y + z * z)
+                d = 0.0
+                for k in range(3):
+                    w = row[CENTRE + k] + x * row[ROTATION + k] + y * row[ROTATION + 3 + k] + z * row[ROTATION + 6 + k]
+                    out[k] = min(out[k], w)
+                    out[3 + k] = max(out[3 + k], w)
+                    d += (w - centre[k]) ** 2
+                far = max(far, d)
+        row[BOUND] = math.sqrt(own) * 1.001
+    out[6] = math.sqrt(far)
+
+
+def pack(rows: list[Row]) -> Prop:
+    """Centre the bounding box at the origin and scale the bounding sphere to `OBJECT_RADIUS`."""
+    table = np.asarray(rows, np.float64)
+    assert table.ndim == 2 and table.shape[1] == ROW and len(table) <= 32, table.shape
+    out = np.zeros(7)
+    _extent(table, np.zeros(3), out)
+    centre = 0.5 * (out[:3] + out[3:6])
+    _extent(table, centre, out)
+    scale = OBJECT_RADIUS / out[6]
+    table[:, CENTRE : CENTRE + 3] = (table[:, CENTRE : CENTRE + 3] - centre) * scale
+    table[:, SCALE : SCALE + 3] *= scale
+    table[:, BOUND] *= scale
+    bounds = (np.stack([out[:3], out[3:6]]) - centre) * scale
+    return Prop(np.ascontiguousarray(table, np.float32), bounds.astype(np.float32))
+
+
+def surface(rows: np.ndarray) -> np.ndarray:
+    """About the surface [n] of each row, by its half extents."""
+    x, y, z = rows[:, SCALE : SCALE + 3].T
+    return x * y + y * z + z * x
+
+
+def colour_groups(rows: np.ndarray) -> np.ndarray:
+    """Group [n] of each row by its first colour, the group of the largest surface first (0)."""
+    colours = np.round(rows[:, COLOUR1 : COLOUR1 + 3] * 32)
+    _, group = np.unique(colours, axis=0, return_inverse=True)
+    order = np.argsort(-np.bincount(group.reshape(-1), surface(rows)))
+    return np.argsort(order)[group.reshape(-1)]
+
+
+# ---- meshes -------------------------------------------------------------------------------------
+
+
+def _grid(points: np.ndarray, *, closed_u: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """[nv, nu, 3] lattice -> (vertices, faces); v goes down or outward, u counter-clockwise seen from outside."""
+    nv, nu = points.shape[:2]
+    i = np.arange(nv * nu).reshape(nv, nu)
+    right = np.roll(i, -1, axis=1) if closed_u else i[:, 1:]
+    left = i if closed_u else i[:, :-1]
+    a, b, c, d = left[:-1], right[:-1], left[1:], right[1:]
+    faces = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+    return points.reshape(-1, 3), faces
+
+
+def _revolve(radius: np.ndarray, y: np.ndarray, nu: int) -> tuple[np.ndarray, np.ndarray]:
+    a = 2 * math.pi * np.arange(nu) / nu
+    points = np.stack(
+        [radius[:, None] * np.sin(a), np.broadcast_to(y[:, None], (len(y), nu)), radius[:, None] * np.cos(a)], -1
+    )
+    return _grid(points)
+
+
+def _unit_mesh(row: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Canonical vertices and faces of one primitive, dense enough to carry its texture in vertex colours."""
+    kind, p = int(row[KIND]), [float(v) for v in row[PARAMS : PARAMS + 4]]
+    nu = 4 * steps
+    if kind == BOX:
+        parts, offset = [], 0
+        s = np.linspace(-1, 1, steps + 1)
+        u, v = np.meshgrid(s, s)
+        for axis in range(3):
+            for sign in (-1.0, 1.0):
+                w = np.full_like(u, sign)
+                face = [None, None, None]
+                face[axis], face[(axis + 1) % 3], face[(axis + 2) % 3] = w, u, v
+                vertices, faces = _grid(np.stack(face, -1), closed_u=False)
+                parts.append((vertices, (faces if sign < 0 else faces[:, ::-1]) + offset))
+                offset += len(vertices)
+        vertices = np.concatenate([a for a, _ in parts])
+        top = 0.5 * (vertices[:, 1] + 1)
+        vertices[:, 0] *= 1 + (p[0] - 1) * top
+        vertices[:, 2] *= 1 + (p[1] - 1) * top
+        return vertices, np.concatenate([b for _, b in parts])
+    if kind == TORUS:
+        b = 2 * math.pi * np.arange(2 * steps + 1) / (2 * steps)
+        vertices, faces = _revolve(1 + p[0] * np.cos(b), p[0] * np.sin(b), nu)
+        return vertices, faces[:, ::-1]
+    if kind == CAPSULE:
+        a = np.linspace(0, math.pi / 2, steps)
+        y = np.concatenate([1 + p[0] * np.cos(a), np.linspace(1, -1, steps)[1:-1], -1 - p[0] * np.sin(a)])
+        r = np.concatenate([p[0] * np.sin(a), np.full(steps - 2, p[0]), p[0] * np.cos(a)])
+        return _revolve(r, y, nu)
+    if kind == BALL:
+        cut, inner = min(p[0], 1.0), p[1]
+        start = math.acos(cut)
+        a = np.linspace(start, math.pi, 2 * steps)
+        r, y = np.sin(a), np.cos(a)
+        if cut < 1:
+            if inner > 0:
+                b = np.linspace(math.pi, math.acos(min(1.0, cut / inner)), 2 * steps)
+                r, y = np.concatenate([inner * np.sin(b), r]), np.concatenate([inner * np.cos(b), y])
+            else:
+                rim = np.linspace(0, r[0], steps, endpoint=False)
+                r, y = np.concatenate([rim, r]), np.concatenate([np.full(steps, cut), y])
+        return _revolve(r, y, nu)
+    sides = int(p[1])
+    s = np.linspace(1, 0, steps + 1)
+    y = 1 - 2 * (1 - s)
+    wall = 1 + (p[0] - 1) * 0.5 * (y + 1)
+    cap = np.linspace(1, 0, steps + 1)[1:]
+    if p[2] > 0:
+        depth = np.linspace(max(p[3], -1.0), 1, steps + 1)
+        inner = p[2] * (1 + (p[0] - 1) * 0.5 * (depth + 1))
+        if p[3] > -1:
+            floor_r, floor_y = cap[::-1] * inner[0], np.full(steps, p[3])
+            bottom_r, bottom_y = cap, np.full(steps, -1.0)
+        else:
+            floor_r = floor_y = np.zeros(0)
+            bottom_r, bottom_y = np.array([p[2]]), np.array([-1.0])
+        r = np.concatenate([floor_r, inner, wall, bottom_r])
+        y = np.concatenate([floor_y, depth, y, bottom_y])
+    else:
+        r = np.concatenate([cap[::-1] * p[0], wall, cap])
+        y = np.concatenate([np.full(steps, 1.0), y, np.full(steps, -1.0)])
+    if sides >= 3:
+        # corners at half steps, so that face i has its normal at angle 2 pi i / sides as in the ray caster
+        per = max(1, nu // sides)
+        corner = 2 * math.pi * (np.arange(sides) + 0.5) / sides
+        ends = np.stack([np.sin(corner), np.cos(corner)], -1)
+        share = np.arange(per)[None, :, None] / per
+        outline = (ends[:, None] * (1 - share) + np.roll(ends, -1, axis=0)[:, None] * share).reshape(-1, 2)
+        x, z = r[:, None] * outline[:, 0], r[:, None] * outline[:, 1]
+        return _grid(np.stack([x, np.broadcast_to(y[:, None], x.shape), z], -1))
+    return _revolve(r, y, nu)
+
+
+@nb.njit(cache=True, nogil=True)
+def paint_at(row, px, py, pz, nx, ny, nz, height, light):
+    """Lit colour (r, g, b) of a primitive at canonical point p with world normal n, `height` above the ground."""
+    mix, gain = tx.albedo(
+        int(row[TEXTURE]), px, py, pz, row[FREQUENCY], row[FREQUENCY + 1], row[FREQUENCY + 2], row[TEXTURE_PARAMS],
+        row[TEXTURE_PARAMS + 1], row[TEXTURE_PARAMS + 2], row[TEXTURE_PARAMS + 3], int(row[SEED]),
+    )  # fmt: skip
+    gain *= tx.shade(nx, ny, nz, height, row[METAL], row[GLOW], light)
+    r = (row[COLOUR1] + (row[COLOUR2] - row[COLOUR1]) * mix) * gain
+    g = (row[COLOUR1 + 1] + (row[COLOUR2 + 1] - row[COLOUR1 + 1]) * mix) * gain
+    b = (row[COLOUR1 + 2] + (row[COLOUR2 + 2] - row[COLOUR1 + 2]) * mix) * gain
+    return min(1.0, r), min(1.0, g), min(1.0, b)
+
+
+@nb.njit(cache=True, nogil=True)
+def _paint_points(row, points, heights, normals, light, out):
+    """Colours [n, 3] of canonical `points`, as the ray caster would see them."""
+    for i in range(points.shape[0]):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
+        out[i, 0], out[i, 1], out[i, 2] = paint_at(row, x, y, z, nx, ny, nz, heights[i], light)
+
+
+def light_array(lighting: Lighting | None) -> np.ndarray:
+    """[ambient, diffuse, lx, ly, lz, ground] float64; None is the training light `SOFT`."""
+    lighting = lighting or SOFT
+    return np.array([lighting.ambient, lighting.diffuse, *lighting.direction, lighting.ground], np.float64)
+
+
+def to_mesh(prop: Prop, *, steps: int = 12, lighting: Lighting | None = None) -> trimesh.Trimesh:
+    """Concatenated meshes of the primitives in the prop's coordinates, with vertex colours lit as in `render`.
+
+    Primitives overlap and are not merged, so parts of the mesh lie inside it.
+
+    Args:
+        steps: subdivisions a face; vertex colours carry the texture, so few steps blur it
+        lighting: None for the training light, `FLAT` for albedo
+    """
+    light, lowest = light_array(lighting), float(prop.bounds[0, 1])
+    all_vertices, all_faces, all_colours, offset = [], [], [], 0
+    for row in prop.rows.astype(np.float64):
+        points, faces = _unit_mesh(row, steps)
+        points = np.ascontiguousarray(points, np.float64)
+        rot = row[ROTATION : ROTATION + 9].reshape(3, 3)
+        vertices = (points * row[SCALE : SCALE + 3]) @ rot + row[CENTRE : CENTRE + 3]
+        corners = vertices[faces]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        keep = np.linalg.norm(normals, axis=1) > 1e-12  # poles and sharp edges collapse some faces
+        faces, normals = faces[keep], normals[keep]
+        smooth = np.zeros_like(vertices)
+        for k in range(3):
+            np.add.at(smooth, faces[:, k], normals)
+        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + 1e-12
+        colours = np.empty_like(points)
+        _paint_points(row, points, vertices[:, 1] - lowest, smooth, light, colours)
+        all_vertices.append(vertices)
+        all_faces.append(faces + offset)
+        all_colours.append(colours)
+        offset += len(vertices)
+    rgb = np.round(np.concatenate(all_colours) * 255).astype(np.uint8)
+    rgba = np.concatenate([rgb, np.full((len(rgb), 1), 255, np.uint8)], 1)
+    return trimesh.Trimesh(np.concatenate(all_vertices), np.concatenate(all_faces), vertex_colors=rgba, process=False)

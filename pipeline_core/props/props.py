@@ -1,0 +1,160 @@
+"""Specs of procedural game props: what may be asked for, what is held out of training, and how a spec is built.
+
+Example: `prop = build(sample_spec(np.random.default_rng(0)))` is a `Prop`, for `raycast.render`,
+`raycast.sample_points` and `primitives.to_mesh`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline_core.props.builders import FRONTED, GOLD, SURFACES, TABLE, Look
+from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, blend, pack
+
+__all__ = [
+    "CATEGORIES", "COLOURS", "FRONTED", "MATERIALS", "OBJECT_RADIUS", "PATTERNS", "Prop", "PropSpec", "build",
+    "is_heldout", "parts_of", "sample_spec",
+]  # fmt: skip
+
+CATEGORIES: tuple[str, ...] = tuple(TABLE)
+
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red":    (0.83, 0.13, 0.12),
+    "orange": (0.96, 0.50, 0.08),
+    "yellow": (0.97, 0.86, 0.17),
+    "green":  (0.18, 0.62, 0.20),
+    "teal":   (0.08, 0.62, 0.62),
+    "blue":   (0.14, 0.29, 0.82),
+    "purple": (0.50, 0.19, 0.70),
+    "pink":   (0.97, 0.52, 0.72),
+    "brown":  (0.47, 0.27, 0.13),
+    "white":  (0.88, 0.88, 0.87),
+    "grey":   (0.51, 0.52, 0.54),
+    "black":  (0.11, 0.11, 0.13),
+}  # fmt: skip
+"""Named colours, sRGB in [0, 1]; white stays below 0.9 so that light and shade show it on a white background."""
+
+MATERIALS: tuple[str, ...] = ("wooden", "stone", "metal", "golden")
+"""`golden` comes in yellow only: gold is a colour and a material at once."""
+
+PATTERNS: tuple[str, ...] = ("plain", "planks", "bricks", "noise", *SURFACES)
+
+
+@dataclass(frozen=True)
+class PropSpec:
+    """What a prop looks like; `build` is a function of it.
+
+    Attributes:
+        category: one of `CATEGORIES`
+        colour: one of `COLOURS`, of the body
+        colour2: one of `COLOURS`, of `part`
+        part: one of `parts_of(category)`; None with a colour2 means the first of them
+        material: one of `MATERIALS`
+        pattern: one of `PATTERNS`, forced on the body; None leaves it to category, material and part
+        seed: proportions and variants; the same seed keeps its shape in every colour
+    """
+
+    category: str
+    colour: str
+    colour2: str | None = None
+    part: str | None = None
+    material: str | None = None
+    pattern: str | None = None
+    seed: int = 0
+
+
+def parts_of(category: str) -> tuple[str, ...]:
+    """Parts and patterns that may take the second colour."""
+    return TABLE[category].parts
+
+
+def is_heldout(category: str, colour: str) -> bool:
+    """Whether the pair is kept out of training: (5 * category index + 3 * colour index) mod 8 = 0.
+
+    One pair in eight; every category loses one or two of its colours and every colour four or five of its categories,
+    so a model has seen both words often, never together.
+    """
+    return (5 * CATEGORIES.index(category) + 3 * list(COLOURS).index(colour)) % 8 == 0
+
+
+_PAIRS: dict[str, dict[str, list[str]]] = {
+    split: {
+        c: [k for k in COLOURS if split == "all" or is_heldout(c, k) == (split == "heldout")] for c in CATEGORIES
+    }
+    for split in ("train", "heldout", "all")
+}  # fmt: skip
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def sample_spec(rng: np.random.Generator, *, split: str = "train", category: str | None = None) -> PropSpec:
+    """Draw a spec.
+
+    Args:
+        split: "train", "heldout" (pairs for which `is_heldout`) or "all"
+        category: None draws it uniformly
+
+    Raises:
+        ValueError: unknown split or category
+    """
+    if split not in _PAIRS:
+        raise ValueError(f"split={split!r} must be one of {', '.join(_PAIRS)}")
+    if category is not None and category not in TABLE:
+        raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}")
+    category = category or _pick(rng, CATEGORIES)
+    colour = _pick(rng, _PAIRS[split][category])
+    entry = TABLE[category]
+    material = None
+    options = [m for m in entry.materials if m != "golden" or colour == "yellow"]
+    if options and rng.random() < 0.4:
+        material = _pick(rng, options)
+    colour2 = part = None
+    if rng.random() < 0.6:
+        part = _pick(rng, entry.parts)
+        colour2 = _pick(rng, [c for c in COLOURS if c != colour])
+        if part in SURFACES and material in ("wooden", "stone"):
+            material = None  # a painted pattern hides planks and grain
+    return PropSpec(category, colour, colour2, part, material, None, int(rng.integers(2**31)))
+
+
+def build(spec: PropSpec) -> Prop:
+    """Build a prop, deterministically: equal specs give equal props.
+
+    Raises:
+        ValueError: a field of the spec is not one of the known names
+    """
+    for field, value, known in (
+        ("category", spec.category, CATEGORIES),
+        ("colour", spec.colour, tuple(COLOURS)),
+        ("colour2", spec.colour2, (None, *COLOURS)),
+        ("material", spec.material, (None, *MATERIALS)),
+        ("pattern", spec.pattern, (None, *PATTERNS)),
+    ):
+        if value not in known:
+            raise ValueError(f"{field}={value!r} must be one of {', '.join(str(v) for v in known)}")
+    entry = TABLE[spec.category]
+    part = spec.part
+    if spec.colour2 is None:
+        part = None
+    elif part is None:
+        part = entry.parts[0]
+    elif part not in entry.parts:
+        raise ValueError(f"part={part!r} of a {spec.category} must be one of {', '.join(entry.parts)}")
+    shape = random.Random(f"{spec.category}/{spec.seed}")
+    main = COLOURS[spec.colour]
+    if spec.material == "golden":
+        main = GOLD
+    elif spec.material == "stone":
+        main = blend(main, (0.55, 0.55, 0.55), 0.25)
+    elif spec.material == "metal":
+        main = blend(main, (0.64, 0.66, 0.70), 0.25)
+    gain = shape.uniform(0.93, 1.05)
+    main = tuple(min(1.0, c * gain) for c in main)
+    other = COLOURS[spec.colour2] if spec.colour2 else None
+    return pack(entry.build(Look(main, part, other, spec.material, spec.pattern, shape)))

@@ -1,0 +1,205 @@
+"""Training data of the starter prior: shards of captioned renders and of captioned point clouds, made on demand.
+
+A shard is a function of (seed, index) alone, so a training run that names its shards is reproducible, and a producer
+process may write them ahead of the trainer. Only the training split of the props is ever sampled.
+
+    write_image_shard(Path("shards"), seed=0, index=0)
+    shard = ImageShard.open(Path("shards"), 0)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline_core.props.captions import caption
+from pipeline_core.props.faults import BACK, LEVEL, faulty
+from pipeline_core.props.props import build, sample_spec
+from pipeline_core.props.raycast import render, sample_points
+
+IMAGE_SIZE = 128
+SHARD = 2048
+"""Images, or clouds, in a shard."""
+VIEWS = 2
+"""Cameras per prop."""
+POINTS = 1024
+SMALL_PARTS = 0.5
+"""Points of a cloud favour rare colours by this power of their area: faces and doors are what is missed."""
+POLL_S = 0.2
+CAPTIONS = 3
+"""Captions drawn per prop; training picks one of them."""
+ELEVATION = (-25.0, 70.0)
+"""Degrees, uniform."""
+DISTANCE, DISTANCE_JITTER, FOVY = 2.5, 0.06, 40.0
+
+
+def view_word(azimuth: float, elevation: float) -> str:
+    """The view in words: "overhead" above 55 degrees, else the nearest of front, right side (+90), back, left side."""
+    if elevation > 55:
+        return "overhead"
+    return ("front", "right side", "back", "left side")[int(((azimuth % 360) + 45) // 90) % 4]
+
+
+def _rng(seed: int, kind: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, kind, index])
+
+
+def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: list[list[str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        unfinished = folder / f".{index:05d}.{name}.{os.getpid()}.npy"
+        np.save(unfinished, array, allow_pickle=False)
+        os.replace(unfinished, folder / f"{index:05d}.{name}.npy")
+    # The captions come last: a shard exists when they do.
+    unfinished = folder / f".{index:05d}.{os.getpid()}.json"
+    unfinished.write_text(json.dumps(captions))
+    os.replace(unfinished, folder / f"{index:05d}.json")
+
+
+def write_image_shard(
+    folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE, twins: bool = True
+) -> None:
+    """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
+
+    With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras with
+    something wrong (faults.py), some seen from the other side and mirrored. The rest does not depend on it.
+    """
+    rng, wrong = _rng(seed, 0, index), _rng(seed, 2, index)
+    rgba, faults, cameras, captions = [], [], [], []
+    for start in range(0, count, 256):
+        n = min(256, count - start)
+        specs = [sample_spec(rng, split="train") for _ in range(-(-n // VIEWS))]
+        azimuth = rng.uniform(-180, 180, (len(specs), VIEWS))
+        elevation = rng.uniform(*ELEVATION, (len(specs), VIEWS))
+        distance = DISTANCE * (1 + DISTANCE_JITTER * rng.uniform(-1, 1, (len(specs), VIEWS)))
+        props = [build(spec) for spec in specs]
+        images = render(props, azimuth, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
+        rgba.append(images.reshape(-1, size, size, 4)[:n])
+        if twins:
+            props = [faulty(prop, wrong) for prop in props]
+            back = (wrong.random(azimuth.shape) < BACK) & (np.abs(elevation) < LEVEL)
+            images = render(props, azimuth + 180 * back, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
+            images[back] = images[back][:, :, ::-1]
+            faults.append(images.reshape(-1, size, size, 4)[:n])
+        cameras.append(np.stack([azimuth, elevation], axis=-1).reshape(-1, 2)[:n])
+        texts = [[caption(spec, rng) for _ in range(CAPTIONS)] for spec in specs]
+        captions += [texts[i // VIEWS] for i in range(n)]
+    arrays = {"rgba": np.concatenate(rgba), "cameras": np.concatenate(cameras).astype(np.float32)}
+    if twins:
+        arrays["twins"] = np.concatenate(faults)
+    _publish(folder, index, arrays, captions)
+
+
+def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, points: int = POINTS) -> None:
+    """Sample ``count`` clouds: points [count, points, 6] float16, xyz in object units and rgb in [0, 1]."""
+    rng = _rng(seed, 1, index)
+    clouds = np.empty((count, points, 6), np.float16)
+    captions = []
+    for i in range(count):
+        spec = sample_spec(rng, split="train")
+        xyz, rgb = sample_points(build(spec), points, rng, parts=SMALL_PARTS)
+        clouds[i, :, :3], clouds[i, :, 3:] = xyz, rgb
+        captions.append([caption(spec, rng) for _ in range(CAPTIONS)])
+    _publish(folder, index, {"points": clouds}, captions)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One opened shard; arrays are memory-mapped. ``captions`` [n][CAPTIONS]."""
+
+    arrays: dict[str, np.ndarray]
+    captions: list[list[str]]
+
+    @staticmethod
+    def open(folder: Path, index: int, names: tuple[str, ...]) -> Shard:
+        """Open shard ``index`` of ``folder``."""
+        arrays = {n: np.load(folder / f"{index:05d}.{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
+        return Shard(arrays, json.loads((folder / f"{index:05d}.json").read_text()))
+
+
+def visible_shards(settings: Any, samples: int) -> int:
+    """How many shards are drawn from after ``samples``, by a part's settings."""
+    s = settings
+    return min(s.shards, s.first_shards + int(samples * s.fresh) // s.shard_size)
+
+
+class ShardPool:
+    """Shards 0 .. limit - 1 of one folder, written in order by one producer process, opened when first needed.
+
+    Args:
+        write: :func:`write_image_shard` or :func:`write_cloud_shard`
+        names: the arrays to open
+        limit: how many shards there will ever be
+        ahead: how many shards the producer may be ahead of the highest one asked for
+        options: further keyword arguments of ``write``
+    """
+
+    def __init__(
+        self, folder: Path, write, names: tuple[str, ...], *, seed: int, limit: int, ahead: int = 8, **options: int
+    ) -> None:
+        self.folder, self.write, self.names = folder, write, names
+        self.seed, self.limit, self.ahead = seed, limit, ahead
+        self.options = options
+        self._open: dict[int, Shard] = {}
+        self._pending: dict[int, Future] = {}
+        self._producer: ProcessPoolExecutor | None = None
+
+    def exists(self, index: int) -> bool:
+        """Whether a shard's files are all there; a failure to write them is raised here."""
+        if index in self._pending and self._pending[index].done():
+            self._pending.pop(index).result()
+        return (self.folder / f"{index:05d}.json").exists()
+
+    def wait_for(self, index: int) -> None:
+        """Wait until a shard that somebody else writes is there."""
+        while not self.exists(index):
+            time.sleep(POLL_S)
+
+    def _request(self, index: int) -> None:
+        if index in self._pending or self.exists(index):
+            return
+        if self._producer is None:
+            self._producer = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self._pending[index] = self._producer.submit(
+            self.write, self.folder, seed=self.seed, index=index, **self.options
+        )
+
+    def __getitem__(self, index: int) -> Shard:
+        if index not in self._open:
+            for i in range(index, min(index + 1 + self.ahead, self.limit)):
+                self._request(i)
+            if index in self._pending:
+                self._pending.pop(index).result()
+            self._open[index] = Shard.open(self.folder, index, self.names)
+        return self._open[index]
+
+    def fill(self, processes: int, *, wait: bool = True) -> None:
+        """Write every shard that is missing, several at a time."""
+        missing = [i for i in range(self.limit) if not self.exists(i)]
+        self._producer = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        write = partial(self.write, self.folder, seed=self.seed, **self.options)
+        self._pending = {i: self._producer.submit(write, index=i) for i in missing}
+        if wait:
+            for done in self._pending.values():
+                done.result()
+            self._pending.clear()
+            self.close()
+
+    def __getstate__(self) -> dict:
+        """Loader workers get the description; each opens shards for itself."""
+        return self.__dict__ | {"_open": {}, "_pending": {}, "_producer": None}
+
+    def close(self) -> None:
+        """Stop the producer; shards not begun are dropped."""
+        if self._producer is not None:
+            self._producer.shutdown(wait=False, cancel_futures=True)
+            self._producer = None

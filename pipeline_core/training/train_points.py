@@ -1,0 +1,273 @@
+"""The starter point prior: what it is trained on and its loss.
+
+The loss is a conditional VAE's around a diffusion: the mean squared noise error of points given text and the object's
+latent z ~ q(z | cloud, text), plus ``kl`` times KL(q(z | cloud, text) || p(z | text)).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
+from pipeline_core.training.data import POINTS, Shard, ShardPool, visible_shards, write_cloud_shard
+from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
+from pipeline_core.training.tokenizer import build_tokenizer, tokenize
+from pipeline_core.training.words import vary, words
+
+
+@dataclass(frozen=True)
+class PointSettings:
+    """Architecture and data of the point prior; the defaults are what ships."""
+
+    width: int = 256
+    depth: int = 10
+    latent: int = 16
+    couplings: int = 6
+    frequencies: int = 6
+    encoder_frequencies: int = 4
+    tokens: int = 24
+    text_width: int = 128
+    points: int = 64
+    """Points of an object denoised per step."""
+    context: int = CONTEXT
+    """Other points of the same object that the encoder sees."""
+    kl: float = 1e-5
+    """Weight of the latent's bits. At 2e-4 it said one number about an object, and shapes were means over many."""
+    fresh_latent: bool = False
+    """With ``start``: keep what it knows of text and points, and begin anew with the latent and its encoder."""
+    low_noise: float = 1.5
+    """t = T u^low_noise with u uniform: above 1, more of the small noise levels that sharpen thin parts."""
+    shards: int = 12
+    shard_size: int = 2048
+    first_shards: int = 8
+    fresh: float = 0.05
+    """New clouds per cloud trained on, until all shards are in use."""
+    drop_condition: float = 0.1
+    synonyms: float = 0.06
+    nonsense: float = 0.06
+
+
+class PointSteps:
+    """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
+
+    Item ``step``, in model coordinates: context [B, C, 6], points to denoise x0 [B, 6, P], token ids [B, L], used
+    [B, 1] bool (the caption is not empty), noise [B, 6, P], timesteps [B], draw [B, latent] (normal).
+    """
+
+    def __init__(self, settings: PointSettings, folder: Path, *, seed: int, batch: int) -> None:
+        self.settings, self.seed, self.size = settings, seed, batch
+        self.pool = ShardPool(
+            folder, write_cloud_shard, ("points",), seed=seed, limit=settings.shards, count=settings.shard_size,
+            points=POINTS,
+        )  # fmt: skip
+        self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return self.assemble(*self.draw(step), torch.Generator().manual_seed(self.seed * 1_000_003 + step))
+
+    def assemble(self, clouds: Tensor, ids: Tensor, used: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
+        s, size, device = self.settings, self.size, clouds.device
+        clouds = clouds.float() * torch.tensor(SCALE, device=device) + torch.tensor(BIAS, device=device)
+        x0 = clouds[:, -s.points :].transpose(1, 2)
+        noise = torch.randn(x0.shape, generator=generator, device=device)
+        u = ((torch.arange(size, device=device) + uniform(size, generator)) / size) ** s.low_noise  # stratified
+        draw = torch.randn(size, s.latent, generator=generator, device=device)
+        t = (u * TIMESTEPS).long()
+        return {"context": clouds[:, : -s.points], "x0": x0, "ids": ids, "used": used, "noise": noise, "t": t,
+                "draw": draw}  # fmt: skip
+
+    def visible(self, step: int) -> int:
+        """How many shards step ``step`` draws from."""
+        return visible_shards(self.settings, step * self.size)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clouds [B, C + P, 6] (the last P are to be denoised), token ids [B, L], [B, 1] whether there is a caption."""
+        s, size = self.settings, self.size
+        rng = np.random.default_rng([self.seed, 3, step])
+        visible = self.visible(step)
+        clouds, captions = [], []
+        for shard_index, row in zip(
+            rng.integers(0, visible, size).tolist(), rng.integers(0, s.shard_size, size).tolist(), strict=True
+        ):
+            shard: Shard = self.pool[shard_index]
+            cloud = shard.arrays["points"][row]
+            # Rows of a shard's clouds are independent draws, so any run of them is a random subset.
+            start = int(rng.integers(0, len(cloud)))
+            clouds.append(cloud[(start + np.arange(s.context + s.points)) % len(cloud)])
+            text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
+            text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
+            captions.append("" if rng.random() < s.drop_condition else text)
+        used = torch.tensor([[text != ""] for text in captions])
+        return torch.from_numpy(np.stack(clouds)), tokenize(self.tokenizer, captions), used
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """A shard's arrays for :class:`ResidentShards`: points [n, N, 6] and token ids ``ids`` [n, TEXTS, L]."""
+        s, shard = self.settings, Shard.open(self.pool.folder, index, self.pool.names)
+        rng = np.random.default_rng([self.seed, 5, index])
+        texts = [
+            vary(captions[int(rng.integers(len(captions)))], rng, synonyms=s.synonyms, nonsense=s.nonsense)
+            for captions in shard.captions
+            for _ in range(TEXTS)
+        ]
+        ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, s.tokens)
+        return shard.arrays | {"ids": ids.to(torch.int16).numpy()}
+
+    def resident(self, device: torch.device) -> ResidentClouds:
+        """The same steps from shards that are kept on ``device``."""
+        return ResidentClouds(self, device)
+
+
+class ResidentClouds(ResidentSteps):
+    """Steps of a :class:`PointSteps` on a device."""
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        steps, s, size = self.steps, self.steps.settings, self.steps.size
+        generator, rows = self.begin(step)
+        columns = pick(size, POINTS, generator)[:, None] + torch.arange(s.context + s.points, device=self.device)
+        clouds = self.shards["points"][rows[:, None], columns % POINTS]
+        used = uniform(size, generator)[:, None] >= s.drop_condition
+        ids = torch.where(used, self.ids(rows, generator), self.empty)
+        return steps.assemble(clouds, ids, used, generator)
+
+
+class PointPart:
+    """What :func:`pipeline_core.training.train.train_part` needs to train the point prior."""
+
+    name = "points"
+    summary = "Text to coloured points by diffusion over independent points with a per-object latent."
+
+    def __init__(
+        self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
+    ) -> None:
+        self.settings, self.start = settings, start
+        self.steps = PointSteps(settings, data_dir / "clouds", seed=seed, batch=batch)
+        self.tokenizer = self.steps.tokenizer
+        torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
+        model = IndependentPointDiffusion(
+            vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
+            couplings=settings.couplings,
+            frequencies=settings.frequencies, encoder_frequencies=settings.encoder_frequencies,
+            text_width=settings.text_width, tokens=settings.tokens, bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        if start is not None:
+            smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
+            grow(model, smaller, fresh_latent=settings.fresh_latent)
+        self.modules = nn.ModuleDict({"model": model})
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
+            prediction_type="epsilon", timestep_spacing="trailing",
+            clip_sample=True, clip_sample_range=2.1,  # noise prediction says nothing about x0 where there is only noise
+        )  # fmt: skip
+
+    def prepare(self, device: torch.device) -> None:
+        """Nothing to fit."""
+
+    def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
+        """Noise error plus weighted KL of one step's inputs, an item of :class:`PointSteps` on the model's device."""
+        model: IndependentPointDiffusion = self.modules["model"]
+        noise, t, used = inputs["noise"], inputs["t"], inputs["used"]
+        noisy = self.scheduler.add_noise(inputs["x0"], noise, t)
+        with autocast():
+            text = model.encode_text(inputs["ids"])
+            mean, log_variance = (v.float() for v in model.encoder(inputs["context"], text))
+            latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
+            given = torch.where(used, latent, 0.0)
+            out = model(noisy, t, torch.cat([text, given], dim=-1)).float()
+        # KL by its one-sample estimate: through a flow there is no closed form.
+        log_posterior = -0.5 * (log_variance + inputs["draw"].square()).sum(dim=1)
+        kl = log_posterior - model.log_prior(latent, text.float())
+        return (out - noise).square().mean() + self.settings.kl * (kl * used[:, 0]).mean()
+
+    @torch.no_grad()
+    def sample(
+        self, modules: nn.ModuleDict, prompts: list[str], *, points: int = 1024, steps: int = 40,
+        guidance_scale: float = 2.0, seed: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """DDIM samples [B, points, 6] of ``prompts``: object units and colours in [0, 1]."""
+        model: IndependentPointDiffusion = modules["model"]
+        device = next(model.parameters()).device
+        generator = torch.Generator().manual_seed(seed)
+        n = len(prompts)
+        cond = model.condition(tokenize(self.tokenizer, prompts).to(device), [generator] * n)
+        uncond = model.condition(tokenize(self.tokenizer, [""]).to(device)).expand_as(cond)
+        x = torch.randn(n, 6, points, generator=generator).to(device)
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            rows = t.to(device).expand(n)
+            weak = model(x, rows, uncond)
+            eps = weak + guidance_scale * (model(x, rows, cond) - weak)
+            x = self.scheduler.step(eps, t, x).prev_sample
+        clouds = (x.transpose(1, 2).cpu() - torch.tensor(BIAS)) / torch.tensor(SCALE)
+        return torch.cat([clouds[..., :3], clouds[..., 3:].clamp(0, 1)], dim=-1)
+
+    def grid(self, modules: nn.ModuleDict) -> np.ndarray:
+        """Contact sheet uint8 [H, W, 3]: a column per prompt of :data:`GRID_PROMPTS`, rows from front and side."""
+        clouds = self.sample(modules, list(GRID_PROMPTS)).numpy()
+        rows = [np.concatenate([draw_cloud(c, azimuth) for c in clouds], axis=1) for azimuth in (25.0, 115.0)]
+        return np.concatenate(rows)
+
+    def export(self, modules: nn.ModuleDict, folder: Path) -> None:
+        """Write config.json, model weights in fp16, tokenizer/ and the licence (splatmill.json)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        twin = IndependentPointDiffusion.from_config(modules["model"].config)
+        twin.load_state_dict(modules["model"].state_dict())
+        twin.half().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        (folder / "splatmill.json").write_text(json.dumps({"licence": "Apache-2.0"}, indent=2) + "\n")
+
+    def facts(self) -> dict:
+        """Settings for the model card."""
+        return asdict(self.settings)
+
+
+def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False) -> None:
+    """Give ``model`` the weights of ``smaller``, which may have fewer blocks and octaves, so that it begins as the same
+    function: further blocks have a gate of zero, further sines and cosines a weight of zero.
+
+    With ``fresh_latent`` the encoder, the prior of z and what reads z stay as they are initialised: a latent that has
+    collapsed (a posterior that says nothing, and a network that has learnt not to listen) seldom comes back.
+    """
+    theirs, own = smaller.state_dict(), model.state_dict()
+    if fresh_latent:
+        text = own["embed_cond.weight"].clone()
+        text[:, : -model.config.latent] = theirs["embed_cond.weight"][:, : -smaller.config.latent]
+        theirs = {k: v for k, v in theirs.items() if not k.startswith(("encoder.", "prior.", "flow."))}
+        theirs["embed_cond.weight"] = text
+    known = theirs["embed_point.weight"].shape[1]
+    weight = torch.zeros_like(own["embed_point.weight"])
+    weight[:, :known] = theirs["embed_point.weight"]
+    model.load_state_dict(own | theirs | {"embed_point.weight": weight})
+
+
+GRID_PROMPTS = (
+    "a red mushroom with white spots", "a blue barrel", "a wooden crate", "a green pine",
+    "a yellow house with a red roof", "a purple potion", "a grey sword", "a brown chest", "a white mug",
+    "an orange pumpkin", "a black anvil", "a pink chair",
+)  # fmt: skip
+
+
+def draw_cloud(cloud: np.ndarray, azimuth: float, *, size: int = 96, elevation: float = 20.0) -> np.ndarray:
+    """Painter's-algorithm picture uint8 [size, size, 3] of a cloud [N, 6] on white, orthographic, 2-pixel points."""
+    az, el = np.deg2rad([azimuth, elevation])
+    right = np.array([np.cos(az), 0, -np.sin(az)])
+    back = np.array([np.cos(el) * np.sin(az), np.sin(el), np.cos(el) * np.cos(az)])
+    up = np.cross(back, right)
+    x, y, depth = (cloud[:, :3] @ axis for axis in (right, up, back))
+    order = np.argsort(depth)
+    column = np.clip((x / 0.8 * 0.5 + 0.5) * size, 0, size - 2).astype(int)[order]
+    row = np.clip((0.5 - y / 0.8 * 0.5) * size, 0, size - 2).astype(int)[order]
+    colour = (cloud[order, 3:] * 255).astype(np.uint8)
+    image = np.full((size, size, 3), 255, np.uint8)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            image[row + dy, column + dx] = colour
+    return image

@@ -1,0 +1,379 @@
+"""Procedural props: geometry, pictures, clouds and meshes agree with each other and with the conventions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt
+from scipy.spatial import cKDTree
+
+from pipeline_core.props import primitives as pr
+from pipeline_core.props.primitives import to_mesh
+from pipeline_core.props.props import (
+    CATEGORIES,
+    COLOURS,
+    FRONTED,
+    OBJECT_RADIUS,
+    PropSpec,
+    build,
+    is_heldout,
+    parts_of,
+    sample_spec,
+)
+from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.props.textures import FLAT
+
+EVERY = [PropSpec(c, "blue", seed=s) for c in CATEGORIES for s in range(3)]
+
+
+def white(colour=(0.9, 0.9, 0.9)):
+    return pr.plain(colour)
+
+
+def project(xyz, azimuth, elevation, size, distance=2.5, fovy=40.0):
+    """Pinhole camera of the module's conventions, written independently: [n, 3] -> pixel (u, v)."""
+    a, e = np.radians(azimuth), np.radians(elevation)
+    eye = distance * np.array([np.cos(e) * np.sin(a), np.sin(e), np.cos(e) * np.cos(a)])
+    forward = -eye / distance
+    right = np.array([np.cos(a), 0, -np.sin(a)])
+    up = np.cross(right, forward)
+    d = xyz - eye
+    z, t = d @ forward, np.tan(np.radians(fovy / 2))
+    return (0.5 + 0.5 * (d @ right) / z / t) * size, (0.5 - 0.5 * (d @ up) / z / t) * size
+
+
+# ---- specs --------------------------------------------------------------------------------------
+
+
+def test_there_are_enough_categories_and_colours():
+    assert len(CATEGORIES) == len(set(CATEGORIES)) >= 32
+    assert len(COLOURS) == 12
+    assert set(CATEGORIES) >= FRONTED
+
+
+def test_colours_are_distinct():
+    values = np.array(list(COLOURS.values()))
+    gaps = np.linalg.norm(values[:, None] - values[None], axis=-1) + 9 * np.eye(len(values))
+    assert gaps.min() > 0.25
+    assert values.max() <= 0.97  # room for light before clipping
+    assert max(COLOURS["white"]) < 0.9  # seen against a white background
+
+
+def test_heldout_rule_leaves_every_category_and_colour_most_partners():
+    held = np.array([[is_heldout(c, k) for k in COLOURS] for c in CATEGORIES])
+    assert 0.10 < held.mean() < 0.15
+    assert 1 <= held.sum(1).min() and held.sum(1).max() <= 2
+    assert 1 <= held.sum(0).min() and held.sum(0).max() <= len(CATEGORIES) // 6
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_splits_keep_to_the_rule(split):
+    rng = np.random.default_rng(0)
+    specs = [sample_spec(rng, split=split) for _ in range(2000)]
+    assert {is_heldout(s.category, s.colour) for s in specs} == {split == "heldout"}
+    assert {s.category for s in specs} == set(CATEGORIES)
+    assert {s.colour for s in specs} == set(COLOURS)
+
+
+def test_sampling_is_deterministic_and_covers_every_part():
+    a, b = np.random.default_rng(5), np.random.default_rng(5)
+    assert [sample_spec(a) for _ in range(50)] == [sample_spec(b) for _ in range(50)]
+    for category in CATEGORIES:
+        specs = [sample_spec(a, category=category) for _ in range(200)]
+        assert {s.category for s in specs} == {category}
+        assert {s.part for s in specs} == {None, *parts_of(category)}
+        assert all((s.part is None) == (s.colour2 is None) and s.colour2 != s.colour for s in specs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category": "dragon"}, "category='dragon' must be one of crate"),
+        ({"colour": "mauve"}, "colour='mauve'"),
+        ({"colour2": "mauve"}, "colour2='mauve'"),
+        ({"material": "glass"}, "material='glass'"),
+        ({"pattern": "plaid"}, "pattern='plaid'"),
+        ({"colour2": "red", "part": "roof"}, "part='roof' of a mug must be one of stripes"),
+    ],
+)
+def test_unknown_names_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        build(dataclasses.replace(PropSpec("mug", "blue"), **change))
+
+
+def test_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="split='test'"):
+        sample_spec(np.random.default_rng(0), split="test")
+
+
+# ---- geometry -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=lambda s: f"{s.category}-{s.seed}")
+def test_prop_is_normalised_and_its_cloud_and_mesh_agree(spec):
+    prop = build(spec)
+    assert prop.rows.dtype == np.float32 and 1 <= len(prop.rows) <= 32
+    np.testing.assert_array_equal(prop.rows, build(spec).rows)
+
+    mesh = to_mesh(prop)
+    np.testing.assert_allclose(prop.bounds[0], -prop.bounds[1], atol=1e-6)
+    np.testing.assert_allclose(mesh.bounds, prop.bounds, atol=0.004)
+    assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(OBJECT_RADIUS, abs=0.003)
+
+    xyz, rgb = sample_points(prop, 1024, np.random.default_rng(1))
+    assert xyz.shape == rgb.shape == (1024, 3) and xyz.dtype == rgb.dtype == np.float32
+    assert np.linalg.norm(xyz, axis=1).max() <= OBJECT_RADIUS * 1.001
+    assert rgb.min() >= 0 and rgb.max() <= 1
+    again, _ = sample_points(prop, 1024, np.random.default_rng(1))
+    np.testing.assert_array_equal(xyz, again)
+
+    # the sampler never goes through the mesh code: distance from each point to 200k points of the mesh
+    dense = mesh.sample(200_000, seed=0)
+    gap, _ = cKDTree(dense).query(xyz)
+    assert np.quantile(gap, 0.99) < 0.012 and gap.max() < 0.03
+
+
+def test_small_parts_get_more_points_where_that_is_asked_for():
+    prop = build(PropSpec("candle", "purple", "green", "flame", seed=1))
+
+    def flame(parts: float) -> float:
+        xyz, rgb = sample_points(prop, 4000, np.random.default_rng(0), parts=parts)
+        again, _ = sample_points(prop, 4000, np.random.default_rng(0), parts=parts)
+        np.testing.assert_array_equal(xyz, again)
+        return float((rgb[:, 1] > rgb[:, 0] + 0.1).mean())
+
+    assert 1.3 < flame(0.5) / flame(0.0) < 3.0
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_points_land_on_the_mask(category):
+    prop, size = build(PropSpec(category, "red", seed=4)), 64
+    xyz, _ = sample_points(prop, 4000, np.random.default_rng(0))
+    for azimuth, elevation in ((0, 0), (90, 10), (215, 35), (30, 80), (300, -20)):
+        rgba = render([prop], [azimuth], [elevation], size=size)[0]
+        mask = rgba[..., 3] > 0
+        assert not rgba[~mask].any()  # nothing hides under zero alpha
+        u, v = project(xyz, azimuth, elevation, size)
+        at = np.floor(v).astype(int), np.floor(u).astype(int)
+        # an edge pixel may hold a point between its four rays, but no point is farther out
+        assert binary_dilation(mask, np.ones((3, 3)))[at].all()
+        hit = np.zeros_like(mask)
+        hit[at] = True
+        assert binary_dilation(hit, iterations=2)[mask].mean() > 0.98  # and they cover it
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_recognisable_size_and_no_thread_like_parts(category):
+    """Every view but the thinnest fills a fair part of the image, and most of it is at least three pixels thick."""
+    for seed in range(3):
+        prop = build(PropSpec(category, "red", seed=seed))
+        for mask in render([prop] * 4, [0, 45, 90, 200], [15, 20, 5, 15])[..., 3] > 127:
+            assert mask.sum() > 150
+            assert binary_opening(mask, np.ones((3, 3))).sum() > 0.8 * mask.sum()
+
+
+def test_same_seed_keeps_its_shape_in_every_colour_and_seeds_differ():
+    def shape(**change):
+        prop = build(PropSpec(**{"category": "house", "colour": "red", "seed": 7, **change}))
+        return prop.rows[:, pr.CENTRE : pr.PARAMS + 4]
+
+    np.testing.assert_array_equal(shape(), shape(colour="black"))
+    np.testing.assert_array_equal(shape(), shape(colour2="blue", part="roof"))
+    np.testing.assert_array_equal(shape(), shape(material="stone"))
+    assert not np.array_equal(shape(), shape(seed=8))
+
+
+PRIMITIVES = {
+    "ball": pr.ball((0.1, 0.2, 0), (0.5, 0.3, 0.7), white(), rot=pr.rotation("z", 30)),
+    "bowl": pr.bowl((0, 0, 0), 1.0, white(), cut=0.2, inner=0.7),
+    "dome": pr.dome((0, 0, 0), (1.0, 0.6, 0.8), white(), cut=0.1),
+    "box": pr.box((0, 0, 0), (0.5, 0.3, 0.7), white(), rot=pr.rotation("y", 25)),
+    "gable": pr.box((0, 0, 0), (0.5, 0.3, 0.7), white(), taper=(0.0, 1.0)),
+    "cylinder": pr.cylinder((0, -1, 0), (0.5, 1, 0.3), 0.5, white()),
+    "cone": pr.cylinder((0, -1, 0), (0, 1, 0), 0.8, white(), radius2=0.001),
+    "flared": pr.cylinder((0, -1, 0), (1, 1, 0), 0.3, white(), radius2=0.9, flat=0.5),
+    "cup": pr.cylinder((0, -1, 0), (0, 1, 0), 0.8, white(), radius2=0.9, inner=0.7, floor=-0.6),
+    "tube": pr.cylinder((0, -1, 0), (0, 1, 0), 0.8, white(), inner=0.7, floor=-1),
+    "prism": pr.cylinder((0, -1, 0), (0, 1, 0), 0.8, white(), radius2=0.4, sides=6),
+    "ring": pr.ring((0, 0, 0), (1, 1, 0), 1.0, 0.3, white()),
+    "rod": pr.rod((0, -1, 0), (1, 1, 1), 0.3, white()),
+}
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_primitive_mesh_is_closed_and_the_ray_caster_agrees(name):
+    prop = pr.pack([PRIMITIVES[name]])
+    mesh = to_mesh(prop, steps=24)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    mesh.update_faces(mesh.nondegenerate_faces())
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
+    xyz, _ = sample_points(prop, 3000, np.random.default_rng(0))
+    gap, _ = cKDTree(mesh.sample(200_000, seed=0)).query(xyz)
+    assert gap.max() < 0.02
+    # silhouettes: random surface points of the mesh fall on the rendered mask, and cover it
+    outline = mesh.sample(60_000, seed=1)
+    for azimuth, elevation in ((20, 10), (130, 50), (250, -60)):
+        mask = render([prop], [azimuth], [elevation], size=96)[0, ..., 3] > 0
+        u, v = project(outline, azimuth, elevation, 96)
+        seen = np.zeros_like(mask)
+        seen[np.floor(v).astype(int), np.floor(u).astype(int)] = True
+        assert (seen & ~binary_dilation(mask)).sum() == 0
+        assert (mask & ~binary_dilation(seen)).sum() == 0
+
+
+def test_hollow_things_are_hollow():
+    mask = {}
+    for floor in (-0.6, -1.0):
+        prop = pr.pack([pr.cylinder((0, -1, 0), (0, 1, 0), 0.8, white(), inner=0.7, floor=floor)])
+        mask[floor] = render([prop], [0], [90], size=65)[0, ..., 3]
+    assert mask[-0.6][32, 32] == 255  # a cup has a floor
+    assert mask[-1.0][32, 32] == 0  # a tube does not
+
+
+def test_sampling_is_uniform_by_area():
+    # lines hit a convex body in proportion to area: 2 x 1 x 1 box -> ends 2/10 of the area
+    prop = pr.pack([pr.box((0, 0, 0), (1.0, 0.5, 0.5), white())])
+    xyz, _ = sample_points(prop, 40_000, np.random.default_rng(0))
+    share = (np.abs(xyz[:, 0]) > prop.bounds[1, 0] - 1e-4).mean()
+    assert share == pytest.approx(0.2, abs=0.01)
+
+
+def test_cloud_leaves_out_what_cannot_be_seen():
+    prop = pr.pack([pr.ball((0, 0, 0), 1.0, white()), pr.ball((0, 0, 0), 0.8, pr.plain((1, 0, 0)))])
+    xyz, rgb = sample_points(prop, 2000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(xyz, axis=1), OBJECT_RADIUS, atol=1e-3)
+    assert rgb[:, 1].min() > 0.3
+
+
+# ---- rendering ----------------------------------------------------------------------------------
+
+
+def centroid(rgba, wanted):
+    """Mean (x, y) in [-1, 1], y up, of the pixels of one pure channel."""
+    on = (rgba[..., wanted] > 200) & (np.delete(rgba[..., :3], wanted, -1).max(-1) < 40)
+    v, u = np.nonzero(on)
+    n = rgba.shape[0]
+    return (2 * (u.mean() + 0.5) / n - 1, 1 - 2 * (v.mean() + 0.5) / n) if on.any() else None
+
+
+def test_axes_and_cameras():
+    """Red ball on +X, green on +Y, blue on +Z: where each view must show them."""
+    red, green, blue = pr.plain((1, 0, 0)), pr.plain((0, 1, 0)), pr.plain((0, 0, 1))
+    far = pr.plain((0.2, 0.2, 0.2))
+    rows = [pr.ball((1, 0, 0), 0.3, red), pr.ball((0, 1, 0), 0.3, green), pr.ball((0, 0, 1), 0.3, blue)]
+    rows += [pr.ball((-1, 0, 0), 0.3, far), pr.ball((0, -1, 0), 0.3, far), pr.ball((0, 0, -1), 0.3, far)]
+    prop = pr.pack(rows)
+    front, right, back, above = render([prop] * 4, [0, 90, 180, 0], [0, 0, 0, 90], lighting=FLAT)
+    assert centroid(front, 0)[0] > 0.3 and centroid(front, 1)[1] > 0.3
+    assert np.abs(centroid(front, 2)).max() < 0.05  # +Z faces the camera
+    assert np.abs(centroid(right, 0)).max() < 0.05 and centroid(right, 2)[0] < -0.3
+    assert centroid(back, 0)[0] < -0.3
+    assert np.abs(centroid(above, 1)).max() < 0.05
+    assert centroid(above, 0)[0] > 0.3 and centroid(above, 2)[1] < -0.3
+
+
+def test_views_broadcast_and_threads_do_not_matter():
+    props = [build(s) for s in EVERY[:12]]
+    azimuth = np.linspace(0, 330, 36).reshape(12, 3)
+    elevation = np.full((12, 3), 20.0)
+    grid = render(props, azimuth, elevation, size=32)
+    assert grid.shape == (12, 3, 32, 32, 4) and grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid, render(props, azimuth, elevation, size=32, threads=1))
+    for view in range(3):
+        one = render(props, azimuth[:, view], elevation[:, view], size=32)
+        np.testing.assert_array_equal(grid[:, view], one)
+    near = render(props[:1], [0.0], [0.0], distance=2.0)[0, ..., 3]
+    wide = render(props[:1], [0.0], [0.0], fovy=60.0)[0, ..., 3]
+    normal = render(props[:1], [0.0], [0.0])[0, ..., 3]
+    assert (near > 0).sum() > (normal > 0).sum() > (wide > 0).sum()
+
+
+def test_camera_inside_the_bounding_sphere_still_renders():
+    prop = build(PropSpec("house", "red"))
+    assert render([prop], [30.0], [60.0], distance=0.75)[0, ..., 3].mean() > 128
+
+
+def test_supersampling_only_softens():
+    prop = build(PropSpec("chair", "green", seed=2))
+    rough = render([prop], [40.0], [20.0], supersample=1)[0].astype(float)
+    fine = render([prop], [40.0], [20.0], supersample=4)[0].astype(float)
+    assert set(np.unique(rough[..., 3])) == {0.0, 255.0}
+    inside = distance_transform_edt(rough[..., 3] > 0) > 2
+    assert np.abs(rough - fine)[inside].mean() < 6
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_named_colour_is_the_one_seen(colour):
+    prop = build(PropSpec("candle", colour, seed=1, colour2="red" if colour != "red" else "blue", part="base"))
+    rgba = render([prop], [10.0], [5.0], lighting=FLAT)[0, 24:44]
+    body = rgba[rgba[..., 3] == 255][:, :3] / 255.0
+    named = np.array(list(COLOURS.values()))
+    nearest = np.linalg.norm(body[:, None] - named, axis=-1).argmin(1)
+    assert np.bincount(nearest, minlength=12).argmax() == list(COLOURS).index(colour)
+
+
+def test_light_is_soft_and_fixed_to_the_world():
+    prop = pr.pack([pr.box((0, 0, 0), (1, 1, 1), white((0.8, 0.8, 0.8)))])
+    views = render([prop] * 3, [0, 90, 180], [0, 0, 0])[:, 20:44, 20:44, 0].astype(float) / 255
+    front, right, back = views.mean((1, 2))
+    top = render([prop], [0], [90])[0, 32, 32, 0] / 255
+    assert 0.8 > top > front > right > back > 0.8 * 0.65
+    assert front - right > 0.03  # an edge between two lit faces is visible
+    bright = render([prop], [0], [0], lighting=FLAT)[0, 32, 32, 0]
+    assert bright == round(0.8 * 255)
+
+
+def test_mug_handle_is_on_the_right():
+    prop = build(PropSpec("mug", "red", seed=1))
+    front, right, back, left = render([prop] * 4, [0, 90, 180, 270], [10] * 4)[..., 3].astype(float)
+    columns = np.nonzero((front > 0).any(0))[0]
+    body = (front > 0).sum(0)
+    assert body[columns[-6:]].mean() < 0.8 * body[columns[:6]].mean()  # the handle is lower than the wall
+    assert np.abs(front - front[:, ::-1]).mean() > 10
+    assert np.abs(front - back[:, ::-1]).mean() < 8  # the same silhouette, mirrored
+    flat = render([prop] * 2, [90, 270], [10, 10]).astype(float)
+    assert np.abs(flat[0] - flat[1]).mean() > 3  # the handle is seen from the right side only
+    assert right.any() and left.any()
+
+
+@pytest.mark.parametrize("category", sorted(FRONTED))
+def test_front_differs_from_back(category):
+    """By albedo alone, and beyond mirroring: light must not be what tells front from back."""
+    for seed in range(3):
+        prop = build(PropSpec(category, "blue", seed=seed))
+        front, back = render([prop] * 2, [0, 180], [10, 10], lighting=FLAT).astype(float)
+        plain = np.abs(front - back).mean(-1)
+        mirrored = np.abs(front - back[:, ::-1]).mean(-1)
+        assert min((plain > 40).sum(), (mirrored > 40).sum()) > 25
+
+
+def test_second_colour_and_material_show():
+    def picture(**change):
+        prop = build(PropSpec(**{"category": "mug", "colour": "red", "seed": 3, **change}))
+        return render([prop], [20.0], [20.0])[0].astype(float)
+
+    for part in parts_of("mug"):
+        assert np.abs(picture() - picture(colour2="white", part=part)).max() > 80, part
+    for material in ("wooden", "metal"):
+        assert np.abs(picture() - picture(material=material)).max() > 25
+    np.testing.assert_array_equal(picture(colour2="white"), picture(colour2="white", part="stripes"))
+
+
+def test_every_part_of_every_category_changes_the_picture():
+    for category in CATEGORIES:
+        plain = build(PropSpec(category, "blue", seed=11))
+        for part in parts_of(category):
+            prop = build(PropSpec(category, "blue", "pink", part, seed=11))
+            both = render([plain, plain, prop, prop], [25, 115] * 2, [5, 45] * 2).astype(float)
+            changed = (np.abs(both[:2] - both[2:])[..., :3].max(-1) > 30).sum()
+            assert changed > 25, (category, part, changed)
+
+
+def test_mesh_colours_are_those_of_the_picture():
+    prop = build(PropSpec("mushroom", "red", "white", "spots", seed=2))
+    mesh = to_mesh(prop, steps=24)
+    xyz, rgb = sample_points(prop, 2000, np.random.default_rng(0))
+    _, nearest = cKDTree(mesh.vertices).query(xyz)
+    colours = mesh.visual.vertex_colors[nearest, :3] / 255.0
+    close = np.abs(colours - rgb).max(1) < 0.12
+    assert close.mean() > 0.8  # the rest lies across the edge of a spot or of a part

@@ -1,0 +1,81 @@
+"""Training the judge: data by seed, a loss that goes down, and a resume that changes no bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.errors import RequestError
+from pipeline_core.metrics.judge import load_judge
+from pipeline_core.training.judge_data import Shards, augment, codes_agree, make_batch, make_shard, side_label
+from pipeline_core.training.judge_train import Settings, examine, train_judge
+
+TINY = Settings(batch=16, warmup=2)
+
+
+def test_a_shard_is_a_function_of_seed_and_index(tmp_path):
+    for name, index in (("a", 3), ("b", 3), ("c", 4)):
+        make_shard(tmp_path / f"{name}.npz", seed=1, index=index, count=70)
+    a, b, c = (dict(np.load(tmp_path / f"{name}.npz", allow_pickle=False)) for name in "abc")
+    assert a["rgba"].shape == (70, 64, 64, 4) and a["angles"].shape == (70, 2)
+    assert len(json.loads(a["specs"].tobytes())) == 70
+    assert all(np.array_equal(a[key], b[key]) for key in a) and not np.array_equal(a["rgba"], c["rgba"])
+    coverage = (a["rgba"][..., 3] > 128).mean((1, 2))
+    assert coverage.min() > 0.01 and 0.1 < coverage.mean() < 0.6
+
+
+def test_sides_follow_the_azimuth_and_the_mirror():
+    assert [side_label(a, False) for a in (0, 90, 180, -90, 360 + 20)] == [0, 1, 2, 3, 0]
+    assert [side_label(a, True) for a in (0, 90, 180, -90)] == [0, 3, 2, 1]
+    assert side_label(44, False) == side_label(-130, True) == -1
+
+
+def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
+    shards = Shards(tmp_path, seed=1, count=64)
+    one, again = (make_batch(shards, 5, size=16, reuse=4.0, seed=1) for _ in range(2))
+    other = make_batch(shards, 6, size=16, reuse=4.0, seed=1)
+    assert torch.equal(one.images, again.images) and one.texts == again.texts and one.texts != other.texts
+    assert one.images.shape == (16, 3, 64, 64) and 0 <= one.images.min() and one.images.max() <= 1
+    assert len(one.texts) == 16 * 4 and None not in one.texts[:16]
+    codes = [tuple(row) for row in one.codes.tolist()]
+    assert all(codes_agree(code, code) for code in codes)
+
+
+def test_augmentation_mirrors_where_it_says_so():
+    """The left half of the picture is red; averaged over many draws, a mirrored one has its red on the right."""
+    rgba = torch.zeros(64, 4, 32, 32)
+    rgba[:, 0, :, :16] = rgba[:, 2, :, 16:] = rgba[:, 3] = 1
+    flip = torch.arange(64) % 2 == 1
+    images = augment(rgba, flip, torch.Generator().manual_seed(0))
+    lean = images[:, 0, 12:20, 4:12].mean((1, 2)) - images[:, 0, 12:20, 20:28].mean((1, 2))
+    assert lean[~flip].median() > 0.6 and lean[flip].median() < -0.6
+
+
+def test_resume_is_exact_and_the_result_can_be_loaded(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"seed": 3, "settings": TINY, "shard": 64, "log_every": 3, "examine_count": 2}
+    train_judge(whole, steps=6, **options)
+    stops = iter([False, False, True])
+    assert train_judge(parts, steps=6, should_stop=lambda: next(stops), **options) is None
+    assert train_judge(parts, steps=6, **options) is not None
+    for name in ("model/model.safetensors", "model/config.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    rows = [json.loads(line) for line in (whole / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6] and rows[1]["loss"] < rows[0]["loss"]
+    assert "2 sitting(s)" in (parts / "model" / "README.md").read_text()
+    scores = examine(load_judge(str(whole / "model")), count=3, seed=0)
+    assert scores["props"] == 3 and 0 <= scores["r_precision"] <= 1
+    with pytest.raises(RequestError, match="seed 3, not 4"):
+        train_judge(whole, steps=7, **options | {"seed": 4})
+
+
+def test_training_goes_on_from_a_judge(tmp_path):
+    options = {"seed": 3, "settings": TINY, "shard": 64, "examine_count": 1}
+    train_judge(tmp_path / "first", steps=2, **options)
+    start = tmp_path / "first" / "model"
+    still = TINY.__class__(batch=16, warmup=2, lr=0.0)
+    network = train_judge(tmp_path / "second", steps=1, **options | {"seed": 4, "settings": still, "start": start})
+    words = load_judge(str(start)).network.state_dict()["text.words.weight"]
+    torch.testing.assert_close(network.state_dict()["text.words.weight"], words, atol=1e-3, rtol=0)
+    assert "went on from" in (tmp_path / "second" / "model" / "README.md").read_text()
