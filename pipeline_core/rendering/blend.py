@@ -66,7 +66,7 @@ V_RED, V_GREEN, V_BLUE, V_DEPTH, ABS_X, ABS_Y = range(8, 14)
 
 
 @inlined
-def aligned(count):  # noqa: ANN001, ANN202
+def aligned(count):
     """``count`` float32, uninitialised, from the beginning of a cache line on."""
     raw = np.empty(count + 16, np.float32)
     skip = -raw.ctypes.data % 64 // 4
@@ -74,7 +74,7 @@ def aligned(count):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _corners(records, base, patterns, x, y, corners, at):  # noqa: ANN001, ANN202
+def _corners(records, base, patterns, x, y, corners, at):
     """z = W d at the first pixel of every block of the tile at pixel (x, y), into ``corners[at : at + 64]``."""
     w11, w21, w22 = peek(records, base + W11), peek(records, base + W21), peek(records, base + W22)
     left = load(patterns, 32) - (peek(records, base + MX) - np.float32(x + 0.5))
@@ -87,19 +87,19 @@ def _corners(records, base, patterns, x, y, corners, at):  # noqa: ANN001, ANN20
 
 
 @inlined
-def _block_x(block):  # noqa: ANN001, ANN202
+def _block_x(block):
     """Pixel column of a block in its tile."""
     return (block & 16) + (block & 3) * 4
 
 
 @inlined
-def _block_y(block):  # noqa: ANN001, ANN202
+def _block_y(block):
     """Pixel row of a block in its tile."""
     return block & 12
 
 
 @inlined
-def _steps(records, base, patterns):  # noqa: ANN001, ANN202
+def _steps(records, base, patterns):
     """What the pixels of a block add to z at its first pixel."""
     px, py = load(patterns, 0), load(patterns, 16)
     z2 = fma(px, peek(records, base + W21), py * peek(records, base + W22))
@@ -107,7 +107,7 @@ def _steps(records, base, patterns):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _share(starts, part, parts):  # noqa: ANN001, ANN202
+def _share(starts, part, parts):
     """First tile of a share: runs of neighbouring tiles, which read the same records, of about equal work."""
     tiles = starts.shape[0] - 1
     goal = (np.int64(starts[tiles]) + BLOCKS * tiles) * part // parts
@@ -141,7 +141,7 @@ def blend_forward(
     alphas,
     part,
     parts,
-):  # noqa: ANN001, ANN202, E501
+):
     """Blend a share of the tiles.
 
     ``image`` [V, H, W, 3 or 4] gets colour and depth (expected depth with ``expected``), ``alphas`` [V, H, W];
@@ -271,7 +271,7 @@ def blend_backward(
     absgrad,
     part,
     parts,
-):  # noqa: ANN001, ANN202, E501
+):
     """Gradient sums [pairs, 16] of a share of the tiles.
 
     Columns: g times 1, z1, z2, z1^2, z1 z2, z2^2; from the eighth colour (3), depth,
@@ -392,7 +392,7 @@ def reduce_sums(
     absgrad,
     part,
     parts,
-):  # noqa: ANN001, ANN202, E501
+):
     """Per Gaussian, sum over its pairs and turn that into gradients [V, N, ...]; opacity and colour over views.
 
     ``slots`` [V * N + 1] are the first slots, ``v_colors`` [V or 1, N, 3]. With log2(e) sigma = |z|^2, z = W d:
@@ -436,7 +436,7 @@ def reduce_sums(
 
 
 @kernel
-def paint(records, colors, part, parts):  # noqa: ANN001, ANN202
+def paint(records, colors, part, parts):
     """Put ``colors`` [V or 1, N, 3] into the records; a Gaussian with a non-finite colour is not drawn."""
     count = colors.shape[1]
     per_view = colors.shape[0] > 1

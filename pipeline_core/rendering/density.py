@@ -132,7 +132,7 @@ def _bin_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 @inlined
-def _index_range(centre, extent, low, step, count):  # noqa: ANN001, ANN202
+def _index_range(centre, extent, low, step, count):
     """First and last + 1 of the grid indices within ``extent`` of ``centre``; safe for huge values."""
     first = np.ceil(min(max((centre - extent - low) / step, -1.0), float(count)))
     last = np.floor(min(max((centre + extent - low) / step, -1.0), float(count)))
@@ -140,7 +140,7 @@ def _index_range(centre, extent, low, step, count):  # noqa: ANN001, ANN202
 
 
 @kernel
-def _splat_grid(means, precisions, extents, cuts, opacities, low, step, count, padded, ramp, field, part, parts):  # noqa: ANN001, ANN202
+def _splat_grid(means, precisions, extents, cuts, opacities, low, step, count, padded, ramp, field, part, parts):
     """Add every Gaussian, in order, to the x-planes ``part``, ``part + parts``... of ``field``.
 
     Along a z-row through offset (dx, dy) the exponent is ``rest + half * (z - zc)^2``: the row's own minimum is taken
@@ -178,7 +178,7 @@ def _splat_grid(means, precisions, extents, cuts, opacities, low, step, count, p
 
 
 @kernel
-def _splat_points(means, precisions, extents, cuts, opacities, low, size, cells, starts, points, values, part, parts):  # noqa: ANN001, ANN202
+def _splat_points(means, precisions, extents, cuts, opacities, low, size, cells, starts, points, values, part, parts):
     """Add every Gaussian, in order, to the points of the cells whose x-index is ``part``, ``part + parts``..."""
     for i in range(means.shape[0]):
         # One cell of margin: points on the upper faces belong to the last cell.

@@ -12,7 +12,7 @@ _C30, _C31, _C32, _C33, _C34, _C35, _C36 = C3
 
 
 @inlined
-def _basis(degree, x, y, z, b):  # noqa: ANN001, ANN202
+def _basis(degree, x, y, z, b):
     """Fill ``b`` [16] with the basis at the unit vector (x, y, z)."""
     b[0] = C0
     if degree >= 1:
@@ -28,7 +28,7 @@ def _basis(degree, x, y, z, b):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _basis_gradient(degree, x, y, z, g):  # noqa: ANN001, ANN202
+def _basis_gradient(degree, x, y, z, g):
     """Sum over k of ``g[k]`` times the gradient of the k-th basis function with respect to x, y, z."""
     gx = gy = gz = 0.0
     if degree >= 1:
@@ -49,7 +49,7 @@ def _basis_gradient(degree, x, y, z, g):  # noqa: ANN001, ANN202
 
 
 @kernel
-def harmonics_forward(degree, means, positions, coefficients, radii, colors, part, parts):  # noqa: ANN001, ANN202
+def harmonics_forward(degree, means, positions, coefficients, radii, colors, part, parts):
     """``colors`` [V, N, 3] seen from ``positions`` [V, 3] float64; zero where nothing is drawn."""
     views, count = radii.shape[0], radii.shape[1]
     terms = (degree + 1) * (degree + 1)
@@ -72,7 +72,7 @@ def harmonics_forward(degree, means, positions, coefficients, radii, colors, par
 @kernel
 def harmonics_backward(
     degree, means, positions, coefficients, radii, colors, v_colors, v_means, v_coefficients, part, parts
-):  # noqa: ANN001, ANN202, E501
+):
     """Gradients of coefficients [N, K, 3] and, through the direction, of means [N, 3]; summed over views in order."""
     views, count = radii.shape[0], radii.shape[1]
     terms = (degree + 1) * (degree + 1)

@@ -46,7 +46,7 @@ mask = LanesType("mask")
 
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):  # noqa: ANN001
+    def __init__(self, manager, kind):
         super().__init__(manager, kind, _VECTOR if kind is lanes else _BITS)
 
 
@@ -54,7 +54,7 @@ def _constant(value: float) -> ir.Constant:
     return ir.Constant(_VECTOR, [ir.Constant(_F32, value)] * WIDTH)
 
 
-def _repeat(builder, scalar):  # noqa: ANN001, ANN202
+def _repeat(builder, scalar):
     """A vector with ``scalar`` in every lane."""
     vector = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(_I32, 0))
     return builder.shuffle_vector(
@@ -62,14 +62,14 @@ def _repeat(builder, scalar):  # noqa: ANN001, ANN202
     )
 
 
-def _as_lanes(context, builder, kind, value):  # noqa: ANN001, ANN202
+def _as_lanes(context, builder, kind, value):
     """``value`` of numba type ``kind`` (lanes or any number) as a vector."""
     if kind is lanes:
         return value
     return _repeat(builder, context.cast(builder, value, kind, types.float32))
 
 
-def _define(function, result, emit, kinds=(lanes,)):  # noqa: ANN001, ANN202
+def _define(function, result, emit, kinds=(lanes,)):
     """Give a Python operator a meaning for lanes beside lanes, float32 or float64 constants."""
     pairs = [(lanes, lanes)] + [
         p for k in (types.float32, types.float64, types.int64) for p in ((lanes, k), (k, lanes))
@@ -84,7 +84,7 @@ def _define(function, result, emit, kinds=(lanes,)):  # noqa: ANN001, ANN202
     for pair in pairs:
 
         @lower_builtin(function, *pair)
-        def _lower(context, builder, sig, args):  # noqa: ANN001, ANN202
+        def _lower(context, builder, sig, args):
             a, b = args
             if kinds != (mask,):
                 a, b = (_as_lanes(context, builder, k, v) for k, v in zip(sig.args, args, strict=True))
@@ -101,27 +101,27 @@ _define(operator.and_, mask, lambda b, x, y: b.and_(x, y), kinds=(mask,))
 _define(operator.or_, mask, lambda b, x, y: b.or_(x, y), kinds=(mask,))
 
 
-def _intrinsic_call(builder, name, result, arguments):  # noqa: ANN001, ANN202
+def _intrinsic_call(builder, name, result, arguments):
     kind = ir.FunctionType(result, [a.type for a in arguments])
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(function, arguments)
 
 
 @intrinsic
-def splat(typingctx, x):  # noqa: ANN001, ANN201
+def splat(typingctx, x):
     """``x`` in every lane."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         return _as_lanes(context, builder, sig.args[0], args[0])
 
     return lanes(x), emit
 
 
 @intrinsic
-def fma(typingctx, a, b, c):  # noqa: ANN001, ANN201
+def fma(typingctx, a, b, c):
     """``a * b + c``, fused where the machine can."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         vectors = [_as_lanes(context, builder, k, v) for k, v in zip(sig.args, args, strict=True)]
         return _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, vectors)
 
@@ -129,10 +129,10 @@ def fma(typingctx, a, b, c):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def minimum(typingctx, a, b):  # noqa: ANN001, ANN201
+def minimum(typingctx, a, b):
     """The smaller of each lane; ``b`` where either is NaN."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         x, y = (_as_lanes(context, builder, k, v) for k, v in zip(sig.args, args, strict=True))
         return builder.select(builder.fcmp_ordered("<", x, y), x, y)
 
@@ -140,10 +140,10 @@ def minimum(typingctx, a, b):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def maximum(typingctx, a, b):  # noqa: ANN001, ANN201
+def maximum(typingctx, a, b):
     """The larger of each lane; ``b`` where either is NaN."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         x, y = (_as_lanes(context, builder, k, v) for k, v in zip(sig.args, args, strict=True))
         return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
@@ -151,30 +151,30 @@ def maximum(typingctx, a, b):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def absolute(typingctx, a):  # noqa: ANN001, ANN201
+def absolute(typingctx, a):
     """The absolute value of each lane."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         return _intrinsic_call(builder, f"llvm.fabs.v{WIDTH}f32", _VECTOR, list(args))
 
     return lanes(a), emit
 
 
 @intrinsic
-def root(typingctx, a):  # noqa: ANN001, ANN201
+def root(typingctx, a):
     """The square root of each lane."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         return _intrinsic_call(builder, f"llvm.sqrt.v{WIDTH}f32", _VECTOR, list(args))
 
     return lanes(a), emit
 
 
 @intrinsic
-def select(typingctx, m, a, b):  # noqa: ANN001, ANN201
+def select(typingctx, m, a, b):
     """``a`` where ``m``, else ``b``."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         x, y = (_as_lanes(context, builder, k, v) for k, v in zip(sig.args[1:], args[1:], strict=True))
         return builder.select(args[0], x, y)
 
@@ -182,20 +182,20 @@ def select(typingctx, m, a, b):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def bits(typingctx, m):  # noqa: ANN001, ANN201
+def bits(typingctx, m):
     """Mask as an integer: bit k is lane k."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         return builder.zext(builder.bitcast(args[0], ir.IntType(WIDTH)), ir.IntType(64))
 
     return types.int64(m), emit
 
 
 @intrinsic
-def lowest_bit(typingctx, n):  # noqa: ANN001, ANN201
+def lowest_bit(typingctx, n):
     """Index of the lowest set bit of a nonzero int64."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         zero_is_poison = ir.Constant(ir.IntType(1), 1)
         return _intrinsic_call(builder, "llvm.cttz.i64", ir.IntType(64), [args[0], zero_is_poison])
 
@@ -203,10 +203,10 @@ def lowest_bit(typingctx, n):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def times_power(typingctx, p, shifted):  # noqa: ANN001, ANN201
+def times_power(typingctx, p, shifted):
     """``p * 2^n`` where n is the integer in the low bits of ``shifted = n + 1.5 * 2^23``, by adding to p's exponent."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         amount = ir.Constant(_IVECTOR, [ir.Constant(_I32, 23)] * WIDTH)
         exponent = builder.shl(builder.bitcast(args[1], _IVECTOR), amount)
         return builder.bitcast(builder.add(builder.bitcast(args[0], _IVECTOR), exponent), _VECTOR)
@@ -214,16 +214,16 @@ def times_power(typingctx, p, shifted):  # noqa: ANN001, ANN201
     return lanes(p, shifted), emit
 
 
-def _element(context, builder, kind, array, index):  # noqa: ANN001, ANN202
+def _element(context, builder, kind, array, index):
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [index])
 
 
 @intrinsic
-def load(typingctx, array, index):  # noqa: ANN001, ANN201
+def load(typingctx, array, index):
     """``array[index : index + 16]`` of a contiguous 1-D float32 array."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), _VECTOR.as_pointer())
         return builder.load(pointer, align=4)
 
@@ -231,10 +231,10 @@ def load(typingctx, array, index):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def store(typingctx, array, index, value):  # noqa: ANN001, ANN201
+def store(typingctx, array, index, value):
     """``array[index : index + 16] = value`` for a contiguous 1-D float32 array."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         pointer = builder.bitcast(_element(context, builder, sig.args[0], *args[:2]), _VECTOR.as_pointer())
         builder.store(args[2], pointer, align=4)
         return context.get_dummy_value()
@@ -243,20 +243,20 @@ def store(typingctx, array, index, value):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def peek(typingctx, array, index):  # noqa: ANN001, ANN201
+def peek(typingctx, array, index):
     """``array[index]`` of a contiguous array seen as 1-D, without the test for a negative index."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         return builder.load(_element(context, builder, sig.args[0], *args))
 
     return array.dtype(array, types.int64), emit
 
 
 @intrinsic
-def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
+def prefetch(typingctx, array, index):
     """Ask for the cache line of ``array[index]`` of a contiguous 1-D array; any index is harmless."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), ir.IntType(8).as_pointer())
         read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
@@ -269,14 +269,14 @@ def prefetch(typingctx, array, index):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def gather_sums(typingctx, low, high):  # noqa: ANN001, ANN201
+def gather_sums(typingctx, low, high):
     """Lane k of the result is the sum of the lanes of ``low[k]``, lane 8 + k that of ``high[k]``, two tuples of lanes.
 
     A tree: level by level, two vectors become one that holds the half-summed lanes of both. Lanes without a vector
     hold anything.
     """
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         low, high = (cgutils.unpack_tuple(builder, a, len(k)) for a, k in zip(args, sig.args, strict=True))
         row = [pair[k] if k < len(pair) else None for k in (0, 4, 2, 6, 1, 5, 3, 7) for pair in (low, high)]
         half = WIDTH // 2
@@ -288,12 +288,12 @@ def gather_sums(typingctx, low, high):  # noqa: ANN001, ANN201
     return lanes(low, high), emit
 
 
-def _shuffle(builder, x, y, picks):  # noqa: ANN001, ANN202
+def _shuffle(builder, x, y, picks):
     picks = list(picks)
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(picks)), picks))
 
 
-def _merge(builder, half, a, b):  # noqa: ANN001, ANN202
+def _merge(builder, half, a, b):
     """Of every ``2 half`` lanes, sums of those of ``a`` that are ``half`` apart, then of those of ``b`` (or None)."""
     if a is None or b is None:
         only = b if a is None else a
@@ -306,11 +306,11 @@ def _merge(builder, half, a, b):  # noqa: ANN001, ANN202
 
 
 @intrinsic
-def interleave(typingctx, array, index, stride, parts):  # noqa: ANN001, ANN201
+def interleave(typingctx, array, index, stride, parts):
     """Write a 4 x 4 block of pixels into a picture: pixel k, whose channels are lane k of ``parts`` (1, 3 or 4 lanes),
     goes to ``array[index + k // 4 * stride + k % 4 * channels]``."""
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         channels = len(sig.args[3])
         vectors = cgutils.unpack_tuple(builder, args[3], channels)
         vectors += vectors[:1] * (channels == 3)
@@ -331,10 +331,10 @@ def interleave(typingctx, array, index, stride, parts):  # noqa: ANN001, ANN201
     return types.void(array, types.int64, types.int64, parts), emit
 
 
-def _deinterleave(channels: int):  # noqa: ANN202
+def _deinterleave(channels: int):
     @intrinsic
-    def read(typingctx, array, index, stride):  # noqa: ANN001, ANN202
-        def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def read(typingctx, array, index, stride):
+        def emit(context, builder, sig, args):
             rows = []
             for row in range(4):
                 at = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, row)))
@@ -382,29 +382,29 @@ def _sixteenths_table() -> list[int]:
 
 
 @intrinsic
-def exp2_by_255(typingctx, t):  # noqa: ANN001, ANN201
+def exp2_by_255(typingctx, t):
     """2^t / 255 for 0 <= t <= 126, relative error below 6e-7; other lanes hold anything.
 
     Where a register holds sixteen numbers (AVX-512), sixteenths of t are looked up in one and a parabola does the rest;
     elsewhere the polynomial of :func:`exp2`.
     """
 
-    def emit(context, builder, sig, args):  # noqa: ANN001, ANN202
+    def emit(context, builder, sig, args):
         (t,) = args
 
-        def add(x, y):  # noqa: ANN001, ANN202
+        def add(x, y):
             return builder.fadd(x, y, flags=_FLAGS)
 
-        def sub(x, y):  # noqa: ANN001, ANN202
+        def sub(x, y):
             return builder.fsub(x, y, flags=_FLAGS)
 
-        def polynomial(f, coefficients):  # noqa: ANN001, ANN202
+        def polynomial(f, coefficients):
             p = _constant(coefficients[0])
             for c in coefficients[1:]:
                 p = _intrinsic_call(builder, f"llvm.fmuladd.v{WIDTH}f32", _VECTOR, [p, f, _constant(c)])
             return p
 
-        def shift(x, amount):  # noqa: ANN001, ANN202
+        def shift(x, amount):
             return builder.shl(builder.bitcast(x, _IVECTOR), ir.Constant(_IVECTOR, [ir.Constant(_I32, amount)] * WIDTH))
 
         if "+avx512f" in getattr(context.codegen(), "_tm_features", ""):
@@ -425,7 +425,7 @@ def exp2_by_255(typingctx, t):  # noqa: ANN001, ANN201
 
 
 @inlined
-def exp2(t):  # noqa: ANN001, ANN201
+def exp2(t):
     """2^t for -126 <= t <= 126, relative error below 2.2e-7; other lanes hold anything."""
     shifted = t + MAGIC
     f = t - (shifted - MAGIC)

@@ -44,7 +44,7 @@ def view_rows(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> 
 
 
 @inlined
-def _rotation(quats, n):  # noqa: ANN001, ANN202
+def _rotation(quats, n):
     """The nine entries of the rotation of quaternion ``n``, and 1 / its length."""
     w, x, y, z = np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3])
     inverse = 1.0 / np.sqrt(w * w + x * x + y * y + z * z)
@@ -58,7 +58,7 @@ def _rotation(quats, n):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _covariance(r, scales, n):  # noqa: ANN001, ANN202
+def _covariance(r, scales, n):
     """Upper triangle of R S S R^T."""
     a, b, c = np.float64(scales[n, 0]) ** 2, np.float64(scales[n, 1]) ** 2, np.float64(scales[n, 2]) ** 2
     return (
@@ -72,7 +72,7 @@ def _covariance(r, scales, n):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _camera_point(views, v, means, n):  # noqa: ANN001, ANN202
+def _camera_point(views, v, means, n):
     x, y, z = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
     return (
         views[v, 0] * x + views[v, 1] * y + views[v, 2] * z + views[v, 9],
@@ -82,7 +82,7 @@ def _camera_point(views, v, means, n):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _jacobian(views, v, x, y, z):  # noqa: ANN001, ANN202
+def _jacobian(views, v, x, y, z):
     """M = J R, the 2 x 3 map from world to pixels linearised at camera point (x, y, z), row by row; and 1/z, x/z, y/z
     clamped."""
     iz = 1.0 / z
@@ -98,7 +98,7 @@ def _jacobian(views, v, x, y, z):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _times(m, c):  # noqa: ANN001, ANN202
+def _times(m, c):
     """M C, 2 x 3, of a 2 x 3 matrix and a symmetric 3 x 3 one (upper triangle)."""
     return (
         m[0] * c[0] + m[1] * c[1] + m[2] * c[2], m[0] * c[1] + m[1] * c[3] + m[2] * c[4],
@@ -108,7 +108,7 @@ def _times(m, c):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _blurred(m, c, eps2d):  # noqa: ANN001, ANN202
+def _blurred(m, c, eps2d):
     """2D covariance M C M^T + eps2d I (xx, xy, yy)."""
     t = _times(m, c)
     return (
@@ -138,7 +138,7 @@ def project_forward(
     records,
     part,
     parts,
-):  # noqa: ANN001, ANN202, E501
+):
     """Project a contiguous share of the Gaussians into every view. Outputs [V, N, ...] are zero where nothing is drawn.
 
     Radii and culling are gsplat's: ``ceil(min(3.33, sqrt(2 ln(255 o))) sqrt(Sxx))``, dropped when outside the image.
@@ -203,7 +203,7 @@ def project_backward(
     v_scales,
     part,
     parts,
-):  # noqa: ANN001, ANN202, E501
+):
     """Gradients of a contiguous share of the Gaussians, summed over views in order.
 
     ``v_covars2d`` [V, N, 3] is with respect to (xx, xy, yy), where xy stands for both off-diagonal entries.
@@ -268,7 +268,7 @@ def project_backward(
 
 
 @inlined
-def _covariance_backward(r, scales, quats, n, g, v_quats, v_scales):  # noqa: ANN001, ANN202
+def _covariance_backward(r, scales, quats, n, g, v_quats, v_scales):
     """C = R S^2 R^T: v_s_k = 2 s_k r_k^T G r_k, v_R = 2 G R S^2; then through the quaternion and its normalisation."""
     a0 = g[0] * r[0] + g[1] * r[3] + g[2] * r[6]
     a1 = g[1] * r[0] + g[3] * r[3] + g[4] * r[6]
@@ -299,7 +299,7 @@ def _covariance_backward(r, scales, quats, n, g, v_quats, v_scales):  # noqa: AN
 
 
 @kernel
-def depth_order(radii, depths, order, drawn, part, parts):  # noqa: ANN001, ANN202
+def depth_order(radii, depths, order, drawn, part, parts):
     """``order`` [V, N] int32: drawn Gaussians by depth, ties by index, and their number ``drawn`` [V]; views in parts.
 
     Radix sort of the bits of the depth (positive floats sort as integers), as many digits as the range needs.

@@ -27,7 +27,7 @@ PATTERNS = np.concatenate([_lane % 4, _lane // 4, _lane % 4 * 4, _lane // 4 * 4]
 
 
 @inlined
-def _tile_range(centre, reach, size, tiles):  # noqa: ANN001, ANN202
+def _tile_range(centre, reach, size, tiles):
     """First and last + 1 tile of ``size`` pixels with a pixel centre within ``reach`` of ``centre``; safe for huge
     values."""
     low, high = np.ceil((centre - reach - (size - 0.5)) / size), np.floor((centre + reach - 0.5) / size)
@@ -35,7 +35,7 @@ def _tile_range(centre, reach, size, tiles):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _edges(records, record, patterns, y, along, squeeze, cut):  # noqa: ANN001, ANN202
+def _edges(records, record, patterns, y, along, squeeze, cut):
     """Per block of the tiles at pixel row ``y``, the least and greatest x, from the mean, of the ellipse in its rows,
     and whether it reaches them.
 
@@ -56,7 +56,7 @@ def _edges(records, record, patterns, y, along, squeeze, cut):  # noqa: ANN001, 
 
 
 @kernel
-def find_pairs(records, order, patterns, tiles_x, tiles_y, v, first, last, slots, lengths):  # noqa: ANN001, ANN202
+def find_pairs(records, order, patterns, tiles_x, tiles_y, v, first, last, slots, lengths):
     """The pairs of the Gaussians ``order[v, first : last]``, one after the other: ``tile << 32 | block bits``.
 
     ``slots`` [V * N] gets the number of pairs of each Gaussian, ``lengths`` [tiles] of each tile. Rounding can only
@@ -104,7 +104,7 @@ def find_pairs(records, order, patterns, tiles_x, tiles_y, v, first, last, slots
 
 
 @kernel
-def fill_lists(pairs, order, v, first, last, slots, cursors, members, blocks, positions):  # noqa: ANN001, ANN202
+def fill_lists(pairs, order, v, first, last, slots, cursors, members, blocks, positions):
     """Append the ``pairs`` of :func:`find_pairs` to their lists: record numbers to ``members``, bits to ``blocks``, and
     to ``positions`` [slot] where each slot's pair went. ``slots`` [V * N + 1] are now the first of each Gaussian, and
     ``cursors`` [tiles] the next free place of each list."""

@@ -126,7 +126,7 @@ def _check(
 
 
 @inlined
-def _edge_planes(p, a, b, c):  # noqa: ANN001, ANN202
+def _edge_planes(p, a, b, c):
     """Normals of the planes through the eye and each edge, and the face's volume with the eye.
 
     For a ray ``d`` from the eye, ``n_k . d`` is proportional to the weight of vertex k at the hit, for any depth of the
@@ -142,7 +142,7 @@ def _edge_planes(p, a, b, c):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _bounds(p, a, b, c, axis, focal, centre, near, size):  # noqa: ANN001, ANN202
+def _bounds(p, a, b, c, axis, focal, centre, near, size):
     """First and last + 1 pixel along an axis that the face may cover; everything if it crosses the near plane."""
     if p[a, 2] < near or p[b, 2] < near or p[c, 2] < near:
         return 0, size
@@ -155,7 +155,7 @@ def _bounds(p, a, b, c, axis, focal, centre, near, size):  # noqa: ANN001, ANN20
 
 
 @kernel
-def _fill(p, faces, K, near, nearest, face_id, part, parts):  # noqa: ANN001, ANN202
+def _fill(p, faces, K, near, nearest, face_id, part, parts):
     """The z-buffer of one view for the rows ``part``, ``part + parts``..."""
     height, width = face_id.shape
     for y in range(part, height, parts):
@@ -191,7 +191,7 @@ def _fill(p, faces, K, near, nearest, face_id, part, parts):  # noqa: ANN001, AN
 
 
 @kernel
-def _shade(p, faces, uvs, K, face_id, barycentrics, depth, uv, cosine, part, parts):  # noqa: ANN001, ANN202
+def _shade(p, faces, uvs, K, face_id, barycentrics, depth, uv, cosine, part, parts):
     """Weights, depth, uv and cosine of the winners on the rows ``part``, ``part + parts``..."""
     height, width = face_id.shape
     for y in range(part, height, parts):

@@ -21,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from flows.farm.shards import START_S, split  # noqa: E402
-from flows.text import table  # noqa: E402
+from flows.farm.shards import START_S, split
+from flows.text import table
 
 SPEEDS = {
     "8 alike": (1.0,) * 8,

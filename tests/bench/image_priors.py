@@ -26,21 +26,21 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from pipeline_core.metrics import fidelity  # noqa: E402
-from pipeline_core.metrics.judge import load_judge  # noqa: E402
-from pipeline_core.priors.image import camera_embedding  # noqa: E402
-from pipeline_core.props.captions import caption  # noqa: E402
-from pipeline_core.props.props import PropSpec, build  # noqa: E402
-from pipeline_core.props.raycast import render  # noqa: E402
-from pipeline_core.training.data import DISTANCE, ELEVATION, FOVY, view_word  # noqa: E402
-from pipeline_core.training.tokenizer import tokenize  # noqa: E402
-from pipeline_core.training.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over  # noqa: E402
-from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
-from tests.bench.fidelity import heldout_prompts  # noqa: E402
+from pipeline_core.metrics import fidelity
+from pipeline_core.metrics.judge import load_judge
+from pipeline_core.priors.image import camera_embedding
+from pipeline_core.props.captions import caption
+from pipeline_core.props.props import PropSpec, build
+from pipeline_core.props.raycast import render
+from pipeline_core.training.data import DISTANCE, ELEVATION, FOVY, view_word
+from pipeline_core.training.tokenizer import tokenize
+from pipeline_core.training.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over
+from tests.bench.equal_compute import Contestant, name_of, train_in_turns
+from tests.bench.fidelity import heldout_prompts
 
 BANDS = {"low": (0.05, 0.1, 0.2), "middle": (0.27, 0.35, 0.42, 0.5), "high": (0.6, 0.7, 0.8, 0.9, 0.95)}
 """Variances of the noise at which errors are taken."""

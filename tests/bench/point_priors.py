@@ -30,23 +30,23 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from scipy.spatial import cKDTree  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
 
-from pipeline_core.metrics import fidelity  # noqa: E402
-from pipeline_core.priors.independent_points import BIAS, SCALE, IndependentPointDiffusion  # noqa: E402
-from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun  # noqa: E402
-from pipeline_core.priors.point_e import PointTransformer  # noqa: E402
-from pipeline_core.priors.points import cosine_schedule  # noqa: E402
-from pipeline_core.props.captions import caption  # noqa: E402
-from pipeline_core.props.props import COLOURS, PropSpec, build  # noqa: E402
-from pipeline_core.props.raycast import sample_points  # noqa: E402
-from pipeline_core.training.tokenizer import tokenize  # noqa: E402
-from pipeline_core.training.train_points import PointPart, PointSettings, ResidentClouds  # noqa: E402
-from tests.bench.equal_compute import Contestant, name_of, train_in_turns  # noqa: E402
-from tests.bench.fidelity import heldout_prompts, interval  # noqa: E402
+from pipeline_core.metrics import fidelity
+from pipeline_core.priors.independent_points import BIAS, SCALE, IndependentPointDiffusion
+from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
+from pipeline_core.priors.point_e import PointTransformer
+from pipeline_core.priors.points import cosine_schedule
+from pipeline_core.props.captions import caption
+from pipeline_core.props.props import COLOURS, PropSpec, build
+from pipeline_core.props.raycast import sample_points
+from pipeline_core.training.tokenizer import tokenize
+from pipeline_core.training.train_points import PointPart, PointSettings, ResidentClouds
+from tests.bench.equal_compute import Contestant, name_of, train_in_turns
+from tests.bench.fidelity import heldout_prompts, interval
 
 POINTS = 512
 """Points of a sampled cloud."""

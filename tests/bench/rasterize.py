@@ -36,16 +36,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("SPLATMILL_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numba  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numba
+import numpy as np
+import torch
+from torch import Tensor
 
-from pipeline_core.cameras import Cameras, orbit  # noqa: E402
-from pipeline_core.rendering import blend, cpu, projection, reference, tiles  # noqa: E402
-from pipeline_core.rendering.lanes import fma, load, store  # noqa: E402
-from pipeline_core.rendering.rasterize import rasterize  # noqa: E402
-from pipeline_core.rendering.tiles import TILE_X, TILE_Y  # noqa: E402
+from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.rendering import blend, cpu, projection, reference, tiles
+from pipeline_core.rendering.lanes import fma, load, store
+from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.tiles import TILE_X, TILE_Y
 
 FLOP_FORWARD, FLOP_BACKWARD = 30, 50
 SIZES = "1000@64,1000@128,1000@256,1000@512,5000@64,5000@128,5000@256,5000@512,20000@64,20000@128,20000@256,20000@512"
@@ -126,7 +126,7 @@ def stages() -> tuple[dict[str, float], Callable[[], None]]:
         for name in names:
             kernel = getattr(module, name)
 
-            def timed(*arguments, kernel=kernel, name=name):  # noqa: ANN002, ANN003, ANN202
+            def timed(*arguments, kernel=kernel, name=name):
                 began = time.thread_time()
                 out = kernel(*arguments)
                 spent[name] = spent.get(name, 0.0) + time.thread_time() - began
@@ -138,7 +138,7 @@ def stages() -> tuple[dict[str, float], Callable[[], None]]:
 
 
 @numba.njit
-def _chains(x, rounds):  # noqa: ANN001, ANN202
+def _chains(x, rounds):
     a, b, c, d, e = load(x, 0), load(x, 16), load(x, 32), load(x, 48), load(x, 64)
     f, g, h, i, j = load(x, 80), load(x, 96), load(x, 112), load(x, 128), load(x, 144)
     m, n = load(x, 160), load(x, 176)
@@ -157,7 +157,7 @@ def peak() -> float:
 
 
 @numba.njit
-def _count(records, members, starts, tiles_x, tiles_y, width, height):  # noqa: ANN001, ANN202
+def _count(records, members, starts, tiles_x, tiles_y, width, height):
     """Pixels and 8 x 1 blocks that Gaussians reach before the pixel is finished."""
     pixels, blocks = 0, 0
     for tile in range(len(starts) - 1):
@@ -185,7 +185,7 @@ def work(parameters: dict[str, Tensor], c: Cameras) -> dict[str, int]:
     seen = {}
     listing = cpu._list_tiles
 
-    def spy(records, *rest):  # noqa: ANN001, ANN002, ANN202
+    def spy(records, *rest):
         seen["records"], seen["lists"], seen["tiles"] = records, listing(records, *rest), rest[-2:]
         return seen["lists"]
 

@@ -38,19 +38,19 @@ from pipeline_core.rendering.lanes import (
 
 
 @numba.njit
-def _exp2_all(x, out):  # noqa: ANN001, ANN202
+def _exp2_all(x, out):
     for k in range(0, x.shape[0], 16):
         store(out, k, exp2(load(x, k)))
 
 
 @numba.njit
-def _exp2_by_255_all(x, out):  # noqa: ANN001, ANN202
+def _exp2_by_255_all(x, out):
     for k in range(0, x.shape[0], 16):
         store(out, k, exp2_by_255(load(x, k)))
 
 
 @numba.njit
-def _arithmetic(x, out):  # noqa: ANN001, ANN202
+def _arithmetic(x, out):
     a, b = load(x, 0), load(x, 16)
     store(out, 0, fma(a, b, 1.0) - a / b)
     store(out, 16, select((a < b) & (a > 0.25), minimum(a, b), maximum(a, 2.0 * b)))
@@ -59,7 +59,7 @@ def _arithmetic(x, out):  # noqa: ANN001, ANN202
 
 
 @numba.njit
-def _turn_blocks(one, three, four, out):  # noqa: ANN001, ANN202
+def _turn_blocks(one, three, four, out):
     """Each 4 x 4 block of three pictures 8 pixels wide into the next."""
     for k in range(4):
         at, to = k // 2 * 32 + k % 2 * 4, (k + 1) % 4 // 2 * 32 + (k + 1) % 4 % 2 * 4
@@ -69,7 +69,7 @@ def _turn_blocks(one, three, four, out):  # noqa: ANN001, ANN202
 
 
 @numba.njit
-def _lowest(n):  # noqa: ANN001, ANN202
+def _lowest(n):
     return lowest_bit(n)
 
 

@@ -22,7 +22,7 @@ BOUND = 1e-5
 
 def run(
     parameters: dict[str, Tensor], views, dtype: torch.dtype, backend: str | None = None, **options
-) -> dict[str, Tensor]:  # noqa: ANN001
+) -> dict[str, Tensor]:
     """Image, alphas, and every gradient of a loss with random weights."""
     leaves = {k: v.to(dtype).clone().requires_grad_() for k, v in parameters.items()}
     generator = torch.Generator().manual_seed(3)
