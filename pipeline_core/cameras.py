@@ -6,7 +6,6 @@ centre at +0.5, as gsplat has them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -80,20 +79,3 @@ def orbit(
     Ks[:, 0, 2] = Ks[:, 1, 2] = size / 2
     Ks[:, 2, 2] = 1
     return Cameras(viewmats, Ks, azimuth, elevation, size, size)
-
-
-def sample_orbit(
-    count: int,
-    generator: torch.Generator,
-    *,
-    size: int,
-    elevation: tuple[float, float] = (-10.0, 45.0),
-    distance: float = DISTANCE,
-    fovy: float = FOVY,
-) -> Cameras:
-    """``count`` random cameras: azimuth stratified over the full turn (GSGen), elevation uniform on the sphere."""
-    offset = torch.rand(count, generator=generator)
-    azimuth = (torch.arange(count) + offset) * (360.0 / count) - 180.0
-    lo, hi = (math.sin(math.radians(e)) for e in elevation)
-    sin_el = lo + (hi - lo) * torch.rand(count, generator=generator)
-    return orbit(azimuth, torch.rad2deg(sin_el.asin()), size=size, distance=distance, fovy=fovy)

@@ -1,4 +1,4 @@
-"""Images and turntables: PNG for stills, animated lossy WebP for turntables, contact sheets for people.
+"""Images and turntables: PNG for stills, animated lossy WebP for turntables.
 
     save_png("preview.png", image); save_turntable("turntable.webp", frames)
 
@@ -45,11 +45,6 @@ def decode_image(data: bytes, origin: str | Path = "image") -> np.ndarray:
         raise DataError(f"{origin} is not an image that can be read: {error}") from None
 
 
-def load_image(path: str | Path) -> np.ndarray:
-    """RGB float32 [H, W, 3] in [0, 1] from a file."""
-    return decode_image(Path(path).read_bytes(), path)
-
-
 def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, quality: int = 70) -> None:
     """Write ``frames`` [T, H, W, 3] as an endless animated WebP, lossy and small."""
     if len(frames) == 0:
@@ -65,20 +60,3 @@ def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, q
         quality=quality,
         method=4,
     )
-
-
-def contact_sheet(
-    images: list[np.ndarray] | np.ndarray, *, columns: int, gap: int = 4, background: float = 1.0
-) -> np.ndarray:
-    """One image uint8 [H, W, 3] with ``images`` (all of one size) in rows of ``columns``."""
-    tiles = [to_uint8(image)[..., :3] for image in images]
-    if not tiles:
-        raise ValueError("a contact sheet needs at least one image")
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    height, width = tiles[0].shape[:2]
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), round(background * 255), np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        sheet[y : y + height, x : x + width] = tile
-    return sheet

@@ -153,10 +153,6 @@ def planked(colour: Vec, axis: int, cell: float = 0.3, turn: int = 8) -> Paint:
     return Paint(colour, shadow_of(colour, 0.35), tx.PLANKS, 1 / cell, (axis, 0.09, 0.14, float(turn)))
 
 
-def steel(colour: Vec = STEEL) -> Paint:
-    return plain(colour, metal=0.8)
-
-
 def star(centre: Vec, size: float, depth: float, paint: Paint) -> list[Row]:
     """Eight-pointed star facing +Z: two crossed squares."""
     half = (size * 0.7, size * 0.7, depth)

@@ -1,7 +1,7 @@
 """Specs of procedural game props: what may be asked for, what is held out of training, and how a spec is built.
 
-Example: `prop = build(sample_spec(np.random.default_rng(0)))` is a `Prop`, for `raycast.render`,
-`raycast.sample_points` and `primitives.to_mesh`.
+Example: `prop = build(sample_spec(np.random.default_rng(0)))` is a `Prop`, for `raycast.render` and
+`raycast.sample_points`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Density of Gaussians, ``d(x) = sum_i o_i exp(-1/2 (x - mu_i)^T Sigma_i^-1 (x - mu_i))``, on a grid or at points.
+"""Density of Gaussians, ``d(x) = sum_i o_i exp(-1/2 (x - mu_i)^T Sigma_i^-1 (x - mu_i))``, on a grid.
 
 This is the field whose level set becomes the mesh (DreamGaussian, Tang et al. 2023, section 3.2). There, blocks of the
 grid only see the Gaussians whose *centre* is near, which leaves steps at block edges; here every Gaussian reaches as
@@ -55,27 +55,6 @@ def density_grid(
     return torch.from_numpy(np.ascontiguousarray(field[:, :, : count[2]]))
 
 
-def density(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, points: Tensor, *, tolerance: float = 1e-6
-) -> Tensor:
-    """Density [P] float32 at ``points`` [P, 3]; the rest as in :func:`density_grid`."""
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"points must be [P, 3], got {list(points.shape)}")
-    where = np.ascontiguousarray(points.detach().cpu().numpy(), dtype=np.float64)
-    out = np.zeros(len(where), dtype=np.float32)
-    gaussians = _prepare(means, quats, scales, opacities, tolerance)
-    finite = np.isfinite(where).all(1)
-    if len(where) and finite.any():
-        where = np.where(finite[:, None], where, where[finite][0])
-        order, starts, low, size, cells = _bin_points(where)
-        ordered = np.ascontiguousarray(where[order])
-        values = np.zeros(len(where), dtype=np.float32)
-        parallel(lambda part, parts: _splat_points(*gaussians, low, size, cells, starts, ordered, values, part, parts))
-        out[order] = values
-        out[~finite] = 0.0
-    return torch.from_numpy(out)
-
-
 def _prepare(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -115,20 +94,6 @@ def _prepare(
         keep &= np.isfinite(cut)
     upper = precision[keep][:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     return tuple(np.ascontiguousarray(a) for a in (mu[keep], upper, extent[keep], cut[keep], o[keep]))
-
-
-def _bin_points(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sort points into a grid of cells of about 16: order [P], starts [C + 1], low [3], cell size [3], cells [3]."""
-    low, high = points.min(0), points.max(0)
-    span = np.maximum(high - low, 1e-12)
-    per_axis = int(np.clip(round((len(points) / 16) ** (1 / 3)), 1, 64))
-    cells = np.full(3, per_axis, dtype=np.int64)
-    size = span / per_axis
-    index = np.clip(((points - low) / size).astype(np.int64), 0, per_axis - 1)
-    flat = (index[:, 0] * per_axis + index[:, 1]) * per_axis + index[:, 2]
-    order = np.argsort(flat, kind="stable")
-    starts = np.searchsorted(flat[order], np.arange(per_axis**3 + 1))
-    return order, starts, low, size, cells
 
 
 @inlined
@@ -175,23 +140,3 @@ def _splat_grid(means, precisions, extents, cuts, opacities, low, step, count, p
                     s = fma(t * half, t, np.float32(max(rest, 0.0)))
                     value = select(s <= cut, exp2(s * -1.4426950408889634) * opacity, splat(0.0))
                     store(field, base + iz, load(field, base + iz) + value)
-
-
-@kernel
-def _splat_points(means, precisions, extents, cuts, opacities, low, size, cells, starts, points, values, part, parts):
-    """Add every Gaussian, in order, to the points of the cells whose x-index is ``part``, ``part + parts``..."""
-    for i in range(means.shape[0]):
-        # One cell of margin: points on the upper faces belong to the last cell.
-        x0, x1 = _index_range(means[i, 0], extents[i, 0] + size[0], low[0], size[0], cells[0])
-        y0, y1 = _index_range(means[i, 1], extents[i, 1] + size[1], low[1], size[1], cells[1])
-        z0, z1 = _index_range(means[i, 2], extents[i, 2] + size[2], low[2], size[2], cells[2])
-        xx, xy, xz = precisions[i, 0], precisions[i, 1], precisions[i, 2]
-        yy, yz, zz = precisions[i, 3], precisions[i, 4], precisions[i, 5]
-        for ix in range(x0 + (part - x0) % parts, x1, parts):
-            for iy in range(y0, y1):
-                row = (ix * cells[1] + iy) * cells[2]
-                for p in range(starts[row + z0], starts[row + max(z1, z0)]):
-                    dx, dy, dz = points[p, 0] - means[i, 0], points[p, 1] - means[i, 1], points[p, 2] - means[i, 2]
-                    s = 0.5 * (xx * dx * dx + yy * dy * dy + zz * dz * dz) + xy * dx * dy + xz * dx * dz + yz * dy * dz
-                    if s <= cuts[i]:
-                        values[p] += np.float32(opacities[i] * np.exp(-max(s, 0.0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline_core.cameras import orbit
-from pipeline_core.rendering.density import density, density_grid
+from pipeline_core.rendering.density import density_grid
 from pipeline_core.rendering.jit import cache_folder
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
@@ -26,7 +26,6 @@ def warmup() -> str:
     image, alphas, _ = rasterize(*inputs, cameras.viewmats, cameras.Ks, 16, 16, sh_degree=0, render_mode="RGB+ED")
     (image.sum() + alphas.sum()).backward()
     density_grid(means, quats, scales, opacities, (-1, -1, -1), (1, 1, 1), (4, 4, 4))
-    density(means, quats, scales, opacities, means)
     visibility(means, torch.tensor([[0, 1, 2]]), None, cameras)
     folder = cache_folder()
     return (

@@ -48,7 +48,7 @@ from pipeline_core.errors import SplatmillError
 from pipeline_core.gaussians.initialise import ball as ball_cloud
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.io.gltf import load_glb
-from pipeline_core.io.images import contact_sheet, save_png
+from pipeline_core.io.images import save_png
 from pipeline_core.io.ply import load_points, load_splat
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
@@ -255,12 +255,13 @@ def gain(rows: list[Row], before: list[Row], name: str = "r_precision") -> dict[
 
 
 def picture(images: Tensor | None) -> np.ndarray:
-    """Front, quarter, side and back of eight images, side by side [64, 256, 3]; grey where there is nothing."""
+    """Front, quarter, side and back of eight images, side by side in a white frame; grey where there is nothing."""
     if images is None:
-        return np.full((fidelity.SIZE, 4 * fidelity.SIZE, 3), 0.5)
+        images = torch.full((8, fidelity.SIZE, fidelity.SIZE, 3), 0.5)
     images = images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
     images = interpolate(images, (fidelity.SIZE, fidelity.SIZE), mode="area").permute(0, 2, 3, 1)
-    return np.concatenate([images[i].numpy() for i in (0, 1, 2, 4)], axis=1)
+    row = np.concatenate([images[i].numpy() for i in (0, 1, 2, 4)], axis=1)
+    return np.pad(row, ((2, 2), (2, 2), (0, 0)), constant_values=1.0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -319,8 +320,8 @@ def main(argv: list[str] | None = None) -> int:
         order = [
             name for name in ("truth", "control", "splat", "asset", "2D samples", "from a ball") if name in pictures
         ]
-        tiles = [picture(pictures[name][i]) for i in range(len(specs)) for name in order]
-        save_png(args.sheet, contact_sheet(tiles, columns=len(order)))
+        rows = [np.concatenate([picture(pictures[name][i]) for name in order], axis=1) for i in range(len(specs))]
+        save_png(args.sheet, np.concatenate(rows))
         print(
             f"{args.sheet}: one row a prompt; columns {', '.join(order)}; front, quarter, side, back", file=sys.stderr
         )

@@ -15,20 +15,23 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # not this folder: a module here may have a room's name
 
-from pipeline_core.config import RECIPES, Init
-from pipeline_core.gaussians.initialise import from_points
-from pipeline_core.io.gltf import save_glb
-from pipeline_core.io.gltf_check import check_glb
-from pipeline_core.meshing.extract import extract_mesh
-from pipeline_core.metrics.consistency import consistency
-from pipeline_core.metrics.mesh_health import mesh_health
-from pipeline_core.metrics.views import preview, turntable
-from pipeline_core.props import props, raycast
-from pipeline_core.texturing.bake import bake
-from pipeline_core.types import PointCloud
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from pipeline_core.config import RECIPES, Init  # noqa: E402
+from pipeline_core.gaussians.initialise import from_points  # noqa: E402
+from pipeline_core.io.gltf import save_glb  # noqa: E402
+from pipeline_core.meshing.extract import extract_mesh  # noqa: E402
+from pipeline_core.metrics.consistency import consistency  # noqa: E402
+from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
+from pipeline_core.metrics.views import preview, turntable  # noqa: E402
+from pipeline_core.props import props, raycast  # noqa: E402
+from pipeline_core.texturing.bake import bake  # noqa: E402
+from pipeline_core.types import PointCloud  # noqa: E402
+from tests.gltf_check import check_glb  # noqa: E402
 
 CATEGORIES = ("mushroom", "chair", "house", "mug", "sword", "fence")
 

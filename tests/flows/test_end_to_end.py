@@ -20,7 +20,6 @@ from catalog import query, views
 from catalog.rebuild import rebuild
 from flows.batch import BatchRequest, plan_batch
 from pipeline_core.io.gltf import load_glb
-from pipeline_core.io.gltf_check import check_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.manifest import parse_override
 from pipeline_core.storage import STAGES, sha256_file
@@ -28,6 +27,7 @@ from tasks.rules import RESEEDS, reseeded
 from tasks.stage import stage_run, with_times
 from tests.flows.conftest import environment, splatmill
 from tests.flows.tiny import settings
+from tests.gltf_check import check_glb
 
 pytestmark = pytest.mark.slow
 

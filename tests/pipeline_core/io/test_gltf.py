@@ -8,8 +8,8 @@ import pytest
 
 from pipeline_core.errors import DataError
 from pipeline_core.io import gltf
-from pipeline_core.io.gltf_check import check_glb, severity_counts
 from pipeline_core.types import TexturedMesh
+from tests.gltf_check import check_glb, severity_counts
 
 
 def tetrahedron(texture: int = 8) -> TexturedMesh:
@@ -31,7 +31,7 @@ def test_round_trip_in_object_units_is_exact(tmp_path):
     after = gltf.load_glb(tmp_path / "a.glb")
     for field in ("vertices", "faces", "normals", "uvs", "texture"):
         assert np.array_equal(getattr(before, field), getattr(after, field)), field
-    assert gltf.load_extras(tmp_path / "a.glb") == {"seed": 3}
+    assert gltf.read_glb(tmp_path / "a.glb")[0]["asset"]["extras"] == {"seed": 3}
     assert check_glb(tmp_path / "a.glb") == []
 
 

@@ -8,7 +8,6 @@ from scipy.ndimage import binary_dilation, binary_opening, distance_transform_ed
 from scipy.spatial import cKDTree
 
 from pipeline_core.props import primitives as pr
-from pipeline_core.props.primitives import to_mesh
 from pipeline_core.props.props import (
     CATEGORIES,
     COLOURS,
@@ -22,6 +21,7 @@ from pipeline_core.props.props import (
 )
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.props.textures import FLAT
+from tests.pipeline_core.props.meshes import to_mesh
 
 EVERY = [PropSpec(c, "blue", seed=s) for c in CATEGORIES for s in range(3)]
 

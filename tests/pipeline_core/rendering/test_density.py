@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline_core.rendering.density import density, density_grid
+from pipeline_core.rendering.density import density_grid
 from pipeline_core.rendering.reference import covariances
 from tests.pipeline_core.rendering.scenes import cloud
 
@@ -40,16 +40,10 @@ def test_the_grid_is_the_sum_over_every_gaussian_s_whole_support(gaussians: dict
     assert (got - want).abs().max() < 1e-5 * want.max()
 
 
-def test_points_agree_with_the_grid(gaussians: dict[str, Tensor]) -> None:
-    points = grid_points((9, 7, 8))
-    got = density(**gaussians, points=points)
-    assert (got - dense(gaussians, points)).abs().max() < 2e-5
-    assert torch.allclose(got, density_grid(**gaussians, low=LOW, high=HIGH, shape=(9, 7, 8)).reshape(-1), atol=1e-5)
-
-
 def test_tolerance_bounds_the_error(gaussians: dict[str, Tensor]) -> None:
     points = grid_points((9, 7, 8))
-    error = dense(gaussians, points) - density(**gaussians, points=points, tolerance=1e-2)
+    got = density_grid(**gaussians, low=LOW, high=HIGH, shape=(9, 7, 8), tolerance=1e-2)
+    error = dense(gaussians, points) - got.reshape(-1)
     assert error.min() > -1e-5
     assert error.max() < 1e-2 * len(gaussians["means"])
 
@@ -70,13 +64,8 @@ def test_bit_identical_for_any_number_of_threads(gaussians: dict[str, Tensor], m
     results = []
     for threads in ("1", "3"):
         monkeypatch.setenv("SPLATMILL_THREADS", threads)
-        results.append(
-            (
-                density_grid(**gaussians, low=LOW, high=HIGH, shape=(20, 20, 20)),
-                density(**gaussians, points=grid_points((5, 6, 7))),
-            )
-        )
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        results.append(density_grid(**gaussians, low=LOW, high=HIGH, shape=(20, 20, 20)))
+    assert torch.equal(*results)
 
 
 def test_what_cannot_count_counts_for_nothing(gaussians: dict[str, Tensor]) -> None:
@@ -88,8 +77,6 @@ def test_what_cannot_count_counts_for_nothing(gaussians: dict[str, Tensor]) -> N
     assert torch.equal(density_grid(**gaussians, low=LOW, high=HIGH, shape=(12, 12, 12)), want)
     none = {k: v[:0] for k, v in gaussians.items()}
     assert not density_grid(**none, low=LOW, high=HIGH, shape=(3, 4, 5)).any()
-    assert density(**gaussians, points=torch.zeros(0, 3)).shape == (0,)
-    assert density(**gaussians, points=torch.full((1, 3), float("nan"))).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(
