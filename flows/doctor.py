@@ -25,7 +25,7 @@ from pipeline_core.version import code_version
 from tasks.models import licence
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
-          "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "trimesh", "pillow")  # fmt: skip
+          "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "pillow")  # fmt: skip
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
 """Releases near these import well and then lose schedules or answer 422; see README, Troubleshooting."""
 OPTIONAL = {
