@@ -43,14 +43,14 @@ from flows.farm.beats import Beat
 from flows.farm.shards import START_S, measured, split
 from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library, write_json
-from tasks.journey import Journey, finished, verified
+from tasks.journey import Journey, finished, stages_done, verified
 from tasks.rules import RULES, quarantined
 
 REQUEST = "request.json"
 CONTROL = "control"
 """Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
 ENDED = ("completed", "failed", "crashed", "cancelled")
-WORKER_LOST = "WorkerLost"
+WORKER_LOST, NOT_MADE = "WorkerLost", "NotMade"
 MOST_LOSSES = 5
 """Processes that may die while they make one asset; after that it is held to be the cause."""
 MOST_SILENT = 5
@@ -275,11 +275,12 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
     """Fence a shard's process off, once, and put down which stages it took with it."""
     if not beats.fence(run.folder, shard.id) or beat is None:
         return
+    by_id = {each.asset_id: each for each in _journeys(run.folder, run.opened)}
     rows = [
         StageRun(
             run_id=run.request.run_id,
             asset_id=asset_id,
-            stage=stage,
+            stage=stage or next_stage(by_id[asset_id]),
             status="failed",
             error_type=WORKER_LOST,
             error_class="transient",
@@ -290,7 +291,7 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
             host=beat.host,
         )
         for asset_id, (stage, seconds) in beat.assets.items()
-        if stage
+        if asset_id in by_id
     ]
     if rows:
         append(run.request.library, rows, keep=True)
@@ -301,14 +302,15 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
 WORDS_SQL = f"""
 with words as (
     select asset_id, prefect_flow_run_id as shard, arg_max(
-        struct_pack(status, stage, error_class, error_type, error_message), event_id
+        struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
     ) as last
     from stage_runs where run_id = ? and stage_idx between 1 and 7 group by all
 )
 select
     asset_id,
-    count(*) filter (last.error_type = '{WORKER_LOST}') as losses,
-    list(last) filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
+    list(last order by last.event_id) filter (last.error_type = '{WORKER_LOST}') as losses,
+    list(last order by last.event_id)
+        filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
 from words group by asset_id
 """
 
@@ -340,7 +342,7 @@ def assess(run: Run, shards: Sequence[Shard]) -> State:
             state.made.append(name)
         elif name in open_:
             state.waiting.append(name)
-        elif failure := final_failure(name, words.get(name), silent.get(name, 0)):
+        elif failure := final_failure(journey, words.get(name), silent.get(name, 0)):
             state.failures.append(failure)
         else:
             (state.stopped if name in cancelled else state.missing).append(name)
@@ -355,36 +357,38 @@ def verify(run: Run, state: State) -> None:
     state.made = whole
 
 
-def final_failure(asset_id: str, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
+def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
     """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
 
     ``ended``: shards with this asset that ended in order.
     """
-    failures = (word["failures"] if word else None) or []
+    failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
     if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
         last = failures[-1]
-        return {
-            "asset_id": asset_id,
-            "stage": last["stage"],
-            "error_class": last["error_class"],
-            "error_type": last["error_type"],
-            "message": last["error_message"] or "",
-        }
-    if word and word["losses"] >= MOST_LOSSES:
-        return _failure(asset_id, WORKER_LOST, f"{word['losses']} processes died while they made it")
+        return _failure(journey, last["stage"], last["error_class"], last["error_type"], last["error_message"] or "")
+    if len(losses) >= MOST_LOSSES:
+        why = f"{len(losses)} processes died while they made it"
+        return _failure(journey, losses[-1]["stage"], "permanent", WORKER_LOST, why)
     if ended - len(failures) >= MOST_SILENT:
-        return _failure(asset_id, "NotMade", f"{ended} shards ended without making it, without a reason: {SAME_CODE}")
+        why = f"{ended} shards ended without making it, without a reason: {SAME_CODE}"
+        return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
     return None
 
 
-def _failure(asset_id: str, error_type: str, message: str) -> dict[str, str]:
+def _failure(journey: Journey, stage: str, error_class: str, error_type: str, message: str) -> dict[str, str]:
     return {
-        "asset_id": asset_id,
-        "stage": "init_points",
-        "error_class": "permanent",
+        "asset_id": journey.asset_id,
+        "stage": stage,
+        "error_class": error_class,
         "error_type": error_type,
         "message": message,
     }
+
+
+def next_stage(journey: Journey) -> str:
+    """The first stage of an unfinished asset whose output is missing."""
+    done = stages_done(journey)
+    return next((stage for stage in journey.keys if stage not in done), "record")
 
 
 def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, outcome: Outcome) -> str:
@@ -417,9 +421,10 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, 
 def finish(run: Run, state: State, refusal: str) -> None:
     """Write the summary that ends a run."""
     request, journeys = run.request, _journeys(run.folder, run.opened)
+    by_id = {each.asset_id: each for each in journeys}
     for failure in state.failures:
-        if failure["error_type"] in (WORKER_LOST, "NotMade"):
-            append(request.library, [_failure_row(request, failure)], keep=True)
+        if failure["error_type"] in (WORKER_LOST, NOT_MADE):
+            append(request.library, [_failure_row(by_id[failure["asset_id"]], failure)], keep=True)
     _, everything = plan_batch(request)
     todo = set(run.todo) | set(run.quarantined)
     summary = Summary(
@@ -444,9 +449,15 @@ def finish(run: Run, state: State, refusal: str) -> None:
     write_summary(request, summary)
 
 
-def _failure_row(request: BatchRequest, failure: dict[str, str]) -> StageRun:
+def _failure_row(journey: Journey, failure: dict[str, str]) -> StageRun:
     columns = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
-    return StageRun(run_id=request.run_id, status="failed", error_message=failure["message"], **columns)
+    return StageRun(
+        run_id=journey.run_id,
+        status="failed",
+        stage_key=journey.keys[failure["stage"]],
+        error_message=failure["message"],
+        **columns,
+    )
 
 
 @contextlib.contextmanager

@@ -143,13 +143,15 @@ def test_a_call_that_was_cut_short_submits_nothing_twice(opened):
 
 
 def kill(request, farm, assets, shard=None):
-    """A shard whose process was killed while it made ``assets``; its id and the process's."""
+    """A shard whose process was killed while it made ``assets`` (ids, or their stages by id); returns the shard."""
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     shard = shard or farm.open[0]
     folder = Library(request.library).run_dir(request.run_id) / "beats"
     folder.mkdir(exist_ok=True)
-    document = beats._document(dict.fromkeys(assets, ("extract_mesh", 7.5)), 0.0) | {"pid": process.pid}
+    stages = assets if isinstance(assets, dict) else dict.fromkeys(assets, "extract_mesh")
+    shown = {asset_id: (stage, 7.5) for asset_id, stage in stages.items()}
+    document = beats._document(shown, 0.0) | {"pid": process.pid}
     (folder / f"{shard.id}.live").write_text(json.dumps(document))
     farm.set(shard.id, "running")
     return shard
@@ -273,21 +275,54 @@ def test_failures_have_the_rounds_of_their_class_and_stand_with_their_reason(ope
     assert status["mug-0003"] == "quarantined" and status["mug-0005"] == "failed"
 
 
+def take_along(request, farm, asset_id):
+    """A run in which one asset takes its process along, as often as it is tried; the run's failures."""
+    for _ in range(reconcile.MOST_LOSSES):
+        (fatal,) = [shard for shard in farm.open if asset_id in shard.assets]
+        kill(request, farm, [asset_id], fatal)
+        outcome = again(request, farm)
+    if farm.open:
+        farm.work()
+        outcome = again(request, farm)
+    assert outcome.ended
+    return summary_of(request)["failures"]
+
+
 def test_an_asset_that_takes_its_process_along_is_given_up_in_the_end(opened):
     request, farm = opened
-    for _ in range(reconcile.MOST_LOSSES):
-        (fatal,) = [shard for shard in farm.open if "mug-0000" in shard.assets]
-        kill(request, farm, ["mug-0000"], fatal)
-        again(request, farm)
-    farm.work()
-    assert again(request, farm).ended
-    (failure,) = summary_of(request)["failures"]
+    (failure,) = take_along(request, farm, "mug-0000")
     assert failure["error_type"] == "WorkerLost" and "5 processes died" in failure["message"]
-    assert [row["asset_id"] for row in query.assets(request.library) if row["status"] == "failed"] == ["mug-0000"]
+    (asset,) = [row for row in query.assets(request.library) if row["status"] == "failed"]
+    assert asset["asset_id"] == "mug-0000"
+    assert failure["stage"] == asset["error_stage"] == "extract_mesh"  # where the beats last showed it
+
+
+def test_an_asset_that_takes_its_processes_along_in_two_runs_is_quarantined(opened):
+    request, farm = opened
+    take_along(request, farm, "mug-0000")
+    request = open_run(request.model_copy(update={"run_id": "second"}))
+    farm = MemoryFarm()
+    again(request, farm)
+    take_along(request, farm, "mug-0000")
+    (asset,) = [row for row in query.assets(request.library) if row["error_type"]]
+    assert (asset["asset_id"], asset["status"], asset["error_stage"]) == ("mug-0000", "quarantined", "extract_mesh")
+
+
+def test_a_loss_in_a_stage_that_the_beat_does_not_know_is_told_of_the_first_that_is_missing(opened):
+    request, farm = opened
+    journey = plan_batch(request)[1][0]
+    run_stage(journey, "init_points", lambda folder: {})
+    kill(request, farm, {"mug-0000": "", "mug-0001": ""})
+    again(request, farm)
+    rows = query.rows(request.library, "select asset_id, stage from stage_runs where error_type = 'WorkerLost'")
+    assert {(row["asset_id"], row["stage"]) for row in rows} == {
+        ("mug-0000", "optimize_gaussians"), ("mug-0001", "init_points"),
+    }  # fmt: skip
 
 
 def test_shards_that_end_without_a_word_are_not_submitted_for_ever(opened):
     request, farm = opened
+    run_stage(plan_batch(request)[1][3], "init_points", lambda folder: {})
     for _ in range(50):
         for shard in farm.open:
             farm.set(shard.id, "failed")
@@ -295,6 +330,8 @@ def test_shards_that_end_without_a_word_are_not_submitted_for_ever(opened):
             break
     told = summary_of(request)
     assert len(told["failures"]) == 12 and {each["error_type"] for each in told["failures"]} == {"NotMade"}
+    stages = {each["asset_id"]: each["stage"] for each in told["failures"]}
+    assert stages.pop("mug-0003") == "optimize_gaussians" and set(stages.values()) == {"init_points"}
 
 
 def test_what_a_person_cancelled_is_not_submitted_again(opened):
