@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from pipeline_core import python
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.resolve import cache_folder
 
@@ -221,13 +222,11 @@ def _environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)
     _use_template(home)
     environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH")) if p)
-    return SERVER | environment | settings | {"PREFECT_HOME": str(home), "PYTHONPATH": path}
+    return python.environment(SERVER | environment | settings | {"PREFECT_HOME": str(home)})
 
 
 def _command(host: str, port: int) -> list[str]:
-    return [sys.executable, "-m", "flows.server", "--host", host, "--port", str(port)]
+    return python.command("flows.server", "--host", host, "--port", str(port))
 
 
 def wait_until_healthy(child: subprocess.Popen[str], url: str, home: Path) -> None:

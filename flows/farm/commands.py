@@ -10,6 +10,7 @@ import time
 
 from flows.batch import BatchRequest, folder_of, plan_batch
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
+from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
 
 
@@ -71,6 +72,6 @@ def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
     name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name]
+    command = python.command("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # scripts start their "&" with it ignored, and Prefect stops by it
-    os.execv(sys.executable, [*command, "--limit", str(at_once)])
+    os.execve(sys.executable, [*command, "--limit", str(at_once)], python.environment())

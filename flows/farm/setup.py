@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from flows.farm.commands import point_at_farm
+from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 
@@ -69,10 +70,12 @@ def register(file: Path, library: Path, manifest: Path | None) -> None:
         "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
         "SPLATMILL_NIGHTLY": "true" if manifest else "false",
     }
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    done = subprocess.run(
-        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = python.command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file.absolute()))
+    with tempfile.TemporaryDirectory(prefix="splatmill-deploy-") as empty:  # Prefect imports from where it is started
+        done = subprocess.run(
+            command, cwd=empty, env=python.environment(os.environ | settings), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
     if done.returncode:
         raise SplatmillError(f"prefect deploy ended with {done.returncode}:\n{done.stdout[-3000:]}")
 

@@ -17,12 +17,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline_core import errors
+from pipeline_core import errors, python
 
 TIMEOUT_S = 600.0
 
@@ -38,10 +37,8 @@ def run_in_process(
     request = io.BytesIO()
     header = json.dumps({"target": target, "options": options})
     np.savez(request, header=np.array(header), **{f"a{i}": a for i, a in enumerate(arrays)})
-    root = str(Path(__file__).resolve().parents[2])
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH")) if p)
-    command = [sys.executable, "-m", "pipeline_core.meshing.process"]
+    command = python.command("pipeline_core.meshing.process")
+    environment = python.environment() | {"OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(command, input=request.getvalue(), capture_output=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,28 @@
+"""Python processes of our own: they find our rooms, whatever lies in the folder that they are started in.
+
+    subprocess.run(command("pipeline_core.meshing.process"), env=environment())
+
+``python -m`` looks in the working directory first, so that a user's folder named ``flows``, ``tasks`` or ``catalog``
+would be taken for ours; ``-P`` leaves that out, and ``PYTHONSAFEPATH`` says the same to the processes that they start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[1])
+"""The folder that our rooms are in."""
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of ``python -m module arguments``."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """``given`` for such a process: our rooms come first, and the working directory not at all."""
+    path = os.pathsep.join(part for part in (ROOT, given.get("PYTHONPATH")) if part)
+    return dict(given) | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
