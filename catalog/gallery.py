@@ -24,7 +24,7 @@ from urllib.parse import quote
 from catalog import library, query, render
 from catalog.store import LocalStore, Store, open_store
 from pipeline_core.errors import RequestError
-from pipeline_core.storage import disk_errors
+from pipeline_core.files import disk_errors, replaced, write_text
 
 WEB = Path(__file__).parent / "web"
 MAX_VIEWERS = 1000
@@ -67,7 +67,7 @@ def write_gallery(
             cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
             viewers -= "view" in card
         stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {library.base(store)}"
-        _write(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
+        write_text(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
     return folder / "index.html"
 
 
@@ -117,8 +117,7 @@ def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: 
     if not copy or library.size(store, path) is None:
         return None
     target = folder / "files" / _file_name(asset_id) / PurePosixPath(path).name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with library.open_file(store, path) as source, target.open("wb") as sink:
+    with library.open_file(store, path) as source, replaced(target) as scratch, scratch.open("wb") as sink:
         shutil.copyfileobj(source, sink)
     return quote(target.relative_to(folder).as_posix())
 
@@ -135,7 +134,7 @@ def _view(store: Store, folder: Path, asset: dict[str, Any]) -> bool:
         return False
     with library.open_file(store, asset["glb_path"]) as file:
         glb = base64.b64encode(file.read()).decode()
-    _write(target, _page("viewer", data).replace("@SHA256@", mark).replace("@GLB@", glb))
+    write_text(target, _page("viewer", data).replace("@SHA256@", mark).replace("@GLB@", glb))
     return True
 
 
@@ -153,9 +152,3 @@ def _file_name(asset_id: str) -> str:
     """The asset's id where it is a plain name, else its hash: ids of foreign rows never become paths."""
     plain = asset_id.replace("-", "").replace("_", "").isalnum() and asset_id.isascii() and len(asset_id) <= 100
     return asset_id if plain else hashlib.sha256(asset_id.encode()).hexdigest()[:32]
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    scratch.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(scratch, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from catalog.store import LocalStore, Store, remote_errors
-from pipeline_core.storage import disk_errors
+from pipeline_core.files import disk_errors, write_bytes
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,7 @@ def write_file(store: Store, path: str, data: bytes) -> None:
         with remote_errors(path):
             store.filesystem.pipe_file(path, data)
         return
-    scratch = Path(f"{path}.{os.getpid()}.part")
-    with disk_errors(Path(base(store))):
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+    write_bytes(Path(path), data, durable=True)
 
 
 def outputs(store: Store) -> Iterator[Output]:

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -22,6 +21,7 @@ from catalog import listing, views
 from catalog.schema import SCHEMA
 from catalog.store import LocalStore, Store, open_store
 from pipeline_core.errors import RequestError
+from pipeline_core.files import cache_folder
 
 OPEN_TRIES = 5
 CatalogueDamaged = listing.CatalogueDamaged
@@ -149,8 +149,8 @@ def snapshot_path(store: Store) -> str:
     """Where the snapshot lies on this machine: in the library, or in the user's cache for an object store."""
     if isinstance(store, LocalStore):
         return store.url("catalog.duckdb")
-    cache = Path(os.environ.get("SPLATMILL_CACHE") or Path.home() / ".cache" / "splatmill")
-    return str(cache / "snapshots" / hashlib.sha256(store.url("").encode()).hexdigest()[:16] / "catalog.duckdb")
+    digest = hashlib.sha256(store.url("").encode()).hexdigest()[:16]
+    return str(cache_folder() / "snapshots" / digest / "catalog.duckdb")
 
 
 def diagnosis(store: Store, error: Exception) -> str:

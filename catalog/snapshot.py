@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import itertools
 import os
@@ -27,7 +26,8 @@ import duckdb
 
 from catalog import compact, listing, query, views
 from catalog.schema import SCHEMA_VERSION
-from catalog.store import LeaseHeld, Store, open_store, storage_errors
+from catalog.store import LeaseHeld, Store, open_store
+from pipeline_core.files import disk_errors, lock
 
 STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
 BASE = ("stage_runs", "metrics", "artifacts")
@@ -60,21 +60,19 @@ def build(library: str | os.PathLike[str] | Store, *, full: bool = False, thread
     """Bring the snapshot up to date and publish it. ``full`` starts from nothing."""
     began, store = time.monotonic(), open_store(library)
     path = Path(query.snapshot_path(store))
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
-            for attempt in itertools.count(1):
-                seen = listing.visible(store)
-                try:
-                    if not full and _is_current(path, seen):
-                        return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
-                    standby, how = _standby(path, full)
-                    new_events, events = _update(standby, store, seen, threads)
-                    break
-                except duckdb.Error as error:
-                    _judge(error, path, store, seen, last=full and attempt >= query.OPEN_TRIES, anew=full)
-                    full = True  # the two files may be what is damaged
-            _publish(standby, path)
+    with disk_errors(path), _alone(path):
+        for attempt in itertools.count(1):
+            seen = listing.visible(store)
+            try:
+                if not full and _is_current(path, seen):
+                    return Report(str(path), 0, _count(path), time.monotonic() - began, "unchanged")
+                standby, how = _standby(path, full)
+                new_events, events = _update(standby, store, seen, threads)
+                break
+            except duckdb.Error as error:
+                _judge(error, path, store, seen, last=full and attempt >= query.OPEN_TRIES, anew=full)
+                full = True  # the two files may be what is damaged
+        _publish(standby, path)
     return Report(str(path), new_events, events, time.monotonic() - began, how)
 
 
@@ -96,11 +94,9 @@ def standby_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(path: Path):
-    with open(path.with_name("snapshot.lock"), "a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LeaseHeld(f"another process is building {path}; wait for it, then try again") from error
+    with lock(path.with_name("snapshot.lock"), wait=False) as mine:
+        if not mine:
+            raise LeaseHeld(f"another process is building {path}; wait for it, then try again")
         yield
 
 

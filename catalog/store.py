@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 import fsspec
 
 from pipeline_core.errors import RequestError, TransientError
+from pipeline_core.files import disk_errors, lock, sync
 
 CLIENTS = ("botocore", "aiobotocore", "aiohttp")  # whose errors s3fs lets through
 FOLDERS = ("live", "sealed", "index", "tmp", "trash", "quarantine")
@@ -85,7 +85,7 @@ class LocalStore:
         """Publish ``data`` under ``name``, durably; False when the name is taken (nothing is changed then)."""
         target = self.root / name
         scratch = self.root / "tmp" / f"{uuid.uuid4().hex}.part"
-        with storage_errors(target):
+        with disk_errors(target):
             try:
                 handle = open(scratch, "xb")
             except FileNotFoundError:
@@ -108,7 +108,7 @@ class LocalStore:
 
     def move(self, name: str, folder: str) -> None:
         """Move a file to ``trash`` or ``quarantine``; no error when it is gone already."""
-        with storage_errors(self.root / name):
+        with disk_errors(self.root / name):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 target = self.root / folder / Path(name).name
@@ -136,15 +136,11 @@ class LocalStore:
     def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
         """Be the only one, on any host that shares the folder (``flock``; the kernel frees it when the holder dies)."""
         del ttl
-        with storage_errors(self.root):
+        with disk_errors(self.root):
             self.make_folders()
-            handle = open(self.root / f"{name}.lock", "a+b")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                message = f"another process holds {self.root}/{name}.lock; wait for it, then try again"
-                raise LeaseHeld(message) from error
+        with lock(self.root / f"{name}.lock", wait=False) as mine:
+            if not mine:
+                raise LeaseHeld(f"another process holds {self.root}/{name}.lock; wait for it, then try again")
             yield
 
 
@@ -284,11 +280,7 @@ def _link(scratch: Path, target: Path) -> bool:
         if target.exists():  # a file system without hard links: writers' names are unique, compactors hold the lease
             return False
         os.rename(scratch, target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(target.parent)
     return True
 
 
@@ -306,27 +298,3 @@ def remote_errors(where: str) -> Iterator[None]:
             f"{where} cannot be reached: {error}. Check the address, the credentials (AWS_ACCESS_KEY_ID and so on, "
             "or a profile) and the network, then try again"
         ) from error
-
-
-@contextlib.contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Full, read-only and forbidden disks in words that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(_existing(where)).free / 2**20
-            raise TransientError(
-                f"the catalogue's disk is full ({where}: {free:.1f} MiB free); nothing was recorded. Free some space "
-                "(splatmill gc --delete), then run again: finished stages are found by their record.json"
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise TransientError(
-                f"the catalogue cannot be written ({where}: {error.strerror}); nothing was recorded. Mount the library "
-                "read-write or give this user write permission, then run again"
-            ) from error
-        raise
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)

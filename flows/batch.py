@@ -10,7 +10,6 @@ seconds and starts nothing. Truth about what was made is in the library and its 
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 import time
 from collections import deque
@@ -31,10 +30,11 @@ from flows.budget import Admission
 from flows.farm import beats
 from flows.farm.shards import measured
 from pipeline_core.errors import error_class
+from pipeline_core.files import write_json, write_text
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import derive_id
-from pipeline_core.storage import Library, write_json
+from pipeline_core.storage import Library
 from tasks import halt
 from tasks.journey import Journey, finished, plan_journey
 from tasks.progress import board
@@ -169,11 +169,8 @@ def folder_of(request: BatchRequest) -> Path:
 def write_summary(request: BatchRequest, summary: Summary) -> None:
     """Write ``report.md``, then ``summary.json``: where that is, the run is over."""
     folder = folder_of(request)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(markdown(summary) + "\n", encoding="utf-8")
-    scratch = folder / f".{SUMMARY}"
-    write_json(scratch, asdict(summary))
-    os.replace(scratch, folder / SUMMARY)
+    write_text(folder / "report.md", markdown(summary) + "\n")
+    write_json(folder / SUMMARY, asdict(summary))
 
 
 def admission(request: BatchRequest) -> Admission:

@@ -8,7 +8,8 @@
         |-- DataError         this input cannot work however often it is tried (error_class "data")
         |-- DivergedError     NaN or an empty result; a new seed may help ("permanent" until reseeded)
         |-- TransientError    trying again may help: a full disk, a busy server ("transient")
-        |   `-- DamagedInput  an earlier stage's file is not what it was; that stage is made again
+        |   |-- DamagedInput  an earlier stage's file is not what it was; that stage is made again
+        |   `-- DiskError     a disk is full or may not be written
         `-- OutOfMemory       the device is too small for the batch ("oom")
 
 Every message says what, the value, and what to do next.
@@ -57,6 +58,10 @@ class TransientError(StageError):
 
 class DamagedInput(TransientError):
     """A file that an earlier stage made is gone or no longer what it was; making the earlier stage again mends it."""
+
+
+class DiskError(TransientError, OSError):
+    """A disk is full or may not be written; for callers that can do without the file it is an ``OSError`` as any."""
 
 
 class OutOfMemory(StageError):

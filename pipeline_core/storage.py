@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_core.errors import RequestError, TransientError
+from pipeline_core.files import disk_errors, sync, write_json
 
 STAGES = (
     "init_points",
@@ -175,7 +176,7 @@ class Library:
             for _ in range(10):
                 try:
                     os.rename(folder, target)
-                    _sync(target.parent)
+                    sync(target.parent)
                     return dict(record)
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -194,7 +195,7 @@ class Library:
             for _ in range(10):
                 try:
                     os.rename(folder, target)
-                    _sync(target.parent)
+                    sync(target.parent)
                     return target
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -274,26 +275,6 @@ class Library:
         return swept
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON that people also read."""
-    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """A full or read-only disk in words that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            way_out = "free some space (splatmill gc --delete) and run again: what is finished stays"
-            raise TransientError(f"the disk of {where} is full; {way_out}") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            why = f"cannot be written ({error.strerror}); give this user write permission"
-            raise TransientError(f"{where} {why}") from error
-        raise
-
-
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
 
@@ -309,15 +290,7 @@ def process_alive(pid: int) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_tree(folder: Path) -> None:
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_core.config import Distill
-from pipeline_core.storage import Library, write_json
+from pipeline_core.files import write_json
+from pipeline_core.storage import Library
 from tasks import models
 from tasks.journey import Journey
 from tasks.progress import board

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from pipeline_core.storage import write_json
+from pipeline_core.files import write_json
 from tasks.journey import Journey
 from tasks.measure import measure
 from tasks.policy import policy

@@ -11,8 +11,9 @@ from typing import Any
 from prefect import task
 
 from catalog.writer import append
+from pipeline_core.files import write_json
 from pipeline_core.secrets import redact_error
-from pipeline_core.storage import Library, sha256_file, write_json
+from pipeline_core.storage import Library, sha256_file
 from pipeline_core.version import code_version
 from tasks import halt
 from tasks.journey import Journey

@@ -19,14 +19,12 @@ that is needed of it; ``flows.farm.prefect`` has it for a real server.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -42,11 +40,13 @@ from flows.farm import beats
 from flows.farm.beats import Beat
 from flows.farm.shards import START_S, measured, split
 from pipeline_core.errors import SplatmillError
-from pipeline_core.storage import Library, write_json
+from pipeline_core.files import lock, write_json
+from pipeline_core.storage import Library
 from tasks.journey import Journey, finished, stages_done, verified
 from tasks.rules import RULES, quarantined
 
 REQUEST = "request.json"
+LOCK = ".reconcile"
 CONTROL = "control"
 """Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
 ENDED = ("completed", "failed", "crashed", "cancelled")
@@ -156,9 +156,7 @@ def open_run(request: BatchRequest) -> BatchRequest:
         "refused": [str(problem) for problem in manifest.problems],
         "opened": time.time(),
     }
-    scratch = folder / f".{REQUEST}"
-    write_json(scratch, document)
-    os.replace(scratch, folder / REQUEST)
+    write_json(folder / REQUEST, document)
     return request
 
 
@@ -214,7 +212,7 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
 
 def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:
     """Bring one run on; None while another process on this machine is doing so."""
-    with _alone(run.folder) as alone:
+    with lock(run.folder / LOCK, wait=False) as alone:
         if not alone:
             return None
         outcome = Outcome(run.request.run_id)
@@ -458,18 +456,6 @@ def _failure_row(journey: Journey, failure: dict[str, str]) -> StageRun:
         error_message=failure["message"],
         **columns,
     )
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one of this machine in the block; a lock that a kill cannot leave behind."""
-    with open(folder / ".reconcile", "a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_core.errors import RequestError, TransientError
-from pipeline_core.storage import Library, disk_errors, stage_key
+from pipeline_core.errors import RequestError
+from pipeline_core.storage import Library, stage_key
 
 KEY = "0" * 32
 
@@ -149,13 +149,6 @@ def test_a_kill_at_any_system_call_leaves_all_or_nothing(library):
 def test_sweeping_spares_what_living_processes_work_on(library):
     with library.workspace() as folder:
         assert library.sweep() == 0 and folder.is_dir()
-
-
-def test_a_full_disk_is_a_transient_error_with_a_way_out(tmp_path):
-    with pytest.raises(TransientError, match="gc"), disk_errors(tmp_path):
-        raise OSError(28, "No space left on device")
-    with pytest.raises(TransientError, match="permission"), disk_errors(tmp_path):
-        raise OSError(30, "Read-only file system")
 
 
 def test_places_that_cannot_be_a_library_are_refused(tmp_path):
