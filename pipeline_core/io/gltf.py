@@ -45,7 +45,7 @@ def save_glb(
     path: str | Path,
     textured: TexturedMesh,
     *,
-    name: str,
+    name: str = "",
     height_m: float | None = None,
     extras: Mapping[str, Any] | None = None,
     copyright: str | None = None,
@@ -53,11 +53,13 @@ def save_glb(
     """Write ``textured`` to ``path``.
 
     Args:
-        name: any text; its slug names the node, mesh (``SM_``), material (``M_``) and texture (``T_``).
+        name: any text; its slug names the node, mesh (``SM_``), material (``M_``) and texture (``T_``). The file's name
+            without its ending where none is given.
         height_m: height of the bounding box in metres, standing centre-bottom on the origin; None keeps object units.
         extras: JSON values stored in ``asset.extras`` (asset id, prompt, seed, model ids, code version, licence).
         copyright: ``asset.copyright``.
     """
+    name = name or Path(path).stem
     Path(path).write_bytes(glb_bytes(textured, name=name, height_m=height_m, extras=extras, copyright=copyright))
 
 

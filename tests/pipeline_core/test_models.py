@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from pipeline_core import models
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import RequestError
-from tasks import models
 
 
 class Prior:

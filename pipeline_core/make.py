@@ -1,0 +1,105 @@
+"""From a prompt to a textured mesh, one function a stage: what the tasks of a batch call, and what a notebook calls.
+
+    cloud = points(prompt, recipe, seed=7)
+    splat = distill(cloud, prompt, recipe, seed=7)
+    mesh  = refine_texture(extract_mesh(splat, recipe), prompt, recipe, seed=7)
+
+Every function takes the whole recipe and reads its own sections. Models are loaded at first use and kept
+(``pipeline_core.models``); calls from several threads share the engine's batches. A batch hands its stages on as
+files with 8 bits a colour; in memory colours keep their precision, so the two agree but for that rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline_core import models
+from pipeline_core.config import RECIPES, Distill, Recipe
+from pipeline_core.engine import distill as stage_of_distillation
+from pipeline_core.engine.jobs import Progress
+from pipeline_core.gaussians.initialise import ball, from_points
+from pipeline_core.meshing import extract
+from pipeline_core.texturing import refine
+from pipeline_core.texturing.bake import bake
+from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
+
+FACTORY = RECIPES["factory"]
+
+
+def points(prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0) -> PointCloud:
+    """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks."""
+    settings, generator = recipe.init, torch.Generator("cpu").manual_seed(seed)
+    if settings.start == "ball":
+        return ball(settings.num_points, generator)
+    prior = models.point_prior(settings.point_prior)
+    with models.sampling:  # one sampler at a time: side by side they would only share the same cores
+        [cloud] = prior.sample(
+            [prompt],
+            [generator],
+            guidance_scale=settings.guidance_scale,
+            guidance_sigma_min=settings.guidance_sigma_min,
+            steps=settings.sampler_steps,
+            num_points=settings.num_points,
+        )
+    return cloud
+
+
+def start(cloud: PointCloud, recipe: Recipe = FACTORY, *, seed: int = 0) -> Gaussians:
+    """The Gaussians that distillation begins with: ``recipe.init`` of them at the points of ``cloud``."""
+    return from_points(cloud, recipe.init, torch.Generator("cpu").manual_seed(seed))
+
+
+def distill(
+    begin: PointCloud | Gaussians,
+    prompt: str,
+    recipe: Recipe = FACTORY,
+    *,
+    stage: Distill | None = None,
+    negative_prompt: str = "",
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Gaussians:
+    """Gaussians whose renders are what the recipe's priors expect of ``prompt``; blocks until done.
+
+    Args:
+        begin: points become Gaussians first (:func:`start`); Gaussians go on from where they are.
+        stage: settings of the one stage to run, say ``recipe.geometry.model_copy(update={"steps": 200})``; None runs
+            ``recipe.geometry`` and then ``recipe.appearance``.
+        on_progress: called as ``on_progress(step, steps, report)`` about twice a second.
+
+    Raises:
+        DivergedError: the Gaussians became NaN; another seed may not.
+        OutOfMemory: even one asset at a time does not fit.
+    """
+    gaussians = start(begin, recipe, seed=seed) if isinstance(begin, PointCloud) else begin
+    for settings in (recipe.geometry, recipe.appearance) if stage is None else (stage,):
+        gaussians, _ = stage_of_distillation.distill(
+            gaussians, prompt, negative_prompt, settings, models.engine(recipe), seed=seed, on_progress=on_progress
+        )
+    return gaussians
+
+
+def extract_mesh(gaussians: Gaussians, recipe: Recipe = FACTORY) -> TexturedMesh:
+    """The surface of ``gaussians`` as a closed mesh with a UV atlas, their colours baked into its texture.
+
+    Raises DataError where there is nothing to mesh, DivergedError where the density has no usable surface.
+    """
+    return bake(gaussians, extract.extract_mesh(gaussians, recipe.mesh), recipe.mesh)
+
+
+def refine_texture(
+    textured: TexturedMesh,
+    prompt: str,
+    recipe: Recipe = FACTORY,
+    *,
+    negative_prompt: str = "",
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> TexturedMesh:
+    """``textured`` with the detail that the image prior adds to its renders; unchanged where ``texture.steps`` is 0."""
+    if not recipe.texture.steps:
+        return textured
+    return refine.refine_texture(
+        textured, prompt, recipe.texture, models.engine(recipe),
+        seed=seed, negative_prompt=negative_prompt, on_progress=on_progress,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""The models and engines of this process: loaded at first use, once, and shared by all task threads.
+
+A worker that takes shard after shard keeps them warm. There is one engine for each pair of priors; everything that
+optimises goes through it, so views of different assets share the model calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pipeline_core.config import Recipe
+from pipeline_core.device import pick_device
+from pipeline_core.errors import RequestError
+from pipeline_core.priors.resolve import resolve_model
+
+if TYPE_CHECKING:
+    from pipeline_core.engine.engine import DistillationEngine
+
+DEVICE = "SPLATMILL_DEVICE"
+"""Environment variable: auto (the default), cpu, cuda or cuda:<number>."""
+MAX_ACTIVE = "SPLATMILL_MAX_ACTIVE"
+"""Environment variable: assets that share a batch of the engine; unset: ``engine.default_active``."""
+
+sampling = threading.Lock()
+"""Held while the point prior samples: side by side, samplers would only share the same cores."""
+
+_lock = threading.RLock()
+_engines: dict[tuple[str, str], DistillationEngine] = {}
+
+
+def device() -> Any:
+    """The ``torch.device`` of this process."""
+    return pick_device(os.environ.get(DEVICE, "auto"))
+
+
+@lru_cache(maxsize=4)
+def _image_prior(ref: str) -> Any:
+    from pipeline_core.priors.image import load_image_prior
+
+    return load_image_prior(ref, device=device())
+
+
+@lru_cache(maxsize=4)
+def _point_prior(ref: str) -> Any:
+    from pipeline_core.priors.points import load_point_prior
+
+    return load_point_prior(ref, device=device())
+
+
+def image_prior(ref: str) -> Any:
+    """The image prior ``ref``, loaded once."""
+    with _lock:
+        return _image_prior(ref)
+
+
+def point_prior(ref: str) -> Any:
+    """The point prior ``ref``, loaded once."""
+    with _lock:
+        return _point_prior(ref)
+
+
+@lru_cache(maxsize=1)
+def prepare_device() -> None:
+    """Before a GPU is used: compile the rasteriser, or wait for the process that does."""
+    if device().type == "cuda":
+        from pipeline_core.rendering import gsplat_build
+
+        gsplat_build.build()
+
+
+def engine(recipe: Recipe) -> DistillationEngine:
+    """The engine for the recipe's priors."""
+    from pipeline_core.engine.engine import DistillationEngine
+
+    prepare_device()
+    pair = (recipe.image_prior, recipe.init.point_prior)
+    with _lock:
+        found = _engines.get(pair)
+        if found is None or found.closed:
+            found = _engines[pair] = DistillationEngine(
+                image_prior(pair[0]),
+                lambda: point_prior(pair[1]),
+                device=device(),
+                max_active=_max_active(),
+            )
+        return found
+
+
+def _max_active() -> int | None:
+    text = os.environ.get(MAX_ACTIVE, "").strip()
+    if text and (not text.isdecimal() or not 1 <= int(text) <= 1024):
+        raise RequestError(f"{MAX_ACTIVE}={text!r} is not a number of assets; set it to 1 to 1024 or unset it")
+    return int(text) if text else None
+
+
+def close_engines() -> None:
+    """Stop all engines: their jobs keep a checkpoint and are cancelled. Later calls of :func:`engine` make new ones."""
+    with _lock:
+        engines = list(_engines.values())
+        _engines.clear()
+    for each in engines:
+        each.close()
+
+
+@lru_cache(maxsize=64)
+def licence(ref: str, kind: str) -> str:
+    """The licence that a model's folder states (``splatmill.json``), else ``unknown``."""
+    try:
+        stated = json.loads((resolve_model(ref, kind) / "splatmill.json").read_text(encoding="utf-8")).get("licence")
+    except (OSError, ValueError, AttributeError):
+        stated = None
+    return str(stated or "unknown")
