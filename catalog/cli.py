@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,10 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
+from catalog.door import Door
 from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.secrets import redact
 
 app = typer.Typer(
-    help="Look after the catalogue, and ask it.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    cls=Door,
+    help="Look after the catalogue, and ask it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 LibraryOption = Annotated[
@@ -63,20 +68,19 @@ def sql(
     """
     from catalog import guard, questions, render
 
-    with errors():
-        if examples:
-            typer.echo(questions.markdown())
-            return
-        text = questions.QUESTIONS[example - 1].sql if example else sys.stdin.read() if query == "-" else query
-        if not text.strip():
-            raise RequestError('no query: splatmill sql "select * from assets"; --examples prints ten to start from')
-        if not live:
-            _bring_up_to_date(library, refresh)
-        limits = guard.Limits(timeout_s=timeout, memory=memory, rows=limit)
-        answer = guard.ask(library, text, live=live, limits=limits)
-        _write(render.render(answer.table, form), output, binary=form is Format.parquet)
-        if answer.truncated:
-            typer.echo(f"only the first {limit} rows; --limit gives more", err=True)
+    if examples:
+        typer.echo(questions.markdown())
+        return
+    text = questions.QUESTIONS[example - 1].sql if example else sys.stdin.read() if query == "-" else query
+    if not text.strip():
+        raise RequestError('no query: splatmill sql "select * from assets"; --examples prints ten to start from')
+    if not live:
+        _bring_up_to_date(library, refresh)
+    limits = guard.Limits(timeout_s=timeout, memory=memory, rows=limit)
+    answer = guard.ask(library, text, live=live, limits=limits)
+    _write(render.render(answer.table, form), output, binary=form is Format.parquet)
+    if answer.truncated:
+        typer.echo(f"only the first {limit} rows; --limit gives more", err=True)
 
 
 @app.command()
@@ -94,19 +98,18 @@ def compare(
     from catalog import compare as comparison
     from catalog import render
 
-    with errors():
-        if form is Format.parquet:
-            raise RequestError("compare answers with four tables: --format table, md, csv or json")
-        if not live:
-            _bring_up_to_date(library, True)
-        tables = comparison.compare(library, run_a, run_b, live=live)
-        if form is Format.json:
-            parts = {name: json.loads(render.to_json(table)) for name, table in tables.items()}
-            typer.echo(json.dumps(parts, ensure_ascii=False, indent=1))
-            return
-        for name, table in tables.items():
-            heading = f"## {name}\n" if form is Format.md else f"{name} (a = {run_a}, b = {run_b})"
-            typer.echo(f"{heading}\n{render.render(table, form).decode()}")
+    if form is Format.parquet:
+        raise RequestError("compare answers with four tables: --format table, md, csv or json")
+    if not live:
+        _bring_up_to_date(library, True)
+    tables = comparison.compare(library, run_a, run_b, live=live)
+    if form is Format.json:
+        parts = {name: json.loads(render.to_json(table)) for name, table in tables.items()}
+        typer.echo(json.dumps(parts, ensure_ascii=False, indent=1))
+        return
+    for name, table in tables.items():
+        heading = f"## {name}\n" if form is Format.md else f"{name} (a = {run_a}, b = {run_b})"
+        typer.echo(f"{heading}\n{render.render(table, form).decode()}")
 
 
 @app.command()
@@ -122,17 +125,16 @@ def gc(
     """
     from catalog.gc import gc as collect
 
-    with errors():
-        report = collect(library, delete=delete, min_age_s=min_age * 3600)
-        if json_:
-            typer.echo(json.dumps(asdict(report) | {"bytes": report.bytes}))
-            return
-        for stage, key, size in report.outputs:
-            typer.echo(f"stages/{stage}/{key}  {size / 2**20:.1f} MiB")
-        for line in report.unknown:
-            typer.echo(f"kept: {line} (splatmill catalog rebuild)", err=True)
-        verb = "removed" if delete else "would be removed (--delete does it)"
-        typer.echo(f"{len(report.outputs)} outputs, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
+    report = collect(library, delete=delete, min_age_s=min_age * 3600)
+    if json_:
+        typer.echo(json.dumps(asdict(report) | {"bytes": report.bytes}))
+        return
+    for stage, key, size in report.outputs:
+        typer.echo(f"stages/{stage}/{key}  {size / 2**20:.1f} MiB")
+    for line in report.unknown:
+        typer.echo(f"kept: {line} (splatmill catalog rebuild)", err=True)
+    verb = "removed" if delete else "would be removed (--delete does it)"
+    typer.echo(f"{len(report.outputs)} outputs, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
 
 
 @app.command()
@@ -143,12 +145,11 @@ def compact(library: LibraryOption = "library", json_: JsonOption = False) -> No
     """
     from catalog.compact import compact as work
 
-    with errors():
-        report = work(library)
-        _say(json_, asdict(report), f"sealed {report.sealed_rows} events of {report.sealed_batches} files, merged "
-             f"{report.merged_files} files, removed {report.removed}")  # fmt: skip
-        for name in report.unreadable:
-            typer.echo(f"cannot be read: {name} (splatmill catalog fsck --repair)", err=True)
+    report = work(library)
+    _say(json_, asdict(report), f"sealed {report.sealed_rows} events of {report.sealed_batches} files, merged "
+         f"{report.merged_files} files, removed {report.removed}")  # fmt: skip
+    for name in report.unreadable:
+        typer.echo(f"cannot be read: {name} (splatmill catalog fsck --repair)", err=True)
 
 
 @app.command()
@@ -163,10 +164,9 @@ def snapshot(
     """
     from catalog.snapshot import build
 
-    with errors():
-        report = build(library, full=full)
-        text = f"{report.path}: {report.events} events, {report.new_events} new, {report.seconds:.1f} s ({report.how})"
-        _say(json_, asdict(report), text)
+    report = build(library, full=full)
+    text = f"{report.path}: {report.events} events, {report.new_events} new, {report.seconds:.1f} s ({report.how})"
+    _say(json_, asdict(report), text)
 
 
 @app.command()
@@ -183,11 +183,10 @@ def fsck(
     """
     from catalog.fsck import fsck as check
 
-    with errors():
-        findings = check(library, repair=repair, artifacts=artifacts, hashes=hashes)
-        lines = [f"{f.kind:15} {f.where}: {f.detail}{f' -> {f.done}' if f.done else ''}" for f in findings]
-        _say(json_, [asdict(finding) for finding in findings], "\n".join(lines) or "nothing wrong")
-        raise typer.Exit(1 if any(not finding.done for finding in findings) else 0)
+    findings = check(library, repair=repair, artifacts=artifacts, hashes=hashes)
+    lines = [f"{f.kind:15} {f.where}: {f.detail}{f' -> {f.done}' if f.done else ''}" for f in findings]
+    _say(json_, [asdict(finding) for finding in findings], "\n".join(lines) or "nothing wrong")
+    raise typer.Exit(1 if any(not finding.done for finding in findings) else 0)
 
 
 @app.command()
@@ -198,11 +197,10 @@ def rebuild(library: LibraryOption = "library", json_: JsonOption = False) -> No
     """
     from catalog.rebuild import rebuild as work
 
-    with errors():
-        report = work(library)
-        for line in report.unreadable:
-            typer.echo(f"not a record: {line}", err=True)
-        _say(json_, asdict(report), f"{report.records} records, {report.added} events added")
+    report = work(library)
+    for line in report.unreadable:
+        typer.echo(f"not a record: {line}", err=True)
+    _say(json_, asdict(report), f"{report.records} records, {report.added} events added")
 
 
 @app.command()
@@ -217,10 +215,9 @@ def push(
     """
     from catalog.push import push as work
 
-    with errors():
-        report = work(library, target)
-        what = f"{report.outputs} outputs, {report.assets} assets and {report.events} events"
-        _say(json_, asdict(report), f"{what} copied to {target} ({report.files} files, {report.bytes / 2**20:.1f} MiB)")
+    report = work(library, target)
+    what = f"{report.outputs} outputs, {report.assets} assets and {report.events} events"
+    _say(json_, asdict(report), f"{what} copied to {target} ({report.files} files, {report.bytes / 2**20:.1f} MiB)")
 
 
 @app.command()
@@ -235,8 +232,7 @@ def gallery(
     """
     from catalog.gallery import write_gallery
 
-    with errors():
-        typer.echo(write_gallery(library, output, viewers=viewers))
+    typer.echo(write_gallery(library, output, viewers=viewers))
 
 
 @app.command()
@@ -254,20 +250,9 @@ def review(
     from catalog import query, schema
     from catalog.writer import append
 
-    with errors():
-        if not query.rows(library, "select 1 from assets where asset_id = ?", [asset_id]):
-            raise RequestError(f"there is no asset {asset_id!r} in {library}")
-        append(library, [schema.review(asset_id, accept, by=by, note=note)], keep=True)
-
-
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Errors that we raise on purpose become one line and exit code 2."""
-    try:
-        yield
-    except SplatmillError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    if not query.rows(library, "select 1 from assets where asset_id = ?", [asset_id]):
+        raise RequestError(f"there is no asset {asset_id!r} in {library}")
+    append(library, [schema.review(asset_id, accept, by=by, note=note)], keep=True)
 
 
 def _bring_up_to_date(library: str, refresh: bool) -> None:
@@ -289,7 +274,9 @@ def _bring_up_to_date(library: str, refresh: bool) -> None:
                 built = con.execute("select built_at from meta").fetchone()[0]
         except NoSnapshot:
             raise RequestError(f"{error}. There is no older snapshot; --live reads the files themselves") from None
-        typer.echo(f"the snapshot is of {built:%Y-%m-%d %H:%M:%S} UTC; it could not be renewed: {error}", err=True)
+        typer.echo(
+            f"the snapshot is of {built:%Y-%m-%d %H:%M:%S} UTC; it could not be renewed: {redact(str(error))}", err=True
+        )
     if not there:
         raise RequestError(f"no library at {library}: give --library or set SPLATMILL_LIBRARY")
 

@@ -8,7 +8,6 @@ imported before it is needed: ``--help`` and ``sql`` load neither torch nor Pref
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -19,10 +18,12 @@ from urllib.parse import urlsplit
 import typer
 
 from catalog import cli as catalogue
-from pipeline_core.errors import RequestError, SplatmillError
+from catalog.door import Door
+from pipeline_core.errors import RequestError
 from pipeline_core.secrets import redact
 
 app = typer.Typer(
+    cls=Door,
     help="A factory for game-ready 3D assets: prompts in; textured meshes, Gaussian splats and a SQL catalogue out.",
     no_args_is_help=True,
     add_completion=False,
@@ -429,19 +430,8 @@ def _with_limits(request: Any, deadline: str, gpu_hours: float) -> Any:
 
 
 def main() -> None:
-    """Entry point: wrong requests become one message and exit code 2, other errors of ours one message and 1."""
-    try:
-        app(standalone_mode=True)
-    except RequestError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": type(error).__name__, "message": redact(str(error))}))
-        print(f"splatmill: {redact(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except SplatmillError as error:
-        print(f"splatmill: {redact(str(error))}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Entry point; errors are told at the :class:`~catalog.door.Door`."""
+    app()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 
+from catalog.door import tell
 from flows.batch import BatchRequest, folder_of, plan_batch
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from pipeline_core import python
@@ -41,7 +42,7 @@ def reconcile_here(library: str, every_s: float) -> None:
         except (SplatmillError, OSError) as error:  # the server is away, the disk is full: it may be better next time
             if not every_s:
                 raise
-            print(f"splatmill: {error}", file=sys.stderr, flush=True)
+            tell(error, as_json=False)
         if not every_s:
             return
         time.sleep(every_s)
