@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -38,7 +37,7 @@ import psutil
 
 from pipeline_core import python
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.resolve import cache_folder
+from pipeline_core.files import cache_folder, lock, replaced, state_folder, write_json, write_text
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 15.0
@@ -85,20 +84,13 @@ def pointed_at() -> str | None:
     """The API address that the user's environment or Prefect profile names, else None."""
     if os.environ.get("PREFECT_API_URL"):
         return os.environ["PREFECT_API_URL"]
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    home = Path(os.environ.get("PREFECT_HOME") or os.path.expanduser("~/.prefect"))
     try:
         profiles = tomllib.loads(Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").read_text())
         active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
         return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def state_folder() -> Path:
-    """Where the warm server keeps its database and its address: ``SPLATMILL_STATE``, else the XDG state folder."""
-    if os.environ.get("SPLATMILL_STATE"):
-        return Path(os.environ["SPLATMILL_STATE"])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "splatmill"
 
 
 def state_file() -> Path:
@@ -162,14 +154,12 @@ def _home(library: Path) -> Iterator[Path]:
     """``<library>/.prefect``, or a temporary folder while another run of the same library holds that one."""
     home = library / ".prefect"
     home.mkdir(parents=True, exist_ok=True)
-    with open(home / "lock", "a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            with tempfile.TemporaryDirectory(prefix="splatmill-prefect-") as other:
-                yield Path(other)
+    with lock(home / "lock", wait=False) as mine:
+        if mine:
+            yield home
             return
-        yield home
+        with tempfile.TemporaryDirectory(prefix="splatmill-prefect-") as other:
+            yield Path(other)
 
 
 # --- starting and stopping -------------------------------------------------------------------------------------------
@@ -257,15 +247,13 @@ def _keep_template(home: Path) -> None:
     database, template = home / "prefect.db", _template()
     if template.exists() or not database.exists():
         return
-    with contextlib.suppress(OSError, sqlite3.Error):
-        template.parent.mkdir(parents=True, exist_ok=True)
-        scratch = template.with_suffix(f".{os.getpid()}.tmp")
-        with (
-            contextlib.closing(sqlite3.connect(database)) as source,
-            contextlib.closing(sqlite3.connect(scratch)) as copy,
-        ):
-            source.backup(copy)
-        os.replace(scratch, template)
+    with (
+        contextlib.suppress(OSError, sqlite3.Error),
+        replaced(template) as scratch,
+        contextlib.closing(sqlite3.connect(database)) as source,
+        contextlib.closing(sqlite3.connect(scratch)) as copy,
+    ):
+        source.backup(copy)
 
 
 def _last_line(home: Path) -> str:
@@ -331,24 +319,15 @@ def password() -> str:
     """The password that this user's servers ask for where the environment gives none: drawn once, then kept."""
     path = state_folder() / "password"
     if not path.exists():
-        _write_private(path, secrets.token_urlsafe(18))
+        write_text(path, secrets.token_urlsafe(18), mode=0o600)
     return path.read_text().strip()
 
 
 def _keep_address(pid: int, url: str, auth: str | None) -> dict[str, Any]:
     """Put down, for this user alone, where the server is and what it asks for."""
     found = {"pid": pid, "url": url, "auth": auth}
-    _write_private(state_file(), json.dumps(found))
+    write_json(state_file(), found, mode=0o600)
     return found
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only this user may read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    os.replace(scratch, path)
 
 
 def check_database(url: str) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from pipeline_core.files import write_json
 from pipeline_core.storage import process_alive
 from tasks.progress import board
 
@@ -71,7 +72,7 @@ def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threadi
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
     live, dead = folder / f"{name}.live", folder / f"{name}.dead"
-    _write(live, _document({}, time.time()))
+    write_json(live, _document({}, time.time()))
     if dead.exists():
         live.unlink(missing_ok=True)
         raise Fenced(f"{name} was given up before it began; its assets are made elsewhere")
@@ -103,7 +104,7 @@ def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, 
         assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}
         with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time is what counts
             os.utime(live)
-            _write(live, _document(assets, began))
+            write_json(live, _document(assets, began))
 
 
 def _worker() -> int:
@@ -127,17 +128,6 @@ def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, A
         "beat": time.time(),
         "assets": assets,
     }
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise
 
 
 # --- what others see -------------------------------------------------------------------------------------------------
@@ -171,7 +161,7 @@ def fence(run_dir: Path, name: str) -> bool:
     try:
         os.rename(live, dead)
     except FileNotFoundError:
-        _write(dead, _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""})
+        write_json(dead, _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""})
     return True
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from pipeline_core.files import write_bytes
 
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; others are not read."""
@@ -24,13 +25,7 @@ def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
     """Write ``state`` beside ``path``, flush it to the disk, rename: a reader sees the old file or the new one."""
     tensors, values = state
     header = {"format": str(FORMAT), "fingerprint": fingerprint, "values": json.dumps(values)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(save(tensors, metadata=header))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_bytes(path, save(tensors, metadata=header), durable=True)
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> State | None:

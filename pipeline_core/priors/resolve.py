@@ -11,19 +11,20 @@ This module never imports torch: a plan or a cache key must not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import struct
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Literal
 
 from pipeline_core.errors import ModelNotFound
+from pipeline_core.files import cache_folder, replaced, write_json
 
 Kind = Literal["image", "points", "clip"]
 """What a folder is to be used as: a diffusers pipeline, a point prior, or a CLIP text encoder."""
@@ -43,13 +44,6 @@ WITHDRAWN = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 """Ids that their owners took off the hub, and the mirror that users of the model name in its place (unofficial)."""
-
-
-def cache_folder() -> Path:
-    """splatmill's own cache: ``SPLATMILL_CACHE``, else ``XDG_CACHE_HOME``/splatmill, else ~/.cache/splatmill."""
-    if os.environ.get("SPLATMILL_CACHE"):
-        return Path(os.environ["SPLATMILL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "splatmill"
 
 
 # ---------------------------------------------------------------------------------------------------- resolving
@@ -329,21 +323,11 @@ def _point_e_folder() -> Path:
 
 def download(url: str, path: Path) -> None:
     """Fetch ``url`` to ``path``: status and length are checked, and the file appears only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        urllib.request.urlopen(url, timeout=30) as answer,
-        tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file,
-    ):
-        try:
-            shutil.copyfileobj(answer, file, 1 << 20)
-            file.flush()
-            expected = answer.headers.get("Content-Length")
-            if expected is not None and file.tell() != int(expected):
-                raise ValueError(f"{url}: {file.tell()} bytes of {expected} arrived")
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with replaced(path) as scratch, urllib.request.urlopen(url, timeout=30) as answer, scratch.open("wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+        expected = answer.headers.get("Content-Length")
+        if expected is not None and file.tell() != int(expected):
+            raise ValueError(f"{url}: {file.tell()} bytes of {expected} arrived")
 
 
 # ------------------------------------------------------------------------------------------------------- hashes
@@ -396,11 +380,5 @@ def _load_hashes() -> dict[str, list]:
 
 def _save_hashes(hashes: dict[str, list]) -> None:
     """Keep what was hashed; a cache that cannot be written only costs time."""
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(hashes, file)
-        os.replace(file.name, folder / "hashes.json")
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        write_json(cache_folder() / "hashes.json", hashes)

@@ -7,20 +7,17 @@ called before workers fan out and before an engine starts on a GPU: the first pr
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.resolve import cache_folder
+from pipeline_core.files import cache_folder, lock
 
 RELEASE = "1.5.3"
 """The newest release on PyPI."""
@@ -72,19 +69,10 @@ def build() -> None:
     problem = missing()
     if problem:
         raise RequestError(f"a GPU needs gsplat: {problem[0]}. To mend it: {problem[1]}")
-    with _alone(cache_folder() / "gsplat.lock"):
+    with lock(cache_folder() / "gsplat.lock"):
         try:
             from gsplat.cuda._backend import _C as kernels
         except Exception as error:  # the compiler's own errors, of many types
             raise RequestError(f"gsplat's kernels do not build here: {error}. Try 1.6.0: {FROM_SOURCE}") from error
     if kernels is None:
         raise RequestError("gsplat found no CUDA toolkit to build its kernels with: set CUDA_HOME")
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``; the system lets go of it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -3,7 +3,7 @@
 Numba looks for its cache beside the source and in the home directory, and refuses to import a cached function when
 neither can be written. Here the first writable of these is used, or none:
 
-    $NUMBA_CACHE_DIR, the package's own __pycache__, $XDG_CACHE_HOME or ~/.cache, a private folder in the temp directory
+    $NUMBA_CACHE_DIR, the package's own __pycache__, splatmill's cache (a private temporary folder in a pinch)
 
 The folder's name holds a hash of every source of this package, since numba only looks at the file of the outermost
 function when it decides whether machine code is stale.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 
 import numba
 from numba.core import config
+
+from pipeline_core import files
 
 FAST = {"contract", "nsz", "arcp"}
 """Floating-point freedoms: fused multiply-add, no signed zero, reciprocals. Never nnan or ninf: NaN is guarded."""
@@ -37,17 +38,6 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _private(folder: Path) -> bool:
-    """Whether ``folder`` (created if needed) is ours alone: machine code from a shared place is not to be trusted."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        info = folder.lstat()
-    except OSError:
-        return False
-    mine = not hasattr(os, "getuid") or info.st_uid == os.getuid()
-    return mine and stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
-
-
 @functools.cache
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept, or None when nothing can be written."""
@@ -59,13 +49,11 @@ def cache_folder() -> Path | None:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         return Path(chosen) / name if _writable(Path(chosen) / name) else None
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (here / "__pycache__" / name, caches / "splatmill" / name):
-        if _writable(folder):
-            return folder
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    shared = Path(tempfile.gettempdir()) / f"splatmill-{user}"
-    return shared / name if _private(shared) and _writable(shared / name) else None
+    beside = here / "__pycache__" / name
+    if _writable(beside):
+        return beside
+    cached = files.cache_folder() / name
+    return cached if _writable(cached) else None
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -10,7 +10,6 @@ process may write them ahead of the trainer. Only the training split of the prop
 from __future__ import annotations
 
 import json
-import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_core.files import replaced, write_text
 from pipeline_core.props.captions import caption
 from pipeline_core.props.faults import BACK, LEVEL, faulty
 from pipeline_core.props.props import build, sample_spec
@@ -54,15 +54,11 @@ def _rng(seed: int, kind: int, index: int) -> np.random.Generator:
 
 
 def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: list[list[str]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        unfinished = folder / f".{index:05d}.{name}.{os.getpid()}.npy"
-        np.save(unfinished, array, allow_pickle=False)
-        os.replace(unfinished, folder / f"{index:05d}.{name}.npy")
+        with replaced(folder / f"{index:05d}.{name}.npy") as scratch, scratch.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
     # The captions come last: a shard exists when they do.
-    unfinished = folder / f".{index:05d}.{os.getpid()}.json"
-    unfinished.write_text(json.dumps(captions))
-    os.replace(unfinished, folder / f"{index:05d}.json")
+    write_text(folder / f"{index:05d}.json", json.dumps(captions))
 
 
 def write_image_shard(

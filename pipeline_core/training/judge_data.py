@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from pipeline_core.cameras import orbit
 from pipeline_core.config import Init
+from pipeline_core.files import replaced
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.metrics.negatives import draw, full
 from pipeline_core.props.captions import caption
@@ -102,13 +102,13 @@ def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: i
         angles.append(view.reshape(-1, 2))
         specs += [spec for spec in group for _ in range(VIEWS)]
     rows = json.dumps([[getattr(s, f) for f in FIELDS] for s in specs[:count]])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(
-        partial, rgba=np.concatenate(images)[:count], angles=np.concatenate(angles)[:count].astype(np.float32),
-        specs=np.frombuffer(rows.encode(), np.uint8),
-    )  # fmt: skip
-    os.replace(partial, path)
+    arrays = {
+        "rgba": np.concatenate(images)[:count],
+        "angles": np.concatenate(angles)[:count].astype(np.float32),
+        "specs": np.frombuffer(rows.encode(), np.uint8),
+    }
+    with replaced(path) as scratch, scratch.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def _category(rng: np.random.Generator) -> str | None:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline_core.errors import RequestError
+from pipeline_core.files import replaced
 from pipeline_core.metrics.fidelity import evaluation_cameras, score, truth_images
 from pipeline_core.metrics.judge import SIDES, JudgeNetwork, JudgeShape, StarterJudge, load_network, save_judge
 from pipeline_core.metrics.negatives import candidates, full
@@ -105,9 +106,8 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
     tensors = {f"model.{k}": v for k, v in network.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"facts": json.dumps(facts)})
-    os.replace(partial, path)
+    with replaced(path) as scratch:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, scratch, metadata={"facts": json.dumps(facts)})
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> dict:

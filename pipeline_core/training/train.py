@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline_core.errors import RequestError
+from pipeline_core.files import replaced
 
 PARTS = ("image", "points")
 
@@ -126,10 +127,9 @@ def save_checkpoint(
     tensors |= {f"ema.{n}": v for n, v in average.values.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     metadata = {"progress": json.dumps(asdict(progress)), "seed": str(seed)}
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, metadata=metadata)
-    os.replace(partial, path)
+    with replaced(path) as scratch:
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, scratch, metadata=metadata)
 
 
 def load_checkpoint(

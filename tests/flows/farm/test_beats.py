@@ -101,7 +101,7 @@ def test_a_full_disk_does_not_look_like_death(tmp_path, monkeypatch):
     board.clear()
     with beating(tmp_path, "shard", threading.Event()):
         before = (tmp_path / "beats" / "shard.live").stat().st_mtime_ns
-        monkeypatch.setattr(beats, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        monkeypatch.setattr(beats, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
         wait_for(lambda: (tmp_path / "beats" / "shard.live").stat().st_mtime_ns > before)
         assert read(tmp_path)["shard"].age_s < 5
 

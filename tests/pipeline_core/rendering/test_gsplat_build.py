@@ -72,8 +72,8 @@ def test_a_build_that_cannot_begin_says_why(installed):
 PROCESS = """
 import sys, time
 from pathlib import Path
-from pipeline_core.rendering.gsplat_build import _alone
-with _alone(Path(sys.argv[1]) / "lock"):
+from pipeline_core.files import lock
+with lock(Path(sys.argv[1]) / "lock"):
     inside = Path(sys.argv[1]) / "inside"
     assert not inside.exists()
     inside.touch()
