@@ -183,12 +183,16 @@ def plan(
 
 @app.command()
 def retry(
-    manifest: ManifestArg,
+    manifest: Annotated[
+        Path | None, typer.Argument(help="its assets; without: what the last run was asked for")
+    ] = None,
     library: LibraryOption = DEFAULT_LIBRARY,
     stage: Annotated[str, typer.Option(help="only assets that failed in this stage")] = "",
     error_type: Annotated[str, typer.Option(help="only assets that failed with this error")] = "",
     error_class: Annotated[str, typer.Option(help="only this class: transient, oom, data or permanent")] = "",
-    recipe: RecipeOption = "factory",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="recipe of rows that name none; default: factory, or the run's")
+    ] = None,
     set_: SetOption = None,
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
@@ -197,6 +201,8 @@ def retry(
 ) -> None:
     """Make again the assets of a manifest whose last attempt failed, and no others.
 
+    Without a manifest: those of the library's last run, with the manifest, recipe and --set that it had.
+
     Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
     """
     from flows.local import run_here
@@ -204,7 +210,10 @@ def retry(
 
     _prepare(threads, device)
     failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
-    request = _request(manifest, library, recipe, set_, True, in_flight)
+    if manifest:
+        request = _request(manifest, library, recipe or "factory", set_, True, in_flight)
+    else:
+        request = _request_again(library, recipe, set_, in_flight)
     if not failed:
         typer.echo("nothing to retry: no asset of this library failed that way", err=True)
         raise typer.Exit(0)
@@ -406,19 +415,35 @@ def _request(
 ) -> Any:
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
-    from pipeline_core.config import RECIPES
-    from pipeline_core.manifest import parse_override
 
-    if recipe not in RECIPES:
-        raise RequestError(f"--recipe {recipe}: one of {', '.join(RECIPES)}")
     return BatchRequest(
         manifest=str(manifest),
         library=library,
-        recipe=recipe,
-        overrides=dict(parse_override(text) for text in overrides or ()),
+        **_settings(recipe, overrides),
         skip_invalid=skip_invalid,
         in_flight=in_flight,
     )
+
+
+def _request_again(library: str, recipe: str | None, overrides: list[str] | None, in_flight: int) -> Any:
+    """The batch that the library's last run was, changed by the options that are given."""
+    from flows.asked import ask_again
+
+    def say(words: str) -> None:
+        typer.echo(words, err=True)
+
+    return ask_again(library, say, **_settings(recipe, overrides), skip_invalid=True, in_flight=in_flight)
+
+
+def _settings(recipe: str | None, overrides: list[str] | None) -> dict[str, Any]:
+    """Fields of a batch for ``--recipe``, where it is given, and ``--set``."""
+    from pipeline_core.config import RECIPES
+    from pipeline_core.manifest import parse_override
+
+    if recipe is not None and recipe not in RECIPES:
+        raise RequestError(f"--recipe {recipe}: one of {', '.join(RECIPES)}")
+    named = {} if recipe is None else {"recipe": recipe}
+    return named | {"overrides": dict(parse_override(text) for text in overrides or ())}
 
 
 def _with_limits(request: Any, deadline: str, gpu_hours: float) -> Any:

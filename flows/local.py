@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flows.asked import keep
 from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
 from flows.live import progress
 from flows.server import prefect_server
@@ -28,6 +29,7 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
     _, journeys = plan_batch(request)
     library = Library(request.library).create()
+    keep(request)
     todo = [each for each in journeys if not finished(each)]
     if not todo:
         summary = run_batch(request, _nothing_to_make)  # no server, no models: the files say that all is done

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from typing import Any, Protocol
 from catalog import query
 from catalog.schema import StageRun
 from catalog.writer import append
+from flows.asked import keep
 from flows.batch import SUMMARY, BatchRequest, Summary, announce, conclude, folder_of, plan_batch, write_summary
 from flows.budget import Admission
 from flows.farm import beats
@@ -140,10 +140,7 @@ def open_run(request: BatchRequest) -> BatchRequest:
     """
     manifest, journeys = plan_batch(request)
     library = Library(request.library).create()
-    folder = library.run_dir(request.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / Path(request.manifest).name
-    shutil.copyfile(request.manifest, copy)
+    folder, copy = library.run_dir(request.run_id), keep(request)
     missing = [each for each in journeys if not finished(each)]
     passed_over = set() if request.only else quarantined(request.library, missing)
     todo = [each for each in missing if each.asset_id not in passed_over]

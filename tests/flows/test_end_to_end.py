@@ -235,6 +235,9 @@ def test_one_bad_asset_does_not_sink_the_batch(tmp_path, tiny, prefect_url):
     again = splatmill("retry", manifest, *options, "--stage", "extract_mesh", "--error-type", failed["error_type"],
                       "--json", env=env)  # fmt: skip
     assert [each["asset_id"] for each in json.loads(again.stdout)["failures"]] == ["ghost"]
+    bare = json.loads(splatmill("retry", "--library", library, "--json", env=env).stdout)  # as the last run had it
+    assert [each["asset_id"] for each in bare["failures"]] == ["ghost"] and bare["manifest"] == str(manifest)
+    assert bare["asked"] == 1 and bare["cached"] == [] and bare["made"] == []
     third = json.loads(splatmill("run", manifest, *options, "--json", env=env).stdout)
     assert third["quarantined"] == ["ghost"] and third["cached"] == ["mug"] and third["failures"] == []
 

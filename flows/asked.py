@@ -1,0 +1,72 @@
+"""What a run was asked for, kept in its folder, so that ``splatmill retry`` needs no words.
+
+<library>/runs/<run_id>/asked.json      the request, where its manifest was, and the manifest's sha256
+<library>/runs/<run_id>/asked/<name>    a copy of the manifest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.batch import BatchRequest
+from pipeline_core.errors import RequestError
+from pipeline_core.files import write_bytes, write_json
+from pipeline_core.storage import Library
+
+ASKED = "asked.json"
+
+
+def keep(request: BatchRequest) -> Path:
+    """Keep a request and a copy of its manifest; returns the copy."""
+    folder, manifest = Library(request.library).run_dir(request.run_id), Path(request.manifest)
+    data = manifest.read_bytes()
+    copy = folder / "asked" / manifest.name
+    write_bytes(copy, data)
+    document = {
+        "request": request.model_dump(mode="json"),
+        "manifest": str(manifest.absolute()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "asked": time.time(),
+    }
+    write_json(folder / ASKED, document)
+    return copy
+
+
+def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchRequest:
+    """The request of the library's last run, as a run of its own: the same manifest, recipe and overrides.
+
+    ``changes`` are the new request's fields; overrides join those that the run had. Where the manifest is gone or no
+    longer what it was, the run's copy is used and ``say`` is told so. Raises :class:`RequestError` when no run kept
+    its request, or the copy is gone too.
+    """
+    kept = list(Library(library).root.glob(f"runs/*/{ASKED}"))
+    if not kept:
+        raise RequestError(f"no run of {library} kept what it was asked for; name its manifest: splatmill retry FILE")
+    told, folder = max(((json.loads(path.read_text("utf-8")), path.parent) for path in kept), key=_when)
+    asked, manifest = BatchRequest.model_validate(told["request"]), Path(told["manifest"])
+    if _digest(manifest) != told["sha256"]:
+        copy, fate = folder / "asked" / manifest.name, "has changed" if manifest.exists() else "is gone"
+        if _digest(copy) != told["sha256"]:
+            raise RequestError(
+                f"{manifest} {fate} since run {asked.run_id}, and the run's copy of it, {copy}, is damaged or gone; "
+                "name a manifest: splatmill retry FILE"
+            )
+        say(f"{manifest} {fate} since run {asked.run_id}; the copy that the run kept is used: {copy}")
+        manifest = copy
+    overrides = asked.overrides | changes.pop("overrides", {})
+    again = {"manifest": str(manifest), "library": library, "recipe": asked.recipe, "overrides": overrides}
+    return BatchRequest(**again | changes)
+
+
+def _when(kept: tuple[dict[str, Any], Path]) -> float:
+    return kept[0]["asked"]
+
+
+def _digest(path: Path) -> str | None:
+    """A file's sha256; None when there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
