@@ -37,7 +37,7 @@ from catalog.store import Store, open_store
 from catalog.writer import encode
 
 DAY_S = 86_400.0
-SORT_KEYS = [("asset_id", "ascending"), ("stage_idx", "ascending"), ("event_id", "ascending")]
+SORT_KEYS = [("asset_id", "ascending"), ("event_id", "ascending")]
 
 log = logging.getLogger("splatmill.catalog")
 

@@ -1,8 +1,8 @@
 """Two nights, or two recipes, side by side.
 
-    compare(library, "night-0041", "night-0042")
-    compare(library, "recipe:draft", "recipe:factory")
-    compare(library, "last~1", "last")
+compare(library, "night-0041", "night-0042")
+compare(library, "recipe:draft", "recipe:factory")
+compare(library, "last~1", "last")
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from catalog import query
 from catalog.store import Store
 from catalog.views import GOOD, WORK
 from pipeline_core.errors import RequestError
+from pipeline_core.stages import DELIVERY
 
 MOST_CHANGED = 20
 
@@ -28,7 +29,7 @@ create temp view both_runs as
 TABLES = {
     "overview": f"""
         select side, count(distinct asset_id) as assets,
-            count(distinct asset_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+            count(distinct asset_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
             count(distinct asset_id) filter (status not in {GOOD}) as failed,
             count(*) as attempts, round(sum(duration_s) / 3600, 3) as machine_hours,
             round(sum(gpu_s) / 3600, 3) as gpu_hours, max(peak_vram_mb) as peak_vram_mb,
@@ -62,7 +63,7 @@ TABLES = {
     """,
     "assets": f"""
         with outcome as (
-            select side, asset_id, case when count(*) filter (stage = 'record' and status in {GOOD}) > 0 then 'ok'
+            select side, asset_id, case when count(*) filter (stage = '{DELIVERY}' and status in {GOOD}) > 0 then 'ok'
                 else coalesce(arg_max(status, event_id) filter (status not in {GOOD}), 'unfinished') end as outcome
             from both_runs group by side, asset_id
         ),
@@ -84,12 +85,12 @@ TABLES = {
 """``overview``, ``stages``, ``metrics`` (``in_errors``: change over its standard error) and the ``assets`` that both
 sides made and that changed most (``in_deviations``: change over the spread of changes)."""
 
-NEWEST_SQL = """
+NEWEST_SQL = f"""
 create temp view newest as
     select side, asset_id, stage, name, arg_max(value, event_id) as value
     from metrics join both_runs using (event_id, asset_id, stage)
     group by side, asset_id, stage, name
-    qualify stage <> 'record' or bool_and(stage = 'record') over (partition by side, asset_id, name)
+    qualify stage <> '{DELIVERY}' or bool_and(stage = '{DELIVERY}') over (partition by side, asset_id, name)
 """  # record says again what evaluate measured
 
 

@@ -23,11 +23,14 @@ from urllib.parse import quote
 
 from catalog import library, query, render
 from catalog.store import LocalStore, Store, open_store
+from pipeline_core import stages
+from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
 from pipeline_core.errors import RequestError
 from pipeline_core.files import disk_errors, replaced, write_text
 
 WEB = Path(__file__).parent / "web"
 MAX_VIEWERS = 1000
+SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
     "asset_id", "status", "prompt", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
@@ -75,9 +78,9 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}."""
     with query.connect(store, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
-        numbers = con.execute("""
-            select asset_id, name, arg_max(value, (stage = 'record', event_id)) from metrics
-            where is_latest and stage in ('extract_mesh', 'refine_texture', 'evaluate', 'record') group by all
+        numbers = con.execute(f"""
+            select asset_id, name, arg_max(value, (stage = '{stages.DELIVERY}', event_id)) from metrics
+            where is_latest and stage in {stages.sql_list(SHOWN)} group by all
         """).fetchall()
     by_asset: dict[str, dict[str, float]] = {}
     for asset_id, name, value in numbers:
@@ -95,13 +98,18 @@ def _tags(asset: dict[str, Any]) -> dict[str, str]:
 
 def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool) -> dict[str, Any]:
     card = {name: render.jsonable(asset[name]) for name in CARD}
-    paths = {name: asset[f"{name}_path"] for name in ("preview", "turntable", "glb", "splat")}
+    card["files"] = []
+    for row in DELIVERABLES:
+        url = _link(store, folder, asset["asset_id"], asset[f"{row.role}_path"], copy=row.picture)
+        if url and row.label:
+            name = asset["asset_id"] + PurePosixPath(row.file).suffix
+            card["files"].append({"label": row.label, "url": url, "download": name})
+        elif url:
+            card[row.role] = url
     if asset["glb_path"]:
-        paths["provenance"] = str(PurePosixPath(asset["glb_path"]).with_name("asset.json"))
-    for name, path in paths.items():
-        url = _link(store, folder, asset["asset_id"], path, copy=name in ("preview", "turntable"))
-        if url:
-            card[name] = url
+        path = str(PurePosixPath(asset["glb_path"]).with_name(PROVENANCE))
+        if url := _link(store, folder, asset["asset_id"], path, copy=False):
+            card["files"].append({"label": "provenance", "url": url})
     if with_view and asset["glb_path"] and _view(store, folder, asset):
         card["view"] = f"view/{quote(_file_name(asset['asset_id']))}.html"
     return card

@@ -21,11 +21,12 @@ from catalog.store import LocalStore, Store, open_store
 from catalog.views import GOOD
 from catalog.writer import publish
 from pipeline_core.errors import RequestError, TransientError
+from pipeline_core.stages import DELIVERY
 
 CHUNK = 5000
 RECORD = "record.json"
 DELIVERED = f"""
-    select asset_id, max(event_id) from stage_runs where stage = 'record' and status in {GOOD} group by asset_id
+    select asset_id, max(event_id) from stage_runs where stage = '{DELIVERY}' and status in {GOOD} group by asset_id
 """
 
 

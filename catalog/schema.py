@@ -9,8 +9,9 @@ review and a model's licence are events too (:func:`request`, :func:`review`, :f
 path and one protocol. ``record.json`` beside a stage's output is :meth:`StageRun.to_json`: the catalogue can be
 rebuilt from those files alone.
 
-The schema evolves by addition only: a new column gets the next ``since`` and is NULL in every older file. No
-column is ever renamed, retyped or removed.
+The schema evolves by addition: a new column gets the next ``since`` and is NULL in every older file. No column is
+ever renamed or retyped. What follows from the rest is not stored: such a column retires (:data:`RETIRED`), is passed
+over in older files, and the views compute it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,16 @@ from typing import Any
 import pyarrow as pa
 
 from catalog.ids import ID_PATTERN, new_id
+from pipeline_core import stages
 
-STAGES = (
-    "request",
-    "init_points",
-    "optimize_gaussians",
-    "densify_prune",
-    "extract_mesh",
-    "refine_texture",
-    "evaluate",
-    "record",
-    "review",
-)
-"""An asset's journey in order. ``request``, ``review`` and ``model`` events are statements, not work."""
+STATEMENTS = ("request", "review", "model")
+"""Events that are no stage: they say something of an asset or a model, and are no work."""
+
+
+def order() -> tuple[str, ...]:
+    """An asset's journey in order: asked for, made stage by stage (``pipeline_core.stages``), reviewed."""
+    return ("request", *stages.names(), "review")
+
 
 STATUSES = ("ok", "failed", "skipped", "timeout", "cancelled", "quarantined")
 """``skipped`` = an earlier output was found and used; such a row carries that output's metrics and artifacts."""
@@ -87,8 +85,7 @@ COLUMNS = (
     Column("schema_version", pa.int16(), "version of the schema it was written with"),
     Column("run_id", pa.string(), "the batch (night) it belongs to"),
     Column("asset_id", pa.string(), "the asset worked on; the model id for stage = 'model'"),
-    Column("stage", pa.string(), "request, one of the seven pipeline stages, review, or model"),
-    Column("stage_idx", pa.int16(), "place of the stage in the journey, 0 = request; NULL outside it"),
+    Column("stage", pa.string(), "request, a stage of the pipeline, review, or model"),
     Column("attempt", pa.int32(), "1 for the first try within a run, then 2, 3, ..."),
     Column("status", pa.string(), "ok, failed, skipped (earlier output used), timeout, cancelled or quarantined"),
     Column("queued_at", TIMESTAMP, "when the attempt began to wait, UTC by the worker's clock"),
@@ -123,12 +120,17 @@ COLUMNS = (
     Column("spec_json", pa.string(), "for request and record: the asset's whole specification; review, model: details"),
 )
 
-SCHEMA_VERSION = max(column.since for column in COLUMNS)
+RETIRED = {1: (Column("stage_idx", pa.int16(), "place of the stage in the journey"),)}
+"""Columns that files up to a version have and newer ones do not."""
+
+SCHEMA_VERSION = max(*(column.since for column in COLUMNS), *(last + 1 for last in RETIRED))
 
 
 def schema_at(version: int) -> pa.Schema:
     """The event's Arrow schema as version ``version`` wrote it."""
-    return pa.schema([(column.name, column.type) for column in COLUMNS if column.since <= version])
+    kept = [column for column in COLUMNS if column.since <= version]
+    gone = [column for last, columns in RETIRED.items() if version <= last for column in columns]
+    return pa.schema([(column.name, column.type) for column in kept + gone])
 
 
 SCHEMA = schema_at(SCHEMA_VERSION)
@@ -221,11 +223,6 @@ class StageRun:
         for name in ("upstream_keys", "model_ids", "input_sha256", "artifacts"):
             put(name, tuple(getattr(self, name)))
 
-    @property
-    def stage_idx(self) -> int | None:
-        """Place of the stage in the journey."""
-        return STAGES.index(self.stage) if self.stage in STAGES else None
-
     def to_json(self) -> dict[str, Any]:
         """The content of ``record.json``: every field by name, times as ISO 8601 UTC, NULL and empty ones left out."""
         document: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
@@ -270,7 +267,6 @@ class StageRun:
         row |= {
             "batch_id": batch_id,
             "schema_version": SCHEMA_VERSION,
-            "stage_idx": self.stage_idx,
             "date": self.finished_at.date(),
             "metrics": list(self.metrics.items()),
             "tags": list(self.tags.items()),
@@ -280,7 +276,7 @@ class StageRun:
 
 
 def request(run_id: str, asset_id: str, spec: Mapping[str, Any], **columns: Any) -> StageRun:
-    """"Somebody asked for this asset": ``spec`` is its whole specification (prompt, seed, recipe, tags, budget)."""
+    """ "Somebody asked for this asset": ``spec`` is its whole specification (prompt, seed, recipe, tags, budget)."""
     text = json.dumps(spec, sort_keys=True, default=str)
     return StageRun(run_id=run_id, asset_id=asset_id, stage="request", status="ok", spec_json=text, **columns)
 
@@ -302,9 +298,7 @@ def model(model_id: str, *, kind: str, licence: str | None, run_id: str = "model
         {"kind": kind, "licence": licence, "commercial_use": COMMERCIAL.get((licence or "").lower()), **details},
         sort_keys=True,
     )
-    return StageRun(
-        run_id=run_id, asset_id=model_id, stage="model", status="ok", model_ids=(model_id,), spec_json=text
-    )
+    return StageRun(run_id=run_id, asset_id=model_id, stage="model", status="ok", model_ids=(model_id,), spec_json=text)
 
 
 def to_table(runs: Sequence[StageRun], batch_id: str) -> pa.Table:

@@ -9,15 +9,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catalog.schema import COLUMNS as EVENT_COLUMNS
+from catalog import schema
+from pipeline_core.deliverables import DELIVERABLES
+from pipeline_core.stages import DELIVERY, sql_list
 
-EVENT_TEXT = {column.name: column.description for column in EVENT_COLUMNS}
+EVENT_TEXT = {column.name: column.description for column in schema.COLUMNS} | {
+    "stage_idx": "place of the stage in the journey as it is today, 0 = request; NULL outside it"
+}
 IS_LATEST = "true for the latest attempt of this stage on this asset"
 
 GOOD = "('ok', 'skipped')"
-WORK = "stage not in ('request', 'review', 'model')"
+WORK = f"stage not in {sql_list(schema.STATEMENTS)}"
 
-STAGE_RUN_COLUMNS = tuple(column.name for column in EVENT_COLUMNS if column.name not in ("metrics", "artifacts"))
+ORDER = ", ".join(f"'{name}'" for name in schema.order())
+PLACE = f"(list_position([{ORDER}], stage) - 1)::smallint as stage_idx"
+"""The place of a stage follows from its name; no file holds it."""
+
+STAGE_RUN_COLUMNS = tuple(
+    name
+    for column in schema.COLUMNS
+    if column.name not in ("metrics", "artifacts")
+    for name in ((column.name, "stage_idx") if column.name == "stage" else (column.name,))
+)
+
+FILE_COLUMNS = {
+    f"{row.role}_{column}": (f"max({column}) filter (role = '{row.role}')", text.format(row.text))
+    for row in DELIVERABLES
+    for column, text in (
+        ("path", "{}, relative to the library"),
+        ("sha256", "sha256 of {}"),
+        ("bytes", "size of {} in bytes"),
+    )
+    if column == "path" or row.main
+}
+"""Columns of ``assets`` about the deliverables: their SQL over the artifacts of the last stage, and what they mean."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +63,13 @@ def event_columns(*names: str) -> dict[str, str]:
 ASSETS_SQL = f"""
 with latest as (select * from {{stage_runs}} where is_latest and stage <> 'model'),
 spec as (
-    select asset_id, arg_max(spec_json, (stage = 'record', event_id)) as spec_json
-    from latest where stage in ('request', 'record') and spec_json is not null group by asset_id
+    select asset_id, arg_max(spec_json, (stage = '{DELIVERY}', event_id)) as spec_json
+    from latest where stage in ('request', '{DELIVERY}') and spec_json is not null group by asset_id
 ),
 journey as (
     select
         asset_id,
-        max(event_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+        max(event_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
         max(event_id) filter (status not in {GOOD}) as broken,
         arg_max(stage, event_id) filter ({WORK}) as last_stage,
         arg_max(run_id, event_id) filter ({WORK}) as run_id,
@@ -57,7 +82,7 @@ journey as (
         arg_max(error_type, event_id) filter (status not in {GOOD}) as error_type,
         arg_max(error_class, event_id) filter (status not in {GOOD}) as error_class,
         arg_max(error_message, event_id) filter (status not in {GOOD}) as error_message,
-        max(finished_at) filter (stage = 'record' and status in {GOOD}) as delivered_at,
+        max(finished_at) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered_at,
         arg_max(spec_json, event_id) filter (stage = 'review') as review_json
     from latest group by asset_id
 ),
@@ -75,11 +100,11 @@ effort as (
 measured as (
     select
         asset_id,
-        arg_max(value, (stage = 'record', event_id)) filter (name = 'faces') as faces,
-        arg_max(value, (stage = 'record', event_id)) filter (name = 'vertices') as vertices,
-        arg_max(value, (stage = 'record', event_id)) filter (name = 'watertight') as watertight,
-        arg_max(value, (stage = 'record', event_id)) filter (name = 'fidelity') as fidelity,
-        arg_max(value, (stage = 'record', event_id)) filter (name = 'consistency') as consistency
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'faces') as faces,
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'vertices') as vertices,
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'watertight') as watertight,
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'fidelity') as fidelity,
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'consistency') as consistency
     from {{metrics}}
     where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency')
     group by asset_id
@@ -87,13 +112,8 @@ measured as (
 files as (
     select
         asset_id,
-        max(path) filter (role = 'glb') as glb_path,
-        max(sha256) filter (role = 'glb') as glb_sha256,
-        max(bytes) filter (role = 'glb') as glb_bytes,
-        max(path) filter (role = 'splat') as splat_path,
-        max(path) filter (role = 'preview') as preview_path,
-        max(path) filter (role = 'turntable') as turntable_path
-    from {{artifacts}} where is_latest and stage = 'record' group by asset_id
+        {", ".join(f"{sql} as {name}" for name, (sql, _) in FILE_COLUMNS.items())}
+    from {{artifacts}} where is_latest and stage = '{DELIVERY}' group by asset_id
 )
 select
     asset_id,
@@ -130,12 +150,7 @@ select
     try_cast(coalesce(spec_json->>'$.recipe.mesh.texture_size', spec_json->>'$.texture_size') as bigint)
         as texture_size,
     try_cast(spec_json->>'$.height_m' as double) as height_m,
-    glb_path,
-    glb_sha256,
-    glb_bytes,
-    splat_path,
-    preview_path,
-    turntable_path,
+    {", ".join(FILE_COLUMNS)},
     review_json->>'$.verdict' as verdict,
     review_json->>'$.by' as reviewed_by,
     review_json->>'$.note' as review_note,
@@ -156,7 +171,7 @@ select
     max(date) as date,
     date_diff('millisecond', min(coalesce(queued_at, started_at, finished_at)), max(finished_at)) / 1000.0 as wall_s,
     count(distinct asset_id) as assets,
-    count(distinct asset_id) filter (stage = 'record' and status in {GOOD}) as delivered,
+    count(distinct asset_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
     count(distinct asset_id) filter (status not in {GOOD} and is_latest) as failed,
     count(*) as attempts,
     count(*) filter (status not in {GOOD}) as failed_attempts,
@@ -286,12 +301,7 @@ VIEWS: dict[str, View] = {
             "face_budget": "triangles it was allowed (count)",
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
-            "glb_path": "the textured mesh, relative to the library",
-            "glb_sha256": "sha256 of the GLB",
-            "glb_bytes": "size of the GLB in bytes",
-            "splat_path": "the Gaussian splat, relative to the library",
-            "preview_path": "the picture, relative to the library",
-            "turntable_path": "the turning picture, relative to the library",
+            **{name: text for name, (_, text) in FILE_COLUMNS.items()},
             "verdict": "accepted or rejected by a person; NULL when nobody looked",
             "reviewed_by": "who gave the verdict",
             "review_note": "what they wrote",
@@ -387,7 +397,8 @@ def base_sql(name: str, events: str, latest: str) -> str:
     """SQL of a base relation over nested rows in ``events``, with ``latest`` holding the latest event ids."""
     is_latest = f"event_id in (from {latest}) as is_latest"
     if name == "stage_runs":
-        return f"select {', '.join(STAGE_RUN_COLUMNS)}, {is_latest} from {events}"
+        columns = ", ".join(PLACE if name == "stage_idx" else name for name in STAGE_RUN_COLUMNS)
+        return f"select {columns}, {is_latest} from {events}"
     if name == "metrics":
         return f"""
             select event_id, run_id, asset_id, stage, recipe, entry.key as name, entry.value as value, {is_latest}

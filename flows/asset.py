@@ -3,10 +3,30 @@
     prompt -> points -> Gaussians -> refined Gaussians -> mesh -> better texture -> pictures, numbers -> deliverables
               (prior)   (SDS)        (SDS, densify)       (marching cubes, UV)       (metrics)          (catalogue)
 
-Each arrow is one task (``tasks/``): it writes a folder under ``<library>/stages/``, named by everything that it
-depends on, and hands on a small reference to it. What is there and whole is not made again, whoever made it, so this
-function may be killed anywhere and called again. Tasks that optimise share the process's engine: assets that are on
-their way at the same time share its model calls.
+Each arrow is a row of the table in ``pipeline_core/stages.py`` and a task of the same name in ``tasks/``. The task
+calls the library, and the equations are there (all paths below ``pipeline_core/``):
+
+    init_points          priors/karras.py             Heun's sampler of the point prior (EDM, Algorithm 2)
+                         priors/point_e.py, priors/independent_points.py: the networks
+    optimize_gaussians   gaussians/initialise.py      points to Gaussians
+                         engine/gaussian_job.py       one step: render, encode, noise, guide, back
+                         guidance/sds.py              the gradient of score distillation (DreamFusion, Equation 3)
+                         guidance/point_sds.py        the same in 3D, by the point prior (GSGen)
+                         guidance/prompts.py          guidance, view prompts, Perp-Neg
+                         guidance/views.py            cameras;  guidance/schedules.py: noise levels, rates, sizes
+                         rendering/reference.py       the rasteriser that the fast ones are tested against
+    densify_prune        gaussians/strategies.py      clone, split, fill, prune (3DGS, DreamGaussian, GSGen)
+    extract_mesh         rendering/density.py         the field of the Gaussians (DreamGaussian, Equation 4)
+                         meshing/surface.py           marching cubes, clean-up;  meshing/settle.py, meshing/unwrap.py
+                         texturing/bake.py            colours onto the atlas
+    refine_texture       texturing/refine.py          noise a render, denoise it, paint the change (SDEdit)
+    evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
+    record               deliverables.py              what is delivered;  io/: one file a format
+
+A task writes a folder under ``<library>/stages/``, named by everything that it depends on, and hands on a small
+reference to it. What is there and whole is not made again, whoever made it, so this function may be killed anywhere
+and called again. Tasks that optimise share the process's engine: assets that are on their way at the same time share
+its model calls.
 """
 
 from __future__ import annotations
@@ -15,17 +35,11 @@ from typing import Any
 
 from prefect import flow
 
+from pipeline_core import stages
 from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
-from tasks.densify_prune import densify_prune
-from tasks.evaluate import evaluate
-from tasks.extract_mesh import extract_mesh
-from tasks.init_points import init_points
 from tasks.journey import Journey, finished, plan_journey
-from tasks.optimize_gaussians import optimize_gaussians
-from tasks.policy import ask, forgetting
-from tasks.record import record
-from tasks.refine_texture import refine_texture
+from tasks.policy import ask, forgetting, task_of
 from tasks.rules import MENDED, RESEEDED, RESEEDS, reseeded
 from tasks.stage import Reference
 
@@ -52,14 +66,12 @@ def make_asset(journey: Journey) -> Reference:
 
 @forgetting
 def travel(journey: Journey) -> Reference:
-    """Stage after stage; returns the reference to the deliverables."""
-    points = ask(init_points, journey)
-    gaussians = ask(optimize_gaussians, journey, points)
-    refined = ask(densify_prune, journey, gaussians)
-    mesh = ask(extract_mesh, journey, refined)
-    textured = ask(refine_texture, journey, mesh)
-    scores = ask(evaluate, journey, points, refined, textured)
-    return ask(record, journey, refined, textured, scores)
+    """Stage after stage, each given the outputs that its row names; returns the reference to the deliverables."""
+    made: dict[str, Reference] = {}
+    for stage in stages.STAGES:
+        upstream = [made[name] for name in stage.upstream]
+        made[stage.name] = ask(task_of(stage.name), journey, *upstream)
+    return made[stages.DELIVERY]
 
 
 @flow(name="asset", log_prints=False)

@@ -10,19 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline_core.stages import share_before, share_of
 from tasks.progress import Position, board
-
-WEIGHTS = {
-    "": 0.0,
-    "init_points": 0.0,
-    "optimize_gaussians": 0.05,
-    "densify_prune": 0.55,
-    "extract_mesh": 0.75,
-    "refine_texture": 0.82,
-    "evaluate": 0.95,
-    "record": 0.99,
-}
-"""Share of an asset's work that lies before each stage, roughly; only the estimate of the time left uses it."""
 
 
 @contextlib.contextmanager
@@ -54,11 +43,10 @@ def share_done(position: Position) -> float:
     """Share of an asset's work that is done, 0 to 1."""
     if position.state in ("done", "cached", "failed"):
         return 1.0
-    stages = list(WEIGHTS)
-    at = stages.index(position.stage)
-    begin = WEIGHTS[position.stage]
-    end = WEIGHTS[stages[at + 1]] if at + 1 < len(stages) else 1.0
-    return begin + (end - begin) * (position.step / position.steps if position.steps else 0.0)
+    if not position.stage:
+        return 0.0
+    within = position.step / position.steps if position.steps else 0.0
+    return share_before(position.stage) + share_of(position.stage) * within
 
 
 def seconds_left(positions: list[Position], seconds: float) -> float | None:

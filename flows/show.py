@@ -10,8 +10,9 @@ from typing import Any
 from catalog import query
 from flows.batch import BatchRequest, plan_batch
 from flows.text import table
+from pipeline_core import stages
 from pipeline_core.errors import RequestError
-from pipeline_core.storage import STAGES, Library
+from pipeline_core.storage import Library
 from tasks.journey import finished, stages_done
 
 
@@ -21,14 +22,14 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     manifest, journeys = plan_batch(request)
     rows = []
     for each in journeys:
-        done = list(STAGES) if finished(each) else stages_done(each)
-        would_run = [stage for stage in STAGES if stage not in done]
+        done = list(stages.names()) if finished(each) else stages_done(each)
+        would_run = [stage for stage in stages.names() if stage not in done]
         rows.append(
             {
                 "asset_id": each.asset_id,
                 "prompt": each.spec.prompt,
                 "recipe": each.spec.recipe.name,
-                "cached": [stage for stage in STAGES if stage in done],
+                "cached": [stage for stage in stages.names() if stage in done],
                 "would_run": would_run,
             }
         )

@@ -27,6 +27,10 @@ class Section(BaseModel):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def uses(self, kind: str) -> bool:
+        """Whether a stage with these settings needs a model of this kind, where it may use one."""
+        return True
+
 
 class Init(Section):
     """Point cloud from the prompt, and Gaussians from the point cloud."""
@@ -110,6 +114,10 @@ class Distill(Section):
     lr: LearningRates = LearningRates()
     densify: Densify = Densify()
 
+    def uses(self, kind: str) -> bool:
+        """The point prior only where its gradient has a weight."""
+        return kind != "points" or self.point_weight > 0
+
 
 class Meshing(Section):
     """Density field, marching cubes, clean-up, decimation, UV atlas, colour bake."""
@@ -158,6 +166,10 @@ class Recipe(Section):
     mesh: Meshing = Meshing()
     texture: Texture = Texture()
     evaluate: Evaluate = Evaluate()
+
+    def model_refs(self) -> dict[str, str]:
+        """References of the models by kind."""
+        return {"image": self.image_prior, "points": self.init.point_prior}
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""

@@ -36,31 +36,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline_core import deliverables, stages
 from pipeline_core.errors import RequestError, TransientError
 from pipeline_core.files import disk_errors, sync, write_json
 
-STAGES = (
-    "init_points",
-    "optimize_gaussians",
-    "densify_prune",
-    "extract_mesh",
-    "refine_texture",
-    "evaluate",
-    "record",
-)
-"""An asset's journey, in order; each name is also a folder under ``stages/``."""
-
-MEDIA_TYPES = {
-    ".ply": "application/x-ply",
-    ".glb": "model/gltf-binary",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".json": "application/json",
-    ".html": "text/html",
-    ".npz": "application/octet-stream",
-}
-ROLES = {"asset.glb": "glb"}
-"""What an output is for, where that is not the name before the dot."""
 RECORD = "record.json"
 STALE_S = 7 * 86400.0
 
@@ -79,6 +58,38 @@ def sha256_file(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_hashed: dict[tuple[int, ...], str] = {}
+MOST_HASHED = 10_000
+
+
+def known_sha256(path: Path) -> str:
+    """The same, computed once by this process: a file that it has read, and that nobody touched since, is not read
+    again."""
+    mark = _mark(path)
+    if mark not in _hashed:
+        _remember(mark, sha256_file(path))
+    return _hashed[mark]
+
+
+def copy_known(source: Path, target: Path) -> None:
+    """Copy a file whose sha256 this process knows, and know the copy's."""
+    digest = known_sha256(source)
+    shutil.copyfile(source, target)
+    _remember(_mark(target), digest)
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """What a file is known by: it stays the same when the file is moved, and changes when it is written."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _remember(mark: tuple[int, ...], digest: str) -> None:
+    if len(_hashed) >= MOST_HASHED:
+        _hashed.clear()
+    _hashed[mark] = digest
 
 
 class Library:
@@ -106,7 +117,7 @@ class Library:
 
     def stage_dir(self, stage: str, key: str) -> Path:
         """Folder of a stage's output."""
-        assert stage in STAGES and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
+        assert stage in stages.names() and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
         return self.root / "stages" / stage / key
 
     def asset_dir(self, asset_id: str) -> Path:
@@ -121,7 +132,7 @@ class Library:
 
     def checkpoint(self, stage: str, key: str) -> Path:
         """Where an unfinished optimisation keeps its state."""
-        assert stage in STAGES, stage
+        assert stage in stages.names(), stage
         return self.root / "checkpoints" / f"{stage}-{key}.safetensors"
 
     # --- making ------------------------------------------------------------------------------------------------------
@@ -153,11 +164,11 @@ class Library:
             stat = path.stat()
             found.append(
                 {
-                    "role": ROLES.get(path.name, path.name.partition(".")[0]),
+                    "role": deliverables.role(path.name),
                     "path": (place / path.name).relative_to(self.root).as_posix(),
-                    "sha256": sha256_file(path),
+                    "sha256": known_sha256(path),
                     "bytes": stat.st_size,
-                    "media_type": MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
+                    "media_type": deliverables.media_type(path.name),
                     "mtime_ns": stat.st_mtime_ns,
                 }
             )
@@ -226,6 +237,18 @@ class Library:
             self._move_away(target)
             return None
         return record
+
+    def whole_file(self, stage: str, key: str, name: str) -> Path | None:
+        """Where an output's file lies, whole to the last byte as this process knows it; None when it is damaged."""
+        record = self.find(stage, key, quick=True)
+        artifacts = record["artifacts"] if record else ()
+        for artifact in artifacts:
+            path = self.root / artifact["path"]
+            if path.name == name:
+                if known_sha256(path) == artifact["sha256"]:
+                    return path
+                self.discard(stage, key)
+        return None
 
     def has(self, stage: str, key: str) -> bool:
         """Whether a record is there: for previews such as ``splatmill plan``, which change nothing."""

@@ -23,10 +23,6 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
     from pipeline_core.io.ply import save_splat
 
     spec, began = journey.spec, time.monotonic()
-
-    def on_progress(step: int, steps: int, report: dict[str, float]) -> None:
-        board.update(spec.asset_id, stage=stage, step=step, steps=steps, loss=report.get("loss"))
-
     before = len(gaussians)
     gaussians, curves = distill(
         gaussians,
@@ -36,7 +32,7 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
         models.engine(spec.recipe),
         seed=spec.seed,
         name=spec.asset_id,
-        on_progress=on_progress,
+        on_progress=board.follow(spec.asset_id, stage),
         checkpoint_path=Library(journey.library).checkpoint(stage, journey.keys[stage]),
     )
     save_splat(folder / "splat.ply", gaussians)

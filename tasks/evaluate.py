@@ -4,39 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-
 from pipeline_core.files import write_json
 from tasks.journey import Journey
 from tasks.measure import measure
-from tasks.policy import policy
-from tasks.stage import Reference, path_of, run_stage
+from tasks.policy import stage_task
+from tasks.stage import Reference, path_of
 
 
-@task(**policy("evaluate", hours=1))
-def evaluate(journey: Journey, points: Reference, gaussians: Reference, asset: Reference) -> Reference:
+@stage_task
+def evaluate(
+    journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
+) -> dict[str, float]:
     """``preview.png``, ``turntable.webp`` and ``metrics.json``."""
+    import torch
 
-    def work(folder: Path) -> dict[str, float]:
-        import torch
+    from pipeline_core.gaussians.initialise import from_points
+    from pipeline_core.io.gltf import load_glb
+    from pipeline_core.io.images import save_png, save_turntable
+    from pipeline_core.io.ply import load_points, load_splat
+    from pipeline_core.metrics.views import preview, turntable
 
-        from pipeline_core.gaussians.initialise import from_points
-        from pipeline_core.io.gltf import load_glb
-        from pipeline_core.io.images import save_png, save_turntable
-        from pipeline_core.io.ply import load_points, load_splat
-        from pipeline_core.metrics.views import preview, turntable
-
-        settings = journey.spec.recipe.evaluate
-        splat = load_splat(path_of(journey, gaussians, "splat.ply"))
-        textured = load_glb(path_of(journey, asset, "asset.glb"))
-        save_png(folder / "preview.png", preview(textured, size=2 * settings.resolution))
-        if settings.turntable_frames:
-            frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
-            save_turntable(folder / "turntable.webp", frames)
-        cloud = load_points(path_of(journey, points, "points.ply"))
-        start = from_points(cloud, journey.spec.recipe.init, torch.Generator("cpu").manual_seed(journey.spec.seed))
-        metrics = measure(journey.spec, start, splat, textured)
-        write_json(folder / "metrics.json", metrics)
-        return metrics
-
-    return run_stage(journey, "evaluate", work, (points, gaussians, asset))
+    settings = journey.spec.recipe.evaluate
+    splat = load_splat(path_of(journey, gaussians, "splat.ply"))
+    textured = load_glb(path_of(journey, asset, "asset.glb"))
+    save_png(folder / "preview.png", preview(textured, size=2 * settings.resolution))
+    if settings.turntable_frames:
+        frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
+        save_turntable(folder / "turntable.webp", frames)
+    cloud = load_points(path_of(journey, points, "points.ply"))
+    start = from_points(cloud, journey.spec.recipe.init, torch.Generator("cpu").manual_seed(journey.spec.seed))
+    metrics = measure(journey.spec, start, splat, textured)
+    write_json(folder / "metrics.json", metrics)
+    return metrics

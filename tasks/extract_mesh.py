@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-
 from tasks.journey import Journey
-from tasks.policy import policy
-from tasks.stage import Reference, path_of, run_stage
+from tasks.policy import stage_task
+from tasks.stage import Reference, path_of
 
 
-@task(**policy("extract_mesh", hours=1))
-def extract_mesh(journey: Journey, gaussians: Reference) -> Reference:
+@stage_task
+def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[str, float]:
     """``mesh.glb``: geometry in object units with the Gaussians' colours baked in."""
+    from pipeline_core.io.gltf import save_glb
+    from pipeline_core.io.ply import load_splat
+    from pipeline_core.meshing import extract
+    from pipeline_core.texturing.bake import bake
 
-    def work(folder: Path) -> dict[str, float]:
-        from pipeline_core.io.gltf import save_glb
-        from pipeline_core.io.ply import load_splat
-        from pipeline_core.meshing import extract
-        from pipeline_core.texturing.bake import bake
-
-        settings = journey.spec.recipe.mesh
-        splat = load_splat(path_of(journey, gaussians, "splat.ply"))
-        mesh = extract.extract_mesh(splat, settings)
-        textured = bake(splat, mesh, settings)
-        save_glb(folder / "mesh.glb", textured, name="mesh")
-        return {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "texture_size": textured.texture.shape[0]}
-
-    return run_stage(journey, "extract_mesh", work, (gaussians,))
+    settings = journey.spec.recipe.mesh
+    splat = load_splat(path_of(journey, gaussians, "splat.ply"))
+    mesh = extract.extract_mesh(splat, settings)
+    textured = bake(splat, mesh, settings)
+    save_glb(folder / "mesh.glb", textured, name="mesh")
+    return {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "texture_size": textured.texture.shape[0]}

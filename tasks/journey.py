@@ -11,20 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline_core import stages
+from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec
-from pipeline_core.storage import STAGES, Library, stage_key
+from pipeline_core.stages import DELIVERY
+from pipeline_core.storage import Library, stage_key
 
-VERSIONS = {
-    "init_points": 1,
-    "optimize_gaussians": 2,
-    "densify_prune": 2,
-    "extract_mesh": 3,
-    "refine_texture": 1,
-    "evaluate": 3,
-    "record": 1,
+READS: dict[str, Callable[[AssetSpec], Any]] = {
+    "prompt": lambda spec: spec.prompt,
+    "negative": lambda spec: spec.negative_prompt,
+    "seed": lambda spec: spec.seed,
+    "spec": AssetSpec.to_json,
 }
-"""Raise a stage's number when its code comes to make something else: outputs made before are then made again."""
+"""What of the request may enter a stage's key, by the words of the table."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +53,23 @@ def plan_journey(library: str, run_id: str, spec: AssetSpec, resolve: Callable[[
 
     ``resolve(ref, kind)`` gives a model's id; a batch passes a cached one.
     """
-    recipe, prompt, seed = spec.recipe, {"prompt": spec.prompt, "negative": spec.negative_prompt}, spec.seed
-    points, image = resolve(recipe.init.point_prior, "points"), resolve(recipe.image_prior, "image")
-    configs = {
-        "init_points": recipe.init.fingerprint(),
-        "optimize_gaussians": recipe.geometry.fingerprint(),
-        "densify_prune": recipe.appearance.fingerprint(),
-        "extract_mesh": recipe.mesh.fingerprint(),
-        "refine_texture": recipe.texture.fingerprint(),
-        "evaluate": recipe.evaluate.fingerprint(),
-        "record": recipe.fingerprint(),
-    }
+    recipe = spec.recipe
+    models = {kind: resolve(ref, kind) for kind, ref in recipe.model_refs().items()}
+    configs = {stage.name: stage.settings(recipe).fingerprint() for stage in stages.STAGES}
     keys: dict[str, str] = {}
-
-    def key(stage: str, *upstream: str, **parts: Any) -> None:
-        above = [keys[name] for name in upstream]
-        keys[stage] = stage_key(stage, VERSIONS[stage], upstream=above, config=configs[stage], **parts)
-
-    key("init_points", prompt=spec.prompt, seed=seed, models=[points])
-    for stage, above, section in (
-        ("optimize_gaussians", "init_points", recipe.geometry),
-        ("densify_prune", "optimize_gaussians", recipe.appearance),
-    ):
-        used = [image] + ([points] if section.point_weight > 0 else [])
-        key(stage, above, seed=seed, models=used, **prompt)
-    key("extract_mesh", "densify_prune")
-    key("refine_texture", "extract_mesh", seed=seed, models=[image], **prompt)
-    key("evaluate", "init_points", "densify_prune", "refine_texture", prompt=spec.prompt)
-    key("record", "evaluate", spec=spec.to_json(), models=[points, image])
-    return Journey(library, run_id, spec, {"image": image, "points": points}, keys, configs)
+    for stage in stages.STAGES:
+        parts = {part: READS[part](spec) for part in stage.reads}
+        used = [models[kind] for kind in stage.models_used(recipe)]
+        if used:
+            parts["models"] = used
+        above = [keys[name] for name in stage.key_upstream]
+        keys[stage.name] = stage_key(stage.name, stage.version, upstream=above, config=configs[stage.name], **parts)
+    return Journey(library, run_id, spec, models, keys, configs)
 
 
 def finished(journey: Journey) -> bool:
     """Whether the asset is made and whole: one small file and five ``stat`` calls."""
-    return Library(journey.library).find("record", journey.keys["record"], quick=True) is not None
+    return Library(journey.library).find(DELIVERY, journey.keys[DELIVERY], quick=True) is not None
 
 
 def verified(journey: Journey) -> bool:
@@ -95,18 +78,18 @@ def verified(journey: Journey) -> bool:
     What is damaged is removed, and with it the mark that the asset is finished, so that it is made again.
     """
     library = Library(journey.library)
-    if library.find("record", journey.keys["record"]) is None:
+    if library.find(DELIVERY, journey.keys[DELIVERY]) is None:
         return False
-    told = json.loads((library.asset_dir(journey.asset_id) / "asset.json").read_bytes())
+    told = json.loads((library.asset_dir(journey.asset_id) / PROVENANCE).read_bytes())
     keys = told["stages"]  # of the seed that it was made from
-    present = [stage for stage in STAGES[:-1] if library.has(stage, keys[stage])]
-    damaged = [stage for stage in present if library.find(stage, keys[stage]) is None]
+    present = [name for name in stages.names() if name != DELIVERY and name in keys and library.has(name, keys[name])]
+    damaged = [name for name in present if library.find(name, keys[name]) is None]
     if damaged:
-        library.discard("record", journey.keys["record"])
+        library.discard(DELIVERY, journey.keys[DELIVERY])
     return not damaged
 
 
 def stages_done(journey: Journey) -> list[str]:
     """Stages whose output is there, in order; nothing is verified or changed."""
     library = Library(journey.library)
-    return [stage for stage in STAGES if library.has(stage, journey.keys[stage])]
+    return [name for name in stages.names() if library.has(name, journey.keys[name])]

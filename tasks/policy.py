@@ -1,16 +1,19 @@
 """How Prefect runs a stage: when it is retried, what its cache key is, how long it may take.
 
-@task(**policy("extract_mesh", hours=0.5))
-def extract_mesh(journey, gaussians): ...
+@stage_task
+def extract_mesh(journey, folder, gaussians):    # named as its row in pipeline_core/stages.py
+    ...                                          # writes files into folder, returns metrics
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
@@ -20,10 +23,11 @@ from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import quote
 
 from pipeline_core.errors import DamagedInput, error_class
+from pipeline_core.stages import DELIVERY, named
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.rules import DELAYS_S, RULES
-from tasks.stage import Reference
+from tasks.stage import IN_STAGES, Publication, Reference, run_stage
 
 REFERENCES = JSONSerializer(object_encoder=None, object_decoder=None)
 """References are plain JSON; without a decoder, reading one can never import a class that a file names."""
@@ -56,6 +60,42 @@ def worth_retrying(task: Any, run: TaskRun, state: State) -> bool:
     return run.run_count <= RULES[error_class(error)].retries
 
 
+def stage_task(work: Callable[..., Mapping[str, float]]) -> Task[..., Reference]:
+    """The task of the stage that ``work`` is named after.
+
+    ``work(journey, folder, *upstream)`` writes the stage's files into ``folder`` and returns its metrics. The task is
+    ``task(journey, *upstream) -> reference``, with the references of the row's ``upstream`` in order.
+    """
+    return published_task(IN_STAGES)(work)
+
+
+def published_task(publication: Publication) -> Callable[[Callable[..., Mapping[str, float]]], Task[..., Reference]]:
+    """:func:`stage_task` for a stage that publishes in a way of its own."""
+
+    def decorate(work: Callable[..., Mapping[str, float]]) -> Task[..., Reference]:
+        row = named(work.__name__)
+
+        def run(journey: Journey, *upstream: Reference) -> Reference:
+            def write(folder: Path) -> Mapping[str, float]:
+                metrics = work(journey, folder, *upstream)
+                owed = [name for name in row.outputs if not (folder / name).is_file()]
+                assert not owed, f"{row.name} did not write {owed}, which its row promises"
+                return metrics
+
+            return run_stage(journey, row.name, write, upstream, publication)
+
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            setattr(run, name, getattr(work, name))
+        return Task(run, **policy(row.name, hours=row.hours))
+
+    return decorate
+
+
+def task_of(stage: str) -> Task[..., Reference]:
+    """The task of a stage: what ``tasks/<stage>.py`` calls by the stage's name."""
+    return cast("Task[..., Reference]", getattr(import_module(f"tasks.{stage}"), stage))
+
+
 def policy(stage: str, *, hours: float) -> dict[str, Any]:
     """Keyword arguments of ``@task`` for a stage."""
     return {
@@ -77,8 +117,10 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> R
     """Call a stage's task; Prefect may answer from its cache only while the stage's files are whole.
 
     Truth is in the files: where they are damaged or gone, the cached reference is refreshed by making the stage again.
+    Deliverables are read to the last byte, other outputs by whoever reads them (``tasks.stage.path_of``).
     """
-    there = Library(journey.library).find(task.name, journey.keys[task.name]) is not None
+    quick = task.name != DELIVERY
+    there = Library(journey.library).find(task.name, journey.keys[task.name], quick=quick) is not None
     chosen = task if there else _refreshing(task)
     return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 
@@ -47,6 +48,14 @@ class Board:
             if changes.get("stage", old.stage) != old.stage:
                 old = replace(old, step=0, steps=0, loss=None)
             self._positions[asset_id] = replace(old, **changes, changed=time.monotonic())
+
+    def follow(self, asset_id: str, stage: str) -> Callable[[int, int, dict[str, float]], None]:
+        """What an engine's job reports its progress to."""
+
+        def on_progress(step: int, steps: int, report: dict[str, float]) -> None:
+            self.update(asset_id, stage=stage, step=step, steps=steps, loss=report.get("loss"))
+
+        return on_progress
 
     def positions(self) -> list[Position]:
         """All positions, in the order in which the assets first appeared."""

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-
 from pipeline_core.storage import Library
 from tasks import models
 from tasks.journey import Journey
-from tasks.policy import policy
+from tasks.policy import stage_task
 from tasks.progress import board
-from tasks.stage import Reference, path_of, run_stage
+from tasks.stage import Reference, path_of
 
 
-@task(**policy("refine_texture", hours=6))
-def refine_texture(journey: Journey, mesh: Reference) -> Reference:
+@stage_task
+def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str, float]:
     """``asset.glb`` in object units; the exported asset is written from it by ``record``."""
+    from pipeline_core.io.gltf import load_glb, save_glb
 
-    def work(folder: Path) -> dict[str, float]:
-        from pipeline_core.io.gltf import load_glb, save_glb
+    spec, settings = journey.spec, journey.spec.recipe.texture
+    textured = load_glb(path_of(journey, mesh, "mesh.glb"))
+    if settings.steps:
+        from pipeline_core.texturing import refine
 
-        spec, settings = journey.spec, journey.spec.recipe.texture
-        textured = load_glb(path_of(journey, mesh, "mesh.glb"))
-        if settings.steps:
-            from pipeline_core.texturing import refine
-
-            textured = refine.refine_texture(
-                textured,
-                spec.prompt,
-                settings,
-                models.engine(spec.recipe),
-                seed=spec.seed,
-                negative_prompt=spec.negative_prompt,
-                name=spec.asset_id,
-                checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
-                on_progress=lambda step, steps, report: board.update(
-                    spec.asset_id, stage="refine_texture", step=step, steps=steps, loss=report.get("loss")
-                ),
-            )
-        save_glb(folder / "asset.glb", textured, name="asset")
-        return {"steps": settings.steps}
-
-    return run_stage(journey, "refine_texture", work, (mesh,))
+        textured = refine.refine_texture(
+            textured,
+            spec.prompt,
+            settings,
+            models.engine(spec.recipe),
+            seed=spec.seed,
+            negative_prompt=spec.negative_prompt,
+            name=spec.asset_id,
+            checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
+            on_progress=board.follow(spec.asset_id, "refine_texture"),
+        )
+    save_glb(folder / "asset.glb", textured, name="asset")
+    return {"steps": settings.steps}

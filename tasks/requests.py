@@ -23,11 +23,7 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
         )
         for each in journeys
     ]
-    used = {
-        (kind, each.models[kind], ref)
-        for each in journeys
-        for kind, ref in (("image", each.spec.recipe.image_prior), ("points", each.spec.recipe.init.point_prior))
-    }
+    used = {(kind, each.models[kind], ref) for each in journeys for kind, ref in each.spec.recipe.model_refs().items()}
     for kind, name, ref in sorted(used):
         rows.append(schema.model(name, kind="point" if kind == "points" else kind, licence=licence(ref, kind)))
     return rows

@@ -21,6 +21,7 @@ from typing import Any
 from catalog import query
 from catalog.schema import StageRun
 from pipeline_core.errors import DivergedError, RequestError
+from pipeline_core.stages import DELIVERY
 from tasks.journey import Journey, plan_journey
 
 
@@ -54,7 +55,7 @@ def reseeded(journey: Journey, attempt: int) -> Journey:
     digest = hashlib.sha256(f"{journey.spec.seed} again {attempt}".encode()).digest()
     spec = journey.spec.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
     other = plan_journey(journey.library, journey.run_id, spec, lambda ref, kind: journey.models[kind])
-    return replace(other, keys=other.keys | {"record": journey.keys["record"]})
+    return replace(other, keys=other.keys | {DELIVERY: journey.keys[DELIVERY]})
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------

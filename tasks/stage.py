@@ -12,11 +12,13 @@ with ``dir`` relative to the library.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.secrets import redact_error
+from pipeline_core.stages import named
 from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 from tasks import halt
@@ -34,24 +37,41 @@ from tasks.progress import board
 Reference = dict[str, Any]
 Work = Callable[[Path], Mapping[str, float]]
 
-USES = {
-    "init_points": ("points",),
-    "optimize_gaussians": ("image", "points"),
-    "densify_prune": ("image", "points"),
-    "extract_mesh": (),
-    "refine_texture": ("image",),
-    "evaluate": (),
-    "record": ("image", "points"),
-}
-"""Kinds of model that a stage's result depends on."""
+Publish = Callable[[Journey, Path, StageRun, list[dict[str, Any]]], dict[str, Any]]
+"""Makes a workspace's files and their row public; returns the record that holds from then on."""
 
 
-def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Reference, ...] = ()) -> Reference:
+def publish_output(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The files become ``stages/<stage>/<key>/``, then the row is appended: how a stage publishes."""
+    assert run.stage_key
+    record = Library(journey.library).publish(folder, run.stage, run.stage_key, with_times(run, outputs))
+    append(journey.library, [StageRun.from_json(record)])
+    return record
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a stage's files come to lie, and how they are published."""
+
+    place: Callable[[Library, Journey, str], Path]
+    publish: Publish
+
+
+IN_STAGES = Publication(lambda library, journey, stage: library.stage_dir(stage, journey.keys[stage]), publish_output)
+
+
+def run_stage(
+    journey: Journey,
+    stage: str,
+    work: Work,
+    upstream: tuple[Reference, ...] = (),
+    publication: Publication = IN_STAGES,
+) -> Reference:
     """The stage's output, made by ``work`` unless it is there and whole. Raises what ``work`` raises, recorded."""
     halt.check()
     library, key = Library(journey.library), journey.keys[stage]
     board.update(journey.asset_id, state="running", stage=stage)
-    found = library.find(stage, key)
+    found = library.find(stage, key, quick=True)
     if found is not None:
         # a kill may have come between the output and its row; appending the same event again changes nothing
         append(journey.library, [StageRun.from_json(found)])
@@ -61,10 +81,12 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
     try:
         with library.workspace() as folder:
             metrics = work(folder)
-            outputs = library.outputs(folder, library.stage_dir(stage, key))
-            run = stage_run(journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs)
-            record = library.publish(folder, stage, key, with_times(run, outputs))
-        append(journey.library, [StageRun.from_json(record)])
+            outputs = library.outputs(folder, publication.place(library, journey, stage))
+            run = stage_run(
+                journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs,
+                spec_json=whole_request(journey, stage),
+            )  # fmt: skip
+            record = publication.publish(journey, folder, run, outputs)
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
             append(journey.library, [reused(journey, stage, record, upstream)])
     except BaseException as error:
@@ -78,6 +100,11 @@ def run_stage(journey: Journey, stage: str, work: Work, upstream: tuple[Referenc
     return reference(stage, key, record)
 
 
+def whole_request(journey: Journey, stage: str) -> str | None:
+    """The request as JSON for the row of a stage whose key it enters as a whole; None for others."""
+    return json.dumps(journey.spec.to_json(), sort_keys=True) if "spec" in named(stage).reads else None
+
+
 def reference(stage: str, key: str, record: Mapping[str, Any]) -> Reference:
     """What a task hands on: names, not contents."""
     outputs = {Path(artifact["path"]).name: artifact["sha256"] for artifact in record["artifacts"]}
@@ -86,9 +113,10 @@ def reference(stage: str, key: str, record: Mapping[str, Any]) -> Reference:
 
 def path_of(journey: Journey, upstream: Reference, name: str) -> Path:
     """Where an upstream output lies on this machine; raises :class:`DamagedInput` when it is not what was made."""
-    if Library(journey.library).find(upstream["stage"], upstream["key"]) is None:
+    path = Library(journey.library).whole_file(upstream["stage"], upstream["key"], name)
+    if path is None:
         raise DamagedInput(f"{upstream['dir']} is not what {upstream['stage']} made; it will be made again")
-    return Path(journey.library) / upstream["dir"] / name
+    return path
 
 
 def stage_run(
@@ -103,7 +131,7 @@ def stage_run(
     **columns: Any,
 ) -> StageRun:
     """The catalogue row of one attempt, with what is known of this process and of Prefect's run."""
-    torch = sys.modules.get("torch")
+    row, torch = named(stage), sys.modules.get("torch")
     on_cuda = torch is not None and torch.cuda.is_available()
     return StageRun(
         run_id=journey.run_id,
@@ -122,7 +150,7 @@ def stage_run(
         config_hash=journey.configs[stage],
         code_version=code_version(),
         seed=journey.spec.seed,
-        model_ids=tuple(journey.models[kind] for kind in USES[stage]),
+        model_ids=tuple(journey.models[kind] for kind in row.models_used(journey.spec.recipe)),
         input_sha256=tuple(sha256 for each in upstream for sha256 in each["outputs"].values()),
         metrics=metrics or {},
         tags=journey.spec.tags,

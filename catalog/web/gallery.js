@@ -75,8 +75,9 @@ function card(asset) {
   const all = Object.entries(asset.metrics || {}).sort(([a], [b]) => a.localeCompare(b));
   const more = facts(all.map(([name, value]) => [name, number(value)]));
   const files = element("div", { className: "files" });
-  for (const [name, url, file] of [["3D view", asset.view], ["GLB", asset.glb, ".glb"], ["splat", asset.splat, ".ply"], ["provenance", asset.provenance]]) {
-    if (url) files.append(element("a", { href: url, textContent: name, ...(file ? { download: asset.asset_id + file } : {}) }));
+  const view = asset.view ? [{ label: "3D view", url: asset.view }] : [];
+  for (const { label, url, download } of [...view, ...asset.files]) {
+    files.append(element("a", { href: url, textContent: label, ...(download ? { download } : {}) }));
   }
   const head = [["faces", asset.faces === null ? null : number(asset.faces) + (asset.face_budget ? " / " + number(asset.face_budget) : "")],
     ["fidelity", number(asset.fidelity)], ["consistency", number(asset.consistency)],

@@ -41,6 +41,7 @@ from flows.farm.beats import Beat
 from flows.farm.shards import START_S, measured, split
 from pipeline_core.errors import SplatmillError
 from pipeline_core.files import lock, write_json
+from pipeline_core.stages import names, sql_list
 from pipeline_core.storage import Library
 from tasks.journey import Journey, finished, stages_done, verified
 from tasks.rules import RULES, quarantined
@@ -299,7 +300,7 @@ with words as (
     select asset_id, prefect_flow_run_id as shard, arg_max(
         struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
     ) as last
-    from stage_runs where run_id = ? and stage_idx between 1 and 7 group by all
+    from stage_runs where run_id = ? and stage in {sql_list(names())} group by all
 )
 select
     asset_id,

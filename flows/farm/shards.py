@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from catalog import query
 from pipeline_core.errors import RequestError
+from pipeline_core.stages import DELIVERY, names, sql_list
 
 START_S = 20.0
 """Seconds from a worker's taking a shard to its first asset's first stage: process, imports, models."""
@@ -27,18 +28,18 @@ LONGEST_S = 3600.0
 UNKNOWN_S = 60.0
 """Seconds that an asset is reckoned with before anything was measured."""
 
-TIMING_SQL = """
+TIMING_SQL = f"""
 with recent as (
     select * from stage_runs
-    where status = 'ok' and recipe = ? and stage_idx between 1 and 7 and finished_at > now() - interval 60 days
+    where status = 'ok' and recipe = ? and stage in {sql_list(names())} and finished_at > now() - interval 60 days
 ),
 per_asset as (
     select asset_id, run_id, sum(duration_s) as seconds, max(finished_at) as ended
-    from recent group by all having count(distinct stage) = 7
+    from recent group by all having count(distinct stage) = {len(names())}
 ),
 per_process as (
-    select (epoch(max(finished_at)) - epoch(min(started_at))) / count(*) filter (stage = 'record') as seconds,
-        count(*) filter (stage = 'record') as assets
+    select (epoch(max(finished_at)) - epoch(min(started_at))) / count(*) filter (stage = '{DELIVERY}') as seconds,
+        count(*) filter (stage = '{DELIVERY}') as assets
     from recent group by run_id, host, worker_pid having assets > 0
 )
 select

@@ -25,6 +25,7 @@ import numpy as np
 
 from pipeline_core.errors import DataError
 from pipeline_core.io.images import decode_image, encode_png
+from pipeline_core.spec import AssetSpec
 from pipeline_core.types import TexturedMesh
 
 GENERATOR = "splatmill"
@@ -61,6 +62,12 @@ def save_glb(
     """
     name = name or Path(path).stem
     Path(path).write_bytes(glb_bytes(textured, name=name, height_m=height_m, extras=extras, copyright=copyright))
+
+
+def export(source: Path, target: Path, *, spec: AssetSpec, provenance: Mapping[str, Any]) -> None:
+    """Write the deliverable ``target``: the GLB ``source`` in metres, named by the asset, with what made it."""
+    extras = {name: provenance[name] for name in ("asset_id", "prompt", "seed", "models", "code_version")}
+    save_glb(target, load_glb(source), name=spec.asset_id, height_m=spec.height_m, extras=extras)
 
 
 def glb_bytes(

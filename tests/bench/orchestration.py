@@ -71,37 +71,24 @@ def write_outputs(folder: Path, stage: str) -> dict[str, float]:
 
 def lighten_stages() -> None:
     """Replace the work inside the stages; tasks, publishing, cache keys and catalogue stay what they are."""
-    import flows.asset  # noqa: F401  (loads every task)
+    from tasks import policy
     from tasks.stage import run_stage
 
-    def light(journey: Journey, stage: str, work: Any, upstream: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-        return run_stage(journey, stage, lambda folder: write_outputs(folder, stage), upstream)
+    def light(journey: Journey, stage: str, work: Any, *rest: Any) -> dict[str, Any]:
+        return run_stage(journey, stage, lambda folder: write_outputs(folder, stage), *rest)
 
-    for stage in OUTPUTS:
-        module = sys.modules[f"tasks.{stage}"]
-        if stage == "record":
-            module._write_deliverables = lambda folder, *_: write_outputs(folder, "record")
-        else:
-            module.run_stage = light
+    policy.run_stage = light
 
 
 def travel(journey: Journey, call: Callable[..., Any]) -> Any:
     """``flows.asset.travel``, each task called by ``call(task, *arguments)``."""
-    from tasks.densify_prune import densify_prune
-    from tasks.evaluate import evaluate
-    from tasks.extract_mesh import extract_mesh
-    from tasks.init_points import init_points
-    from tasks.optimize_gaussians import optimize_gaussians
-    from tasks.record import record
-    from tasks.refine_texture import refine_texture
+    from pipeline_core.stages import DELIVERY, STAGES
+    from tasks.policy import task_of
 
-    points = call(init_points, journey)
-    gaussians = call(optimize_gaussians, journey, points)
-    refined = call(densify_prune, journey, gaussians)
-    mesh = call(extract_mesh, journey, refined)
-    textured = call(refine_texture, journey, mesh)
-    scores = call(evaluate, journey, points, refined, textured)
-    return call(record, journey, refined, textured, scores)
+    made: dict[str, Any] = {}
+    for stage in STAGES:
+        made[stage.name] = call(task_of(stage.name), journey, *(made[name] for name in stage.upstream))
+    return made[DELIVERY]
 
 
 def without_prefect(journey: Journey) -> float:

@@ -42,7 +42,7 @@ select
         (e >> 12) & 4095, e & 4095, e) as event_id,
     '{batch}' as batch_id, {version}::smallint as schema_version,
     printf('night-%05d', n // {night}) as run_id, printf('prop-%016x', hash(n)) as asset_id,
-    stage, stage_idx::smallint as stage_idx, 1::integer as attempt,
+    stage, 1::integer as attempt,
     case when broken and stage_idx = 4 then 'failed' else 'ok' end as status,
     done - to_seconds(took + 1) as queued_at, done - to_seconds(took) as started_at, done as finished_at,
     done::date as date, took as duration_s, 1.0::double as queue_s, 900.0 + h % 200 as peak_rss_mb,

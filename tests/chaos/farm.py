@@ -38,7 +38,8 @@ from catalog import compact, query  # noqa: E402
 from catalog.fsck import fsck  # noqa: E402
 from flows.farm.reconcile import SUMMARY, WORKER_LOST  # noqa: E402
 from flows.text import table  # noqa: E402
-from pipeline_core.storage import STAGES, sha256_file  # noqa: E402
+from pipeline_core.stages import names, sql_list  # noqa: E402
+from pipeline_core.storage import sha256_file  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402
 from tests.chaos.services import Farm, Postgres, small_disk  # noqa: E402
 from tests.flows.tiny import TINY, settings  # noqa: E402
@@ -210,10 +211,9 @@ def doubled(library: str) -> int:
 
 def count_repeats(library: str, corrupted: list[str]) -> dict:
     """How often stages were done again, and how much of it no fault explains."""
-    names = ", ".join(f"'{stage}'" for stage in STAGES)
     work = query.rows(
         library,
-        f"select * exclude (spec_json) from stage_runs where stage in ({names}) and status <> 'skipped'",
+        f"select * exclude (spec_json) from stage_runs where stage in {sql_list(names())} and status <> 'skipped'",
     )
     done = Counter((row["asset_id"], row["stage"]) for row in work if row["status"] == "ok")
     broken: Counter[tuple[str, str]] = Counter()

@@ -16,7 +16,7 @@ import psutil
 
 from flows.farm import beats
 from flows.farm.beats import Beat
-from pipeline_core.storage import STAGES
+from pipeline_core.stages import names
 from tests.chaos.services import Farm
 
 Fault = Callable[[Farm, random.Random], str]
@@ -138,7 +138,7 @@ def fill_disk(farm: Farm, rng: random.Random) -> str:
 
 def corrupt(farm: Farm, rng: random.Random) -> str:
     """Overwrite some bytes of a stage's output or of a deliverable."""
-    stage = rng.choice([*STAGES[:6], "assets"])
+    stage = rng.choice([*names()[:6], "assets"])
     folder = farm.library / "assets" if stage == "assets" else farm.library / "stages" / stage
     try:
         chosen = rng.choice(sorted(folder.iterdir()))

@@ -22,7 +22,8 @@ from flows.batch import BatchRequest, plan_batch
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.manifest import parse_override
-from pipeline_core.storage import STAGES, sha256_file
+from pipeline_core.stages import names
+from pipeline_core.storage import sha256_file
 from tasks.rules import RESEEDS, reseeded
 from tasks.stage import stage_run, with_times
 from tests.flows.conftest import environment, splatmill
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.slow
 def executed(library):
     """How often each stage of each asset was really done."""
     rows = query.rows(library, "select asset_id, stage, count(*) as n from stage_runs where status = 'ok' group by all")
-    return {(row["asset_id"], row["stage"]): row["n"] for row in rows if row["stage"] in STAGES}
+    return {(row["asset_id"], row["stage"]): row["n"] for row in rows if row["stage"] in names()}
 
 
 def children_of(folder):
@@ -104,7 +105,7 @@ def test_the_catalogue_knows_every_attempt_and_the_refused_row(made):
     assert rows["mug"]["glb_path"] == "assets/mug/asset.glb"
     (refused,) = [row for row in rows.values() if row["status"] == "failed"]
     assert refused["error_type"] == "ManifestError" and "row 4, id" in refused["error_message"]
-    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in STAGES}
+    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in names()}
     (tags,) = query.rows(library, "select tags from stage_runs where asset_id = 'mug' and stage = 'record'")
     assert dict(tags["tags"]) == {"set": "kitchen"}
 
@@ -181,13 +182,13 @@ def test_a_killed_run_goes_on_where_it_was(manifest, tmp_path, tiny):
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     done = executed(library)
-    assert 0 < len(done) < 2 * len(STAGES)
+    assert 0 < len(done) < 2 * len(names())
     while children_of(library) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert children_of(library) == []  # the server went with its parent
     result = splatmill("run", manifest, "-l", library, *settings(tiny | {"geometry.steps": 1500}), env=environment())
     assert result.returncode == 0 and "2 made" in result.stdout, result.stderr
-    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in STAGES}
+    assert executed(library) == {(asset, stage): 1 for asset in ("mug", "mushroom") for stage in names()}
     assert not any((library / "tmp").iterdir()) and not any((library / "checkpoints").iterdir())
 
 

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from pipeline_core import stages
 from pipeline_core.config import RECIPES
 from pipeline_core.spec import AssetSpec
-from pipeline_core.storage import STAGES
-from tasks.journey import VERSIONS, plan_journey
+from pipeline_core.stages import names
+from tasks.journey import plan_journey
 
 
 def keys(changes=None, models=None, run="r", **spec):
@@ -21,12 +23,12 @@ def keys(changes=None, models=None, run="r", **spec):
 def changed(**options):
     """Stages whose key changes, in order."""
     before, after = keys(), keys(**options)
-    return [stage for stage in STAGES if before[stage] != after[stage]]
+    return [stage for stage in names() if before[stage] != after[stage]]
 
 
 def since(stage):
     """``stage`` and everything after it."""
-    return list(STAGES[STAGES.index(stage) :])
+    return list(names()[names().index(stage) :])
 
 
 @pytest.mark.parametrize("options, first", [
@@ -50,12 +52,13 @@ def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first)
     assert changed(**options) == (since(first) if first else [])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", names())
 def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
     before = keys()
-    monkeypatch.setitem(VERSIONS, stage, 99)
+    raised = tuple(replace(row, version=99) if row.name == stage else row for row in stages.STAGES)
+    monkeypatch.setattr(stages, "STAGES", raised)
     after = keys()
-    assert [name for name in STAGES if before[name] != after[name]] == since(stage)
+    assert [name for name in names() if before[name] != after[name]] == since(stage)
 
 
 def test_planning_loads_neither_torch_nor_prefect():

@@ -26,9 +26,9 @@ def test_references_are_read_as_plain_json():
 
 
 def test_every_stage_is_a_task_with_its_own_retries_key_and_timeout():
-    from pipeline_core.storage import STAGES
+    from pipeline_core.stages import names
 
-    for stage in STAGES:
+    for stage in names():
         module = __import__(f"tasks.{stage}", fromlist=[stage])
         each = getattr(module, stage)
         assert each.name == stage and each.retries == 3 and each.timeout_seconds >= 3600

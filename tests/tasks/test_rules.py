@@ -8,7 +8,7 @@ from flows.asset import make_asset
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import DamagedInput, DataError, DivergedError
 from pipeline_core.spec import AssetSpec
-from pipeline_core.storage import STAGES
+from pipeline_core.stages import names
 from tasks.journey import plan_journey
 from tasks.rules import MENDED, RESEEDS, RULES, quarantined, reseeded, to_quarantine
 from tasks.stage import run_stage
@@ -23,7 +23,7 @@ def test_another_seed_renews_every_stage_and_still_counts_as_what_was_asked_for(
     journey = plan(tmp_path)
     others = [reseeded(journey, attempt) for attempt in range(3)]
     assert others[0] is journey and len({each.spec.seed for each in others}) == 3
-    for stage in STAGES[:-1]:
+    for stage in names()[:-1]:
         assert len({each.keys[stage] for each in others}) == 3
     assert len({each.keys["record"] for each in others}) == 1
     assert reseeded(journey, 1) == others[1]  # the same other seed in every process

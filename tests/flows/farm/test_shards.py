@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.farm.shards import LONGEST_S, SHORTEST_S, START_S, UNKNOWN_S, measured, split
-from pipeline_core.storage import STAGES
+from pipeline_core.stages import names
 
 
 @given(st.integers(0, 400), st.integers(1, 9), st.floats(0.01, 5000))
@@ -46,7 +46,7 @@ def test_workers_of_different_speeds_finish_together(speeds):
 
 def journey(library, asset, pid, began, stage_s, recipe="draft"):
     rows = []
-    for i, stage in enumerate(STAGES):
+    for i, stage in enumerate(names()):
         start = began + timedelta(seconds=i * stage_s)
         rows.append(
             StageRun(

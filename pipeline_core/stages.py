@@ -1,0 +1,116 @@
+"""The table of stages: what an asset goes through, in order, one row a stage.
+
+Everything that names stages derives from it: keys and folders, tasks and their time limits, progress, the farm's
+estimates, the catalogue's order. Files hold a stage's name and never its place, so a row may be put anywhere.
+
+To add a stage: its function in the library, its task in ``tasks/<name>.py``, its row here, its test.
+Loads neither torch nor Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pipeline_core.config import Recipe, Section
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row.
+
+    Args:
+        name: folder under ``stages/``, task, and what the catalogue calls it.
+        version: raised when the stage's code comes to make something else; what was made before is then made again.
+        section: the section of the recipe that it reads; empty = the whole recipe.
+        upstream: the stages whose outputs its task is given, in the order of the task's arguments.
+        keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
+        reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``spec`` (all of it).
+        models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
+        weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
+        hours: longest time that one attempt may take.
+        outputs: files that every attempt writes.
+        shown: whether the gallery shows what it measured.
+    """
+
+    name: str
+    version: int
+    section: str = ""
+    upstream: tuple[str, ...] = ()
+    keyed_by: tuple[str, ...] | None = None
+    reads: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    weight: float = 0.01
+    hours: float = 1.0
+    outputs: tuple[str, ...] = ()
+    shown: bool = True
+
+    def settings(self, recipe: Recipe) -> Section:
+        """The part of ``recipe`` that the stage reads; its fingerprint is part of the stage's key."""
+        section: Section = getattr(recipe, self.section) if self.section else recipe
+        return section
+
+    def models_used(self, recipe: Recipe) -> tuple[str, ...]:
+        """Kinds of model that the stage uses with these settings, in the order of its row."""
+        return tuple(kind for kind in self.models if self.settings(recipe).uses(kind))
+
+    @property
+    def key_upstream(self) -> tuple[str, ...]:
+        """Stages whose keys enter this one's."""
+        return self.upstream if self.keyed_by is None else self.keyed_by
+
+
+DISTILLED = ("splat.ply", "curves.json")
+ASKED = ("prompt", "negative", "seed")
+
+# fmt: off
+STAGES: tuple[Stage, ...] = (
+    Stage("init_points", 1, "init", reads=("prompt", "seed"), models=("points",),
+          weight=0.05, outputs=("points.ply",), shown=False),
+    Stage("optimize_gaussians", 2, "geometry", ("init_points",), reads=ASKED, models=("image", "points"),
+          weight=0.50, hours=24, outputs=DISTILLED, shown=False),
+    Stage("densify_prune", 2, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
+          weight=0.20, hours=24, outputs=DISTILLED, shown=False),
+    Stage("extract_mesh", 3, "mesh", ("densify_prune",),
+          weight=0.07, outputs=("mesh.glb",)),
+    Stage("refine_texture", 1, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
+          weight=0.13, hours=6, outputs=("asset.glb",)),
+    Stage("evaluate", 3, "evaluate", ("init_points", "densify_prune", "refine_texture"), reads=("prompt",),
+          weight=0.04, outputs=("preview.png", "metrics.json")),
+    Stage("record", 1, "", ("densify_prune", "refine_texture", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
+          models=("points", "image"), weight=0.01, outputs=("asset.json",)),
+)
+# fmt: on
+
+DELIVERY = "record"
+"""The last stage: it publishes the deliverables, and where its output is, the asset is finished."""
+
+
+def names() -> tuple[str, ...]:
+    """The stages' names, in order."""
+    return tuple(stage.name for stage in STAGES)
+
+
+def named(name: str) -> Stage:
+    """The row of a stage. Raises ``KeyError`` for a name that is not in the table."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise KeyError(f"{name!r} is no stage; the table has {', '.join(names())}")
+
+
+def share_before(name: str) -> float:
+    """Share of an asset's work, 0 to 1, that lies before a stage."""
+    weights = [stage.weight for stage in STAGES]
+    return dict(zip(names(), accumulate(weights, initial=0.0), strict=False))[name] / sum(weights)
+
+
+def share_of(name: str) -> float:
+    """The stage's own share."""
+    return named(name).weight / sum(stage.weight for stage in STAGES)
+
+
+def sql_list(stages: Sequence[str]) -> str:
+    """Names of stages as an SQL list: ``('init_points', 'evaluate')``. Names are ours, never a user's."""
+    return "(" + ", ".join(f"'{name}'" for name in stages) + ")"
