@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline_core.priors.image import ImagePrior
+from pipeline_core.priors.image import DiffusersPrior
 
 
-def model_flops(prior: ImagePrior, views: int, rows: int) -> float:
+def model_flops(prior: DiffusersPrior, views: int, rows: int) -> float:
     """Operations of one step's models: ``views`` encoded, forward and backward, and ``rows`` of the U-Net.
 
     A multiplication and an addition are two. Counted by torch; on the ``meta`` device nothing is computed.
@@ -26,8 +26,7 @@ def model_flops(prior: ImagePrior, views: int, rows: int) -> float:
         latents = prior.encode(images)
         latents.sum().backward()
         x = latents.detach()[:1].expand(rows, -1, -1, -1)
-        t = torch.full((rows,), 500, device=prior.device)
-        prior.predict_noise(x, t, text)
+        prior.predict(x, torch.full((rows,), 0.5, device=prior.device), text)
     return float(counter.get_total_flops())
 
 

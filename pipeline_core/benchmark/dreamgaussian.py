@@ -21,13 +21,13 @@ from pipeline_core.config import Distill
 from pipeline_core.engine.gaussian_job import render
 from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.strategies import GradientStats, grow, prune
-from pipeline_core.guidance.schedules import draw_timesteps, log_linear, resolution
+from pipeline_core.guidance.schedules import linear, log_linear, resolution
 from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
-from pipeline_core.priors.image import ImagePrior
+from pipeline_core.priors.image import DiffusersPrior
 from pipeline_core.types import Gaussians
 
 
-def plain_loop(prior: ImagePrior, start: Gaussians, stage: Distill, prompt: str, device: torch.device) -> float:
+def plain_loop(prior: DiffusersPrior, start: Gaussians, stage: Distill, prompt: str, device: torch.device) -> float:
     """Seconds of the whole ``stage`` for one asset."""
     generator, noise = torch.Generator().manual_seed(0), torch.Generator(device).manual_seed(0)
     text = prior.encode_prompts([prompt, ""])
@@ -39,11 +39,16 @@ def plain_loop(prior: ImagePrior, start: Gaussians, stage: Distill, prompt: str,
     began = time.perf_counter()
     for step in range(stage.steps):
         progress = step / max(stage.steps - 1, 1)
-        cameras = draw_cameras(stage, resolution(stage.resolution, progress), generator)
+        cameras = draw_cameras(
+            stage.views, resolution(stage.resolution, progress), generator, elevation=stage.elevation,
+            distance=stage.distance, fovy=stage.fovy, fovy_jitter=stage.fovy_jitter,
+            target_jitter=stage.target_jitter,
+        )  # fmt: skip
         background = draw_backgrounds(stage.background, None, stage.views, generator).to(device)
         image, _, info = render(params, cameras.to(device), background)
         info["means2d"].retain_grad()
-        t = draw_timesteps(stage.t_min, stage.t_max, progress, stage.views, prior.num_train_timesteps, generator)
+        low, high = linear(stage.t_min, progress), linear(stage.t_max, progress)
+        t = prior.draw_t(low, high, stage.views, generator)
         image = image.permute(0, 3, 1, 2)
         _sds_loss(prior, image, t.to(device), text, stage.guidance_scale, noise).backward()
         optimizers["means"].param_groups[0]["lr"] = log_linear(
@@ -62,23 +67,23 @@ def plain_loop(prior: ImagePrior, start: Gaussians, stage: Distill, prompt: str,
 
 
 def _sds_loss(
-    prior: ImagePrior,
+    prior: DiffusersPrior,
     images: torch.Tensor,
     t: torch.Tensor,
     text: torch.Tensor,
     scale: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """0.5 |latents - (latents - grad)|^2 / B, grad = (1 - alpha_bar)(eps - noise)."""
+    """0.5 |latents - (latents - grad)|^2 / B, grad = w(t) (eps - noise)."""
     images = F.interpolate(images, (prior.size, prior.size), mode="bilinear", align_corners=False)
     latents = prior.encode(images, generator)
     with torch.no_grad():
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         noisy = prior.add_noise(latents, noise, t)
         rows = text.repeat_interleave(len(latents), dim=0)
-        conditional, unconditional = prior.predict_noise(torch.cat([noisy] * 2), torch.cat([t] * 2), rows).chunk(2)
-        eps = unconditional + scale * (conditional - unconditional)
-        weight = (1 - prior.alphas_cumprod[t]).reshape(-1, 1, 1, 1)
+        conditional, unconditional = prior.predict(torch.cat([noisy] * 2), torch.cat([t] * 2), rows).chunk(2)
+        _, eps = prior.x0_and_noise(noisy, unconditional + scale * (conditional - unconditional), t)
+        weight = prior.weight(t, "sds").reshape(-1, 1, 1, 1)
         target = latents - torch.nan_to_num(weight * (eps - noise))
     return 0.5 * F.mse_loss(latents, target, reduction="sum") / len(latents)
 

@@ -32,7 +32,7 @@ from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Job
 from pipeline_core.errors import RequestError, StageError
 from pipeline_core.gaussians.initialise import ball, from_points
-from pipeline_core.priors.image import ImagePrior
+from pipeline_core.priors.image import DiffusersPrior
 from pipeline_core.texturing.refine import TextureJob
 from pipeline_core.types import Gaussians, TexturedMesh
 
@@ -104,7 +104,7 @@ def run_all(engine: DistillationEngine, jobs: Sequence[Job]) -> tuple[float, lis
 
 
 def measure(
-    prior: ImagePrior, recipe: Recipe, start: Gaussians, active: int, model_rate: tuple[float, float], *,
+    prior: DiffusersPrior, recipe: Recipe, start: Gaussians, active: int, model_rate: tuple[float, float], *,
     fixed_sizes: bool | None = None,
 ) -> Row:  # fmt: skip
     """Run ``active`` assets through both stages, after a short run that compiles, records and allocates.
@@ -149,7 +149,7 @@ def measure(
     )
 
 
-def ablations(prior: ImagePrior, recipe: Recipe, start: Gaussians, active: int, rate: tuple[float, float]) -> dict:
+def ablations(prior: DiffusersPrior, recipe: Recipe, start: Gaussians, active: int, rate: tuple[float, float]) -> dict:
     """Seconds of a geometry step without each of what is done for speed, beside all of it."""
     geometry_only = recipe.override({"texture.steps": 0})
     found = {"everything": measure(prior, geometry_only, start, active, rate).step_s}
@@ -163,7 +163,7 @@ def ablations(prior: ImagePrior, recipe: Recipe, start: Gaussians, active: int, 
 
 
 def baseline(
-    prior: ImagePrior, recipe: Recipe, start: Gaussians, checkout: Path | None, python: str
+    prior: DiffusersPrior, recipe: Recipe, start: Gaussians, checkout: Path | None, python: str
 ) -> tuple[float, str]:
     """Seconds of DreamGaussian's first stage for one asset, and whose code that was."""
     if checkout is not None:
@@ -259,7 +259,7 @@ def bench(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def table(
-    prior: ImagePrior, recipe: Recipe, start: Gaussians, active: list[int], rate: tuple[float, float]
+    prior: DiffusersPrior, recipe: Recipe, start: Gaussians, active: list[int], rate: tuple[float, float]
 ) -> list[Row]:
     """A row for each number of assets at once, printed as it comes; what does not fit is said and left out."""
     rows = []

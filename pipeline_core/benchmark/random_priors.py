@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_core.priors.image import ImagePrior, Parts
+from pipeline_core.priors.image import DiffusersPrior, Parts
+from pipeline_core.priors.process import Diffusion
 from pipeline_core.priors.text import quiet_libraries
 
 VAE = {
@@ -74,8 +75,8 @@ class RandomText:
         return self.model(tokens.to(device)).last_hidden_state[0].float(), None
 
 
-def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> ImagePrior:
-    """An :class:`ImagePrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule."""
+def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> DiffusersPrior:
+    """A :class:`DiffusersPrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule."""
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -96,11 +97,10 @@ def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int 
         unet=unet,
         encoders=[RandomText(text)],
         vae=vae,
-        alphas_cumprod=schedule.alphas_cumprod,
-        prediction_type="epsilon",
+        process=Diffusion(schedule.alphas_cumprod),
         camera="none",
         background=None,
         size=size.pixels,
         zero_empty_prompt=False,
     )
-    return ImagePrior(parts, f"random {name}, seed {seed}", device, dtype)
+    return DiffusersPrior(parts, f"random {name}, seed {seed}", device, dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.fixed_sizes import FixedSizes
 from pipeline_core.engine.jobs import PointRows, Rows
 from pipeline_core.errors import StageError
+from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 DECODE_ROWS = 8
 """Latents decoded at a time: enough to fill a GPU at 512 pixels, and few enough to bound the memory."""
@@ -26,23 +27,28 @@ class ModelCalls:
     """
 
     def __init__(
-        self, image_prior: Any, point_prior: Any, device: torch.device, clock: Clock, fixed_sizes: bool | None = None
+        self,
+        image_prior: ImagePrior,
+        point_prior: PointPrior | Callable[[], PointPrior] | None,
+        device: torch.device,
+        clock: Clock,
+        fixed_sizes: bool | None = None,
     ) -> None:
         self.image_prior, self.device, self.clock = image_prior, device, clock
         self.frugal = False
         self._point_prior = point_prior
         on_cuda = device.type == "cuda"
-        self._denoise = self._predict_noise
+        self._denoise: Callable[..., Tensor] = self._predict
         self._fixed: FixedSizes | None = None
         if on_cuda if fixed_sizes is None else fixed_sizes:
-            group = getattr(image_prior, "num_views", 1)
-            self._denoise = self._fixed = FixedSizes(self._predict_noise, device, group=group, graphs=on_cuda)
+            group = image_prior.num_views
+            self._denoise = self._fixed = FixedSizes(self._predict, device, group=group, graphs=on_cuda)
 
-    def point_prior(self) -> Any:
+    def point_prior(self) -> PointPrior:
         """The point prior, loaded at first use."""
         if self._point_prior is None:
             raise StageError("this engine has no point prior: set point_weight = 0 or name a point prior")
-        if not hasattr(self._point_prior, "predict_noise"):
+        if callable(self._point_prior):
             self._point_prior = self._point_prior()
         return self._point_prior
 
@@ -73,21 +79,21 @@ class ModelCalls:
 
     @torch.no_grad()
     def predict_image(self, parts: list[Rows]) -> Tensor:
-        """Predicted noise of all rows."""
-        names = ("latents", "timesteps", "embeddings", "azimuth", "elevation")
+        """The image prior's predictions of all rows."""
+        names = ("latents", "t", "embeddings", "azimuth", "elevation")
         return self._denoise(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
-    def _predict_noise(self, latents: Tensor, t: Tensor, embeddings: Tensor, *cameras: Tensor) -> Tensor:
+    def _predict(self, latents: Tensor, t: Tensor, embeddings: Tensor, *cameras: Tensor) -> Tensor:
         if self.image_prior.camera == "none":
-            return self.image_prior.predict_noise(latents, t, embeddings, None)
+            return self.image_prior.predict(latents, t, embeddings, None)
         azimuth, elevation = (upload(angle, self.device) for angle in cameras)
-        return self.image_prior.predict_noise(latents, t, embeddings, (azimuth, elevation))
+        return self.image_prior.predict(latents, t, embeddings, (azimuth, elevation))
 
     @torch.no_grad()
     def predict_points(self, parts: list[PointRows]) -> Tensor:
         """The same of the point prior."""
-        rows = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "timesteps", "condition"))
-        return self.point_prior().predict_noise(*rows)
+        rows = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "t", "condition"))
+        return self.point_prior().predict(*rows)
 
     @torch.no_grad()
     def decode(self, latents: list[Tensor]) -> Tensor:

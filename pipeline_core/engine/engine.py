@@ -33,6 +33,7 @@ from pipeline_core.engine.checkpoint import State, load_checkpoint, save_checkpo
 from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.jobs import Job, Query
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
+from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def _close_all() -> None:
         engine.close()
 
 
-def default_active(image_prior: Any, device: torch.device) -> int:
+def default_active(image_prior: ImagePrior, device: torch.device) -> int:
     """Jobs per step where nobody says otherwise: 8 on a GPU; on a CPU 4 in bfloat16, 1 in float32 or with one thread.
 
     Measured (docs/LOG.md): four jobs take a quarter less CPU time each than one in bfloat16, and nothing in float32.
@@ -57,7 +58,7 @@ def default_active(image_prior: Any, device: torch.device) -> int:
         return 8
     if torch.get_num_threads() == 1:
         return 1
-    return 4 if getattr(image_prior, "dtype", None) == torch.bfloat16 else 1
+    return 4 if image_prior.dtype == torch.bfloat16 else 1
 
 
 @dataclass(eq=False)
@@ -93,8 +94,8 @@ class DistillationEngine:
 
     def __init__(
         self,
-        image_prior: Any,
-        point_prior: Any = None,
+        image_prior: ImagePrior,
+        point_prior: PointPrior | Callable[[], PointPrior] | None = None,
         *,
         device: torch.device | str = "cpu",
         max_active: int | None = None,
@@ -204,11 +205,11 @@ class DistillationEngine:
         latents = self._batched(lambda e: e.images, calls.encode)
         self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
         mark("encode")
-        image_eps = self._batched(lambda e: e.query.image, calls.predict_image)
+        image = self._batched(lambda e: e.query.image, calls.predict_image)
         mark("unet")
-        point_eps = self._batched(lambda e: e.query.points, calls.predict_points)
+        points = self._batched(lambda e: e.query.points, calls.predict_points)
         mark("points")
-        self._each(lambda e: setattr(e, "wanted", e.job.receive(image_eps.get(e), point_eps.get(e))))
+        self._each(lambda e: setattr(e, "wanted", e.job.receive(image.get(e), points.get(e))))
         decoded = self._batched(lambda e: e.wanted, calls.decode)
         mark("decode")
         self._each(lambda e: setattr(e, "loss", e.job.loss(decoded.get(e))))

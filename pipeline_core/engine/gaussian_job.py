@@ -19,9 +19,10 @@ from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, fill_gaps, grow, prune
 from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
-from pipeline_core.guidance.schedules import draw_timesteps, log_linear, resolution
-from pipeline_core.guidance.sds import noise_rescale, sds_gradient, sds_loss
+from pipeline_core.guidance.schedules import linear, log_linear, resolution
+from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
 from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
+from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.types import Gaussians, sh0_to_rgb
 
@@ -65,18 +66,18 @@ class GaussianJob:
     def done(self) -> bool:
         return self.step >= self.steps
 
-    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+    def start(self, image_prior: ImagePrior, point_prior: Callable[[], PointPrior], device: torch.device) -> None:
         self.prior, self.device = image_prior, device
-        if image_prior.camera == "mvdream" and self.stage.views % 4:
+        if self.stage.views % image_prior.num_views:
             raise DataError(
-                f"views={self.stage.views} must be a multiple of 4 for the multi-view prior {image_prior.model_id}"
+                f"views={self.stage.views} must be a multiple of {image_prior.num_views} "
+                f"for the multi-view prior {image_prior.model_id}"
             )
         self.text: TextConditioning = encode_text(
             image_prior, self.prompt, self.negative_prompt,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
         )  # fmt: skip
-        self.alphas_cumprod = image_prior.alphas_cumprod.to(device)
-        self.precision = str(getattr(image_prior, "dtype", torch.float32)).removeprefix("torch.")
+        self.precision = str(image_prior.dtype).removeprefix("torch.")
         models = [image_prior.model_id, None]
         self.points = point_prior() if self.stage.point_weight else None
         if self.points is not None:
@@ -84,7 +85,6 @@ class GaussianJob:
             self.point_condition = self.points.encode_object(
                 self.prompt, start.means, sh0_to_rgb(start.sh0).clamp(0, 1)
             )
-            self.point_alphas = self.points.alphas_cumprod.to(device)
             models[1] = self.points.model_id
         identity = json.dumps([*self._identity, *models, self.precision])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -104,11 +104,13 @@ class GaussianJob:
     def draw(self) -> Tensor | None:
         if not self.stage.image_weight:
             return None
-        size = resolution(self.stage.resolution, self.progress)
-        cameras = draw_cameras(self.stage, size, self.generator, rig=self.prior.camera == "mvdream")
+        s, size = self.stage, resolution(self.stage.resolution, self.progress)
+        cameras = draw_cameras(
+            s.views, size, self.generator, elevation=s.elevation, distance=s.distance, fovy=s.fovy,
+            fovy_jitter=s.fovy_jitter, target_jitter=s.target_jitter, group=self.prior.num_views,
+        )  # fmt: skip
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
-        prior_background = getattr(self.prior, "background", None)
-        backgrounds = draw_backgrounds(self.stage.background, prior_background, len(cameras), self.generator)
+        backgrounds = draw_backgrounds(s.background, self.prior.background, len(cameras), self.generator)
         cameras = cameras.to(self.device, non_blocking=True)
         colors, _, self.info = render(self.params, cameras, upload(backgrounds, self.device))
         if self.info["means2d"].requires_grad:
@@ -119,13 +121,13 @@ class GaussianJob:
         self.latents = latents
         return Query(self._ask_image(latents), self._ask_points())
 
-    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> None:
-        self.image_eps, self.point_eps = image_eps, point_eps
+    def receive(self, image: Tensor | None, points: Tensor | None) -> None:
+        self.image_prediction, self.point_prediction = image, points
 
     def loss(self, images: Tensor | None) -> Tensor:
         zero, one = self._sums.new_zeros(()), self._sums.new_ones(())
-        image, finite = self._image_loss() if self.image_eps is not None else (zero, one)
-        points = self._point_loss() if self.point_eps is not None else zero
+        image, finite = self._image_loss() if self.image_prediction is not None else (zero, one)
+        points = self._point_loss() if self.point_prediction is not None else zero
         self._sums += torch.stack([image.detach(), points.detach(), finite, one])
         return self.stage.image_weight * image + self.stage.point_weight * points
 
@@ -136,7 +138,7 @@ class GaussianJob:
             optimizer.zero_grad(set_to_none=True)
         if self.stage.image_weight:
             self.stats.accumulate(self.info)
-        self.info = self.latents = self.image_eps = self.point_eps = None
+        self.info = self.latents = self.image_prediction = self.point_prediction = None
         self.step += 1
         self._densify()
         if self.step % max(self.steps // CURVE_SAMPLES, 1) == 0 or self.done:
@@ -188,50 +190,47 @@ class GaussianJob:
         """0 at the first step, 1 at the last."""
         return self.step / max(self.steps - 1, 1)
 
-    def _draw_timesteps(self, count: int, total: int) -> Tensor:
-        return draw_timesteps(self.stage.t_min, self.stage.t_max, self.progress, count, total, self.generator)
+    def _draw_t(self, prior: NoiseProcess, count: int) -> Tensor:
+        """Shares of the schedule of ``prior`` [count] from the window of this step."""
+        low, high = (linear(ends, self.progress) for ends in (self.stage.t_min, self.stage.t_max))
+        return upload(prior.draw_t(low, high, count, self.generator), self.device)
 
     def _ask_image(self, latents: Tensor | None) -> Any:
         if latents is None:
             return None
-        count = latents.shape[0]
-        timesteps = self._draw_timesteps(count, len(self.alphas_cumprod))
-        if self.prior.camera == "mvdream":  # the views of a rig are one sample: they share their timestep
-            timesteps = timesteps[::4].repeat_interleave(4)
-        self.timesteps = upload(timesteps, self.device)
+        self.t = self._draw_t(self.prior, len(latents))
         self.noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
-        self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.timesteps)
-        return self.text.rows(self.latents_t, self.timesteps, *self.angles, scale=self.stage.guidance_scale)
+        self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.t)
+        return self.text.rows(self.latents_t, self.t, *self.angles, scale=self.stage.guidance_scale)
 
     def _image_loss(self) -> tuple[Tensor, Tensor]:
         """SDS loss on the latents, and the share of rows whose prediction is finite."""
-        assert self.image_eps is not None and self.latents is not None
-        alpha_bar = self.alphas_cumprod[self.timesteps].reshape(-1, 1, 1, 1)
-        eps, conditional = self.text.guide(self.image_eps.float(), *self.angles, scale=self.stage.guidance_scale)
-        eps = noise_rescale(eps, conditional, self.latents_t.float(), alpha_bar, self.stage.guidance_rescale)
-        gradient, finite = sds_gradient(
-            eps, self.noise, alpha_bar, weighting=self.stage.weighting, clip=self.stage.grad_clip
-        )
+        assert self.image_prediction is not None and self.latents is not None
+        s, prior = self.stage, self.prior
+        guided = self.text.guide(self.image_prediction.float(), *self.angles, scale=s.guidance_scale)
+        eps = implied_noise(prior, self.latents_t.float(), self.t, *guided, s.guidance_rescale)
+        gradient, finite = sds_gradient(eps, self.noise, prior.weight(self.t, s.weighting), clip=s.grad_clip)
         return sds_loss(self.latents.float(), gradient), finite.float().mean()
 
     def _ask_points(self) -> Any:
         if self.points is None:
             return None
-        rows = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator)
-        colors = sh0_to_rgb(self.params["sh0"][rows])
-        self.x = self.points.to_model(self.params["means"][rows], colors)[None]
-        self.point_t = upload(self._draw_timesteps(1, len(self.point_alphas)), self.device)
+        chosen = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator)
+        colors = sh0_to_rgb(self.params["sh0"][chosen])
+        self.x = self.points.to_model(self.params["means"][chosen], colors)[None]
+        self.point_t = self._draw_t(self.points, 1)
         self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
-        return point_rows(
-            self.point_alphas, self.x, self.point_t, self.point_noise, self.point_condition,
-            self.stage.point_guidance_scale,
-        )  # fmt: skip
+        rows = point_rows(
+            self.points, self.x, self.point_t, self.point_noise, self.point_condition, self.stage.point_guidance_scale
+        )
+        self.x_t = rows.x[:1]  # the others are the same cloud, for guidance
+        return rows
 
     def _point_loss(self) -> Tensor:
-        assert self.point_eps is not None
-        alpha_bar = self.point_alphas[self.point_t].reshape(-1, 1, 1)
-        eps = point_guide(self.point_eps.float(), self.stage.point_guidance_scale)
-        gradient, _ = sds_gradient(eps, self.point_noise, alpha_bar)
+        assert self.point_prediction is not None and self.points is not None
+        guided = point_guide(self.point_prediction.float(), self.stage.point_guidance_scale)
+        _, eps = self.points.x0_and_noise(self.x_t, guided, self.point_t)
+        gradient, _ = sds_gradient(eps, self.point_noise, self.points.weight(self.point_t, "sds"))
         return sds_loss(self.x, gradient)
 
     def _rate(self, name: str) -> float:

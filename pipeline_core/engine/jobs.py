@@ -4,7 +4,7 @@ One engine step runs, for all active jobs together, with one model call per line
 
     images  = job.draw()             render what is to be encoded        -> one encode
     query   = job.ask(latents)       rows for the denoisers, own t each  -> one U-Net call, one point-prior call
-    latents = job.receive(eps, ...)  use the answers                     -> one decode, for those that want one
+    latents = job.receive(answers)   use the answers                     -> one decode, for those that want one
     loss    = job.loss(images)       scalar with a graph, or None        -> one backward of the sum
     job.update()                     optimiser step, densification, schedules
 
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.guidance.rows import PointRows, Rows
+from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 __all__ = ["Job", "PointRows", "Progress", "Query", "Rows"]
 
@@ -59,7 +60,7 @@ class Job(Protocol):
         """True when nothing is left to do; also asked before the first step."""
         ...
 
-    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+    def start(self, image_prior: ImagePrior, point_prior: Callable[[], PointPrior], device: torch.device) -> None:
         """Move to ``device``, encode the prompts, settle ``fingerprint``; ``point_prior()`` loads that prior."""
         ...
 
@@ -71,8 +72,8 @@ class Job(Protocol):
         """Rows for the denoisers; ``latents`` [B, C, h, w] are those of :meth:`draw` (with its graph), else None."""
         ...
 
-    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> Tensor | None:
-        """Take the predicted noise of the rows just asked for (no graph); returns latents [D, C, h, w] to decode."""
+    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | None:
+        """Take the predictions of the rows just asked for (no graph); returns latents [D, C, h, w] to decode."""
         ...
 
     def loss(self, images: Tensor | None) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline_core.device import upload
 from pipeline_core.guidance.rows import PointRows
+from pipeline_core.priors.interface import NoiseProcess
 
 
 def subset(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -29,23 +30,20 @@ def subset(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return (weights.log() - exponential.clamp(min=1e-30).log()).topk(count).indices
 
 
-def point_rows(
-    alphas_cumprod: Tensor, x: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor, scale: float
-) -> PointRows:
+def point_rows(prior: NoiseProcess, x: Tensor, t: Tensor, noise: Tensor, condition: Tensor, scale: float) -> PointRows:
     """Rows of B noisy clouds ``x`` [B, 6, N] (model space): B conditional, then B unconditional unless scale is 1.
 
-    ``alphas_cumprod`` [T] of the point prior; ``condition`` [2, ...]: the prompt, then the empty prompt.
+    ``t`` [B] shares of the prior's schedule; ``condition`` [2, ...]: the prompt, then the empty prompt.
     """
-    alpha_bar = alphas_cumprod[timesteps].reshape(-1, 1, 1)
-    x_t = alpha_bar.sqrt() * x.detach() + (1 - alpha_bar).sqrt() * noise
+    x_t = prior.add_noise(x.detach(), noise, t)
     groups = 1 if scale == 1.0 else 2
     conditions = condition[:groups].repeat_interleave(x.shape[0], dim=0)
-    return PointRows(x_t.repeat(groups, 1, 1), timesteps.repeat(groups), conditions)
+    return PointRows(x_t.repeat(groups, 1, 1), t.repeat(groups), conditions)
 
 
-def point_guide(eps: Tensor, scale: float) -> Tensor:
-    """Guided noise [B, 6, N] of the answer to :func:`point_rows`."""
+def point_guide(predictions: Tensor, scale: float) -> Tensor:
+    """Guided prediction [B, 6, N] of the answer to :func:`point_rows`."""
     if scale == 1.0:
-        return eps
-    conditional, unconditional = eps.chunk(2)
+        return predictions
+    conditional, unconditional = predictions.chunk(2)
     return unconditional + scale * (conditional - unconditional)

@@ -2,20 +2,20 @@
 
 text = encode_text(prior, "a red mug", "", view_prompts=True)
 rows = text.rows(latents_t, t, azimuth, elevation, scale=7.5)
-eps = text.guide(prior.predict_noise(...), azimuth, elevation, scale=7.5)   # [B, C, h, w]
+guided, conditional = text.guide(prior.predict(...), azimuth, elevation, scale=7.5)   # [B, C, h, w]
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline_core.device import upload
 from pipeline_core.guidance.rows import Rows
+from pipeline_core.priors.interface import Camera, ImagePrior
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
 
@@ -73,9 +73,9 @@ class TextConditioning:
     negative: Tensor
     views: dict[str, Tensor]
     perp_neg: bool
-    camera: str
+    camera: Camera
 
-    def rows(self, latents_t: Tensor, timesteps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
+    def rows(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
 
         Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows. The angles may stay
@@ -96,26 +96,27 @@ class TextConditioning:
                 elevations.append(elevation)
         groups = len(embeddings)
         return Rows(
-            latents_t.repeat(groups, 1, 1, 1), timesteps.repeat(groups),
+            latents_t.repeat(groups, 1, 1, 1), t.repeat(groups),
             torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations),
         )  # fmt: skip
 
-    def guide(self, eps: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
-        """Guided noise and the conditional noise, both [B, C, h, w], of the ``eps`` that answers :meth:`rows`.
+    def guide(self, predictions: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+        """The guided and the conditional prediction, both [B, C, h, w], of the answer to :meth:`rows`.
 
         The usual form u + s (c - u): GSGen and threestudio write c + s (c - u), so their scale s is s + 1 here.
         """
         if not self._guided(scale):
-            return eps, eps
-        groups = eps.chunk(4 if self.perp_neg else 2)
+            return predictions, predictions
+        groups = predictions.chunk(4 if self.perp_neg else 2)
         conditional, unconditional = groups[:2]
         direction = conditional - unconditional
         total = direction
         if self.perp_neg:
             pairs = [perp_neg_weights(a, e)[1] for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
             for k, negative in enumerate(groups[2:]):
-                weight = upload(torch.tensor([pair[k][1] for pair in pairs]), eps.device).to(eps.dtype)
-                total = total + weight.reshape(-1, 1, 1, 1) * perpendicular(negative - unconditional, direction)
+                weight = upload(torch.tensor([pair[k][1] for pair in pairs]), predictions.device)
+                weight = weight.to(predictions.dtype).reshape(-1, 1, 1, 1)
+                total = total + weight * perpendicular(negative - unconditional, direction)
         return unconditional + scale * total, conditional
 
     def _guided(self, scale: float) -> bool:
@@ -132,7 +133,7 @@ class TextConditioning:
 
 
 def encode_text(
-    prior: Any, prompt: str, negative_prompt: str = "", *, view_prompts: bool = True, perp_neg: bool = False
+    prior: ImagePrior, prompt: str, negative_prompt: str = "", *, view_prompts: bool = True, perp_neg: bool = False
 ) -> TextConditioning:
     """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera."""
     worded = prior.camera == "none" and (view_prompts or perp_neg)

@@ -11,19 +11,19 @@ from torch import Tensor
 class Rows:
     """R rows of one U-Net call, classifier-free guidance rows included: who makes them also takes them apart.
 
-    ``latents`` [R, C, h, w] noisy; ``timesteps`` [R] int64; ``embeddings`` [R, L, D] from
+    ``latents`` [R, C, h, w] noisy; ``t`` [R] shares of the noise schedule; ``embeddings`` [R, L, D] from
     ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera.
     """
 
     latents: Tensor
-    timesteps: Tensor
+    t: Tensor
     embeddings: Tensor
     azimuth: Tensor
     elevation: Tensor
 
     def __post_init__(self) -> None:
         rows = self.latents.shape[0]
-        for name in ("timesteps", "embeddings", "azimuth", "elevation"):
+        for name in ("t", "embeddings", "azimuth", "elevation"):
             assert getattr(self, name).shape[0] == rows, f"{name} has {getattr(self, name).shape[0]} rows, not {rows}"
 
     def __len__(self) -> int:
@@ -32,10 +32,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class PointRows:
-    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``timesteps`` [R] int64, ``condition`` [R, ...]."""
+    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``t`` [R], ``condition`` [R, ...]."""
 
     x: Tensor
-    timesteps: Tensor
+    t: Tensor
     condition: Tensor
 
     def __len__(self) -> int:

@@ -1,9 +1,6 @@
-"""What changes over a stage: timestep windows, learning rates, render sizes. ``progress`` runs from 0 to 1."""
+"""What changes over a stage: noise windows, learning rates, render sizes. ``progress`` runs from 0 to 1."""
 
 from __future__ import annotations
-
-import torch
-from torch import Tensor
 
 
 def linear(ends: tuple[float, float], progress: float) -> float:
@@ -23,21 +20,3 @@ def resolution(table: tuple[tuple[float, int], ...], progress: float) -> int:
         if progress < until:
             return size
     return table[-1][1]
-
-
-def draw_timesteps(
-    t_min: tuple[float, float],
-    t_max: tuple[float, float],
-    progress: float,
-    count: int,
-    num_train_timesteps: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """``count`` int64 timesteps, uniform in the window at ``progress``, whose ends are shares of the noise schedule.
-
-    Equal ends give DreamGaussian's annealing (no choice left); a fixed wide window gives DreamFusion's sampling.
-    The generator advances by ``count`` draws in either case.
-    """
-    low, high = linear(t_min, progress), linear(t_max, progress)
-    share = low + (high - low) * torch.rand(count, generator=generator)
-    return (share * num_train_timesteps).round().long().clamp(1, num_train_timesteps - 1)

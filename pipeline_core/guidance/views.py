@@ -7,36 +7,46 @@ import math
 import torch
 from torch import Tensor
 
-from pipeline_core.cameras import Cameras, orbit
-from pipeline_core.config import Distill
+from pipeline_core.cameras import DISTANCE, FOVY, Cameras, orbit
 
 
-def draw_cameras(stage: Distill, size: int, generator: torch.Generator, *, rig: bool = False) -> Cameras:
-    """``stage.views`` random cameras around the asset.
+def draw_cameras(
+    views: int,
+    size: int,
+    generator: torch.Generator,
+    *,
+    elevation: tuple[float, float],
+    distance: float = DISTANCE,
+    fovy: float = FOVY,
+    fovy_jitter: float = 0.0,
+    target_jitter: float = 0.0,
+    group: int = 1,
+) -> Cameras:
+    """``views`` random cameras around the asset; the settings are those of ``config.Distill``.
 
-    Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere. With
-    ``rig`` the views stand in groups of four, a quarter turn apart at one elevation and field of view, which is what
-    a multi-view prior was trained on (MVDream).
+    Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere. Views stand in
+    groups of ``group`` (a multiple of which ``views`` must be), spread evenly over the turn at one elevation and field
+    of view, which is what a multi-view prior was trained on (MVDream: 4).
     """
-    views = stage.views
     # Fixed number of draws whatever the settings, so that turning one feature on does not reseed the others.
     turn, spread = torch.rand(1, generator=generator), torch.rand(views, generator=generator)
     height, zoom = torch.rand(views, generator=generator), torch.rand(views, generator=generator)
     aim = torch.randn(views, 3, generator=generator)
-    if rig:
-        assert views % 4 == 0, f"a multi-view prior needs views in groups of 4, got {views}"
-        height, zoom = (value[::4].repeat_interleave(4) for value in (height, zoom))
-        start = (turn * 360 + spread[::4] * 90).repeat_interleave(4)
-        azimuth = start + 90.0 * (torch.arange(views) % 4)
-        aim = aim[::4].repeat_interleave(4, dim=0)
+    if group > 1:
+        assert views % group == 0, f"a multi-view prior needs views in groups of {group}, got {views}"
+        apart = 360.0 / group
+        height, zoom = (value[::group].repeat_interleave(group) for value in (height, zoom))
+        start = (turn * 360 + spread[::group] * apart).repeat_interleave(group)
+        azimuth = start + apart * (torch.arange(views) % group)
+        aim = aim[::group].repeat_interleave(group, dim=0)
     else:
         azimuth = turn * 360 + (torch.arange(views) + spread) * (360.0 / views)
     azimuth = (azimuth + 180.0) % 360.0 - 180.0
-    low, high = (math.sin(math.radians(e)) for e in stage.elevation)
-    elevation = torch.rad2deg((low + (high - low) * height).asin())
-    fovy = stage.fovy + stage.fovy_jitter * (2 * zoom - 1)
-    target = aim * stage.target_jitter if stage.target_jitter else None
-    return orbit(azimuth, elevation, size=size, distance=stage.distance, fovy=fovy, target=target)
+    low, high = (math.sin(math.radians(e)) for e in elevation)
+    heights = torch.rad2deg((low + (high - low) * height).asin())
+    target = aim * target_jitter if target_jitter else None
+    fovys = fovy + fovy_jitter * (2 * zoom - 1)
+    return orbit(azimuth, heights, size=size, distance=distance, fovy=fovys, target=target)
 
 
 def draw_backgrounds(

@@ -3,8 +3,9 @@
     prior = load_image_prior("starter")                      # or a folder, or a hub id
     emb   = prior.encode_prompts(["a red mushroom", ""])     # [2, L, D]
     z     = prior.encode(images)                             # images [B, 3, H, W] in [0, 1] -> latents [B, C, h, w]
-    z_t   = prior.add_noise(z, noise, t)                     # sqrt(a) z + sqrt(1 - a) noise, a = alphas_cumprod[t]
-    eps   = prior.predict_noise(z_t, t, emb_rows, cameras)   # whatever the network predicts, the answer is the noise
+    z_t   = prior.add_noise(z, noise, t)                     # t in (0, 1): share of the noise schedule
+    p     = prior.predict(z_t, t, emb_rows, cameras)
+    z_0, eps = prior.x0_and_noise(z_t, p, t)
 
 Stable Diffusion 1.5 and 2.1 (epsilon and v-prediction), SDXL (two text encoders, pooled vector, time ids), pixel-space
 priors such as DeepFloyd IF (no ``vae``, T5, learned variance), MVDream in diffusers format (four views a row group) and
@@ -21,7 +22,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,11 @@ from torch.nn import functional as F
 
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.interface import Camera
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
+from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion, OwnsNoise
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
     TextEncoder,
@@ -40,8 +43,6 @@ from pipeline_core.priors.text import (
     load_tokenizer,
     read_json,
 )
-
-Camera = Literal["none", "angles", "mvdream"]
 
 CAMERA_DIM = 8
 """Length of :func:`camera_embedding`."""
@@ -59,55 +60,32 @@ def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
     return torch.where(torch.isnan(az + el)[:, None], 0.0, torch.stack(parts, dim=-1))
 
 
-def to_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
-    """The noise that a network's ``output`` stands for, with x_t = sqrt(a) x_0 + sqrt(1 - a) eps.
-
-    ``epsilon``: the output itself; ``v_prediction`` (Salimans and Ho 2022): v = sqrt(a) eps - sqrt(1 - a) x_0, so
-    eps = sqrt(a) v + sqrt(1 - a) x_t; ``sample``: x_0. ``alpha_bar`` broadcasts against ``x_t``.
-    """
-    if prediction_type == "epsilon":
-        return output
-    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    if prediction_type == "v_prediction":
-        return signal * output + noise * x_t
-    return (x_t - signal * output) / noise.clamp(min=1e-4)
-
-
 @dataclass(frozen=True)
 class Parts:
-    """What a folder holds, loaded. ``vae`` None = the prior works on pixels."""
+    """What a folder holds, loaded. ``vae`` None = the prior works on pixels; ``process`` is the U-Net's own."""
 
     unet: nn.Module
     encoders: list[TextEncoder]
     vae: nn.Module | None
-    alphas_cumprod: Tensor
-    prediction_type: str
+    process: Diffusion
     camera: Camera
     background: tuple[float, float, float] | None
     size: int
     zero_empty_prompt: bool
 
 
-class ImagePrior:
-    """A frozen text-to-image (or text-to-view) diffusion model. See the module's docstring for the calls.
+class DiffusersPrior(OwnsNoise):
+    """An ``interface.ImagePrior`` out of a diffusers folder. See the module's docstring for the calls.
 
-    Attributes:
-        model_id: name and content hash of the weights (resolve.py)
-        size: pixels a side that images are encoded at
-        latent_channels, latent_size: C and h = w of the latents
-        num_train_timesteps, alphas_cumprod: T, and the table [T] float32 on the device
-        background: the colour images must be rendered on, or None for any
-        camera: "none", "angles" (a camera per row) or "mvdream" (a camera per row, rows in groups of ``num_views``)
-        num_views: rows that the network looks at together: 1, or 4 for MVDream
+    Its predictions are noise, whatever the network predicts.
     """
 
     def __init__(self, parts: Parts, model_id: str, device: torch.device | str, dtype: torch.dtype) -> None:
+        super().__init__(Diffusion(parts.process.alphas_cumprod.to(device)))
+        self._network_process = parts.process.to(device)
         self.model_id, self.device, self.dtype = model_id, torch.device(device), dtype
         self.unet, self.vae, self.encoders = parts.unet, parts.vae, parts.encoders
         self.camera, self.background, self.size = parts.camera, parts.background, parts.size
-        self.prediction_type = parts.prediction_type
-        self.alphas_cumprod = parts.alphas_cumprod.float().to(device)
-        self.num_train_timesteps = len(self.alphas_cumprod)
         self.num_views = 4 if self.camera == "mvdream" else 1
         self.latent_channels = int(self.unet.config.in_channels)
         self.latent_size = self.size // (vae_factor(self.vae) if self.vae is not None else 1)
@@ -178,33 +156,15 @@ class ImagePrior:
             x = self.vae.decode(self._for_network(latents.float() / scale + shift, self.vae)).sample
         return (x.float() * 0.5 + 0.5).clamp(0, 1)
 
-    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps; ``t`` [B] int64."""
-        alpha_bar = self._alpha_bar(t)
-        return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
-
-    def predict_x0(self, latents_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), with sqrt(a_t) kept above 1e-4: a schedule may end at 0."""
-        alpha_bar = self._alpha_bar(t)
-        return (latents_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt().clamp(min=1e-4)
-
     # ------------------------------------------------------------------------------------------------ denoiser
 
     @torch.no_grad()
-    def predict_noise(
-        self, latents_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None
+    def predict(
+        self, x_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """Predicted noise [B, C, h, w] float32; no graph, and no guidance inside: rows are whatever the caller stacks.
-
-        Args:
-            latents_t: [B, C, h, w] noisy latents
-            t: [B] int64 timesteps
-            embeddings: [B, L, D] rows of :meth:`encode_prompts`
-            cameras: (azimuth [B], elevation [B]) degrees, NaN azimuth for rows without a camera; ignored where
-                ``camera`` is "none". For "mvdream" each run of four rows must be four views of one object.
-        """
-        x = self._for_network(latents_t, self.unet)
-        t = t.to(x.device)
+        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior``."""
+        x = self._for_network(x_t, self.unet)
+        timesteps = self._network_process.timestep(t).to(x.device)
         embeddings = embeddings.to(x.device, x.dtype)
         if cameras is None:
             nothing = torch.full((len(x),), math.nan, device=x.device)
@@ -212,26 +172,24 @@ class ImagePrior:
         cameras = (cameras[0].to(x.device), cameras[1].to(x.device))
         if self.camera == "mvdream":
             assert len(x) % self.num_views == 0, f"{len(x)} rows are not whole groups of {self.num_views} views"
-            output = self.unet(x, t, embeddings, mvdream_cameras(*cameras).to(x.dtype), num_frames=self.num_views)
+            views = mvdream_cameras(*cameras).to(x.dtype)
+            output = self.unet(x, timesteps, embeddings, views, num_frames=self.num_views)
         else:
-            output = self._denoise(x, t, embeddings, cameras)
+            output = self._denoise(x, timesteps, embeddings, cameras)
         output = output[:, : self.latent_channels].float()  # learned-variance networks have twice the channels
-        return to_noise(output, latents_t.float(), self._alpha_bar(t), self.prediction_type)
+        return self._network_process.x0_and_noise(x_t.float(), output, t)[1]
 
-    def _denoise(self, x: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor]) -> Tensor:
+    def _denoise(self, x: Tensor, timesteps: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor]) -> Tensor:
         labels = camera_embedding(*cameras).to(x.dtype) if self.camera == "angles" else None
         added = None
         if self._added == "text_time":
             embeddings, pooled = unpack_pooled(embeddings, self.encoders[-1].model.config.projection_dim)
             added = {"text_embeds": pooled, "time_ids": self._time_ids.to(x.dtype).expand(len(x), 6)}
-        return self.unet(x, t, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
+        return self.unet(x, timesteps, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
 
     def _for_network(self, x: Tensor, network: nn.Module) -> Tensor:
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         return x.to(self.device, network.dtype, memory_format=layout)
-
-    def _alpha_bar(self, t: Tensor) -> Tensor:
-        return self.alphas_cumprod[t.to(self.alphas_cumprod.device)].reshape(-1, 1, 1, 1)
 
 
 def pack_pooled(hidden: Tensor, pooled: Tensor) -> Tensor:
@@ -265,7 +223,7 @@ def _latent_scale(vae: nn.Module) -> tuple[float, float]:
 
 def load_image_prior(
     ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
-) -> ImagePrior:
+) -> DiffusersPrior:
     """Load an image prior, frozen and in evaluation mode.
 
     Args:
@@ -286,25 +244,23 @@ def load_image_prior(
     vae = None
     if index.get("vae", [None])[0] is not None:
         vae = _load_network(folder, "vae", _vae_dtype(folder, index, dtype), allow_remote_code)
-    alphas_cumprod, prediction_type = load_schedule(folder / "scheduler")
     factor = vae_factor(vae) if vae is not None else 1
     parts = Parts(
         unet=_place(unet, device),
         encoders=_load_encoders(folder, index, device, dtype),
         vae=_place(vae, device) if vae is not None else None,
-        alphas_cumprod=alphas_cumprod,
-        prediction_type=prediction_type,
+        process=load_process(folder / "scheduler"),
         camera=_camera_kind(unet, side, folder),
         background=tuple(side["background"]) if side.get("background") else None,
         size=int(side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
     _check_channels(parts, folder)
-    return ImagePrior(parts, folder_id(ref, folder), device, dtype)
+    return DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
 
 
-def load_schedule(folder: Path) -> tuple[Tensor, str]:
-    """(alphas_cumprod [T] float32, prediction type) of a diffusers ``scheduler`` folder, whatever its sampler class."""
+def load_process(folder: Path) -> Diffusion:
+    """The noise process of a diffusers ``scheduler`` folder, whatever its sampler class."""
     from diffusers import DDPMScheduler
 
     config = read_json(folder / "scheduler_config.json")
@@ -317,14 +273,14 @@ def load_schedule(folder: Path) -> tuple[Tensor, str]:
         "rescale_betas_zero_snr",
     }
     prediction = config.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise RequestError(f"{folder}: prediction_type {prediction!r} is not one of epsilon, v_prediction, sample")
+    if prediction not in PREDICTION_TYPES:
+        raise RequestError(f"{folder}: prediction_type {prediction!r} is not one of {', '.join(PREDICTION_TYPES)}")
     if "beta_schedule" not in config and "trained_betas" not in config and "Flow" in config.get("_class_name", ""):
         raise RequestError(
             f"{folder}: {config['_class_name']} is a flow-matching model; score distillation needs a diffusion schedule"
         )
     scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and v is not None})
-    return scheduler.alphas_cumprod.float(), prediction
+    return Diffusion(scheduler.alphas_cumprod.float(), prediction)
 
 
 def _place(network: nn.Module, device: torch.device | str) -> nn.Module:

@@ -3,7 +3,7 @@
     prior  = load_point_prior("starter")                  # or point-e, a folder, or a hub id
     clouds = prior.sample(["a red mushroom"], [generator], guidance_scale=3.0, steps=64)
     x      = prior.to_model(points, colours)              # [6, N], differentiable: the door back in, for 3D SDS
-    eps    = prior.predict_noise(x_t, t, condition)
+    p      = prior.predict(x_t, t, condition)             # t in (0, 1): share of the noise schedule
 
 Point-E and the starter differ in what :class:`Space` and :class:`Schedule` say and in the network; everything else is
 shared. Point-E is z-up with its front towards -y; the turn to our axes (+Y up, front +Z) is made once, in
@@ -27,6 +27,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
 from pipeline_core.priors.noise import row_noise
 from pipeline_core.priors.point_e import POINTS_BASE, POINTS_UPSAMPLED, PointEUpsampler, load_network
+from pipeline_core.priors.process import Diffusion, OwnsNoise
 from pipeline_core.priors.resolve import POINT_E_FILES, folder_id, resolve_model
 from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, read_json
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
@@ -116,17 +117,17 @@ def linear_schedule(steps: int = 1024) -> np.ndarray:
     return np.cumprod(1 - np.linspace(scale * 1e-4, scale * 0.02, steps))
 
 
-class PointPrior:
-    """A frozen text-to-point-cloud diffusion model, in one stage or (Point-E) two.
+class DiffusionPointPrior(OwnsNoise):
+    """An ``interface.PointPrior`` that predicts noise, in one stage or (Point-E) two.
 
     Attributes:
-        model_id: name and content hash of the weights (resolve.py)
-        num_points: points of the first stage, which is the one that distils: N of :meth:`predict_noise`
+        num_points: points of the first stage, which is the one that distils: N of :meth:`predict`
         any_number: True where the network draws any number of points at once, so that samples need no resampling
         sample_points: points that :meth:`sample` returns when not asked for another number
-        alphas_cumprod: [T] float32 on the device
-        dtype: precision of :meth:`predict_noise`, that is, of distillation; samples are drawn in float32
+        dtype: precision of :meth:`predict`, that is, of distillation; samples are drawn in float32
     """
+
+    process: Diffusion
 
     def __init__(
         self,
@@ -143,13 +144,12 @@ class PointPrior:
         upsampler: PointEUpsampler | None = None,
         recognise: Recognise | None = None,
     ) -> None:
+        super().__init__(Diffusion(torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)))
         self.network, self.upsampler = network.to(device), upsampler.to(device) if upsampler is not None else None
         self.space, self.schedule, self.model_id = space, schedule, model_id
         self.device, self.dtype = torch.device(device), dtype
         self.num_points, self.any_number = num_points, any_number
         self.sample_points = POINTS_UPSAMPLED if upsampler is not None else num_points
-        self.alphas_cumprod = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)
-        self.num_train_timesteps = len(self.alphas_cumprod)
         self._condition, self._recognise = condition, recognise
         self._prompts: dict[str, Tensor] = {}
         self._scales = torch.tensor(space.scales, device=device)
@@ -184,21 +184,17 @@ class PointPrior:
         return rows
 
     @torch.no_grad()
-    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Predicted noise [B, 6, N] float32 of ``x`` [B, 6, N] at timesteps ``t`` [B]; no graph, no guidance inside."""
+    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Predicted noise [B, 6, N] float32: see ``interface.PointPrior``."""
+        timesteps = self.process.timestep(t)
         if self.dtype == torch.float32:
-            return self._predict(x, t, condition)
+            return self._predict(x_t, timesteps, condition)
         with torch.autocast(self.device.type, self.dtype):
-            return self._predict(x, t, condition)
+            return self._predict(x_t, timesteps, condition)
 
-    def _predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        output = self.network(x.to(self.device, torch.float32), t.to(self.device), condition.to(self.device))
+    def _predict(self, x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        output = self.network(x.to(self.device, torch.float32), timesteps.to(self.device), condition.to(self.device))
         return output[:, :6].float()
-
-    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps; ``t`` [B] int64."""
-        alpha_bar = self.alphas_cumprod[t.to(self.device)].reshape(-1, 1, 1)
-        return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
     def to_model(self, xyz: Tensor, rgb: Tensor) -> Tensor:
         """Network input [..., 6, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph.
@@ -301,7 +297,7 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 
 def load_point_prior(
     ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
-) -> PointPrior:
+) -> DiffusionPointPrior:
     """Load a point prior, frozen; its weights stay float32.
 
     Args:
@@ -322,10 +318,10 @@ def load_point_prior(
     return _load_point_e(ref, folder, device, dtype or default_dtype(device))
 
 
-def _load_point_e(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> PointPrior:
+def _load_point_e(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> DiffusionPointPrior:
     paths = [_published(folder, name) for name in POINT_E_FILES]
     assert paths[0] is not None  # resolve_model has checked it
-    return PointPrior(
+    return DiffusionPointPrior(
         load_network(paths[0]),
         _clip_condition(folder, device),
         Space(),
@@ -361,7 +357,7 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
     return condition
 
 
-def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> PointPrior:
+def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> DiffusionPointPrior:
     """A network of ours in diffusers' format, with everything the sampler needs in its ``config.json``."""
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
 
@@ -388,7 +384,7 @@ def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.d
 
     alphas_cumprod = cosine_schedule(config.num_train_timesteps)
     limits = (*(OBJECT_RADIUS * abs(s) for s in config.scale[:3]), 1.0, 1.0, 1.0)
-    return PointPrior(
+    return DiffusionPointPrior(
         network,
         condition,
         Space(tuple(config.scale), tuple(config.bias), axes="y_up", fit="object", limits=limits),

@@ -29,8 +29,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
-from pipeline_core.cameras import DISTANCE, FOVY, Cameras
-from pipeline_core.config import Distill, Texture
+from pipeline_core.cameras import Cameras
+from pipeline_core.config import Texture
 from pipeline_core.device import upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
@@ -39,6 +39,7 @@ from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import draw_cameras
+from pipeline_core.priors.interface import ImagePrior, PointPrior
 from pipeline_core.rendering.visibility import chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
 from pipeline_core.types import TexturedMesh
@@ -59,7 +60,7 @@ class TextureJob:
     """Texture refinement of one asset as a job of the engine (``engine/jobs.py``). The result is a TexturedMesh.
 
     One round draws ``settings.views`` cameras, renders, encodes, noises to a share ``strength`` of the schedule,
-    takes DDIM steps down to zero (one engine step each) and paints the change. ``step`` counts engine steps.
+    takes steps down to zero (one engine step each) and paints the change. ``step`` counts engine steps.
     """
 
     checkpoint_path: Path | None
@@ -108,13 +109,15 @@ class TextureJob:
     def done(self) -> bool:
         return self.step >= self.steps
 
-    def start(self, image_prior: Any, point_prior: Callable[[], Any], device: torch.device) -> None:
+    def start(self, image_prior: ImagePrior, point_prior: Callable[[], PointPrior], device: torch.device) -> None:
         self.prior, self.device = image_prior, device
-        self.rig = image_prior.camera == "mvdream"
-        if self.rig and self.settings.views % 4:
-            raise DataError(f"texture.views={self.settings.views} must be a multiple of 4 for a multi-view prior")
+        if self.settings.views % image_prior.num_views:
+            raise DataError(
+                f"texture.views={self.settings.views} must be a multiple of {image_prior.num_views} "
+                "for a multi-view prior"
+            )
         self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
-        identity = [*self._identity, image_prior.model_id, str(getattr(image_prior, "dtype", torch.float32))]
+        identity = [*self._identity, image_prior.model_id, str(image_prior.dtype)]
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
@@ -123,11 +126,12 @@ class TextureJob:
     def draw(self) -> Tensor | None:
         if self.phase:
             return None
-        self._look_from(self._draw_cameras())
+        s, group = self.settings, self.prior.num_views
+        self._look_from(draw_cameras(s.views, s.resolution, self.generator, elevation=s.elevation, group=group))
         return self._render()
 
     def ask(self, latents: Tensor | None) -> Query:
-        t = self._timesteps(self.phase)
+        t = self._t(self.phase)
         if latents is not None:
             self.clean = latents.detach()
             noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
@@ -136,13 +140,14 @@ class TextureJob:
         scale = self.settings.guidance_scale
         return Query(self.text.rows(self.x, t, *self.angles, scale=scale))
 
-    def receive(self, image_eps: Tensor | None, point_eps: Tensor | None) -> Tensor | None:
-        assert image_eps is not None and self.x is not None and self.clean is not None
-        eps, _ = self.text.guide(image_eps.float(), *self.angles, scale=self.settings.guidance_scale)
-        x0 = self.prior.predict_x0(self.x.float(), eps, self._timesteps(self.phase))
+    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | None:
+        assert image is not None and self.x is not None and self.clean is not None
+        guided, _ = self.text.guide(image.float(), *self.angles, scale=self.settings.guidance_scale)
+        x, t = self.x.float(), self._t(self.phase)
         if self.phase + 1 < len(self.rounds[self.round]):
-            self.x = self.prior.add_noise(x0, eps, self._timesteps(self.phase + 1))  # DDIM, eta = 0
+            self.x = self.prior.step(x, guided, t, self._t(self.phase + 1))
             return None
+        x0, _ = self.prior.x0_and_noise(x, guided, t)
         return torch.cat([x0, self.clean])
 
     def loss(self, images: Tensor | None) -> None:
@@ -189,15 +194,10 @@ class TextureJob:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _timesteps(self, phase: int) -> Tensor:
-        total = self.prior.num_train_timesteps
-        t = min(max(round(self.rounds[self.round][phase] * total), 1), total - 1)
-        return torch.full((len(self.cameras),), t, device=self.device)
-
-    def _draw_cameras(self) -> Cameras:
-        s = self.settings
-        views = Distill(views=s.views, elevation=s.elevation, distance=DISTANCE, fovy=FOVY)
-        return draw_cameras(views, s.resolution, self.generator, rig=self.rig)
+    def _t(self, phase: int) -> Tensor:
+        """Share of the schedule [V] of this round's step ``phase``."""
+        level = torch.tensor([self.rounds[self.round][phase]], dtype=torch.float64)
+        return torch.full((len(self.cameras),), float(self.prior.nearest(level)), device=self.device)
 
     def _look_from(self, cameras: Cameras) -> None:
         """Rasterise the mesh for ``cameras``: what each sample sees, in supersampled pixels."""

@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
+from pipeline_core.priors.process import Diffusion, PredictionType
 from pipeline_core.training.data import IMAGE_SIZE, Shard, ShardPool, view_word, visible_shards, write_image_shard
 from pipeline_core.training.degrade import degrade
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
@@ -49,7 +50,7 @@ class ImageSettings:
     tokens: int = 24
     patch: int = 4
     channels: int = 16
-    prediction: str = "v_prediction"
+    prediction: PredictionType = "v_prediction"
     noise_shift: float = 0.15
     size: int = IMAGE_SIZE
     shards: int = 96
@@ -296,6 +297,7 @@ class ImagePart:
         self.steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
         self.scheduler = build_scheduler(settings.prediction, settings.noise_shift)
+        self.process = Diffusion(self.scheduler.alphas_cumprod, settings.prediction)
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
         self.modules = nn.ModuleDict(
             {
@@ -336,20 +338,19 @@ class ImagePart:
         sqrt(1 - a) eps, v = (sqrt(a) x_t - x_0) / sqrt(1 - a), which is Salimans and Ho's v where x' = x_0.
         """
         assert self.vae is not None
-        noise, t = inputs["noise"], inputs["t"]
+        noise, timesteps = inputs["noise"], inputs["t"]
+        t, process = timesteps / TIMESTEPS, self.process.to(timesteps.device)
         scale = self.vae.config.scaling_factor
         latents = self.vae.encode(inputs["images"]).latent_dist.mean * scale
-        noisy = self.scheduler.add_noise(self.vae.encode(inputs["seen"]).latent_dist.mean * scale, noise, t)
+        noisy = process.add_noise(self.vae.encode(inputs["seen"]).latent_dist.mean * scale, noise, t)
         with autocast():
             text = self.modules["text_encoder"](inputs["ids"]).last_hidden_state
-            out = self.modules["unet"](noisy, t, text, class_labels=inputs["camera"]).sample.float()
-        alpha_bar = self.scheduler.alphas_cumprod.to(t.device)[t].reshape(-1, 1, 1, 1)
-        signal, variance = alpha_bar.sqrt(), 1 - alpha_bar
-        if self.settings.prediction == "v_prediction":
-            out = signal * noisy - variance.sqrt() * out
+            out = self.modules["unet"](noisy, timesteps, text, class_labels=inputs["camera"]).sample.float()
+        answer, _ = process.x0_and_noise(noisy, out, t)
+        variance = process.weight(t, "sds").reshape(-1, 1, 1, 1)
         rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
         floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
-        error = ((out - latents).square() / variance.maximum(floor) * inputs.get("weight", 1.0)).mean()
+        error = ((answer - latents).square() / variance.maximum(floor) * inputs.get("weight", 1.0)).mean()
         if not self.settings.words_weight:
             return error
         return error + self.settings.words_weight * self.word_loss(text.float(), inputs["ids"])

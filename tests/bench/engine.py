@@ -28,8 +28,9 @@ from pipeline_core.engine.clock import PARTS  # noqa: E402
 from pipeline_core.engine.engine import DistillationEngine  # noqa: E402
 from pipeline_core.engine.gaussian_job import GaussianJob  # noqa: E402
 from pipeline_core.gaussians.initialise import from_points  # noqa: E402
-from pipeline_core.priors.image import ImagePrior, load_image_prior  # noqa: E402
-from pipeline_core.priors.points import PointPrior, load_point_prior  # noqa: E402
+from pipeline_core.priors.image import load_image_prior  # noqa: E402
+from pipeline_core.priors.interface import ImagePrior, PointPrior  # noqa: E402
+from pipeline_core.priors.points import load_point_prior  # noqa: E402
 from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud  # noqa: E402
 
 

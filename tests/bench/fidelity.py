@@ -133,16 +133,16 @@ def sample_images(prior, prompt: str, guidance_scale: float, steps: int, seed: i
     angles = tuple(torch.cat([a, none]) for a in (cameras.azimuth, cameras.elevation))
     angles = angles if prior.camera == "angles" else None
     embeddings = prior.encode_prompts([prompt] * views + [""] * views)
-    times = torch.linspace(prior.num_train_timesteps - 1, 0, steps + 1).long()
+    times = prior.nearest(torch.linspace(1, 0, steps + 1))
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(views, prior.latent_channels, prior.latent_size, prior.latent_size, generator=generator)
     for now, then in itertools.pairwise(times):
         t = now.expand(2 * views)
-        noise = prior.predict_noise(latents.repeat(2, 1, 1, 1), t, embeddings, angles)
-        noise = noise[views:] + guidance_scale * (noise[:views] - noise[views:])
-        clean = prior.predict_x0(latents, noise, t[:views])
-        latents = prior.add_noise(clean, noise, then.expand(views)) if then > 0 else clean
-    return prior.decode(latents).clamp(0, 1)
+        conditional, unconditional = prior.predict(latents.repeat(2, 1, 1, 1), t, embeddings, angles).chunk(2)
+        guided = unconditional + guidance_scale * (conditional - unconditional)
+        clean, _ = prior.x0_and_noise(latents, guided, t[:views])
+        latents = prior.step(latents, guided, t[:views], then.expand(views))
+    return prior.decode(clean).clamp(0, 1)
 
 
 def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list[str]) -> None:

@@ -9,7 +9,7 @@ from pipeline_core.errors import RequestError
 
 
 class Prior:
-    dtype, size = torch.float32, 8
+    dtype, size, num_views = torch.float32, 8, 1
 
 
 @pytest.fixture(autouse=True)

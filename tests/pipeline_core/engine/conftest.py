@@ -12,6 +12,7 @@ from pipeline_core.cameras import orbit
 from pipeline_core.config import Densify, Distill, Init, LearningRates
 from pipeline_core.engine.gaussian_job import render
 from pipeline_core.gaussians.initialise import from_points
+from pipeline_core.priors.process import Diffusion, OwnsNoise
 from pipeline_core.types import PointCloud
 
 SIZE, FOVY = 24, 40.0
@@ -23,17 +24,17 @@ def cosine_alphas(steps=100):
     return ((t + 0.008) / 1.008 * torch.pi / 2).cos().square().clamp(1e-4, 0.9999)
 
 
-class ExactImagePrior:
+class ExactImagePrior(OwnsNoise):
     """The image prior's interface, in pixel space; ``targets`` maps a prompt to Gaussians, '' is a grey picture."""
 
     size = latent_size = SIZE
-    latent_channels, num_train_timesteps = 3, 100
+    latent_channels, dtype = 3, torch.float32
     background, camera, model_id = WHITE, "angles", "exact"
 
     def __init__(self, targets):
+        super().__init__(Diffusion(cosine_alphas()))
         self.names = ["", *targets]
         self.targets = targets
-        self.alphas_cumprod = cosine_alphas()
         self.calls, self.rows = 0, []
         self.poison = None
 
@@ -46,36 +47,31 @@ class ExactImagePrior:
     def decode(self, latents):
         return (latents / 2 + 0.5).clamp(0, 1)
 
-    def add_noise(self, latents, noise, t):
-        a = self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-        return a.sqrt() * latents + (1 - a).sqrt() * noise
-
     def picture(self, name, azimuth, elevation):
         if not name:
             return torch.full((3, SIZE, SIZE), 0.5)
         cameras = orbit(azimuth.reshape(1), elevation.reshape(1), size=SIZE, fovy=FOVY)
         return render(self.targets[name].tensors(), cameras, torch.ones(1, 3))[0][0].permute(2, 0, 1)
 
-    def predict_noise(self, latents_t, t, embeddings, cameras=None):
+    def predict(self, x_t, t, embeddings, cameras=None):
         self.calls += 1
-        self.rows.append(len(latents_t))
+        self.rows.append(len(x_t))
         names = [self.names[int(e)] for e in embeddings[:, 0, 0]]
         pictures = torch.stack([self.picture(n, az, el) for n, az, el in zip(names, *cameras, strict=True)]) * 2 - 1
-        a = self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-        eps = (latents_t - a.sqrt() * pictures) / (1 - a).sqrt()
+        eps = self.noise_of(x_t, pictures, t)
         if self.poison is not None:
             eps[[n == self.poison for n in names]] = torch.nan
         return eps
 
 
-class ExactPointPrior:
+class ExactPointPrior(OwnsNoise):
     """The point prior's interface; believes in one cloud [6, N], whose order it knows."""
 
     model_id = "exact points"
 
     def __init__(self, cloud):
+        super().__init__(Diffusion(cosine_alphas()))
         self.cloud, self.num_points = cloud, cloud.shape[1]
-        self.alphas_cumprod = cosine_alphas()
 
     def encode_prompts(self, prompts):
         return torch.zeros(len(prompts), 1)
@@ -86,9 +82,12 @@ class ExactPointPrior:
     def to_model(self, xyz, rgb):
         return torch.cat([2 * xyz, 2 * rgb - 1], dim=-1).transpose(0, 1)
 
-    def predict_noise(self, x, t, condition):
-        a = self.alphas_cumprod[t].reshape(-1, 1, 1)
-        return (x - a.sqrt() * self.cloud) / (1 - a).sqrt()
+    def predict(self, x_t, t, condition):
+        return self.noise_of(x_t, self.cloud, t)
+
+    def sample(self, prompts, generators, **settings):
+        xyz, rgb = self.cloud.T.split(3, dim=1)
+        return [PointCloud(xyz / 2, (rgb + 1) / 2) for _ in prompts]
 
 
 def blob(seed, colour, stretch=(0.5, 0.3, 0.4), count=60):

@@ -14,6 +14,7 @@ from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine, default_active
 from pipeline_core.engine.gaussian_job import GaussianJob, render
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
+from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 GREY = (0.5, 0.5, 0.5)
 
@@ -201,7 +202,7 @@ def test_out_of_memory_saves_memory_then_halves_the_batch_and_keeps_the_results(
     starts = [make_gaussians(i, GREY) for i in range(4)]
     roomy = DistillationEngine(exact_prior, max_active=1)
     expected = [distill(s, "red", "", stage(steps=6), roomy, seed=i)[0] for i, s in enumerate(starts)]
-    predict, tried = exact_prior.predict_noise, []
+    predict, tried = exact_prior.predict, []
 
     def small_device(latents_t, *rest):
         tried.append((len(latents_t), engine.saves_memory))
@@ -209,7 +210,7 @@ def test_out_of_memory_saves_memory_then_halves_the_batch_and_keeps_the_results(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return predict(latents_t, *rest)
 
-    exact_prior.predict_noise = small_device
+    exact_prior.predict = small_device
     engine = DistillationEngine(exact_prior, max_active=4)
     futures = block_until(engine, [GaussianJob(s, "red", stage(steps=6), seed=i) for i, s in enumerate(starts)])
     for future, want in zip(futures, expected, strict=True):
@@ -314,11 +315,11 @@ def test_a_checkpoint_of_another_precision_is_not_used(exact_prior, stage, make_
 
 
 def test_a_failing_model_call_fails_its_batch_and_the_engine_goes_on(engine, exact_prior, stage, make_gaussians):
-    predict = exact_prior.predict_noise
-    exact_prior.predict_noise = lambda *_: 1 / 0
+    predict = exact_prior.predict
+    exact_prior.predict = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
-    exact_prior.predict_noise = predict
+    exact_prior.predict = predict
     distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
 
 
@@ -376,7 +377,7 @@ def test_a_missing_point_prior_is_said(engine, stage, make_gaussians):
 
 
 def test_a_multiview_prior_needs_groups_of_four(engine, exact_prior, stage, make_gaussians):
-    exact_prior.camera = "mvdream"
+    exact_prior.num_views = 4
     with pytest.raises(DataError, match="views=2 must be a multiple of 4"):
         distill(make_gaussians(9, GREY), "red", "", stage(steps=2), engine, seed=0)
 
@@ -394,3 +395,7 @@ def test_resize_preserves_means_and_gradients():
     small.sum().backward()
     assert image.grad.abs().sum() > 0
     assert resize(image, 32) is image
+
+
+def test_the_exact_priors_are_priors(exact_prior, exact_points):
+    assert isinstance(exact_prior, ImagePrior) and isinstance(exact_points(torch.zeros(6, 8)), PointPrior)

@@ -13,7 +13,7 @@ from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.priors.point_e import PointEBase
-from pipeline_core.priors.points import PointPrior, Schedule, Space, cosine_schedule
+from pipeline_core.priors.points import DiffusionPointPrior, Schedule, Space, cosine_schedule
 
 META = torch.device("meta")
 
@@ -57,7 +57,7 @@ def prior():
 
 @pytest.fixture(scope="module")
 def points():
-    return PointPrior(
+    return DiffusionPointPrior(
         PointEBase(64, 1, 24).to(META), lambda prompt, generator: torch.zeros(24), Space(), Schedule(cosine_schedule()),
         model_id="meta", num_points=64, device=META,
     )  # fmt: skip

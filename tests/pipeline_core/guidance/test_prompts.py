@@ -69,14 +69,14 @@ def test_words_only_where_the_prior_takes_no_camera():
 def rows_of(text, scale, azimuth=(0.0, 90.0, 180.0), elevation=(0.0, 0.0, 0.0)):
     n = len(azimuth)
     latents = torch.arange(n).float().reshape(n, 1, 1, 1).expand(n, 2, 3, 3)
-    return text.rows(latents, torch.arange(n), torch.tensor(azimuth), torch.tensor(elevation), scale=scale)
+    return text.rows(latents, torch.arange(n) / 4, torch.tensor(azimuth), torch.tensor(elevation), scale=scale)
 
 
-def test_rows_carry_words_timesteps_and_no_camera_where_unconditional():
+def test_rows_carry_words_noise_levels_and_no_camera_where_unconditional():
     text = encode_text(Words("none"), "a mug", "ugly")
     rows = rows_of(text, 7.5)
     assert len(rows) == 6
-    assert rows.timesteps.tolist() == [0, 1, 2, 0, 1, 2]
+    assert rows.t.tolist() == [0, 0.25, 0.5, 0, 0.25, 0.5]
     assert rows.embeddings[:, 0].argmax(-1).tolist() == [
         2,
         3,

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
-from pipeline_core.guidance.sds import noise_rescale, sds_gradient, sds_loss
+from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
+from pipeline_core.priors.process import Diffusion
 
 ALPHA = torch.tensor([0.9, 0.3]).reshape(2, 1, 1, 1)
+PROCESS, T = Diffusion(ALPHA.flatten()), torch.tensor([0.0, 0.5])
 
 
 def test_the_loss_has_exactly_the_sds_gradient():
@@ -18,26 +20,27 @@ def test_the_loss_has_exactly_the_sds_gradient():
 
 def test_weightings():
     eps, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA)[0], (1 - ALPHA) * (eps - noise))
-    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA, weighting="uniform")[0], eps - noise)
+    torch.testing.assert_close(sds_gradient(eps, noise, PROCESS.weight(T, "sds"))[0], (1 - ALPHA) * (eps - noise))
+    torch.testing.assert_close(sds_gradient(eps, noise, PROCESS.weight(T, "uniform"))[0], eps - noise)
     latents = torch.randn(2, 3, 4, 4)
     latents_t = ALPHA.sqrt() * latents + (1 - ALPHA).sqrt() * noise
     x0 = (latents_t - (1 - ALPHA).sqrt() * eps) / ALPHA.sqrt()
-    torch.testing.assert_close(sds_gradient(eps, noise, ALPHA, weighting="x0")[0], latents - x0, atol=1e-5, rtol=1e-4)
+    got, _ = sds_gradient(eps, noise, PROCESS.weight(T, "x0"))
+    torch.testing.assert_close(got, latents - x0, atol=1e-5, rtol=1e-4)
 
 
 def test_a_row_with_a_nan_is_dropped_as_a_whole():
     eps = torch.ones(2, 3, 4, 4)
     eps[1, 0, 0, 0] = torch.nan
-    gradient, finite = sds_gradient(eps, torch.zeros_like(eps), ALPHA)
+    gradient, finite = sds_gradient(eps, torch.zeros_like(eps), PROCESS.weight(T, "sds"))
     assert finite.tolist() == [True, False]
     assert gradient[1].abs().sum() == 0 and gradient[0].abs().sum() > 0
 
 
 def test_clip_bounds_each_latent_pixel_and_keeps_its_direction():
     eps = torch.randn(2, 3, 8, 8) * 5
-    free, _ = sds_gradient(eps, torch.zeros_like(eps), ALPHA, weighting="uniform")
-    clipped, _ = sds_gradient(eps, torch.zeros_like(eps), ALPHA, weighting="uniform", clip=1.5)
+    free, _ = sds_gradient(eps, torch.zeros_like(eps), torch.ones(2))
+    clipped, _ = sds_gradient(eps, torch.zeros_like(eps), torch.ones(2), clip=1.5)
     norms = clipped.norm(dim=1)
     assert norms.max() <= 1.5 + 1e-5
     small = free.norm(dim=1) < 1.5
@@ -52,22 +55,24 @@ def test_rescale_restores_the_deviation_of_x0():
     def x0(eps):
         return (latents_t - (1 - ALPHA).sqrt() * eps) / ALPHA.sqrt()
 
-    full = noise_rescale(guided, conditional, latents_t, ALPHA, 1.0)
+    full = implied_noise(PROCESS, latents_t, T, guided, conditional, 1.0)
     torch.testing.assert_close(x0(full).std((1, 2, 3)), x0(conditional).std((1, 2, 3)), rtol=1e-3, atol=1e-3)
-    half = noise_rescale(guided, conditional, latents_t, ALPHA, 0.5)
+    half = implied_noise(PROCESS, latents_t, T, guided, conditional, 0.5)
     torch.testing.assert_close(x0(half), 0.5 * x0(full) + 0.5 * x0(guided), rtol=1e-3, atol=1e-3)
-    assert noise_rescale(guided, conditional, latents_t, ALPHA, 0.0) is guided
+    assert implied_noise(PROCESS, latents_t, T, guided, conditional, 0.0) is guided
 
 
 def test_point_rows_are_noised_and_doubled_for_guidance():
-    x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([40])
+    x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([0.4])
     condition = torch.tensor([[1.0], [0.0]])
-    alphas_cumprod = torch.linspace(0.99, 0.01, 100)
-    rows = point_rows(alphas_cumprod, x, t, noise, condition, 10.0)
-    a = alphas_cumprod[40]
+    process = Diffusion(torch.linspace(0.99, 0.01, 100))
+    rows = point_rows(process, x, t, noise, condition, 10.0)
+    a = process.alphas_cumprod[40]
     torch.testing.assert_close(rows.x[0], a.sqrt() * x[0] + (1 - a).sqrt() * noise[0])
-    assert len(rows) == 2 and rows.condition[:, 0].tolist() == [1.0, 0.0] and rows.timesteps.tolist() == [40, 40]
-    assert len(point_rows(alphas_cumprod, x, t, noise, condition, 1.0)) == 1
+    assert (
+        len(rows) == 2 and rows.condition[:, 0].tolist() == [1.0, 0.0] and process.timestep(rows.t).tolist() == [40, 40]
+    )
+    assert len(point_rows(process, x, t, noise, condition, 1.0)) == 1
     eps = torch.randn(2, 6, 8)
     torch.testing.assert_close(point_guide(eps, 10.0), eps[1:] + 10 * (eps[:1] - eps[1:]))
     assert point_guide(eps, 1.0) is eps

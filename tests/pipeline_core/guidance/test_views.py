@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from pipeline_core.cameras import orbit
-from pipeline_core.config import Distill
 from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
 
 
@@ -10,10 +9,13 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def draw(size, generator, views=1, **settings):
+    return draw_cameras(views, size, generator, **{"elevation": (-30.0, 30.0), "fovy": 49.1} | settings)
+
+
 def test_cameras_are_stratified_and_inside_their_ranges():
-    stage = Distill(views=4, elevation=(-10.0, 50.0), fovy=40.0)
     for seed in range(20):
-        cameras = draw_cameras(stage, 32, generator(seed))
+        cameras = draw(32, generator(seed), views=4, elevation=(-10.0, 50.0), fovy=40.0)
         gaps = cameras.azimuth.sort().values.diff()
         assert (gaps <= 180).all() and (
             cameras.azimuth.abs() <= 180
@@ -23,14 +25,13 @@ def test_cameras_are_stratified_and_inside_their_ranges():
 
 
 def test_the_start_of_the_turn_is_random():
-    stage = Distill(views=1)
-    azimuths = torch.cat([draw_cameras(stage, 8, generator(s)).azimuth for s in range(400)])
+    azimuths = torch.cat([draw(8, generator(s)).azimuth for s in range(400)])
     assert (torch.histc(azimuths, 4, -180, 180) > 70).all()
 
 
 def test_jitter_changes_field_of_view_and_target_only_where_asked():
-    plain = draw_cameras(Distill(views=4, fovy=50.0), 32, generator())
-    moved = draw_cameras(Distill(views=4, fovy=50.0, fovy_jitter=10.0, target_jitter=0.05), 32, generator())
+    plain = draw(32, generator(), views=4, fovy=50.0)
+    moved = draw(32, generator(), views=4, fovy=50.0, fovy_jitter=10.0, target_jitter=0.05)
     torch.testing.assert_close(plain.azimuth, moved.azimuth)
     assert (plain.Ks[:, 0, 0] == plain.Ks[0, 0, 0]).all() and moved.Ks[:, 0, 0].std() > 0
     fovy = torch.rad2deg(2 * torch.atan(16 / moved.Ks[:, 1, 1]))
@@ -39,13 +40,13 @@ def test_jitter_changes_field_of_view_and_target_only_where_asked():
 
 
 def test_a_rig_is_four_views_a_quarter_turn_apart():
-    cameras = draw_cameras(Distill(views=8, fovy_jitter=10.0), 32, generator(), rig=True)
+    cameras = draw(32, generator(), views=8, fovy_jitter=10.0, group=4)
     turns = (cameras.azimuth.reshape(2, 4).diff(dim=1)) % 360
     torch.testing.assert_close(turns, torch.full((2, 3), 90.0), atol=1e-3, rtol=0)
     groups = cameras.elevation.reshape(2, 4)
     assert (groups == groups[:, :1]).all() and groups[0, 0] != groups[1, 0]
     with pytest.raises(AssertionError, match="groups of 4"):
-        draw_cameras(Distill(views=3), 32, generator(), rig=True)
+        draw(32, generator(), views=3, group=4)
 
 
 def test_backgrounds():

@@ -52,8 +52,8 @@ def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
 
 def test_view_words_and_perp_neg_go_where_the_prior_takes_no_camera(checkpoint):
     prior = load_image_prior(str(checkpoint("sd")))
-    rows, predict = [], prior.predict_noise
-    prior.predict_noise = lambda x, *rest: rows.append(len(x)) or predict(x, *rest)
+    rows, predict = [], prior.predict
+    prior.predict = lambda x, *rest: rows.append(len(x)) or predict(x, *rest)
     run(prior, None, [STAGE.model_copy(update={"perp_neg": True})])
     assert rows == [16, 16]  # four views: conditional, unconditional and two perpendicular negatives
     assert {text.split(", ")[-1] for text in prior._prompts} >= {"front view", "side view", "back view"}

@@ -14,12 +14,13 @@ from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.image import (
     camera_embedding,
     load_image_prior,
-    load_schedule,
+    load_process,
     pack_pooled,
-    to_noise,
     unpack_pooled,
 )
+from pipeline_core.priors.interface import ImagePrior
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
+from pipeline_core.priors.process import Diffusion
 from pipeline_core.priors.text import load_text_network
 
 KINDS = ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image"]
@@ -65,12 +66,13 @@ def test_every_kind_of_folder_goes_through_the_same_calls(prior, kind):
     p = prior(kind)
     latents, t, cameras = rows(p)
     embeddings = p.encode_prompts(["a red mug", "a blue mug", "a mug", ""])
-    eps = p.predict_noise(latents, t, embeddings, cameras)
+    eps = p.predict(latents, t / 1000, embeddings, cameras)
     images = p.decode(p.encode(torch.rand(4, 3, p.size, p.size)))
     assert eps.shape == latents.shape and eps.dtype == torch.float32 and eps.isfinite().all() and eps.std() > 0.01
     assert images.shape == (4, 3, p.size, p.size) and images.min() >= 0 and images.max() <= 1
-    assert p.alphas_cumprod.shape == (1000,) and p.num_train_timesteps == 1000
-    assert (p.alphas_cumprod[1:] < p.alphas_cumprod[:-1]).all()
+    table = p.process.alphas_cumprod
+    assert table.shape == (1000,) and len(p.process) == 1000
+    assert (table[1:] < table[:-1]).all() and isinstance(p, ImagePrior)
     assert p.size == {"pixel": 8}.get(kind, 16) and p.latent_size == 8
     assert not any(q.requires_grad for net in (p.unet, p.vae) if net is not None for q in net.parameters())
 
@@ -99,7 +101,7 @@ def test_stable_diffusion_embeddings_and_noise_equal_diffusers(prior, checkpoint
     torch.testing.assert_close(ours, torch.cat([positive, negative]))
     latents, t, _ = rows(p, 2)
     theirs = pipe.unet(latents, t, encoder_hidden_states=ours).sample
-    torch.testing.assert_close(p.predict_noise(latents, t, ours), theirs)
+    torch.testing.assert_close(p.predict(latents, t / 1000, ours), theirs)
     image = torch.rand(2, 3, 16, 16)
     theirs = pipe.vae.encode(image * 2 - 1).latent_dist.mean * pipe.vae.config.scaling_factor
     torch.testing.assert_close(p.encode(image), theirs)
@@ -117,7 +119,7 @@ def test_sdxl_embeddings_and_noise_equal_diffusers(prior, checkpoint):
     latents, t, _ = rows(p, 2)
     ids = pipe._get_add_time_ids((16, 16), (0, 0), (16, 16), torch.float32, 80).expand(2, -1)
     theirs = pipe.unet(latents, t, hidden, added_cond_kwargs={"text_embeds": vectors, "time_ids": ids}).sample
-    torch.testing.assert_close(p.predict_noise(latents, t, ours), theirs)
+    torch.testing.assert_close(p.predict(latents, t / 1000, ours), theirs)
 
 
 def test_pixel_prior_equals_diffusers_and_drops_the_learned_variance(prior):
@@ -128,7 +130,7 @@ def test_pixel_prior_equals_diffusers_and_drops_the_learned_variance(prior):
     torch.testing.assert_close(p.encode_prompts([" A red MUG "]), theirs)  # stripped and lower-cased, as IF does
     full = p.unet(latents, t, theirs.expand(2, -1, -1)).sample
     assert full.shape[1] == 6
-    torch.testing.assert_close(p.predict_noise(latents, t, theirs.expand(2, -1, -1)), full[:, :3])
+    torch.testing.assert_close(p.predict(latents, t / 1000, theirs.expand(2, -1, -1)), full[:, :3])
     image = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(p.encode(image), image * 2 - 1)
     torch.testing.assert_close(p.decode(p.encode(image)), image)
@@ -154,7 +156,8 @@ def test_every_prediction_type_gives_back_the_noise(level):
     x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
     outputs = {"epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x_0, "sample": x_0}
     for kind, output in outputs.items():
-        torch.testing.assert_close(to_noise(output, x_t, a, kind), eps)
+        x0, noise = Diffusion(a.reshape(1), kind).x0_and_noise(x_t, output, torch.zeros(2))
+        torch.testing.assert_close((x0, noise), (x_0, eps))
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd-v", "sd-sample"])
@@ -163,45 +166,48 @@ def test_the_scheduler_file_decides_the_conversion(prior, kind):
     latents, t, _ = rows(p, 2)
     embeddings = p.encode_prompts(["a mug", ""])
     raw = p.unet(latents, t, embeddings).sample
-    a = p.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+    a = p.process.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     want = {
         "sd": raw,
         "sd-v": a.sqrt() * raw + (1 - a).sqrt() * latents,
         "sd-sample": (latents - a.sqrt() * raw) / (1 - a).sqrt(),
     }[kind]
-    torch.testing.assert_close(p.predict_noise(latents, t, embeddings), want)
+    torch.testing.assert_close(p.predict(latents, t / 1000, embeddings), want)
 
 
 def test_schedule_is_scaled_linear(prior):
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    torch.testing.assert_close(prior("sd").alphas_cumprod.double(), (1 - beta).cumprod(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(prior("sd").process.alphas_cumprod.double(), (1 - beta).cumprod(0), rtol=1e-5, atol=1e-7)
 
 
 def test_noise_goes_on_and_comes_off(prior):
     p = prior("sd")
     z, noise = torch.randn(2, 3, 4, 8, 8)
-    t = torch.tensor([0, 500, 999])
-    torch.testing.assert_close(p.predict_x0(p.add_noise(z, noise, t), noise, t), z, rtol=1e-4, atol=1e-4)
+    t = torch.tensor([0, 0.5, 0.999])
+    x0, implied = p.x0_and_noise(p.add_noise(z, noise, t), noise, t)
+    torch.testing.assert_close(x0, z, rtol=1e-4, atol=1e-4)
+    assert implied is noise
 
 
 def test_a_schedule_that_ends_at_zero_signal_stays_finite(prior, tmp_path):
     config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "num_train_timesteps": 1000}
     (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
-    table, kind = load_schedule(tmp_path)
-    assert kind == "v_prediction" and table[-1] < 1e-8
+    process = load_process(tmp_path)
+    assert process.prediction_type == "v_prediction" and process.alphas_cumprod[-1] < 1e-8
     v, x = torch.randn(2, 1, 4, 8, 8)
-    torch.testing.assert_close(to_noise(v, x, table[-1], kind), x, rtol=0, atol=1e-3)  # all noise: x_t is the noise
+    noise = process.x0_and_noise(x, v, torch.ones(1))[1]
+    torch.testing.assert_close(noise, x, rtol=0, atol=1e-3)  # all noise: x_t is the noise
 
 
 def test_other_schedules_are_refused(tmp_path):
     path = tmp_path / "scheduler_config.json"
     path.write_text(json.dumps({"prediction_type": "flow"}))
     with pytest.raises(RequestError, match="prediction_type 'flow' is not one of"):
-        load_schedule(tmp_path)
+        load_process(tmp_path)
     path.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
     with pytest.raises(RequestError, match="flow-matching"):
-        load_schedule(tmp_path)
+        load_process(tmp_path)
 
 
 def test_pooled_vectors_travel_as_tokens():
@@ -279,8 +285,8 @@ def test_half_precision_is_close_and_answers_in_float32(prior, checkpoint, kind)
     exact, half = prior(kind), load_image_prior(str(checkpoint(kind)), dtype=torch.bfloat16)
     latents, t, cameras = rows(exact)
     prompts = ["a red mug"] * 4
-    want = exact.predict_noise(latents, t, exact.encode_prompts(prompts), cameras)
-    got = half.predict_noise(latents, t, half.encode_prompts(prompts), cameras)
+    want = exact.predict(latents, t / 1000, exact.encode_prompts(prompts), cameras)
+    got = half.predict(latents, t / 1000, half.encode_prompts(prompts), cameras)
     assert got.dtype == torch.float32 and half.unet.dtype == torch.bfloat16
     assert (got - want).norm() < 0.05 * want.norm()
     images = torch.rand(2, 3, 16, 16)
@@ -315,11 +321,11 @@ def test_the_starter_sees_the_camera_and_stable_diffusion_does_not(prior):
         p = prior(kind)
         latents, t, cameras = rows(p, 1)
         e = p.encode_prompts(["a mug"])
-        front = p.predict_noise(latents, t, e, cameras)
-        back = p.predict_noise(latents, t, e, (cameras[0] + 180, cameras[1]))
+        front = p.predict(latents, t / 1000, e, cameras)
+        back = p.predict(latents, t / 1000, e, (cameras[0] + 180, cameras[1]))
         assert torch.equal(front, back) is not seen
-        none = p.predict_noise(latents, t, e)
-        nan = p.predict_noise(latents, t, e, (torch.tensor([math.nan]), cameras[1]))
+        none = p.predict(latents, t / 1000, e)
+        nan = p.predict(latents, t / 1000, e, (torch.tensor([math.nan]), cameras[1]))
         assert torch.equal(none, nan)
 
 
@@ -341,13 +347,13 @@ def test_mvdream_views_of_an_object_see_each_other_and_no_other_object(prior):
     t = t[:1].expand(8)
     cameras = (torch.tensor([0.0, 90, 180, 270]).repeat(2), cameras[1])
     e = p.encode_prompts(["a mug"] * 8)
-    before = p.predict_noise(latents, t, e, cameras)
+    before = p.predict(latents, t / 1000, e, cameras)
     latents[2] += 1
-    after = p.predict_noise(latents, t, e, cameras)
+    after = p.predict(latents, t / 1000, e, cameras)
     changed = (after - before).abs().amax(dim=(1, 2, 3)) > 1e-4
     assert changed.tolist() == [True] * 4 + [False] * 4
     with pytest.raises(AssertionError, match="groups of 4"):
-        p.predict_noise(latents[:3], t[:3], e[:3], (cameras[0][:3], cameras[1][:3]))
+        p.predict(latents[:3], t[:3] / 1000, e[:3], (cameras[0][:3], cameras[1][:3]))
 
 
 def test_mvdream_network_has_the_published_tensors():
@@ -540,8 +546,8 @@ def test_only_half_precision_files_and_shards_load_too(copy, prior):
     latents, t, _ = rows(want, 2)
     prompts = ["a mug", ""]
     torch.testing.assert_close(
-        got.predict_noise(latents, t, got.encode_prompts(prompts)),
-        want.predict_noise(latents, t, want.encode_prompts(prompts)),
+        got.predict(latents, t / 1000, got.encode_prompts(prompts)),
+        want.predict(latents, t / 1000, want.encode_prompts(prompts)),
     )
     (unet.parent / names[1]).unlink()
     with pytest.raises(ModelNotFound, match=r"unet/diffusion_pytorch_model-00002-of-00002.safetensors is missing"):

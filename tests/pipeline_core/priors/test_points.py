@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline_core.errors import ModelNotFound, RequestError
-from pipeline_core.priors.points import PointPrior, Schedule, Space, cosine_schedule, load_point_prior, resample
+from pipeline_core.priors.points import (
+    DiffusionPointPrior,
+    Schedule,
+    Space,
+    cosine_schedule,
+    load_point_prior,
+    resample,
+)
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
 
 
@@ -40,7 +47,7 @@ def exact_prior(cloud, **space):
             eps = (x.double() - a.sqrt() * cloud) / (1 - a).sqrt()
             return torch.cat([eps, eps], dim=1).float()
 
-    return PointPrior(
+    return DiffusionPointPrior(
         Oracle(),
         lambda prompt, generator: torch.zeros(1),
         Space(**space),
@@ -190,16 +197,16 @@ def test_second_stage_adds_to_the_first(prior):
     torch.testing.assert_close(both.rgb[:1024], first.rgb)
 
 
-def test_predict_noise_is_the_first_half_and_has_no_graph(prior):
+def test_the_prediction_is_the_first_half_and_has_no_graph(prior):
     p = prior("point-e")
     x, t = torch.randn(2, 6, 1024, requires_grad=True), torch.tensor([3, 700])
     condition = p.encode_prompts(["a mug", ""])
-    eps = p.predict_noise(x, t, condition)
+    eps = p.predict(x, t / 1024, condition)
     assert eps.shape == (2, 6, 1024) and not eps.requires_grad
     torch.testing.assert_close(eps, p.network(x, t, condition)[:, :6])
     noise = torch.randn_like(x)
     a = torch.tensor(cosine_schedule()[[3, 700]], dtype=torch.float32).reshape(2, 1, 1)
-    torch.testing.assert_close(p.add_noise(x, noise, t), a.sqrt() * x + (1 - a).sqrt() * noise)
+    torch.testing.assert_close(p.add_noise(x, noise, t / 1024), a.sqrt() * x + (1 - a).sqrt() * noise)
 
 
 def test_limits_keep_large_coordinates(prior):
@@ -274,7 +281,7 @@ def test_unknown_networks_and_tensors_are_refused(checkpoint, tmp_path):
 
 def test_pickle_and_safetensors_are_the_same_model(prior):
     x, t, c = torch.randn(1, 6, 64), torch.tensor([9]), torch.randn(1, 24)
-    assert torch.equal(prior("point-e").predict_noise(x, t, c), prior("point-e-pt").predict_noise(x, t, c))
+    assert torch.equal(prior("point-e").predict(x, t / 1024, c), prior("point-e-pt").predict(x, t / 1024, c))
     assert prior("point-e").model_id != prior("point-e-pt").model_id
 
 

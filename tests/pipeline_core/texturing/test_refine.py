@@ -14,6 +14,7 @@ from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.metrics.views import render_mesh
+from pipeline_core.priors.process import Diffusion, OwnsNoise
 from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.types import Gaussians
@@ -21,17 +22,17 @@ from pipeline_core.types import Gaussians
 TINT = np.float32([0.7, 1.0, 0.8])
 
 
-class ExactPrior:
+class ExactPrior(OwnsNoise):
     """Pixel-space prior of 32 px whose only picture of a camera is the render of ``target``."""
 
     size = latent_size = 32
-    latent_channels, num_train_timesteps = 3, 100
+    latent_channels, dtype = 3, torch.float32
     background, camera, model_id = (1.0, 1.0, 1.0), "angles", "exact"
 
     def __init__(self, target, *, broken=False):
-        self.target, self.broken, self.calls = target, broken, 0
         t = (torch.arange(100) + 0.5) / 100
-        self.alphas_cumprod = ((t + 0.008) / 1.008 * torch.pi / 2).cos().square().clamp(1e-4, 0.9999)
+        super().__init__(Diffusion(((t + 0.008) / 1.008 * torch.pi / 2).cos().square().clamp(1e-4, 0.9999)))
+        self.target, self.broken, self.calls = target, broken, 0
 
     def encode_prompts(self, prompts):
         return torch.zeros(len(prompts), 1, 1)
@@ -42,19 +43,10 @@ class ExactPrior:
     def decode(self, latents):
         return (latents / 2 + 0.5).clamp(0, 1)
 
-    def _signal(self, t):
-        return self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-
-    def add_noise(self, latents, noise, t):
-        return self._signal(t).sqrt() * latents + (1 - self._signal(t)).sqrt() * noise
-
-    def predict_x0(self, x, eps, t):
-        return (x - (1 - self._signal(t)).sqrt() * eps) / self._signal(t).sqrt()
-
-    def predict_noise(self, x, t, embeddings, cameras):
+    def predict(self, x_t, t, embeddings, cameras=None):
         self.calls += 1
         images, _ = render_mesh(self.target, orbit(cameras[0], cameras[1], size=32), supersample=4)
-        eps = (x - self._signal(t).sqrt() * (images.permute(0, 3, 1, 2) * 2 - 1)) / (1 - self._signal(t)).sqrt()
+        eps = self.noise_of(x_t, images.permute(0, 3, 1, 2) * 2 - 1, t)
         return eps * torch.nan if self.broken else eps
 
 
@@ -144,7 +136,7 @@ def _steps(job, prior, count):
             else torch.nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
         )
         query = job.ask(None if small is None else prior.encode(small)).image
-        eps = prior.predict_noise(query.latents, query.timesteps, query.embeddings, (query.azimuth, query.elevation))
+        eps = prior.predict(query.latents, query.t, query.embeddings, (query.azimuth, query.elevation))
         wanted = job.receive(eps, None)
         job.loss(None if wanted is None else prior.decode(wanted))
         job.update()
@@ -208,7 +200,7 @@ def test_nan_is_an_error_of_this_asset(textured, target):
 
 def test_a_multiview_prior_needs_groups_of_four(textured, target):
     prior = ExactPrior(target)
-    prior.camera = "mvdream"
+    prior.num_views = 4
     with pytest.raises(DataError, match=r"texture\.views=3"):
         run(textured, prior, SETTINGS.model_copy(update={"views": 3}))
 

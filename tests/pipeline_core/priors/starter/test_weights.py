@@ -43,13 +43,13 @@ def test_image_prior_prefers_the_right_prompt_and_camera():
     props = [build(PropSpec(category, colour, seed=5)) for category, colour in specs]
     rgba = torch.from_numpy(render(props, np.full(4, 30.0), np.full(4, 15.0), threads=1)).permute(0, 3, 1, 2) / 255
     latents = prior.encode(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
-    t = torch.full((4,), 600)
+    t = torch.full((4,), 0.6)
     noise = torch.randn(latents.shape, generator=generator)
     noisy = prior.add_noise(latents, noise, t)
 
     def error(prompts: list[str]) -> float:
         cameras = (torch.full((4,), 30.0), torch.full((4,), 15.0))
-        return float((prior.predict_noise(noisy, t, prior.encode_prompts(prompts), cameras) - noise).square().mean())
+        return float((prior.predict(noisy, t, prior.encode_prompts(prompts), cameras) - noise).square().mean())
 
     right = error([f"a {colour} {category}" for category, colour in specs])
     assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
@@ -61,13 +61,12 @@ def test_point_prior_prefers_the_right_prompt():
     specs = [("crate", "blue"), ("pine", "yellow"), ("mushroom", "red"), ("sword", "green")]
     clouds = [sample_points(build(PropSpec(c, k, seed=5)), 512, np.random.default_rng(0)) for c, k in specs]
     x = torch.stack([prior.to_model(torch.from_numpy(xyz), torch.from_numpy(rgb)) for xyz, rgb in clouds])
-    alpha = prior.alphas_cumprod[500]
+    t = torch.full((4,), 500 / 1024)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+    noisy = prior.add_noise(x, noise, t)
 
     def error(prompts: list[str]) -> float:
-        t = torch.full((4,), 500)
-        return float((prior.predict_noise(noisy, t, prior.encode_prompts(prompts)) - noise).square().mean())
+        return float((prior.predict(noisy, t, prior.encode_prompts(prompts)) - noise).square().mean())
 
     right = error([f"a {colour} {category}" for category, colour in specs])
     assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
