@@ -1,10 +1,11 @@
 """A manifest's assets, several at a time; one bad asset never sinks the batch.
 
-    summary = run_batch(BatchRequest(manifest="props.csv", library="library"), stop=threading.Event())
+    summary = run_batch(BatchRequest(manifest="props.csv", library="library"), make_asset)
 
-``batch`` is the same as a Prefect flow: ``splatmill run`` calls it here, a farm's worker calls it there. What is
-finished is left out by looking at files, before Prefect hears of it, so running a finished manifest again takes
-seconds and starts nothing. Truth about what was made is in the library and its catalogue, not in Prefect.
+``run_batch`` makes a whole manifest in this process; ``flows.farm.runs.run_shard`` makes a part of one on a farm, by
+the same ``make_missing``. Both look at files first and leave out what is finished, before Prefect hears of it, so
+running a finished manifest again takes seconds and starts nothing. Truth about what was made is in the library and its
+catalogue, not in Prefect.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -27,19 +28,19 @@ from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.budget import Admission
-from flows.farm import beats
 from flows.farm.shards import measured
+from flows.todo import Todo, ids, sort_out
 from pipeline_core.errors import error_class
 from pipeline_core.files import write_json, write_text
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
-from pipeline_core.spec import derive_id
+from pipeline_core.spec import AssetSpec, derive_id
 from pipeline_core.storage import Library
 from tasks import halt
-from tasks.journey import Journey, finished, plan_journey
+from tasks.journey import Journey, plan_journey
 from tasks.progress import board
 from tasks.requests import request_rows
-from tasks.rules import quarantined, to_quarantine
+from tasks.rules import to_quarantine
 
 SUMMARY = "summary.json"
 Make = Callable[[Journey], Any]
@@ -61,6 +62,11 @@ class BatchRequest(BaseModel):
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
     shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes its report."""
+        return Library(self.library).run_dir(self.run_id)
 
 
 @dataclass
@@ -97,60 +103,81 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
     manifest = load_manifest(
         request.manifest, recipe=request.recipe, overrides=request.overrides, skip_invalid=request.skip_invalid
     )
-    resolve = lru_cache(maxsize=256)(model_id)
-    library = str(Library(request.library).root)
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
-    return manifest, [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
+    return manifest, plan_specs(request, specs)
 
 
-def run_batch(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
+def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
+    """The journeys of ``specs``, with the models of this machine, each of which is resolved once."""
+    library, resolve = str(Library(request.library).root), lru_cache(maxsize=256)(model_id)
+    return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch that was planned and looked at, and of which nothing is begun."""
+
+    request: BatchRequest
+    manifest: Manifest
+    todo: Todo
+
+    @property
+    def refused(self) -> list[str]:
+        """What is wrong with the rows that ``skip_invalid`` passed over."""
+        return list(map(str, self.manifest.problems))
+
+
+def prepare(request: BatchRequest) -> Plan:
+    """Read the manifest, plan its journeys and sort them: once for each command. Raises as :func:`plan_batch` does."""
+    manifest, journeys = plan_batch(request)
+    return Plan(request, manifest, sort_out(request.library, journeys, by_name=bool(request.only)))
+
+
+def run_batch(
+    request: BatchRequest, make: Make, stop: threading.Event | None = None, plan: Plan | None = None
+) -> Summary:
     """Make what is missing with ``make``, and write ``summary.json`` and ``report.md`` to the run's folder.
 
-    ``stop`` ends it early: assets on their way stop at the next step, and nothing that is finished is lost.
+    ``stop`` ends it early: assets on their way stop at the next step, and nothing that is finished is lost. ``plan``
+    is the request's, when the caller has it already.
     """
-    began, stop = time.monotonic(), stop or threading.Event()
-    manifest, journeys = plan_batch(request)
-    library = Library(request.library).create()
-    library.sweep()
-    halt.release()
-    missing = [each for each in journeys if not finished(each)]
-    passed_over = set() if request.only else quarantined(request.library, missing)
-    todo = [each for each in missing if each.asset_id not in passed_over]
-    summary = _begin(request, manifest, journeys, missing, passed_over)
-    if not request.shard:
-        announce(request, manifest, todo)
-    if todo:
-        _make_all(todo, make, request.in_flight, stop, admission(request), summary)
+    began = time.monotonic()
+    plan = plan or prepare(request)
+    Library(request.library).create().sweep()
+    announce(plan)
+    gate = admission(request, spent=lambda: time.monotonic() - began)
+    summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate)
+    summary.refused = plan.refused
     summary.seconds = time.monotonic() - began
-    if not request.shard:
-        conclude(request, todo, summary)
-    write_summary(request, summary)
+    conclude(request, plan.todo.missing, summary)
+    write_summary(request.folder, summary)
     return summary
 
 
-def _begin(
-    request: BatchRequest, manifest: Manifest, journeys: list[Journey], missing: list[Journey], passed_over: set[str]
-) -> Summary:
-    """A summary of what is known before anything is made; the board shows the same."""
-    states = {each.asset_id: "waiting" for each in missing} | dict.fromkeys(passed_over, "quarantined")
-    for each in journeys:
-        board.update(each.asset_id, state=states.get(each.asset_id, "cached"))
-    return Summary(
+def make_missing(request: BatchRequest, todo: Todo, make: Make, stop: threading.Event, gate: Admission) -> Summary:
+    """Make ``todo.missing`` with ``make``; the board shows every asset of ``todo``."""
+    halt.release()
+    for state, journeys in (("cached", todo.made), ("quarantined", todo.held), ("waiting", todo.missing)):
+        for each in journeys:
+            board.update(each.asset_id, state=state)
+    summary = Summary(
         request.run_id,
         str(Library(request.library).root),
         request.manifest,
-        asked=len(journeys),
-        cached=[each.asset_id for each in journeys if each.asset_id not in states],
-        quarantined=[each.asset_id for each in missing if each.asset_id in passed_over],
-        refused=[str(problem) for problem in manifest.problems],
+        asked=todo.asked,
+        cached=ids(todo.made),
+        quarantined=ids(todo.held),
     )
+    if todo.missing:
+        _make_all(todo.missing, make, request.in_flight, stop, gate, summary)
+    return summary
 
 
-def announce(request: BatchRequest, manifest: Manifest, todo: list[Journey]) -> None:
+def announce(plan: Plan) -> None:
     """Tell the catalogue what was asked for, and what was refused."""
-    rows = [*request_rows(todo), *refused_rows(request, manifest)]
+    rows = [*request_rows(plan.todo.missing), *refused_rows(plan.request, plan.manifest)]
     if rows:
-        append(request.library, rows, keep=True)
+        append(plan.request.library, rows, keep=True)
 
 
 def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> None:
@@ -160,35 +187,28 @@ def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> No
         append(request.library, rows, keep=True)
 
 
-def folder_of(request: BatchRequest) -> Path:
-    """Where a run, or a part of one, writes its summary."""
-    folder = Library(request.library).run_dir(request.run_id)
-    return folder / "shards" / request.shard if request.shard else folder
-
-
-def write_summary(request: BatchRequest, summary: Summary) -> None:
-    """Write ``report.md``, then ``summary.json``: where that is, the run is over."""
-    folder = folder_of(request)
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write ``report.md``, then ``summary.json``, which is the sign that the run is over."""
     write_text(folder / "report.md", markdown(summary) + "\n")
     write_json(folder / SUMMARY, asdict(summary))
 
 
-def admission(request: BatchRequest) -> Admission:
-    """The gate for the request's deadline and budget; how long assets take is told by the catalogue."""
+def admission(
+    request: BatchRequest, *, spent: Callable[[], float], processes: Callable[[], int] = lambda: 1
+) -> Admission:
+    """The gate for the request's deadline and budget. The catalogue tells how long assets take.
+
+    ``spent`` and ``processes`` are those of :class:`Admission`.
+    """
     if request.deadline is None and request.gpu_hours is None:
         return Admission()
-    began = time.monotonic()
-    folder = Library(request.library).run_dir(request.run_id)
-    gate = Admission(
+    return Admission(
         deadline=request.deadline,
         gpu_s=request.gpu_hours * 3600 if request.gpu_hours else None,
         asset_s=measured(request.library, request.recipe).asset_s,
+        spent=spent,
+        processes=processes,
     )
-    if request.shard:
-        gate.spent, gate.processes = lambda: beats.spent_s(folder), lambda: beats.count_live(folder)
-    else:
-        gate.spent = lambda: time.monotonic() - began
-    return gate
 
 
 def _make_all(

@@ -15,29 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from flows.asked import keep
-from flows.batch import SUMMARY, BatchRequest, Summary, plan_batch, run_batch
+from flows.batch import SUMMARY, BatchRequest, Plan, Summary, prepare, run_batch
 from flows.live import progress
 from flows.server import prefect_server
 from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library
-from tasks.journey import Journey, finished
+from tasks.journey import Journey
 
 MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
-    _, journeys = plan_batch(request)
+    plan = prepare(request)
     library = Library(request.library).create()
     keep(request)
-    todo = [each for each in journeys if not finished(each)]
-    if not todo:
-        summary = run_batch(request, _nothing_to_make)  # no server, no models: the files say that all is done
+    if not plan.todo.missing:
+        summary = run_batch(request, _nothing_to_make, plan=plan)  # the files say so: no server and no models
     else:
-        with progress(len(journeys), quiet=as_json), _orderly_end() as stop:
-            _warm_up(todo[0])
+        with progress(plan.todo.asked, quiet=as_json), _orderly_end() as stop:
+            _warm_up(plan.todo.missing[0])
             with prefect_server(library.root):
-                summary = _run_flow(request, stop)
+                summary = _run_flow(plan, stop)
     _report(request, summary, as_json)
     if summary.stopped:
         return INTERRUPTED
@@ -48,31 +47,28 @@ def _nothing_to_make(journey: Journey) -> None:
     raise AssertionError(journey.asset_id)
 
 
-def _run_flow(request: BatchRequest, stop: threading.Event) -> Summary:
+def _run_flow(plan: Plan, stop: threading.Event) -> Summary:
     """Run the Prefect flow and read what it wrote down.
 
     The flow has a thread of its own, so that the main thread is free for signals, and Prefect leaves SIGTERM alone.
     """
-    from flows.farm import flows as farm
+    from flows.run import run_flow
     from tasks.models import close_engines
 
-    ended: list[Any] = []
+    request, ended = plan.request, []
 
     def run() -> None:
         try:
-            ended.append(farm.shard(request, return_state=True).message)
+            ended.append(run_flow(plan, stop)(request, return_state=True).message)
         except BaseException as error:
             ended.append(f"{type(error).__name__}: {error}")
 
-    farm.stop.clear()
     thread = threading.Thread(target=run, name="flow", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-        if stop.is_set():
-            farm.stop.set()
     close_engines()
-    path = Library(request.library).run_dir(request.run_id) / SUMMARY
+    path = request.folder / SUMMARY
     if not path.is_file():
         raise SplatmillError(f"the run did not come to its end: {ended[0]}")
     return Summary(**json.loads(path.read_text(encoding="utf-8")))

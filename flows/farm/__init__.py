@@ -1,10 +1,16 @@
-"""The wing of many machines. ``flows.farm.shard``, ``.batch`` and ``.tidy`` are the deployments' entry points."""
+"""The wing of many machines. Deployments name its flows as ``flows.farm.<name>``, the names of :data:`ENTRY_POINTS`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-ENTRY_POINTS = ("shard", "batch", "tidy")
+ENTRY_POINTS = {
+    "shard": "shard",
+    "batch": "batch",
+    "reconcile_runs": "reconcile_runs",
+    "tidy": "reconcile_runs",  # as deployments were registered that nobody has registered again
+}
+"""Flows in ``flows.farm.flows``, by the names that deployments have for them."""
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +19,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from flows.farm import flows
 
-    return getattr(flows, name)
+    return getattr(flows, ENTRY_POINTS[name])

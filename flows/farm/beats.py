@@ -165,7 +165,7 @@ def fence(run_dir: Path, name: str) -> bool:
     return True
 
 
-def tidy(run_dir: Path, older_s: float = 86400.0) -> None:
+def forget_old(run_dir: Path, older_s: float = 86400.0) -> None:
     """Remove the beats of processes that ended long ago."""
     for path in (run_dir / "beats").glob("*"):
         with contextlib.suppress(FileNotFoundError):

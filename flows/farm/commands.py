@@ -9,7 +9,7 @@ import sys
 import time
 
 from catalog.door import tell
-from flows.batch import BatchRequest, folder_of, plan_batch
+from flows.batch import BatchRequest, prepare
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
@@ -17,15 +17,16 @@ from pipeline_core.errors import RequestError, SplatmillError
 
 def submit_batch(request: BatchRequest) -> str:
     """Queue a batch as shards; returns what was queued. Manifest and farm are looked at before anything is put down."""
-    plan_batch(request)
+    plan = prepare(request)
     point_at_farm()
     from flows.farm.prefect import PrefectFarm
-    from flows.farm.reconcile import open_run, read_run, reconcile_run
+    from flows.farm.reconcile import reconcile_run
+    from flows.farm.runs import open_run, read_run
 
     farm = PrefectFarm()
     farm.workers()
-    request = open_run(request)
-    outcome = reconcile_run(read_run(folder_of(request)), farm)
+    request = open_run(request, plan)
+    outcome = reconcile_run(read_run(request.folder), farm)
     return str(outcome or f"run {request.run_id}: opened; splatmill reconcile is at it")
 
 

@@ -1,8 +1,7 @@
-"""The Prefect flows of a batch, apart from ``batch.py`` so that a look at a finished manifest loads no Prefect.
+"""The farm's Prefect flows.
 
-``shard`` makes assets here: all of a manifest (``splatmill run``) or a part of one (on a farm). ``batch`` makes
-nothing: it divides a manifest into shards for a farm's workers and waits for them. ``tidy`` is ``splatmill reconcile``
-on a schedule.
+``shard`` makes a part of a run on the worker that took it. ``batch`` makes nothing: it opens a run, has it divided into
+shards for the farm's workers and waits for them. ``reconcile_runs`` is ``splatmill reconcile`` on a schedule.
 """
 
 from __future__ import annotations
@@ -13,31 +12,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Crashed, Failed, State
+from prefect.states import Crashed, Failed, State
 
 from flows.asset import make_asset
-from flows.batch import BatchRequest, Summary, markdown, run_batch
+from flows.batch import BatchRequest, run_batch
 from flows.farm import beats
 from flows.farm.prefect import PrefectFarm
-from flows.farm.reconcile import CONTROL, open_run, reconcile, watch
+from flows.farm.reconcile import CONTROL, reconcile, watch
+from flows.farm.runs import open_run, run_shard
+from flows.run import ended, reported
 from pipeline_core.storage import Library
 
 stop = threading.Event()
-"""Set to end the batch that this process runs: assets on their way stop at their next step."""
+"""Set to end what this process makes: assets on their way stop at their next step."""
 
 
 @flow(name="shard", log_prints=False, persist_result=False)
 def shard(request: BatchRequest) -> State[Any]:
-    """Make a manifest's assets, or the part of them that the request names, on this machine."""
+    """Make the shard that the request names, on this machine; a request that names none is a whole run."""
     if not request.shard:
-        summary = run_batch(request, make_asset, stop)
-        create_markdown_artifact(markdown(summary), key="batch-report", description=f"Run {summary.run_id}")
-        return ended(summary)
+        return reported(run_batch(request, make_asset, stop))
     try:
-        with beats.beating(Library(request.library).run_dir(request.run_id), str(flow_run.id), stop) as abandoned:
-            summary = run_batch(request, make_asset, stop)
+        with beats.beating(request.folder, str(flow_run.id), stop) as abandoned:
+            summary = run_shard(request, make_asset, stop)
     except beats.Fenced as error:
         return Crashed(message=str(error))
     if abandoned.is_set():
@@ -53,13 +51,12 @@ def batch(request: BatchRequest) -> State[Any]:
         summary = watch(request, PrefectFarm(), stop)
     if summary is None:
         return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
-    create_markdown_artifact(markdown(summary), key="batch-report", description=f"Run {summary.run_id}")
-    return ended(summary)
+    return reported(summary)
 
 
 @flow(name="reconcile", log_prints=False, persist_result=False)
-def tidy(library: str) -> list[str]:
-    """Close dead shards and submit what is missing, of all open runs of ``library``."""
+def reconcile_runs(library: str) -> list[str]:
+    """Close dead shards and submit what is missing, in all open runs of ``library``."""
     with at_work(library):
         return [str(outcome) for outcome in reconcile(library, PrefectFarm())]
 
@@ -68,16 +65,6 @@ def tidy(library: str) -> list[str]:
 def at_work(library: str) -> Iterator[None]:
     """Signs of life of a flow that makes nothing, by which ``reconcile`` can tell when its process is gone."""
     folder = Library(library).create().root / CONTROL
-    beats.tidy(folder)
+    beats.forget_old(folder)
     with beats.beating(folder, str(flow_run.id), stop):
         yield
-
-
-def ended(summary: Summary) -> State[Any]:
-    """The state of a flow run by what became of its assets."""
-    message = f"{len(summary.made)} made, {len(summary.cached)} there already, {len(summary.failures)} failed"
-    if summary.stopped:
-        return Cancelled(message=f"{message}, {len(summary.stopped)} stopped")
-    if summary.left:
-        message += f", {len(summary.left)} left because of {summary.left_why}"
-    return Completed(message=message) if summary.ok else Failed(message=message)

@@ -19,16 +19,21 @@ from catalog.snapshot import build as build_snapshot
 from catalog.store import LeaseHeld
 from flows.batch import BatchRequest, Summary, markdown
 from flows.budget import next_time
-from flows.farm.flows import at_work, ended, stop
+from flows.farm.flows import at_work, stop
 from flows.farm.prefect import PrefectFarm
-from flows.farm.reconcile import open_run, watch
+from flows.farm.reconcile import watch
+from flows.farm.runs import open_run
+from flows.run import ended
 
 FAILURES = ("asset_id", "stage", "error_class", "error_type", "message")
 
 
 @flow(name="nightly", log_prints=False, persist_result=False)
 def nightly(request: BatchRequest, until: str = "") -> State[Any]:
-    """One night: make, report, tidy up. ``until``: a time such as 06:00 by the worker's clock (its ``TZ``)."""
+    """Make a night's assets, report, and refresh the catalogue.
+
+    ``until``: a time such as 06:00 by the worker's clock (its ``TZ``); nothing begins that would not end by then.
+    """
     if until:
         request = request.model_copy(update={"deadline": next_time(until)})
     with at_work(request.library):
@@ -37,7 +42,7 @@ def nightly(request: BatchRequest, until: str = "") -> State[Any]:
     if summary is None:
         return Failed(message=f"run {request.run_id} is not over, but nothing moves: is a worker online?")
     report(summary)
-    tidy_catalogue(request.library)
+    refresh_catalogue(request.library)
     return ended(summary)
 
 
@@ -45,7 +50,7 @@ def nightly(request: BatchRequest, until: str = "") -> State[Any]:
 def compact(library: str) -> str:
     """Seal the catalogue's small files, bring the snapshot up to date, write the gallery."""
     with at_work(library):
-        return tidy_catalogue(library)
+        return refresh_catalogue(library)
 
 
 def report(summary: Summary) -> None:
@@ -56,7 +61,7 @@ def report(summary: Summary) -> None:
     create_table_artifact(rows, key="nightly-failures", description=about)
 
 
-def tidy_catalogue(library: str) -> str:
+def refresh_catalogue(library: str) -> str:
     """Compact, snapshot, gallery; returns what was done. Where another process is at it, it is left to that."""
     try:
         done = compaction.compact(library)

@@ -26,27 +26,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 from catalog import query
 from catalog.schema import StageRun
 from catalog.writer import append
-from flows.asked import keep
-from flows.batch import SUMMARY, BatchRequest, Summary, announce, conclude, folder_of, plan_batch, write_summary
+from flows.batch import SUMMARY, BatchRequest, Summary, conclude, write_summary
 from flows.budget import Admission
 from flows.farm import beats
 from flows.farm.beats import Beat
+from flows.farm.runs import Run, journeys, open_runs, read_run
 from flows.farm.shards import START_S, measured, split
+from flows.todo import ids, sort_out
 from pipeline_core.errors import SplatmillError
-from pipeline_core.files import lock, write_json
+from pipeline_core.files import lock
 from pipeline_core.stages import names, sql_list
 from pipeline_core.storage import Library
-from tasks.journey import Journey, finished, stages_done, verified
-from tasks.rules import RULES, quarantined
+from tasks.journey import Journey, stages_done, verified
+from tasks.rules import RULES
 
-REQUEST = "request.json"
 LOCK = ".reconcile"
 CONTROL = "control"
 """Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
@@ -131,66 +129,6 @@ class Outcome:
         return "\n".join([*told, *["  the run is over"] * self.ended])
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
-
-
-def open_run(request: BatchRequest) -> BatchRequest:
-    """Put a request down in the library, with a copy of its manifest; returns it as workers will see it.
-
-    Raises :class:`RequestError` for what cannot be made at all.
-    """
-    manifest, journeys = plan_batch(request)
-    library = Library(request.library).create()
-    folder, copy = library.run_dir(request.run_id), keep(request)
-    missing = [each for each in journeys if not finished(each)]
-    passed_over = set() if request.only else quarantined(request.library, missing)
-    todo = [each for each in missing if each.asset_id not in passed_over]
-    request = request.model_copy(update={"manifest": str(copy), "library": str(library.root)})
-    announce(request, manifest, todo)
-    document = {
-        "request": request.model_dump(mode="json"),
-        "todo": [each.asset_id for each in todo],
-        "quarantined": sorted(passed_over),
-        "refused": [str(problem) for problem in manifest.problems],
-        "opened": time.time(),
-    }
-    write_json(folder / REQUEST, document)
-    return request
-
-
-@dataclass(frozen=True)
-class Run:
-    """An open run as it was put down."""
-
-    request: BatchRequest
-    folder: Path
-    todo: tuple[str, ...]
-    quarantined: tuple[str, ...]
-    refused: tuple[str, ...]
-    opened: float
-
-
-def read_run(folder: Path) -> Run:
-    """The run that lies in ``folder``."""
-    told = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    request = BatchRequest.model_validate(told["request"])
-    return Run(request, folder, *(tuple(told[name]) for name in ("todo", "quarantined", "refused")), told["opened"])
-
-
-def open_runs(library: str) -> list[Run]:
-    """Runs that were opened and are not over, oldest first."""
-    found = sorted(Library(library).root.glob(f"runs/*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
-    return [read_run(path.parent) for path in found if not (path.parent / SUMMARY).exists()]
-
-
-@lru_cache(maxsize=4)
-def _journeys(folder: Path, opened: float) -> tuple[Journey, ...]:
-    """The journeys of a run's open assets; the manifest's copy does not change, so neither do they."""
-    run = read_run(folder)
-    wanted = set(run.todo)
-    return tuple(each for each in plan_batch(run.request)[1] if each.asset_id in wanted)
-
-
 # --- one call --------------------------------------------------------------------------------------------------------
 
 
@@ -271,12 +209,12 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
     """Fence a shard's process off, once, and put down which stages it took with it."""
     if not beats.fence(run.folder, shard.id) or beat is None:
         return
-    by_id = {each.asset_id: each for each in _journeys(run.folder, run.opened)}
+    known = journeys(run)
     rows = [
         StageRun(
             run_id=run.request.run_id,
             asset_id=asset_id,
-            stage=stage or next_stage(by_id[asset_id]),
+            stage=stage or next_stage(known[asset_id]),
             status="failed",
             error_type=WORKER_LOST,
             error_class="transient",
@@ -287,7 +225,7 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
             host=beat.host,
         )
         for asset_id, (stage, seconds) in beat.assets.items()
-        if asset_id in by_id
+        if asset_id in known
     ]
     if rows:
         append(run.request.library, rows, keep=True)
@@ -331,12 +269,11 @@ def assess(run: Run, shards: Sequence[Shard]) -> State:
     for shard in shards:
         for asset_id in shard.assets if shard.state in ("completed", "failed") else ():
             silent[asset_id] = silent.get(asset_id, 0) + 1
-    state = State()
-    for journey in _journeys(run.folder, run.opened):
+    todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
+    state = State(made=ids(todo.made))
+    for journey in todo.missing:
         name = journey.asset_id
-        if finished(journey):
-            state.made.append(name)
-        elif name in open_:
+        if name in open_:
             state.waiting.append(name)
         elif failure := final_failure(journey, words.get(name), silent.get(name, 0)):
             state.failures.append(failure)
@@ -347,8 +284,8 @@ def assess(run: Run, shards: Sequence[Shard]) -> State:
 
 def verify(run: Run, state: State) -> None:
     """Move made assets that are damaged to the missing ones."""
-    by_id = {each.asset_id: each for each in _journeys(run.folder, run.opened)}
-    whole = [name for name in state.made if verified(by_id[name])]
+    known = journeys(run)
+    whole = [name for name in state.made if verified(known[name])]
     state.missing += sorted(set(state.made) - set(whole))
     state.made = whole
 
@@ -416,20 +353,17 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, 
 
 def finish(run: Run, state: State, refusal: str) -> None:
     """Write the summary that ends a run."""
-    request, journeys = run.request, _journeys(run.folder, run.opened)
-    by_id = {each.asset_id: each for each in journeys}
+    request, known = run.request, journeys(run)
     for failure in state.failures:
         if failure["error_type"] in (WORKER_LOST, NOT_MADE):
-            append(request.library, [_failure_row(by_id[failure["asset_id"]], failure)], keep=True)
-    _, everything = plan_batch(request)
-    todo = set(run.todo) | set(run.quarantined)
+            append(request.library, [_failure_row(known[failure["asset_id"]], failure)], keep=True)
     summary = Summary(
         request.run_id,
         request.library,
         request.manifest,
-        asked=len(everything),
+        asked=len(run.todo) + len(run.cached) + len(run.quarantined),
         made=state.made,
-        cached=[each.asset_id for each in everything if each.asset_id not in todo],
+        cached=list(run.cached),
         stopped=state.stopped,
         left=state.missing,
         left_why=refusal,
@@ -438,11 +372,11 @@ def finish(run: Run, state: State, refusal: str) -> None:
         refused=list(run.refused),
         seconds=time.time() - run.opened,
     )
-    conclude(request, list(journeys), summary)
+    conclude(request, list(known.values()), summary)
     Library(request.library).sweep()
     for scratch in (run.folder / "beats").glob(".*"):
         scratch.unlink(missing_ok=True)
-    write_summary(request, summary)
+    write_summary(run.folder, summary)
 
 
 def _failure_row(journey: Journey, failure: dict[str, str]) -> StageRun:
@@ -473,7 +407,7 @@ def watch(
     Returns None when nothing has moved for ``idle_s`` (no worker is online, the server is gone) or ``stop`` is set:
     nobody waits for ever, and the run stays open for ``splatmill reconcile``.
     """
-    folder, stop = folder_of(request), stop or threading.Event()
+    folder, stop = request.folder, stop or threading.Event()
     moved, before = time.monotonic(), None
     while not (folder / SUMMARY).exists():
         with contextlib.suppress(FarmUnreachable):

@@ -27,6 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -39,7 +40,7 @@ sys.path[0] = str(ROOT)  # not this folder: a module here may have a room's name
 
 import psutil  # noqa: E402
 
-from flows.batch import BatchRequest, plan_batch  # noqa: E402
+from flows.batch import BatchRequest, plan_batch, prepare  # noqa: E402
 from flows.server import CLIENT, own_server  # noqa: E402
 from tasks.journey import Journey  # noqa: E402
 
@@ -109,14 +110,14 @@ def empty(journey: Journey) -> float:
 def measure_prefect(request: BatchRequest, assets: int) -> dict[str, Any]:
     """The flow, as ``splatmill run`` calls it."""
     lighten_stages()
-    from flows.farm import flows as farm
+    from flows import run
 
     memory = MemoryByAsset(assets)
-    original, farm.make_asset = farm.make_asset, memory.around(farm.make_asset)
+    original, run.make_asset = run.make_asset, memory.around(run.make_asset)
     cpu, wall = time.process_time(), time.perf_counter()
-    state = farm.shard(request, return_state=True)
+    state = run.run_flow(prepare(request), threading.Event())(request, return_state=True)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    farm.make_asset = original
+    run.make_asset = original
     assert f"{assets} made" in state.message, state.message
     return {"client_ms": 1e3 * cpu / assets, "wall_ms": 1e3 * wall / assets, "growth_mb": memory.growth_mb()}
 

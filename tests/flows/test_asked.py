@@ -7,7 +7,7 @@ import pytest
 from flows.asked import ask_again, keep
 from flows.batch import BatchRequest
 from flows.cli import app
-from flows.farm.reconcile import open_run
+from flows.farm.runs import open_run
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
 

@@ -162,8 +162,9 @@ def test_reading_a_result_builds_no_object():
 def test_every_flow_keeps_its_result_to_itself():
     from flows.farm import flows as farm
     from flows.farm import nightly
+    from flows.run import run_flow
 
-    for flow in (farm.shard, farm.batch, farm.tidy, nightly.nightly, nightly.compact):
+    for flow in (farm.shard, farm.batch, farm.reconcile_runs, nightly.nightly, nightly.compact, run_flow(None, None)):
         assert flow.persist_result is False
     from flows.server import CLIENT
 

@@ -63,4 +63,4 @@ def test_the_catalogue_is_left_to_whoever_is_at_it(monkeypatch):
         raise LeaseHeld("host 7")
 
     monkeypatch.setattr(nightly.compaction, "compact", busy)
-    assert nightly.tidy_catalogue("library") == "left to another process: host 7"
+    assert nightly.refresh_catalogue("library") == "left to another process: host 7"

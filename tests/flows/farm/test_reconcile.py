@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from catalog import query
-from flows.batch import plan_batch, run_batch
+from flows.batch import plan_batch
 from flows.farm import beats, reconcile
 from flows.farm.beats import Beat
-from flows.farm.reconcile import FarmUnreachable, Patience, Shard, open_run, open_runs, read_run, verdict, watch
+from flows.farm.reconcile import FarmUnreachable, Patience, Shard, verdict, watch
+from flows.farm.runs import open_run, open_runs, read_run, run_shard
 from flows.farm.shards import Timing
 from pipeline_core.errors import DataError, TransientError
 from pipeline_core.files import lock
@@ -61,7 +62,7 @@ class MemoryFarm:
         """Every open shard is made by this process, one after the other."""
         for name, request in self.requests.items():
             if self.runs[name].open:
-                summary = run_batch(request, make)
+                summary = run_shard(request, make)
                 self.set(name, "completed" if summary.ok else "failed")
 
     @property
@@ -254,7 +255,7 @@ def known_shard(monkeypatch):
     def work(farm, make):
         for name in [shard.id for shard in farm.open]:
             now["shard"] = name
-            summary = run_batch(farm.requests[name], make)
+            summary = run_shard(farm.requests[name], make)
             farm.set(name, "completed" if summary.ok else "failed")
 
     return work

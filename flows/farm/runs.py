@@ -1,0 +1,172 @@
+"""A farm's run as it lies in the library: put down when it is opened, read by its shards and by ``reconcile``.
+
+    <library>/runs/<run_id>/request.json     what was asked, and the ids of its assets by what was to be done
+                            specs.jsonl      recipes, then one line for each asset that was to be made
+                            asked.json, asked/<manifest>    for splatmill retry (flows.asked); a farm reads neither
+                            shards/<name>/   each shard's summary
+                            beats/           signs of life (flows.farm.beats)
+                            summary.json     the run is over
+
+Specs are put down, and not keys: every machine plans keys with its own code and its own models, so that a machine
+which would make something else makes it under another name, and ``reconcile`` finds the asset missing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flows.asked import keep
+from flows.batch import (
+    SUMMARY,
+    BatchRequest,
+    Make,
+    Plan,
+    Summary,
+    admission,
+    announce,
+    make_missing,
+    plan_batch,
+    plan_specs,
+    prepare,
+    write_summary,
+)
+from flows.farm import beats
+from flows.todo import ids, sort_out
+from pipeline_core.config import Recipe
+from pipeline_core.errors import RequestError
+from pipeline_core.files import replaced, write_json
+from pipeline_core.spec import AssetSpec
+from pipeline_core.storage import Library
+from tasks.journey import Journey
+
+REQUEST, SPECS = "request.json", "specs.jsonl"
+LISTS = ("todo", "cached", "quarantined", "refused")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run as it was put down. ``todo``, ``cached``, ``quarantined``: asset ids as they were at ``opened``."""
+
+    request: BatchRequest
+    folder: Path
+    opened: float
+    todo: tuple[str, ...]
+    cached: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
+    """Put a run down in the library; returns the request as workers will see it. ``plan`` is the request's, if known.
+
+    Raises :class:`RequestError` for what cannot be made at all.
+    """
+    plan = plan or prepare(request)
+    library = Library(request.library).create()
+    folder, copy = library.run_dir(request.run_id), keep(request)
+    request = request.model_copy(update={"manifest": str(copy), "library": str(library.root)})
+    announce(plan)
+    todo = plan.todo
+    write_specs(folder / SPECS, [each.spec for each in todo.missing])
+    document = {
+        "request": request.model_dump(mode="json"),
+        "opened": time.time(),
+        "todo": ids(todo.missing),
+        "cached": ids(todo.made),
+        "quarantined": ids(todo.held),
+        "refused": plan.refused,
+    }
+    write_json(folder / REQUEST, document)
+    return request
+
+
+def read_run(folder: Path) -> Run:
+    """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened."""
+    try:
+        told = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{folder}: no run was opened here; splatmill submit opens one") from None
+    request = BatchRequest.model_validate(told["request"])
+    if "cached" not in told:
+        told = _with_specs(folder, request, told)
+    return Run(request, folder, told["opened"], *(tuple(told[name]) for name in LISTS))
+
+
+def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> dict[str, Any]:
+    """Bring a run up to date that an older version opened: it put down the manifest's copy, and no specs."""
+    _, journeys = plan_batch(request)
+    todo, looked_at = set(told["todo"]), {*told["todo"], *told["quarantined"]}
+    write_specs(folder / SPECS, [each.spec for each in journeys if each.asset_id in todo])
+    told = told | {"cached": [name for name in ids(journeys) if name not in looked_at]}
+    write_json(folder / REQUEST, told)
+    return told
+
+
+def open_runs(library: str) -> list[Run]:
+    """Runs that were opened and are not over, oldest first."""
+    found = sorted(Library(library).root.glob(f"runs/*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
+    return [read_run(path.parent) for path in found if not (path.parent / SUMMARY).exists()]
+
+
+def journeys(run: Run) -> dict[str, Journey]:
+    """The journeys of the assets that a run was opened for, by asset id. They do not change, and are planned once."""
+    return _journeys(run.folder, run.opened)
+
+
+@lru_cache(maxsize=4)
+def _journeys(folder: Path, opened: float) -> dict[str, Journey]:
+    run = read_run(folder)
+    return {each.asset_id: each for each in plan_specs(run.request, read_specs(folder / SPECS))}
+
+
+# --- specs -----------------------------------------------------------------------------------------------------------
+
+
+def write_specs(path: Path, specs: Iterable[AssetSpec]) -> None:
+    """Write specs as JSON lines. The first line holds the recipes by fingerprint, and a spec names its recipe by it."""
+    recipes: dict[str, Recipe] = {}
+    lines = []
+    for spec in specs:
+        fingerprint = spec.recipe.fingerprint()
+        recipes[fingerprint] = spec.recipe
+        lines.append(spec.model_dump(mode="json", exclude={"recipe"}) | {"recipe": fingerprint})
+    head = {fingerprint: recipe.model_dump(mode="json") for fingerprint, recipe in recipes.items()}
+    with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in [head, *lines])
+
+
+def read_specs(path: Path, only: Iterable[str] = ()) -> list[AssetSpec]:
+    """The specs in a file of :func:`write_specs`, or ``only`` those of some asset ids. Equal recipes are one object."""
+    wanted = set(only)
+    with path.open(encoding="utf-8") as file:
+        recipes = {name: Recipe.model_validate(told) for name, told in json.loads(next(file)).items()}
+        told = [spec for spec in map(json.loads, file) if not wanted or spec["asset_id"] in wanted]
+    return [AssetSpec.from_json(each | {"recipe": recipes[each["recipe"]]}) for each in told]
+
+
+# --- a part of a run -------------------------------------------------------------------------------------------------
+
+
+def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
+    """Make the shard ``request.shard`` of an open run with ``make``, and write its summary below the run's folder.
+
+    ``stop`` ends it early, as in :func:`run_batch`. What was asked for, what failed for good and what waits in
+    quarantine are the run's to tell.
+    """
+    began = time.monotonic()
+    Library(request.library).create().sweep()
+    run = read_run(request.folder)
+    specs = read_specs(run.folder / SPECS, only=request.only)
+    gate = admission(request, spent=lambda: beats.spent_s(run.folder), processes=lambda: beats.count_live(run.folder))
+    todo = sort_out(request.library, plan_specs(request, specs), by_name=True)
+    summary = make_missing(request, todo, make, stop or threading.Event(), gate)
+    summary.seconds = time.monotonic() - began
+    write_summary(run.folder / "shards" / request.shard, summary)
+    return summary

@@ -1,0 +1,42 @@
+"""The Prefect flow of ``splatmill run``, and how a batch that ended is told to Prefect.
+
+It is apart from ``local.py`` so that a look at a finished manifest loads no Prefect.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Cancelled, Completed, Failed, State
+
+from flows.asset import make_asset
+from flows.batch import BatchRequest, Plan, Summary, markdown, run_batch
+
+
+def run_flow(plan: Plan, stop: threading.Event) -> Flow[[BatchRequest], State[Any]]:
+    """A flow that makes the assets of ``plan`` in this process; its parameter shows Prefect's users what was asked."""
+
+    @flow(name="run", log_prints=False, persist_result=False)
+    def run(request: BatchRequest) -> State[Any]:
+        return reported(run_batch(request, make_asset, stop, plan))
+
+    return run
+
+
+def reported(summary: Summary) -> State[Any]:
+    """Leave the batch's report among Prefect's artifacts; returns the state in which its flow run ends."""
+    create_markdown_artifact(markdown(summary), key="batch-report", description=f"Run {summary.run_id}")
+    return ended(summary)
+
+
+def ended(summary: Summary) -> State[Any]:
+    """The state of a flow run by what became of its assets."""
+    message = f"{len(summary.made)} made, {len(summary.cached)} there already, {len(summary.failures)} failed"
+    if summary.stopped:
+        return Cancelled(message=f"{message}, {len(summary.stopped)} stopped")
+    if summary.left:
+        message += f", {len(summary.left)} left because of {summary.left_why}"
+    return Completed(message=message) if summary.ok else Failed(message=message)

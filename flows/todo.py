@@ -1,0 +1,42 @@
+"""What is to be done about a batch's assets: the one place that decides it, by files and by the quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.journey import Journey, finished
+from tasks.rules import quarantined
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A batch's journeys, in the manifest's order; each is in exactly one of the lists.
+
+    ``made``: the asset is there and whole. ``held``: it waits in quarantine, and this batch passes it over.
+    ``missing``: this batch makes it.
+    """
+
+    made: list[Journey]
+    held: list[Journey]
+    missing: list[Journey]
+
+    @property
+    def asked(self) -> int:
+        """How many assets the batch is about."""
+        return len(self.made) + len(self.held) + len(self.missing)
+
+
+def sort_out(library: str, journeys: Sequence[Journey], *, by_name: bool) -> Todo:
+    """Sort journeys by what is to be done. The quarantine does not hold what was asked for ``by_name``."""
+    made, unmade = [], []
+    for each in journeys:
+        (made if finished(each) else unmade).append(each)
+    names = set() if by_name else quarantined(library, unmade)
+    held = [each for each in unmade if each.asset_id in names]
+    return Todo(made, held, [each for each in unmade if each.asset_id not in names])
+
+
+def ids(journeys: Sequence[Journey]) -> list[str]:
+    """The journeys' asset ids, in order."""
+    return [each.asset_id for each in journeys]
