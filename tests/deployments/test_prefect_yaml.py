@@ -26,6 +26,24 @@ def test_deployments_are_sound(deployment):
         CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
 
 
+REGISTERED_ONCE = {
+    "flows.farm.shard": ("shard", ["request"]),
+    "flows.farm.batch": ("batch", ["request"]),
+    "flows.farm.tidy": ("reconcile", ["library"]),
+    "flows.nightly.nightly": ("nightly", ["request", "until"]),
+    "flows.nightly.compact": ("compact", ["library"]),
+}
+"""Entry points that registered deployments may have: they go on until somebody registers them again."""
+
+
+@pytest.mark.parametrize("entrypoint", REGISTERED_ONCE)
+def test_deployments_that_were_registered_before_still_load(entrypoint):
+    from prefect.flows import load_flow_from_entrypoint
+
+    flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    assert (flow.name, list(flow.parameters.properties)) == REGISTERED_ONCE[entrypoint]
+
+
 def test_what_is_scheduled_never_overlaps_itself():
     for deployment in DEPLOYMENTS:
         if deployment.get("schedules"):
