@@ -28,7 +28,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog import compact, ids, library, listing, query
+from catalog import compact, ids, listing, query
 from catalog.rebuild import rebuild
 from catalog.schema import drift
 from catalog.store import Store, open_store
@@ -205,7 +205,7 @@ def _artifact_problem(
 ) -> tuple[str, str] | None:
     if _leaves(path):
         return "bad-artifact", "the path leaves the library"
-    got = library.size(store, path)
+    got = store.size(path)
     if got is None:
         return "lost-artifact", "not there; `splatmill run` makes it again"
     if size is not None and got != size:
@@ -222,11 +222,11 @@ def _mend_artifact(store: Store, row: dict, twins: list[str]) -> str:
         return ""
     for twin in twins:
         if twin != path and not _artifact_problem(store, twin, row["bytes"], row["sha256"], hashes=True):
-            library.copy_file(store, twin, path)
+            store.copy(twin, path)
             return f"copied from {twin}"
-    if library.size(store, path) is None:
+    if store.size(path) is None:
         return ""
-    library.set_aside(store, path)
+    store.set_aside(path)
     return "moved to quarantine/; `splatmill run` makes it again"
 
 
@@ -236,7 +236,7 @@ def _leaves(path: str) -> bool:
 
 def _sha256(store: Store, path: str) -> str:
     digest = hashlib.sha256()
-    with library.open_file(store, path) as file:
+    with store.open(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from catalog import library, query, render
-from catalog.store import LocalStore, Store, open_store
+from catalog import query, render
+from catalog.store import Store, open_store
 from pipeline_core import stages
 from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
 from pipeline_core.errors import RequestError
@@ -58,18 +58,18 @@ def write_gallery(
         the newest so many assets get a 3D page (each holds its GLB once more).
     """
     store = open_store(root)
-    if out is None and not isinstance(store, LocalStore):
-        raise RequestError(f"{library.base(store)}: a gallery of an object store needs a local folder (--output)")
-    if isinstance(store, LocalStore) and not store.root.is_dir():
-        raise RequestError(f"no library at {library.base(store)}: splatmill run makes one")
-    folder = Path(out) if out is not None else Path(library.base(store)) / "gallery"
+    if out is None and store.folder is None:
+        raise RequestError(f"{store.library}: a gallery of an object store needs a local folder (--output)")
+    if store.folder is not None and not store.root.is_dir():
+        raise RequestError(f"no library at {store.library}: splatmill run makes one")
+    folder = Path(out) if out is not None else Path(store.library) / "gallery"
     with disk_errors(folder):
         (folder / "view").mkdir(parents=True, exist_ok=True)
         cards = []
         for asset in gallery_assets(store, live=live):
             cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
             viewers -= "view" in card
-        stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {library.base(store)}"
+        stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {store.library}"
         write_text(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
     return folder / "index.html"
 
@@ -119,13 +119,13 @@ def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: 
     """Relative address of a library file as seen from the gallery; None when it is not there or not in the library."""
     if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         return None
-    if isinstance(store, LocalStore):
-        full = Path(library.base(store)) / path
+    if store.folder is not None:
+        full = store.folder / path
         return quote(Path(os.path.relpath(full, folder)).as_posix()) if full.is_file() else None
-    if not copy or library.size(store, path) is None:
+    if not copy or store.size(path) is None:
         return None
     target = folder / "files" / _file_name(asset_id) / PurePosixPath(path).name
-    with library.open_file(store, path) as source, replaced(target) as scratch, scratch.open("wb") as sink:
+    with store.open(path) as source, replaced(target) as scratch, scratch.open("wb") as sink:
         shutil.copyfileobj(source, sink)
     return quote(target.relative_to(folder).as_posix())
 
@@ -138,9 +138,9 @@ def _view(store: Store, folder: Path, asset: dict[str, Any]) -> bool:
     with contextlib.suppress(FileNotFoundError), target.open("rb") as file:
         if mark.encode() in file.read(300):
             return True
-    if library.size(store, asset["glb_path"]) is None or ".." in PurePosixPath(asset["glb_path"]).parts:
+    if store.size(asset["glb_path"]) is None or ".." in PurePosixPath(asset["glb_path"]).parts:
         return False
-    with library.open_file(store, asset["glb_path"]) as file:
+    with store.open(asset["glb_path"]) as file:
         glb = base64.b64encode(file.read()).decode()
     write_text(target, _page("viewer", data).replace("@SHA256@", mark).replace("@GLB@", glb))
     return True

@@ -13,14 +13,12 @@ What is left goes to ``trash/`` beside the catalogue (object stores: is deleted)
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from catalog import library, query
-from catalog.store import LocalStore, Store, open_store
+from catalog import query
+from catalog.store import Store, open_store
 
 DAY_S = 86_400.0
 
@@ -46,7 +44,7 @@ def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s:
     with store.lease("gc"):
         report = Report(deleted=delete)
         now = time.time()
-        candidates = list(library.outputs(store))  # before the catalogue is read: what appears later is not looked at
+        candidates = list(store.outputs())  # before the catalogue is read: what appears later is not looked at
         needed, known = _needed(store)
         for output in candidates:
             name = f"stages/{output.stage}/{output.key}"
@@ -58,7 +56,7 @@ def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s:
             else:
                 report.outputs.append((output.stage, output.key, output.bytes))
                 if delete:
-                    _remove(store, name)
+                    store.collect(output.stage, output.key)
     return report
 
 
@@ -92,19 +90,3 @@ def _closure(start: Iterable[str], upstream: dict[str, set[str]]) -> set[str]:
             seen.add(key)
             todo.extend(upstream.get(key, ()))
     return seen
-
-
-def _remove(store: Store, name: str) -> None:
-    """One rename into the trash, so that a killed collection leaves an output whole or gone."""
-    if not isinstance(store, LocalStore):
-        # the record goes first: without it the rest is no output any more
-        path = f"{library.base(store)}/{name}"
-        for file in sorted(store.filesystem.find(path), key=lambda file: not file.endswith("/record.json")):
-            store.filesystem.rm_file(file)
-        return
-    trash = store.root / "trash" / name.replace("/", "~")
-    trash.parent.mkdir(parents=True, exist_ok=True)
-    if trash.exists():
-        shutil.rmtree(trash)
-    os.replace(Path(library.base(store)) / name, trash)
-    os.utime(trash)

@@ -15,9 +15,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from catalog import ids, library, query
+from catalog import ids, query
 from catalog.schema import SCHEMA, conform
-from catalog.store import LocalStore, Store, open_store
+from catalog.store import Store, open_store
 from catalog.views import GOOD
 from catalog.writer import publish
 from pipeline_core.errors import RequestError, TransientError
@@ -48,16 +48,16 @@ def push(source: str | os.PathLike[str], target: str | os.PathLike[str] | Store)
     ``source`` is not a local library.
     """
     store, other, report = open_store(source), open_store(target), Report()
-    if not isinstance(store, LocalStore) or not store.root.is_dir():
+    root = store.folder
+    if root is None or not store.root.is_dir():
         raise RequestError(f"{source} is no library in a local folder; only such a one can be pushed")
-    root = store.root.parent
     with query.connect(store) as con:  # what happens from here on is for the next push
         for path in sorted((root / "stages").glob(f"*/*/{RECORD}")):
-            if library.size(other, _name(root, path)) is None:
+            if other.size(_name(root, path)) is None:
                 report.outputs += 1
                 _copy_folder(other, root, path.parent, report)
         for path in sorted((root / "records").glob("*.json")):
-            if library.size(other, _name(root, path)) is None:
+            if other.size(_name(root, path)) is None:
                 _copy(other, root, path, report)
         with other.lease("push"), query.connect(other) as theirs:
             for asset_id in _newer(con, theirs):
@@ -98,7 +98,7 @@ def _copy(other: Store, root: Path, path: Path, report: Report) -> None:
         data = path.read_bytes()
     except FileNotFoundError:
         raise TransientError(f"{path} went away while it was being pushed (a new version?); push again") from None
-    library.write_file(other, _name(root, path), data)
+    other.write(_name(root, path), data)
     report.files += 1
     report.bytes += len(data)
 

@@ -9,7 +9,6 @@ Both have the relations of :mod:`catalog.views`. Neither guards against hostile 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -19,9 +18,8 @@ import duckdb
 
 from catalog import listing, views
 from catalog.schema import SCHEMA
-from catalog.store import LocalStore, Store, open_store
+from catalog.store import Store, open_store
 from pipeline_core.errors import RequestError
-from pipeline_core.files import cache_folder
 
 OPEN_TRIES = 5
 CatalogueDamaged = listing.CatalogueDamaged
@@ -137,20 +135,12 @@ def _version(name: str) -> int:
 
 
 def _connect_snapshot(store: Store, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    path = snapshot_path(store)
-    if not os.path.exists(path):
+    path = store.snapshot_path()
+    if not path.exists():
         raise NoSnapshot(f"no snapshot at {path}: make one with `splatmill catalog snapshot`, or ask with --live")
-    con = duckdb.connect(path, read_only=True, config=config)
+    con = duckdb.connect(str(path), read_only=True, config=config)
     con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
     return con
-
-
-def snapshot_path(store: Store) -> str:
-    """Where the snapshot lies on this machine: in the library, or in the user's cache for an object store."""
-    if isinstance(store, LocalStore):
-        return store.url("catalog.duckdb")
-    digest = hashlib.sha256(store.url("").encode()).hexdigest()[:16]
-    return str(cache_folder() / "snapshots" / digest / "catalog.duckdb")
 
 
 def diagnosis(store: Store, error: Exception) -> str:

@@ -12,11 +12,10 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from catalog import library, query
+from catalog import query
 from catalog.schema import StageRun
-from catalog.store import LocalStore, Store, open_store
+from catalog.store import Store, open_store
 from catalog.writer import append
 
 CHUNK = 1000
@@ -58,13 +57,7 @@ def rebuild(root: str | os.PathLike[str] | Store) -> Report:
 
 def _records(store: Store) -> Iterator[tuple[str, bytes]]:
     """(path, content) of every record of the library."""
-    root = library.base(store)
     for pattern in ("stages/*/*/record.json", "records/*.json"):
-        if isinstance(store, LocalStore):
-            paths = [str(path) for path in sorted(Path(root).glob(pattern))]
-        else:
-            paths = sorted(store.filesystem.glob(f"{root}/{pattern}"))
-        for path in paths:
-            name = path.removeprefix(root + "/")
-            with library.open_file(store, name) as file:
-                yield name, file.read()
+        for path in store.glob(pattern):
+            with store.open(path) as file:
+                yield path, file.read()

@@ -59,7 +59,7 @@ class Report:
 def build(library: str | os.PathLike[str] | Store, *, full: bool = False, threads: int | None = None) -> Report:
     """Bring the snapshot up to date and publish it. ``full`` starts from nothing."""
     began, store = time.monotonic(), open_store(library)
-    path = Path(query.snapshot_path(store))
+    path = store.snapshot_path()
     with disk_errors(path), _alone(path):
         for attempt in itertools.count(1):
             seen = listing.visible(store)

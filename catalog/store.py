@@ -1,10 +1,11 @@
-"""Where the catalogue's files lie: a folder, or a bucket of any object store that fsspec knows.
+"""Where a catalogue and its library lie: a folder, or a bucket of any object store that fsspec knows.
 
-Five verbs carry the whole protocol: list, read, create-if-absent, move to trash, lease. Names are relative to
-``<library>/catalog``. Nothing is ever written in place: a reader sees a whole file or none.
+Five verbs carry the catalogue's whole protocol: list, read, create-if-absent, move to trash, lease. Their *names* are
+relative to ``<library>/catalog``. The *paths* of the other verbs are relative to ``<library>``: stage outputs, their
+records, and what was delivered. Nothing is ever written in place: a reader sees a whole file or none.
 
 * POSIX: write to ``tmp/``, fsync, ``link`` to the final name (atomic, and refuses an existing name), fsync the folder.
-* object store: one conditional PUT (``If-None-Match: *``), through fsspec's ``mode="create"``.
+* object store (:mod:`catalog.object_store`): one conditional PUT.
 """
 
 from __future__ import annotations
@@ -14,20 +15,16 @@ import errno
 import json
 import os
 import shutil
-import socket
-import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import fsspec
+from pipeline_core.errors import RequestError
+from pipeline_core.files import disk_errors, lock, sync, write_bytes
 
-from pipeline_core.errors import RequestError, TransientError
-from pipeline_core.files import disk_errors, lock, sync
-
-CLIENTS = ("botocore", "aiobotocore", "aiohttp")  # whose errors s3fs lets through
 FOLDERS = ("live", "sealed", "index", "tmp", "trash", "quarantine")
 
 
@@ -40,34 +37,162 @@ class Entry:
     modified: float
 
 
+@dataclass(frozen=True)
+class Output:
+    """One folder ``stages/<stage>/<key>``: its size in bytes, last change, and record (None: there is none)."""
+
+    stage: str
+    key: str
+    bytes: int
+    modified: float
+    record: dict[str, Any] | None
+    problem: str = ""
+
+
 class LeaseHeld(RequestError):
     """Somebody else is compacting, sealing or collecting right now."""
 
 
-class LocalStore:
-    """The catalogue of a library in a folder."""
+class Store(ABC):
+    """A library and its catalogue."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute() / "catalog"
-        self.filesystem = None
+    root: Any
+    """The catalogue's own place."""
+    filesystem: Any = None
+    """What DuckDB needs to open the addresses of :meth:`url`; None where they are paths."""
+    folder: Path | None = None
+    """The library's folder on this machine; None for an object store."""
 
+    @property
+    def library(self) -> str:
+        """The library's path or address."""
+        return str(self.root).removesuffix("/catalog")
+
+    # --- the catalogue -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
     def url(self, name: str) -> str:
-        """Path as DuckDB opens it."""
-        return str(self.root / name)
+        """Path or address as DuckDB opens it."""
 
+    @abstractmethod
     def exists(self) -> bool:
         """Whether there is such a library."""
-        return self.root.parent.is_dir()
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in ``folder``, unordered; empty when there is no such folder."""
+        return [entry.name for entry in self.entries(folder)]
+
+    @abstractmethod
+    def entries(self, folder: str) -> list[Entry]:
+        """The files in ``folder`` with size and age."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises ``FileNotFoundError``."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Publish ``data`` under ``name``, durably; False when the name is taken (nothing is changed then)."""
+
+    @abstractmethod
+    def make_folders(self) -> None:
+        """Make the catalogue's folders, where there is such a thing."""
+
+    @abstractmethod
+    def move(self, name: str, folder: str) -> None:
+        """Move a file to ``trash`` or ``quarantine``, or back; no error when it is gone already."""
+
+    @abstractmethod
+    def discard(self, name: str) -> None:
+        """Let go of a file that is no longer needed."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Delete a file; no error when it is gone already."""
+
+    @abstractmethod
+    def purge(self, folder: str, before: float) -> None:
+        """Delete what was last changed before this time."""
+
+    @abstractmethod
+    def lease(self, name: str = "compactor", ttl: float = 600.0) -> contextlib.AbstractContextManager[None]:
+        """Be the only one. Raises :class:`LeaseHeld` while another is."""
+
+    @abstractmethod
+    def snapshot_path(self) -> Path:
+        """Where the snapshot lies on this machine."""
+
+    # --- the library around it ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+
+    @abstractmethod
+    def open(self, path: str) -> BinaryIO:
+        """A file for reading. Raises ``FileNotFoundError``."""
+
+    @abstractmethod
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, durably, whole or not at all."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Make ``target`` a copy of another file, whole or not at all."""
+        with self.open(source) as file:
+            self.write(target, file.read())
+
+    @abstractmethod
+    def set_aside(self, path: str) -> None:
+        """Move a file to the catalogue's quarantine, under its path with ``~`` for ``/``."""
+
+    @abstractmethod
+    def glob(self, pattern: str) -> list[str]:
+        """Paths that match, in order."""
+
+    def outputs(self) -> Iterator[Output]:
+        """Every stage output, complete or not."""
+        for stage, key, changed, files in self._outputs():
+            total, modified = sum(f.bytes for f in files), max((f.modified for f in files), default=changed)
+            record, problem = None, ""
+            if any(file.name == "record.json" for file in files):
+                try:
+                    with self.open(f"stages/{stage}/{key}/record.json") as file:
+                        record = json.load(file)
+                except (ValueError, OSError) as error:
+                    problem = f"record.json cannot be read: {error}"
+            yield Output(stage, key, total, modified, record, problem)
+
+    @abstractmethod
+    def _outputs(self) -> Iterator[tuple[str, str, float, list[Entry]]]:
+        """(stage, key, last change of the folder, its files by their names in it) of all outputs."""
+
+    @abstractmethod
+    def collect(self, stage: str, key: str) -> None:
+        """Let go of an output, so that it is whole or is none wherever this is killed."""
+
+
+class LocalStore(Store):
+    """A library in a folder."""
+
+    folder: Path
+
+    def __init__(self, library: str | os.PathLike[str]) -> None:
+        self.folder = Path(library).absolute()
+        self.root = self.folder / "catalog"
+
+    def url(self, name: str) -> str:
+        return str(self.root / name)
+
+    def exists(self) -> bool:
+        return self.folder.is_dir()
+
+    def names(self, folder: str) -> list[str]:
         try:
             return os.listdir(self.root / folder)
         except FileNotFoundError:
             return []
 
     def entries(self, folder: str) -> list[Entry]:
-        """The files in ``folder`` with size and age."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as scan:
             for item in scan:
@@ -78,11 +203,9 @@ class LocalStore:
         return found
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises ``FileNotFoundError``."""
         return (self.root / name).read_bytes()
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publish ``data`` under ``name``, durably; False when the name is taken (nothing is changed then)."""
         target = self.root / name
         scratch = self.root / "tmp" / f"{uuid.uuid4().hex}.part"
         with disk_errors(target):
@@ -102,30 +225,29 @@ class LocalStore:
                     scratch.unlink()
 
     def make_folders(self) -> None:
-        """Make the catalogue's folders."""
         for folder in FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def move(self, name: str, folder: str) -> None:
-        """Move a file to ``trash`` or ``quarantine``; no error when it is gone already."""
-        with disk_errors(self.root / name):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self._move(self.root / name, self.root / folder / Path(name).name)
+
+    def _move(self, source: Path, target: Path) -> None:
+        with disk_errors(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                target = self.root / folder / Path(name).name
-                os.replace(self.root / name, target)
+                os.replace(source, target)
                 os.utime(target)  # its time in the trash begins now
 
     def discard(self, name: str) -> None:
-        """Put a file that is no longer needed into the trash, in case it is after all."""
+        """Into the trash, in case it is needed after all."""
         self.move(name, "trash")
 
     def remove(self, name: str) -> None:
-        """Delete a file; no error when it is gone already."""
         with contextlib.suppress(FileNotFoundError):
             (self.root / name).unlink()
 
     def purge(self, folder: str, before: float) -> None:
-        """Delete what was last changed before this time, collected stage outputs (folders) too."""
+        """Collected stage outputs (folders) too."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as scan:
             for item in scan:
                 with contextlib.suppress(FileNotFoundError):
@@ -134,8 +256,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
-        """Be the only one, on any host that shares the folder (``flock``; the kernel frees it when the holder dies)."""
-        del ttl
+        """On any host that shares the folder; however long it takes (``ttl``): the kernel frees it when we die."""
         with disk_errors(self.root):
             self.make_folders()
         with lock(self.root / f"{name}.lock", wait=False) as mine:
@@ -143,129 +264,58 @@ class LocalStore:
                 raise LeaseHeld(f"another process holds {self.root}/{name}.lock; wait for it, then try again")
             yield
 
+    def snapshot_path(self) -> Path:
+        return self.root / "catalog.duckdb"
 
-class ObjectStore:
-    """The catalogue of a library on an object store (``s3://bucket/library``)."""
-
-    def __init__(self, url: str) -> None:
-        # listings must be fresh: fsspec would otherwise answer from its own cache
+    def size(self, path: str) -> int | None:
         try:
-            self.filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
-            raise RequestError(f"{url}: {error}. S3 needs `pip install 'splatmill[s3]'`") from error
-        self.scheme = url.split("://", 1)[0]
-        self.root = path.rstrip("/") + "/catalog"
-
-    def url(self, name: str) -> str:
-        """Address as DuckDB opens it, through the registered filesystem."""
-        return f"{self.scheme}://{self.root}/{name}"
-
-    def exists(self) -> bool:
-        """Whether there is anything at the library's address."""
-        with remote_errors(self.url("")):
-            return self.filesystem.exists(self.root.removesuffix("/catalog"))
-
-    def names(self, folder: str) -> list[str]:
-        """Names of the objects in ``folder``, unordered."""
-        return [entry.name for entry in self.entries(folder)]
-
-    def entries(self, folder: str) -> list[Entry]:
-        """The objects in ``folder`` with size and age."""
-        self.filesystem.invalidate_cache()
-        try:
-            with remote_errors(self.url(folder)):
-                found = self.filesystem.ls(f"{self.root}/{folder}", detail=True)
+            return (self.folder / path).stat().st_size
         except FileNotFoundError:
-            return []
-        return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, _modified(f)) for f in found if f["type"] == "file"]
+            return None
 
-    def read(self, name: str) -> bytes:
-        """The whole object. Raises ``FileNotFoundError``."""
-        with remote_errors(self.url(name)):
-            return self.filesystem.cat_file(f"{self.root}/{name}")
+    def open(self, path: str) -> BinaryIO:
+        return (self.folder / path).open("rb")
 
-    def create(self, name: str, data: bytes) -> bool:
-        """One conditional PUT; False when the name is taken."""
-        try:
-            with remote_errors(self.url(name)):
-                self.filesystem.pipe_file(f"{self.root}/{name}", data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+    def write(self, path: str, data: bytes) -> None:
+        write_bytes(self.folder / path, data, durable=True)
 
-    def make_folders(self) -> None:
-        """Object stores have no folders."""
+    def set_aside(self, path: str) -> None:
+        self._move(self.folder / path, self.root / "quarantine" / path.replace("/", "~"))
 
-    def move(self, name: str, folder: str) -> None:
-        """Copy, then delete."""
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.copy(f"{self.root}/{name}", f"{self.root}/{folder}/{name.rsplit('/', 1)[1]}")
-            self.remove(name)
+    def glob(self, pattern: str) -> list[str]:
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
 
-    def discard(self, name: str) -> None:
-        """Delete an object that is no longer needed; buckets have versioning for the fearful."""
-        self.remove(name)
+    def _outputs(self) -> Iterator[tuple[str, str, float, list[Entry]]]:
+        for folder in sorted((self.folder / "stages").glob("*/*")):
+            if folder.is_dir():
+                files = []
+                for path in folder.rglob("*"):
+                    with contextlib.suppress(FileNotFoundError):
+                        if path.is_file():
+                            stat = path.stat()
+                            files.append(Entry(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime))
+                yield folder.parent.name, folder.name, folder.stat().st_mtime, files
 
-    def remove(self, name: str) -> None:
-        """Delete an object; no error when it is gone already."""
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm_file(f"{self.root}/{name}")
-
-    def purge(self, folder: str, before: float) -> None:
-        """Delete objects that were last changed before this time."""
-        for entry in self.entries(folder):
-            if entry.modified < before:
-                self.remove(f"{folder}/{entry.name}")
-
-    @contextlib.contextmanager
-    def lease(self, name: str = "compactor", ttl: float = 600.0) -> Iterator[None]:
-        """Be the only one, by a numbered chain of create-only objects: the greatest number is the holder.
-
-        A lease past its time is taken over by creating the next number; of two that try, the store lets one. Losing a
-        lease that is still in use costs work, never rows: a compaction commits by creating the next index number.
-        """
-        folder = f"lease-{name}"
-        taken = LeaseHeld(f"another process has just taken {self.url(folder)}; wait for it, then try again")
-        chain = sorted(entry.name for entry in self.entries(folder))
-        if chain:
-            try:
-                held = json.loads(self.read(f"{folder}/{chain[-1]}"))
-            except FileNotFoundError:
-                raise taken from None
-            if held["expires"] > time.time():
-                raise LeaseHeld(f"{held['holder']} holds {self.url(folder)} until {time.ctime(held['expires'])}")
-        number = int(chain[-1].split(".")[0]) + 1 if chain else 1
-        mine = f"{folder}/{number:012d}.json"
-        holder = f"{socket.gethostname()}:{os.getpid()}"
-        if not self.create(mine, json.dumps({"holder": holder, "expires": time.time() + ttl}).encode()):
-            raise taken
-        if max(entry.name for entry in self.entries(folder)) > f"{number:012d}.json":
-            self.remove(mine)  # the number was free again because the chain had gone on since it was read
-            raise taken
-        for old in chain:
-            self.remove(f"{folder}/{old}")
-        try:
-            yield
-        finally:
-            self.filesystem.pipe_file(f"{self.root}/{mine}", json.dumps({"holder": holder, "expires": 0}).encode())
-
-
-Store = LocalStore | ObjectStore
+    def collect(self, stage: str, key: str) -> None:
+        """One rename into the trash."""
+        trash = self.root / "trash" / f"stages~{stage}~{key}"
+        if trash.exists():
+            shutil.rmtree(trash)
+        self._move(self.folder / "stages" / stage / key, trash)
 
 
 def open_store(library: str | os.PathLike[str] | Store) -> Store:
-    """The catalogue's files for a library given as path or address."""
-    if isinstance(library, LocalStore | ObjectStore):
+    """The files of a library given as path or address."""
+    if isinstance(library, Store):
         return library
     text = os.fspath(library)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
-    return ObjectStore(text) if "://" in text else LocalStore(text)
+    if "://" not in text:
+        return LocalStore(text)
+    from catalog.object_store import ObjectStore  # fsspec takes a while to import
 
-
-def _modified(info: dict[str, Any]) -> float:
-    stamp = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("created") or 0.0
-    return stamp.timestamp() if hasattr(stamp, "timestamp") else float(stamp)
+    return ObjectStore(text)
 
 
 def _link(scratch: Path, target: Path) -> bool:
@@ -282,19 +332,3 @@ def _link(scratch: Path, target: Path) -> bool:
         os.rename(scratch, target)
     sync(target.parent)
     return True
-
-
-@contextlib.contextmanager
-def remote_errors(where: str) -> Iterator[None]:
-    """An object store that refuses or does not answer, in words that say what to do."""
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError):
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        raise TransientError(
-            f"{where} cannot be reached: {error}. Check the address, the credentials (AWS_ACCESS_KEY_ID and so on, "
-            "or a profile) and the network, then try again"
-        ) from error

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalog import ids
-from catalog.library import keep_record
 from catalog.schema import SCHEMA_VERSION, StageRun, to_table
 from catalog.store import Store, open_store
 
@@ -56,7 +55,7 @@ def append(library: str | os.PathLike[str] | Store, runs: Sequence[StageRun], *,
     store = open_store(library)
     batch_id = ids.batch_id_of(run.event_id for run in runs)
     if keep:
-        keep_record(store, batch_id, json.dumps([run.to_json() for run in runs], indent=1).encode())
+        store.write(f"records/{batch_id}.json", json.dumps([run.to_json() for run in runs], indent=1).encode())
     return publish(store, batch_id, to_table(runs, batch_id))
 
 

@@ -258,8 +258,6 @@ def test_an_empty_environment_has_a_cache():
 BY_HAND = re.compile(r"\bfcntl\b|os\.replace\(|Path\.home\(|XDG_|NamedTemporaryFile|mkstemp")
 """What only ``files`` does."""
 ALLOWED = {
-    "catalog/gc.py": "moves outputs into trash/",
-    "catalog/library.py": "moves files into quarantine/",
     "catalog/store.py": "moves files and outputs aside, into trash/ and quarantine/",
     "catalog/snapshot.py": "lets the two database files change names",
 }
