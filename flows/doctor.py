@@ -27,7 +27,10 @@ from tasks.models import licence
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
           "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "pillow")  # fmt: skip
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
-"""Releases near these import well and then lose schedules or answer 422; see README, Troubleshooting."""
+"""Releases near these import well and then lose schedules or answer 422.
+
+See deployments/README.md, When something is wrong.
+"""
 OPTIONAL = {
     "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast, "
     "then SPLATMILL_NVDIFFRAST=1",

@@ -8,12 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 from flows import server
-from flows.cli import app
 from flows.farm import setup as farm_setup
+from tests.docs.pages import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deployments"
@@ -23,39 +22,6 @@ README = (FOLDER / "README.md").read_text()
 CODE = "\n".join(
     path.read_text() for room in ("flows", "tasks", "pipeline_core", "catalog") for path in (ROOT / room).rglob("*.py")
 )
-
-
-def parse(arguments):
-    """Let the real command parse a command line, without running it; raises for what it does not know."""
-    command, context = typer.main.get_command(app), None
-    arguments = [part.replace("%i", "0") for part in arguments]
-    while True:
-        context = command.make_context(command.name or "splatmill", list(arguments), parent=context)
-        rest = [*context._protected_args, *context.args]
-        if not hasattr(command, "commands") or not rest:
-            return context
-        name, command, arguments = command.resolve_command(context, rest)
-
-
-def command_lines(text):
-    """Every ``splatmill ...`` in the shell blocks of a Markdown text."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    found = []
-    for line in "\n".join(blocks).splitlines():
-        line = re.sub(r"\$\(ssh \S+ \S*/(splatmill [^)]*)\)", r"; \1", line)
-        found += re.findall(r"(?:^|[;&'] *|exec control |\.venv/bin/)(splatmill [^;&|']*)", line)
-    return found
-
-
-@pytest.mark.parametrize("line", sorted(set(command_lines(README))))
-def test_the_readme_s_commands_exist(line):
-    assert parse(shlex.split(line)[1:])
-
-
-def test_a_command_that_does_not_exist_would_be_found():
-    for line in ("worker --gpus 0", "serve", "server begin", "submit"):
-        with pytest.raises((Exception, SystemExit)):
-            parse(shlex.split(line))
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"deployments/[a-z/@*.-]+[a-z]", README))))
