@@ -36,6 +36,17 @@ def rgb_to_sh0(rgb: Tensor) -> Tensor:
     return ((rgb - 0.5) / SH_C0)[:, None]
 
 
+def rotation_matrices(quats: Tensor) -> Tensor:
+    """Rotations [N, 3, 3] of quaternions [N, 4] wxyz (normalised here; zero becomes the identity)."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+
+
 @dataclass(frozen=True)
 class PointCloud:
     """Coloured points. ``xyz`` [N, 3] float32 object units, ``rgb`` [N, 3] float32 in [0, 1]."""

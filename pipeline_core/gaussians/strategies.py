@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline_core.config import Densify
 from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.initialise import neighbour_distance
+from pipeline_core.types import rotation_matrices
 
 Params = dict[str, Tensor]
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -56,17 +57,6 @@ class GradientStats:
     def mean(self) -> Tensor:
         """Mean 2D gradient [N] over the renders in which each was visible; 0 where never."""
         return self.total / self.visible.clamp(min=1)
-
-
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotations [N, 3, 3] of quaternions [N, 4] wxyz (normalised here)."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
 
 
 def ellipsoid_radius(quats: Tensor, log_scales: Tensor, direction: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.lanes import exp2, fma, load, select, splat, store
 from pipeline_core.rendering.pool import parallel
+from pipeline_core.types import rotation_matrices
 
 _RAMP = np.arange(16, dtype=np.float32)
 
@@ -71,22 +72,15 @@ def _prepare(
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance} must be between 0 and 1")
     mu, q, s, o = (t.detach().cpu().to(torch.float64).numpy() for t in (means, quats, scales, opacities))
+    rotation = rotation_matrices(torch.from_numpy(q)).numpy()
     with np.errstate(all="ignore"):
-        w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-        rotation = np.stack(
-            [
-                1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-                2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-            ],
-            axis=1,
-        ).reshape(-1, 3, 3)  # fmt: skip
         precision = np.einsum("nik,nk,njk->nij", rotation, 1 / (s * s), rotation)
         cut = np.log(o / tolerance)
         extent = np.sqrt(2 * np.maximum(cut, 0))[:, None] * np.sqrt(np.einsum("nik,nk->ni", rotation**2, s * s))
         keep = (
             (cut > 0)
             & (s > 0).all(1)
+            & q.any(1)
             & np.isfinite(mu).all(1)
             & np.isfinite(precision).all((1, 2))
             & np.isfinite(extent).all(1)

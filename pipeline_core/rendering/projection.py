@@ -45,7 +45,10 @@ def view_rows(viewmats: np.ndarray, Ks: np.ndarray, width: int, height: int) -> 
 
 @inlined
 def _rotation(quats, n):
-    """The nine entries of the rotation of quaternion ``n``, and 1 / its length."""
+    """The nine entries of the rotation of quaternion ``n``, and 1 / its length.
+
+    The one twin of ``types.rotation_matrices``: a kernel needs them as numbers, and the length for its backward.
+    """
     w, x, y, z = np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3])
     inverse = 1.0 / np.sqrt(w * w + x * x + y * y + z * z)
     w, x, y, z = w * inverse, x * inverse, y * inverse, z * inverse

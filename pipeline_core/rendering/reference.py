@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.rendering.sh import sh_colors
+from pipeline_core.types import rotation_matrices
 
 ALPHA_MIN = 1.0 / 255.0
 """A Gaussian adds nothing to a pixel where its alpha is below this."""
@@ -23,16 +24,7 @@ TRANSMITTANCE_MIN = 1e-4
 
 def covariances(quats: Tensor, scales: Tensor) -> Tensor:
     """World covariances [N, 3, 3] = R S S^T R^T of ``quats`` [N, 4] wxyz (any length) and ``scales`` [N, 3]."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rotation = torch.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-        ],
-        dim=-1,
-    ).reshape(-1, 3, 3)  # fmt: skip
-    m = rotation * scales.unsqueeze(-2)
+    m = rotation_matrices(quats) * scales.unsqueeze(-2)
     return m @ m.transpose(-1, -2)
 
 

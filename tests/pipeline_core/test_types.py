@@ -1,10 +1,12 @@
 """The data types refuse wrong shapes and activate what they store."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from pipeline_core.types import Gaussians, Mesh, PointCloud
+from pipeline_core.types import Gaussians, Mesh, PointCloud, rotation_matrices
 
 
 def gaussians(n=3, rest=0):
@@ -35,3 +37,12 @@ def test_wrong_shapes_are_named():
         PointCloud(torch.zeros(3, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"faces must be \[F, 3\]"):
         Mesh(np.zeros((3, 3)), np.zeros((1, 4)))
+
+
+def test_rotation_matrices_are_rotations_and_wxyz():
+    rotation = rotation_matrices(torch.randn(50, 4))
+    torch.testing.assert_close(rotation @ rotation.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(50))
+    half = math.sqrt(0.5)
+    about_z = rotation_matrices(torch.tensor([[half, 0.0, 0.0, half]]))[0]
+    torch.testing.assert_close(about_z @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)
