@@ -1,31 +1,22 @@
-"""Checkpoints of jobs: one safetensors file, whose header holds the JSON part, replaced atomically."""
+"""Checkpoints of jobs: a file is used by the job that wrote it, and by nothing else."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from pipeline_core.files import write_bytes
+from pipeline_core.errors import DataError
+from pipeline_core.io.checkpoint import State, read_checkpoint, write_checkpoint
 
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; others are not read."""
-
-State = tuple[dict[str, Tensor], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
-    """Write ``state`` beside ``path``, flush it to the disk, rename: a reader sees the old file or the new one."""
-    tensors, values = state
-    header = {"format": str(FORMAT), "fingerprint": fingerprint, "values": json.dumps(values)}
-    write_bytes(path, save(tensors, metadata=header), durable=True)
+    """Write the ``state`` of the job that has this fingerprint."""
+    write_checkpoint(path, state, format=str(FORMAT), fingerprint=fingerprint)
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> State | None:
@@ -33,12 +24,10 @@ def load_checkpoint(path: Path, fingerprint: str) -> State | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != str(FORMAT) or header.get("fingerprint") != fingerprint:
-                log.info("checkpoint %s is of another job or format: starting anew", path)
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["values"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        log.warning("checkpoint %s cannot be read (%s): starting anew", path, error)
+        state = read_checkpoint(path, format=str(FORMAT), fingerprint=fingerprint)
+    except DataError as error:
+        log.warning("%s: starting anew", error)
         return None
+    if state is None:
+        log.info("checkpoint %s is of another job or format: starting anew", path)
+    return state

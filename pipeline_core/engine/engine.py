@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from pipeline_core.engine.calls import ModelCalls
-from pipeline_core.engine.checkpoint import State, load_checkpoint, save_checkpoint
+from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.jobs import Job, Query
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
+from pipeline_core.io.checkpoint import State
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 log = logging.getLogger(__name__)

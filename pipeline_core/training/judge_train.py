@@ -27,19 +27,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline_core.errors import RequestError
-from pipeline_core.files import replaced
 from pipeline_core.metrics.fidelity import evaluation_cameras, score, truth_images
 from pipeline_core.metrics.judge import SIDES, JudgeNetwork, JudgeShape, StarterJudge, load_network, save_judge
 from pipeline_core.metrics.negatives import candidates, full
 from pipeline_core.props.captions import VOCABULARY, caption
 from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, sample_spec
 from pipeline_core.storage import sha256_file
+from pipeline_core.training.checkpoint import load_training, save_training
 from pipeline_core.training.judge_data import HARD, SHARD, SPLATS, Batch, Shards, codes_agree, make_batch
 from pipeline_core.training.train import commit, rate, weights_of
 
@@ -101,33 +98,6 @@ def fast_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, facts: dict) -> None:
-    """Weights, statistics and moments in one safetensors file, replaced atomically."""
-    tensors = {f"model.{k}": v for k, v in network.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-    with replaced(path) as scratch:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, scratch, metadata={"facts": json.dumps(facts)})
-
-
-def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> dict:
-    """Load what :func:`save_checkpoint` wrote; -> its facts."""
-    model: dict[str, Tensor] = {}
-    state: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-        for key in file.keys():
-            kind, _, name = key.partition(".")
-            if kind == "model":
-                model[name] = file.get_tensor(key)
-            else:
-                index, _, field = name.partition(".")
-                state.setdefault(int(index), {})[field] = file.get_tensor(key)
-    network.load_state_dict(model)
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return facts
-
-
 def new_network(seed: int) -> JudgeNetwork:
     """A network with weights drawn from ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -158,16 +128,12 @@ def train_judge(
     decay, plain = [], []
     for parameter in network.parameters():
         (decay if parameter.ndim > 1 else plain).append(parameter)
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
+    decays = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(decays, lr=settings.lr, betas=(0.9, 0.98), fused=True)
     facts = {"step": 0, "cpu_seconds": 0.0, "sittings": 0, "seed": seed}
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoint, groups = out / "checkpoint.safetensors", {"model": network.state_dict()}
     if checkpoint.exists():
-        facts = load_checkpoint(checkpoint, network, optimiser)
-        if facts["seed"] != seed:
-            raise RequestError(
-                f"{checkpoint} was trained with seed {facts['seed']}, not {seed}: use another --out or that seed"
-            )
+        facts = load_training(checkpoint, groups, optimiser, seed)
     facts["sittings"] += 1
     shards = Shards(out / "data", seed, shard)
     decay_from = int(steps * (1 - settings.decay_share))
@@ -189,7 +155,7 @@ def train_judge(
         facts["step"], facts["cpu_seconds"], spent = step + 1, facts["cpu_seconds"] + now - spent, now
         stop = should_stop()
         if stop or facts["step"] % checkpoint_every == 0 or facts["step"] == steps:
-            save_checkpoint(checkpoint, network, optimiser, facts)
+            save_training(checkpoint, groups, optimiser, facts)
         if facts["step"] % log_every == 0:
             loss_mean, caption_mean, side_mean = np.nanmean(np.array(running), axis=0)
             running.clear()

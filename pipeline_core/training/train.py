@@ -31,13 +31,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline_core.errors import RequestError
-from pipeline_core.files import replaced
+from pipeline_core.training.checkpoint import Groups, load_training, save_training
 
 PARTS = ("image", "points")
 
@@ -122,42 +120,20 @@ def save_checkpoint(
     progress: Progress,
     seed: int,
 ) -> None:
-    """One safetensors file, replaced atomically; progress and seed are in its metadata."""
-    tensors: dict[str, Tensor] = {f"model.{n}": p.detach() for n, p in modules.named_parameters()}
-    tensors |= {f"ema.{n}": v for n, v in average.values.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "seed": str(seed)}
-    with replaced(path) as scratch:
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, scratch, metadata=metadata)
+    """Write all that the next step depends on."""
+    save_training(path, _groups(modules, average), optimiser, asdict(progress) | {"seed": seed})
 
 
 def load_checkpoint(
     path: Path, modules: nn.ModuleDict, average: Averaged, optimiser: torch.optim.Optimizer, seed: int
 ) -> Progress:
     """Load what :func:`save_checkpoint` wrote into the given objects."""
-    params = dict(modules.named_parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if int(metadata["seed"]) != seed:
-            found = metadata["seed"]
-            raise RequestError(f"{path} was trained with seed {found}, not {seed}: use another --out or that seed")
-        for key in file.keys():
-            kind, _, name = key.partition(".")
-            value = file.get_tensor(key)
-            if kind == "optimiser":
-                index, _, field = name.partition(".")
-                state.setdefault(int(index), {})[field] = value
-                continue
-            target = params[name].data if kind == "model" else average.values[name]
-            if target.shape != value.shape:
-                shapes = f"{tuple(value.shape)}, the settings ask for {tuple(target.shape)}"
-                raise RequestError(f"{path}: {name} is {shapes}: use another --out")
-            target.copy_(value)
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return Progress(**json.loads(metadata["progress"]))
+    facts = load_training(path, _groups(modules, average), optimiser, seed)
+    return Progress(**{name: value for name, value in facts.items() if name != "seed"})
+
+
+def _groups(modules: nn.ModuleDict, average: Averaged) -> Groups:
+    return {"model": dict(modules.named_parameters()), "ema": average.values}
 
 
 def _plan(progress: Progress, steps: int | None, minutes: float | None, o: Optimisation) -> None:
