@@ -20,6 +20,7 @@ import typer
 from catalog import cli as catalogue
 from catalog.door import Door
 from pipeline_core.errors import RequestError
+from pipeline_core.files import ensure_home
 from pipeline_core.secrets import redact
 
 app = typer.Typer(
@@ -456,6 +457,7 @@ def _with_limits(request: Any, deadline: str, gpu_hours: float) -> Any:
 
 def main() -> None:
     """Entry point; errors are told at the :class:`~catalog.door.Door`."""
+    ensure_home()
     app()
 
 

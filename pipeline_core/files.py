@@ -130,6 +130,12 @@ def user_folder(variable: str, below_home: str) -> Path:
     return _temporary(f"{folder} cannot be written", variable)
 
 
+def ensure_home() -> None:
+    """Give this process and those it starts a home where the user has none: many packages look for it when imported."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = str(_temporary("this user has no home", "HOME"))
+
+
 def _can_be_written(folder: Path) -> bool:
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)

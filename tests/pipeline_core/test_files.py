@@ -253,6 +253,26 @@ def test_an_empty_environment_has_a_cache():
         assert re.fullmatch("/tmp/splatmill-.*", told.strip())
 
 
+HOMELESS = """
+import pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+from flows.cli import main
+sys.argv = ["splatmill", "--help"]
+try:
+    main()
+except SystemExit:
+    import prefect.settings
+    print("a home:", Path.home())
+"""
+
+
+def test_a_user_whom_the_system_does_not_know_has_a_home(tmp_path):
+    told, _ = python(HOMELESS, env={"TMPDIR": str(tmp_path)}).communicate()
+    assert f"a home: {tmp_path}/splatmill-{os.getuid()}\n" in told
+
+
 # --- once ------------------------------------------------------------------------------------------------------------
 
 BY_HAND = re.compile(r"\bfcntl\b|os\.replace\(|Path\.home\(|XDG_|NamedTemporaryFile|mkstemp")
