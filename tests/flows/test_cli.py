@@ -92,8 +92,22 @@ def test_doctor_tells_what_is_here_and_models_what_the_recipes_name(tmp_path):
     found = {finding["what"]: finding for finding in told}
     assert found["prefect"]["state"] == "ok" and found["device"]["state"] == "ok" and found["library"]["state"] == "ok"
     on_gpu = torch.cuda.is_available()
-    assert on_gpu or "for an NVIDIA GPU: a CUDA build of torch" in found["device"]["way_out"] or torch.version.cuda
+    assert found["device"]["found"].startswith("cuda" if on_gpu else "cpu")
+    without = "sees no GPU" if torch.version.cuda else "for an NVIDIA GPU: a CUDA build of torch"
+    assert (found["device"]["way_out"] == "") if on_gpu else (without in found["device"]["way_out"])
     assert found["gsplat"]["state"] in ("ok", "missing" if on_gpu else "note") and "nvdiffrast" in found
     models = json.loads(splatmill("models", "--json", env=env).stdout)
     assert {name for row in models for name in row["recipes"]} == set(RECIPES)
     assert all(row["id"] or row["missing"] for row in models)
+
+
+@pytest.mark.parametrize("memory_gb, cuda, said", [
+    (80, "13.0", ""),
+    (None, None, "for an NVIDIA GPU: a CUDA build of torch"),
+    (None, "13.0", "torch is built for CUDA 13.0 and sees no GPU"),
+])  # fmt: skip
+def test_doctor_says_why_no_gpu_is_used(memory_gb, cuda, said):
+    from flows.doctor import _without_cuda
+
+    told = _without_cuda({"memory_gb": memory_gb, "cuda": cuda})
+    assert told.startswith(said) and bool(told) == bool(said)
