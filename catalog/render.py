@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -27,18 +27,25 @@ def render(table: pa.Table, form: str) -> bytes:
 
 
 def to_text(table: pa.Table) -> bytes:
-    """Aligned columns for a terminal; long cells are cut, control characters shown as escapes."""
-    cells = [[_cut(_plain(value)) for value in column.to_pylist()] for column in table.columns]
-    widths = [max([_width(name), *map(_width, column)]) for name, column in zip(table.column_names, cells)]
+    """Aligned columns for a terminal, numbers to the right; long cells are cut."""
+    columns = [[_cut(_plain(value)) for value in column.to_pylist()] for column in table.columns]
     right = [pa.types.is_integer(f.type) or pa.types.is_floating(f.type) for f in table.schema]
-    lines = [
-        "  ".join(_pad(name, width, False) for name, width in zip(table.column_names, widths)).rstrip(),
-        "  ".join("-" * width for width in widths),
-    ]
-    for row in zip(*cells):
-        lines.append("  ".join(_pad(cell, *how) for cell, *how in zip(row, widths, right)).rstrip())
     noun = "row" if table.num_rows == 1 else "rows"
-    return ("\n".join([*lines, f"({table.num_rows} {noun})"]) + "\n").encode()
+    return f"{aligned(table.column_names, zip(*columns), right)}\n({table.num_rows} {noun})\n".encode()
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[bool] = ()) -> str:
+    """Columns as wide as their widest cell, a line under the header; control characters are shown as escapes.
+
+    ``right``: for each column whether it is set to the right; empty = none.
+    """
+    cells = [list(map(_plain, row)) for row in rows]
+    widths = [max(_width(row[i]) for row in (header, *cells)) for i in range(len(header))]
+    lines = ["  ".join(_pad(name, width, False) for name, width in zip(header, widths)).rstrip()]
+    lines.append("  ".join("-" * width for width in widths))
+    for row in cells:
+        lines.append("  ".join(_pad(*each) for each in zip(row, widths, right or [False] * len(row))).rstrip())
+    return "\n".join(lines)
 
 
 def to_markdown(table: pa.Table) -> bytes:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.render import aligned
 from flows.server import pointed_at, warm_server
-from flows.text import table
 from pipeline_core.config import RECIPES
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import ModelNotFound, SplatmillError
@@ -59,7 +59,7 @@ def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
-        print(table(["", "what", "found", "to mend it"], [[f.state, f.what, f.found, f.way_out] for f in findings]))
+        print(aligned(["", "what", "found", "to mend it"], [[f.state, f.what, f.found, f.way_out] for f in findings]))
     return int(any(finding.state == "missing" for finding in findings))
 
 
@@ -82,7 +82,7 @@ def show_models(*, as_json: bool) -> None:
         print(json.dumps(rows))
         return
     shown = [[r["kind"], r["reference"], r["id"] or "not here", r["licence"], ", ".join(r["recipes"])] for r in rows]
-    print(table(["kind", "reference", "id", "licence", "recipes"], shown))
+    print(aligned(["kind", "reference", "id", "licence", "recipes"], shown))
     for row in rows:
         if row["missing"]:
             print(f"\n{row['missing']}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from catalog import query
+from catalog.render import aligned
 from flows.batch import BatchRequest, plan_batch
-from flows.text import table
 from pipeline_core import stages
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
@@ -41,8 +41,8 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
         specs = [each.spec.to_json() for each in journeys]
         print(json.dumps({"assets": rows, "specs": specs, "recipes": resolved, "models": models, "refused": refused}))
         return
-    shown = [[r["asset_id"], r["recipe"], str(len(r["cached"])), ", ".join(r["would_run"]) or "nothing"] for r in rows]
-    print(table(["asset", "recipe", "stages there", "would run"], shown))
+    shown = [[r["asset_id"], r["recipe"], len(r["cached"]), ", ".join(r["would_run"]) or "nothing"] for r in rows]
+    print(aligned(["asset", "recipe", "stages there", "would run"], shown))
     for fingerprint, recipe in recipes.items():
         print(f"\nrecipe {recipe.name} ({fingerprint}), as resolved:")
         print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in _leaves(recipe.model_dump(mode="json"))))
@@ -82,12 +82,12 @@ def show_status(library: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"assets": by_status, "runs": runs, "failed": failed}, default=str))
         return
-    print(table(["status", "assets"], [[r["status"], str(r["assets"])] for r in by_status]))
+    print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
     columns = ["run_id", "started", "seconds", "delivered", "failed"]
-    print("\n" + table(columns, [[f"{r[c]:g}" if c == "seconds" else str(r[c]) for c in columns] for r in runs]))
+    print("\n" + aligned(columns, [[r[c] for c in columns] for r in runs]))
     if failed:
         shown = [[r["asset_id"], r["error_stage"], r["error_class"], (r["error_message"] or "")[:90]] for r in failed]
-        print("\n" + table(["failed asset", "stage", "class", "message"], shown))
+        print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))
 
 
 def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
@@ -141,4 +141,4 @@ def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -
     for name in HEADLINES:
         values = [each[name] for each in scores.values() if name in each]
         means.append(f"{sum(values) / len(values):.2f}" if values else "-")
-    print(table(["asset", *HEADLINES], [*rows, [f"mean of {len(scores)}", *means]]))
+    print(aligned(["asset", *HEADLINES], [*rows, [f"mean of {len(scores)}", *means]]))

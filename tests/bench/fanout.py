@@ -21,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from catalog.render import aligned
 from flows.farm.shards import START_S, split
-from flows.text import table
 
 SPEEDS = {
     "8 alike": (1.0,) * 8,
@@ -77,7 +77,7 @@ def main() -> None:
             wall, tail, loss = np.mean([measure(divide, speeds, seed) for seed in range(20)], axis=0)
             report[f"{name}, {label}"] = {"wall_s": round(wall), "tail": round(tail, 4), "loss": round(loss, 4)}
             rows.append([name, label, f"{wall:.0f}", f"{100 * tail:.1f} %", f"{100 * loss:.1f} %"])
-    print(table(["workers", "divided in", "seconds", "tail", "loss"], rows))
+    print(aligned(["workers", "divided in", "seconds", "tail", "loss"], rows))
     print(json.dumps(report))
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog.render import FORMATS, render
+from catalog.render import FORMATS, aligned, render
 
 HOSTILE = 'a "chair", with | pipes\nand\x1b[31m red <b>html</b>'
 TABLE = pa.table(
@@ -75,3 +75,14 @@ def test_markdown_stays_a_table_and_holds_no_html() -> None:
 def test_every_form_takes_an_empty_answer() -> None:
     for form in FORMATS:
         assert isinstance(render(TABLE.slice(0, 0), form), bytes)
+
+
+def test_one_table_for_all_commands_lines_up_whatever_it_holds() -> None:
+    rows = [["椅子", 3, None], ["\x1b[31mred", 12, "a"]]
+    assert aligned(["asset", "n", "why"], rows, [False, True, False]).splitlines() == [
+        "asset        n   why",
+        "-----------  --  ---",
+        "椅子          3",
+        "\\x1b[31mred  12  a",
+    ]
+    assert aligned(["asset", "n"], []) == "asset  n\n-----  -"

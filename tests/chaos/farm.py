@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 
 from catalog import compact, query  # noqa: E402
 from catalog.fsck import fsck  # noqa: E402
+from catalog.render import aligned  # noqa: E402
 from flows.farm.reconcile import SUMMARY, WORKER_LOST  # noqa: E402
-from flows.text import table  # noqa: E402
 from pipeline_core.stages import names, sql_list  # noqa: E402
 from pipeline_core.storage import sha256_file  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402
@@ -313,8 +313,8 @@ def main() -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     faults = [[kind, str(count)] for kind, count in sorted(report["by_kind"].items())]
-    print(table(["fault", "times"], faults))
-    print(table(["what", "count"], [[name, str(value)] for name, value in report.items() if name != "by_kind"]))
+    print(aligned(["fault", "times"], faults))
+    print(aligned(["what", "count"], [[name, value] for name, value in report.items() if name != "by_kind"]))
     print(json.dumps(report))
     bad = ("lost", "doubled", "unexplained_repeats", "left_behind")
     sys.exit(0 if report["over"] and not any(report[name] for name in bad) else 1)
