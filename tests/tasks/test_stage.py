@@ -1,6 +1,7 @@
 """What all stages have in common: found or made, one row for each attempt, errors recorded and raised."""
 
 import json
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -8,9 +9,13 @@ from catalog import query
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import DataError, DivergedError, TransientError
 from pipeline_core.spec import AssetSpec
+from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import Library
+from tasks import halt
 from tasks.journey import plan_journey
-from tasks.stage import path_of, run_stage
+from tasks.policy import stage_task
+from tasks.record import IN_ASSETS
+from tasks.stage import IN_STAGES, path_of, run_stage
 
 
 @pytest.fixture
@@ -74,3 +79,29 @@ def test_errors_are_recorded_and_raised_and_leave_no_output(journey, error, stat
     assert row["error_message"]
     library = Library(journey.library)
     assert not library.has("init_points", journey.keys["init_points"]) and not any((library.root / "tmp").iterdir())
+
+
+def test_a_stage_that_ends_while_the_run_is_stopped_is_cancelled_whichever_it_is(journey, monkeypatch):
+    """An engine that is closed under a stage makes it fail in many ways; none is the asset's fault."""
+
+    def work(folder):
+        halt.pull()
+        raise RuntimeError("the engine is closed")
+
+    for stage in ("extract_mesh", DELIVERY):
+        with pytest.raises(CancelledError, match="stopped"):
+            run_stage(journey, stage, work, (), IN_ASSETS if stage == DELIVERY else IN_STAGES)
+        halt.release()
+    assert [(row["stage"], row["status"]) for row in attempts(journey)] == [
+        ("extract_mesh", "cancelled"), (DELIVERY, "cancelled"),
+    ]  # fmt: skip
+
+
+def test_a_row_promises_what_its_task_writes(journey, monkeypatch):
+    @stage_task
+    def init_points(journey, folder):
+        (folder / "other.ply").write_text("ply")
+        return {}
+
+    with pytest.raises(AssertionError, match=r"points\.ply"):
+        init_points.fn(journey)

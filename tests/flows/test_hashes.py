@@ -1,0 +1,45 @@
+"""A file is read for its sha256 when it is made and when it is delivered, not at every hop between."""
+
+import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.asset import make_asset
+from pipeline_core import storage
+from pipeline_core.config import RECIPES
+from pipeline_core.spec import AssetSpec
+from pipeline_core.stages import DELIVERY
+from tasks.journey import plan_journey
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files that were read for their sha256."""
+    read = []
+    original = storage.sha256_file
+
+    def count(path):
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(storage, "sha256_file", count)
+    return read
+
+
+@pytest.fixture
+def journey(tmp_path, tiny):
+    spec = AssetSpec(prompt="a blue mug", asset_id="mug", recipe=RECIPES["draft"].override(tiny))
+    return plan_journey(str(storage.Library(tmp_path / "library").create().root), "run-1", spec)
+
+
+def test_one_asset_costs_a_dozen_passes_and_a_cached_one_its_deliverables(journey, hashed, prefect_url):
+    make = flow(make_asset, name="one", persist_result=False, validate_parameters=False)
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        made = make(journey)
+        assert len(hashed) <= 12, hashed
+        hashed.clear()
+        storage._hashed.clear()  # as in another process
+        assert make(journey) == made and made["stage"] == DELIVERY
+    assert sorted(hashed) == sorted(made["outputs"]) and len(hashed) <= 7
