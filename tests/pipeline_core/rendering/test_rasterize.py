@@ -74,10 +74,27 @@ def test_every_render_mode(mode: str) -> None:
     got = run(parameters, views, torch.float32, render_mode=mode, absgrad=False, **options)
     want = run(parameters, views, torch.float64, "reference", render_mode=mode, absgrad=False, **options)
     assert got["image"].shape == (2, 48, 48, {"RGB": 3, "D": 1, "ED": 1}.get(mode, 4))
-    for name in ("colors", "backgrounds"):
-        if mode in ("D", "ED"):
-            assert want.pop(name) is None or not want.pop(name, torch.zeros(1)).any()
+    if mode in ("D", "ED"):
+        for name in ("colors", "backgrounds"):
+            for gradient in (got.pop(name), want.pop(name)):
+                assert gradient is None or not gradient.any(), name
     assert_close(got, want)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_info_has_what_gsplats_strategies_read(backend: str) -> None:
+    parameters, views, _ = scene("sparse")
+    n = len(parameters["means"])
+    *_, info = rasterize(**parameters, viewmats=views.viewmats, Ks=views.Ks, width=48, height=40, backend=backend)
+    shapes = {name: tuple(value.shape) for name, value in info.items() if isinstance(value, Tensor)}
+    assert shapes == {
+        "radii": (2, n, 2), "means2d": (2, n, 2), "depths": (2, n), "conics": (2, n, 3), "opacities": (2, n),
+    }  # fmt: skip
+    assert {name: value for name, value in info.items() if name not in shapes} == {
+        "width": 48, "height": 40, "n_cameras": 2, "n_batches": 1, "tile_size": 16,
+        "batch_ids": None, "camera_ids": None, "gaussian_ids": None,
+    }  # fmt: skip
+    assert info["radii"].dtype == torch.int32
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
