@@ -6,7 +6,6 @@ latent z ~ q(z | cloud, text), plus ``kl`` times KL(q(z | cloud, text) || p(z | 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from pipeline_core.files import write_json
 from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
 from pipeline_core.training.data import POINTS, Shard, ShardPool, visible_shards, write_cloud_shard
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
@@ -222,7 +222,7 @@ class PointPart:
         twin.load_state_dict(modules["model"].state_dict())
         twin.half().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        (folder / "splatmill.json").write_text(json.dumps({"licence": "Apache-2.0"}, indent=2) + "\n")
+        write_json(folder / "splatmill.json", {"licence": "Apache-2.0"})
 
     def facts(self) -> dict:
         """Settings for the model card."""
