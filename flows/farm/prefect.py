@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Crashed
 
 from flows.batch import BatchRequest
-from flows.farm.reconcile import FarmUnreachable, Shard
+from flows.farm.protocol import FarmUnreachable, Shard
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
 

@@ -26,73 +26,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
 
-from catalog import query
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.batch import SUMMARY, BatchRequest, Summary, conclude, write_summary
 from flows.budget import Admission
 from flows.farm import beats
 from flows.farm.beats import Beat
+from flows.farm.protocol import Farm, FarmUnreachable, Shard
 from flows.farm.runs import Run, journeys, open_runs, read_run
 from flows.farm.shards import START_S, measured, split
-from flows.todo import ids, sort_out
-from pipeline_core.errors import SplatmillError
+from flows.farm.standing import WORKER_LOST, Standing, assess, next_stage, rows_of_failures, verify
 from pipeline_core.files import lock
-from pipeline_core.stages import names, sql_list
 from pipeline_core.storage import Library
-from tasks.journey import Journey, stages_done, verified
-from tasks.rules import RULES
 
 LOCK = ".reconcile"
 CONTROL = "control"
 """Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
-ENDED = ("completed", "failed", "crashed", "cancelled")
-WORKER_LOST, NOT_MADE = "WorkerLost", "NotMade"
-MOST_LOSSES = 5
-"""Processes that may die while they make one asset; after that it is held to be the cause."""
-MOST_SILENT = 5
-"""Shards that may end in order and leave no word about one of their assets."""
-SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
-
-
-class FarmUnreachable(SplatmillError):
-    """The server did not answer; the next call may reach it."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard's flow run: Prefect's id, its state's type in lower case, since when, and the assets it was given."""
-
-    id: str
-    state: str
-    since: datetime
-    assets: tuple[str, ...]
-
-    @property
-    def open(self) -> bool:
-        """Whether it may still make something."""
-        return self.state not in ENDED
-
-
-class Farm(Protocol):
-    """What is needed of the server. Every method may raise :class:`FarmUnreachable`."""
-
-    def shards(self, run_id: str) -> list[Shard]:
-        """All shards of a run, ended ones too."""
-
-    def others(self, library: str) -> list[Shard]:
-        """Open flow runs about a library that make nothing: batch, nightly, reconcile, compact."""
-
-    def submit(self, request: BatchRequest) -> None:
-        """Queue a shard; the same ``request.shard`` is queued once, however often it is submitted."""
-
-    def close(self, shard_id: str, why: str) -> None:
-        """Declare a shard crashed, which gives back its place in the pool."""
-
-    def workers(self) -> int:
-        """Workers that are online."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +79,6 @@ class Outcome:
         return "\n".join([*told, *["  the run is over"] * self.ended])
 
 
-# --- one call --------------------------------------------------------------------------------------------------------
-
-
 def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list[Outcome]:
     """Bring every open run of ``library`` on; raises :class:`FarmUnreachable` before anything is concluded.
 
@@ -153,15 +100,15 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
             return None
         outcome = Outcome(run.request.run_id)
         shards = close_dead(run, farm, patience, outcome)
-        state = assess(run, shards)
-        if not state.missing and not any(shard.open for shard in shards):
-            verify(run, state)  # the last look before the run is over: everything is read, nothing is taken on trust
-        outcome.made, outcome.waiting = len(state.made), len(state.waiting)
+        standing = assess(run, shards)
+        if not standing.missing and not any(shard.open for shard in shards):
+            verify(run, standing)  # the last look before the run is over: everything is read, nothing is taken on trust
+        outcome.made, outcome.waiting = len(standing.made), len(standing.waiting)
         outcome.working = beats.count_live(run.folder)
-        refusal = submit_missing(run, farm, shards, state, outcome) if state.missing else ""
-        outcome.missing = len(state.missing) - sum(outcome.submitted)
+        refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
+        outcome.missing = len(standing.missing) - sum(outcome.submitted)
         if not outcome.submitted and not any(shard.open for shard in shards):
-            finish(run, state, refusal)
+            finish(run, standing, refusal)
             outcome.ended = True
         return outcome
 
@@ -231,100 +178,7 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
         append(run.request.library, rows, keep=True)
 
 
-# --- what is missing -------------------------------------------------------------------------------------------------
-
-WORDS_SQL = f"""
-with words as (
-    select asset_id, prefect_flow_run_id as shard, arg_max(
-        struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
-    ) as last
-    from stage_runs where run_id = ? and stage in {sql_list(names())} group by all
-)
-select
-    asset_id,
-    list(last order by last.event_id) filter (last.error_type = '{WORKER_LOST}') as losses,
-    list(last order by last.event_id)
-        filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
-from words group by asset_id
-"""
-
-
-@dataclass
-class State:
-    """The assets of a run: each is in exactly one of these."""
-
-    made: list[str] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
-def assess(run: Run, shards: Sequence[Shard]) -> State:
-    """Sort a run's assets by the library's files, the catalogue and the open shards."""
-    words = {row["asset_id"]: row for row in query.rows(run.request.library, WORDS_SQL, [run.request.run_id])}
-    open_ = {asset_id for shard in shards if shard.open for asset_id in shard.assets}
-    cancelled = {asset_id for shard in shards if shard.state == "cancelled" for asset_id in shard.assets}
-    silent: dict[str, int] = {}
-    for shard in shards:
-        for asset_id in shard.assets if shard.state in ("completed", "failed") else ():
-            silent[asset_id] = silent.get(asset_id, 0) + 1
-    todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
-    state = State(made=ids(todo.made))
-    for journey in todo.missing:
-        name = journey.asset_id
-        if name in open_:
-            state.waiting.append(name)
-        elif failure := final_failure(journey, words.get(name), silent.get(name, 0)):
-            state.failures.append(failure)
-        else:
-            (state.stopped if name in cancelled else state.missing).append(name)
-    return state
-
-
-def verify(run: Run, state: State) -> None:
-    """Move made assets that are damaged to the missing ones."""
-    known = journeys(run)
-    whole = [name for name in state.made if verified(known[name])]
-    state.missing += sorted(set(state.made) - set(whole))
-    state.made = whole
-
-
-def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
-    """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
-
-    ``ended``: shards with this asset that ended in order.
-    """
-    failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
-    if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
-        last = failures[-1]
-        return _failure(journey, last["stage"], last["error_class"], last["error_type"], last["error_message"] or "")
-    if len(losses) >= MOST_LOSSES:
-        why = f"{len(losses)} processes died while they made it"
-        return _failure(journey, losses[-1]["stage"], "permanent", WORKER_LOST, why)
-    if ended - len(failures) >= MOST_SILENT:
-        why = f"{ended} shards ended without making it, without a reason: {SAME_CODE}"
-        return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
-    return None
-
-
-def _failure(journey: Journey, stage: str, error_class: str, error_type: str, message: str) -> dict[str, str]:
-    return {
-        "asset_id": journey.asset_id,
-        "stage": stage,
-        "error_class": error_class,
-        "error_type": error_type,
-        "message": message,
-    }
-
-
-def next_stage(journey: Journey) -> str:
-    """The first stage of an unfinished asset whose output is missing."""
-    done = stages_done(journey)
-    return next((stage for stage in journey.keys if stage not in done), "record")
-
-
-def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, outcome: Outcome) -> str:
+def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Standing, outcome: Outcome) -> str:
     """Queue what is missing; returns why nothing was, or an empty text."""
     request = run.request
     timing = measured(request.library, request.recipe)
@@ -338,7 +192,7 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, 
     if refusal:
         return refusal
     workers = farm.workers()
-    parts = split(state.missing, workers=workers, asset_s=timing.worker_s)
+    parts = split(standing.missing, workers=workers, asset_s=timing.worker_s)
     if not timing.assets:
         # nothing was measured yet: one shard each, and the rest as soon as their first assets tell how long they take
         parts = [] if any(shard.open for shard in shards) else parts[:workers]
@@ -351,43 +205,31 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], state: State, 
     return ""
 
 
-def finish(run: Run, state: State, refusal: str) -> None:
+def finish(run: Run, standing: Standing, refusal: str) -> None:
     """Write the summary that ends a run."""
-    request, known = run.request, journeys(run)
-    for failure in state.failures:
-        if failure["error_type"] in (WORKER_LOST, NOT_MADE):
-            append(request.library, [_failure_row(known[failure["asset_id"]], failure)], keep=True)
+    request, rows = run.request, rows_of_failures(run, standing)
+    if rows:
+        append(request.library, rows, keep=True)
     summary = Summary(
         request.run_id,
         request.library,
         request.manifest,
         asked=len(run.todo) + len(run.cached) + len(run.quarantined),
-        made=state.made,
+        made=standing.made,
         cached=list(run.cached),
-        stopped=state.stopped,
-        left=state.missing,
+        stopped=standing.stopped,
+        left=standing.missing,
         left_why=refusal,
         quarantined=list(run.quarantined),
-        failures=state.failures,
+        failures=standing.failures,
         refused=list(run.refused),
         seconds=time.time() - run.opened,
     )
-    conclude(request, list(known.values()), summary)
+    conclude(request, list(journeys(run).values()), summary)
     Library(request.library).sweep()
     for scratch in (run.folder / "beats").glob(".*"):
         scratch.unlink(missing_ok=True)
     write_summary(run.folder, summary)
-
-
-def _failure_row(journey: Journey, failure: dict[str, str]) -> StageRun:
-    columns = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
-    return StageRun(
-        run_id=journey.run_id,
-        status="failed",
-        stage_key=journey.keys[failure["stage"]],
-        error_message=failure["message"],
-        **columns,
-    )
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     python tests/bench/orchestration.py                          # 300, 1000 and 3000 assets: about 20 minutes
     python tests/bench/orchestration.py --assets 300 --only prefect files
 
-The journey is the real one (``flows.farm.flows.shard``, every task, file, catalogue row and cache key); only the work
+The journey is the real one (``flows.run``, every task, file, catalogue row and cache key); only the work
 inside the stages is replaced by writing outputs of a few bytes. Rows of the table:
 
 * ``prefect``: ``splatmill run``'s path: the flow in a process of its own, against a server of its own on SQLite

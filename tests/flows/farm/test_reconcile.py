@@ -14,9 +14,11 @@ from catalog import query
 from flows.batch import plan_batch
 from flows.farm import beats, reconcile
 from flows.farm.beats import Beat
-from flows.farm.reconcile import FarmUnreachable, Patience, Shard, verdict, watch
+from flows.farm.protocol import FarmUnreachable, Shard
+from flows.farm.reconcile import Patience, verdict, watch
 from flows.farm.runs import open_run, open_runs, read_run, run_shard
 from flows.farm.shards import Timing
+from flows.farm.standing import MOST_LOSSES
 from pipeline_core.errors import DataError, TransientError
 from pipeline_core.files import lock
 from pipeline_core.storage import Library
@@ -279,7 +281,7 @@ def test_failures_have_the_rounds_of_their_class_and_stand_with_their_reason(ope
 
 def take_along(request, farm, asset_id):
     """A run in which one asset takes its process along, as often as it is tried; the run's failures."""
-    for _ in range(reconcile.MOST_LOSSES):
+    for _ in range(MOST_LOSSES):
         (fatal,) = [shard for shard in farm.open if asset_id in shard.assets]
         kill(request, farm, [asset_id], fatal)
         outcome = again(request, farm)

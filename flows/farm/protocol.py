@@ -1,0 +1,53 @@
+"""What a farm's server is to the rest of the wing: shards that can be listed, queued and closed.
+
+``flows.farm.prefect`` has this for a real Prefect server; tests have it for a list in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flows.batch import BatchRequest
+from pipeline_core.errors import SplatmillError
+
+ENDED = ("completed", "failed", "crashed", "cancelled")
+
+
+class FarmUnreachable(SplatmillError):
+    """The server did not answer; the next call may reach it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's flow run: Prefect's id, its state's type in lower case, since when, and the assets it was given."""
+
+    id: str
+    state: str
+    since: datetime
+    assets: tuple[str, ...]
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still make something."""
+        return self.state not in ENDED
+
+
+class Farm(Protocol):
+    """What is needed of the server. Every method may raise :class:`FarmUnreachable`."""
+
+    def shards(self, run_id: str) -> list[Shard]:
+        """All shards of a run, ended ones too."""
+
+    def others(self, library: str) -> list[Shard]:
+        """Open flow runs about a library that make nothing: batch, nightly, reconcile, compact."""
+
+    def submit(self, request: BatchRequest) -> None:
+        """Queue a shard; the same ``request.shard`` is queued once, however often it is submitted."""
+
+    def close(self, shard_id: str, why: str) -> None:
+        """Declare a shard crashed, which gives back its place in the pool."""
+
+    def workers(self) -> int:
+        """Workers that are online."""

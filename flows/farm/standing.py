@@ -1,0 +1,133 @@
+"""Where the assets of a farm's run stand, by the library's files, the catalogue's rows and the farm's shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalog import query
+from catalog.schema import StageRun
+from flows.farm.protocol import Shard
+from flows.farm.runs import Run, journeys
+from flows.todo import ids, sort_out
+from pipeline_core.stages import names, sql_list
+from tasks.journey import Journey, stages_done, verified
+from tasks.rules import RULES
+
+WORKER_LOST, NOT_MADE = "WorkerLost", "NotMade"
+MOST_LOSSES = 5
+"""Processes that may die while they make one asset; after that it is held to be the cause."""
+MOST_SILENT = 5
+"""Shards that may end in order and leave no word about one of their assets."""
+SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
+
+WORDS_SQL = f"""
+with words as (
+    select asset_id, prefect_flow_run_id as shard, arg_max(
+        struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
+    ) as last
+    from stage_runs where run_id = ? and stage in {sql_list(names())} group by all
+)
+select
+    asset_id,
+    list(last order by last.event_id) filter (last.error_type = '{WORKER_LOST}') as losses,
+    list(last order by last.event_id)
+        filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
+from words group by asset_id
+"""
+
+
+@dataclass
+class Standing:
+    """The assets of a run: each is in exactly one of these."""
+
+    made: list[str] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def assess(run: Run, shards: Sequence[Shard]) -> Standing:
+    """Sort a run's assets by the library's files, the catalogue and the open shards."""
+    words = {row["asset_id"]: row for row in query.rows(run.request.library, WORDS_SQL, [run.request.run_id])}
+    open_ = {asset_id for shard in shards if shard.open for asset_id in shard.assets}
+    cancelled = {asset_id for shard in shards if shard.state == "cancelled" for asset_id in shard.assets}
+    silent: dict[str, int] = {}
+    for shard in shards:
+        for asset_id in shard.assets if shard.state in ("completed", "failed") else ():
+            silent[asset_id] = silent.get(asset_id, 0) + 1
+    todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
+    standing = Standing(made=ids(todo.made))
+    for journey in todo.missing:
+        name = journey.asset_id
+        if name in open_:
+            standing.waiting.append(name)
+        elif failure := final_failure(journey, words.get(name), silent.get(name, 0)):
+            standing.failures.append(failure)
+        else:
+            (standing.stopped if name in cancelled else standing.missing).append(name)
+    return standing
+
+
+def verify(run: Run, standing: Standing) -> None:
+    """Move made assets that are damaged to the missing ones."""
+    known = journeys(run)
+    whole = [name for name in standing.made if verified(known[name])]
+    standing.missing += sorted(set(standing.made) - set(whole))
+    standing.made = whole
+
+
+def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
+    """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
+
+    ``ended``: shards with this asset that ended in order.
+    """
+    failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
+    if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
+        last = failures[-1]
+        return _failure(journey, last["stage"], last["error_class"], last["error_type"], last["error_message"] or "")
+    if len(losses) >= MOST_LOSSES:
+        why = f"{len(losses)} processes died while they made it"
+        return _failure(journey, losses[-1]["stage"], "permanent", WORKER_LOST, why)
+    if ended - len(failures) >= MOST_SILENT:
+        why = f"{ended} shards ended without making it, without a reason: {SAME_CODE}"
+        return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
+    return None
+
+
+def _failure(journey: Journey, stage: str, error_class: str, error_type: str, message: str) -> dict[str, str]:
+    return {
+        "asset_id": journey.asset_id,
+        "stage": stage,
+        "error_class": error_class,
+        "error_type": error_type,
+        "message": message,
+    }
+
+
+def next_stage(journey: Journey) -> str:
+    """The first stage of an unfinished asset whose output is missing; the last when only deliverables are damaged."""
+    done = stages_done(journey)
+    return next((stage for stage in journey.keys if stage not in done), list(journey.keys)[-1])
+
+
+def rows_of_failures(run: Run, standing: Standing) -> list[StageRun]:
+    """Catalogue rows of the failures that no process lived to write."""
+    return [
+        _row(journeys(run)[failure["asset_id"]], failure)
+        for failure in standing.failures
+        if failure["error_type"] in (WORKER_LOST, NOT_MADE)
+    ]
+
+
+def _row(journey: Journey, failure: dict[str, str]) -> StageRun:
+    columns = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
+    return StageRun(
+        run_id=journey.run_id,
+        status="failed",
+        stage_key=journey.keys[failure["stage"]],
+        error_message=failure["message"],
+        **columns,
+    )
