@@ -1,4 +1,4 @@
-"""What a run was asked for, kept in its folder, so that ``splatmill retry`` needs no words.
+"""Keeps what a run was asked for in the run's folder, so that ``splatmill retry`` needs no arguments.
 
 <library>/runs/<run_id>/asked.json      the request, where its manifest was, and the manifest's sha256
 <library>/runs/<run_id>/asked/<name>    a copy of the manifest

@@ -45,10 +45,10 @@ from tasks.stage import Reference
 
 
 def make_asset(journey: Journey) -> Reference:
-    """The whole journey of one asset; returns the reference to its deliverables. Raises what its stage raised.
+    """Make one asset; returns the reference to its deliverables. Raises what its stage raised.
 
-    Where an optimisation diverged, it begins anew from another seed; where a file on the way was damaged, it is
-    travelled again, and only what is damaged is made.
+    When an optimisation diverges, the journey begins anew from another seed. When a file on the way is damaged, the
+    journey is travelled again, and only what is damaged is made.
     """
     seeds = damages = 0
     while True:
@@ -66,7 +66,7 @@ def make_asset(journey: Journey) -> Reference:
 
 @forgetting
 def travel(journey: Journey) -> Reference:
-    """Stage after stage, each given the outputs that its row names; returns the reference to the deliverables."""
+    """Run stage after stage and give each the outputs that its row names; returns the reference to the deliverables."""
     made: dict[str, Reference] = {}
     for stage in stages.STAGES:
         upstream = [made[name] for name in stage.upstream]
@@ -76,7 +76,7 @@ def travel(journey: Journey) -> Reference:
 
 @flow(name="asset", log_prints=False)
 def asset(spec: dict[str, Any], library: str, run_id: str) -> bool:
-    """One asset as a flow of its own. Returns False when it was made already."""
+    """Make one asset in a flow of its own. Returns False when it was made already."""
     journey = plan_journey(library, run_id, AssetSpec.from_json(spec))
     if finished(journey):
         return False

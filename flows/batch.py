@@ -71,10 +71,10 @@ class BatchRequest(BaseModel):
 
 @dataclass
 class Summary:
-    """How a batch ended. ``failures``: asset id, stage, error class, type and message of each.
+    """How a batch ended. Each of ``failures`` has an asset id, stage, error class, error type and message.
 
     ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
-    ``left_why`` (the deadline, the budget); ``quarantined`` failed before and are not tried again unasked.
+    ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
     """
 
     run_id: str
@@ -155,7 +155,7 @@ def run_batch(
 
 
 def make_missing(request: BatchRequest, todo: Todo, make: Make, stop: threading.Event, gate: Admission) -> Summary:
-    """Make ``todo.missing`` with ``make``; the board shows every asset of ``todo``."""
+    """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board."""
     halt.release()
     for state, journeys in (("cached", todo.made), ("quarantined", todo.held), ("waiting", todo.missing)):
         for each in journeys:
@@ -196,7 +196,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
 def admission(
     request: BatchRequest, *, spent: Callable[[], float], processes: Callable[[], int] = lambda: 1
 ) -> Admission:
-    """The gate for the request's deadline and budget. The catalogue tells how long assets take.
+    """The gate for the request's deadline and budget; the catalogue tells how long assets take.
 
     ``spent`` and ``processes`` are those of :class:`Admission`.
     """
@@ -251,7 +251,7 @@ def _make_all(
 
 
 def _note(journey: Journey, future: Future[Any], stop: threading.Event, summary: Summary, began: float) -> bool:
-    """Put down how an asset ended; whether it was made."""
+    """Put down how an asset ended; returns whether it was made."""
     error = future.exception() if not future.cancelled() else CancelledError()
     if error is None:
         summary.made.append(journey.asset_id)

@@ -1,10 +1,10 @@
-"""Deadline and budget: whether one more asset may begin so that everything ends in time.
+"""Deadline and budget: may one more asset begin, if everything is to end in time?
 
     admission = Admission(deadline=next_time("06:00"), gpu_s=8 * 3600, asset_s=90.0, spent=lambda: 120.0)
     admission.refusal()          # "" = go on, else why nothing more is begun
 
-An asset is admitted only when one that takes as long as nine tenths of those before it would still be done. What is
-running is never cut short. The estimate starts from the catalogue and follows this run's own assets.
+An asset may begin only if it would end in time even when it takes longer than nine in ten of the assets before it. What
+is running is never cut short. The estimate starts from the catalogue and follows this run's own assets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pipeline_core.errors import RequestError
 
 SHARE = 0.9
-"""Quantile of the assets' times that a new one is reckoned with."""
+"""A new asset is expected to take this quantile of the times of those before it."""
 
 
 def next_time(text: str, now: datetime | None = None) -> datetime:
@@ -57,12 +57,16 @@ class Admission:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def note(self, seconds: float) -> None:
-        """An asset of this run took ``seconds``."""
+        """Note that an asset of this run took ``seconds``."""
         with self._lock:
             self.measured.append(seconds)
 
     def expected_s(self) -> float:
-        """Seconds that the next asset is reckoned with: the run's own measure once there are five, else the larger."""
+        """The seconds that the next asset is expected to take.
+
+        Once five assets of this run are measured, they alone count. Before, the larger counts of theirs and the
+        catalogue's.
+        """
         with self._lock:
             own = sorted(self.measured)
         if not own:
@@ -71,7 +75,7 @@ class Admission:
         return measured if len(own) >= 5 else max(measured, self.asset_s)
 
     def refusal(self, now: datetime | None = None) -> str:
-        """Why no further asset may begin; empty when one may."""
+        """Say why no further asset may begin; the text is empty when one may."""
         need = self.expected_s()
         if self.deadline is not None:
             now = now or datetime.now(UTC)

@@ -50,7 +50,7 @@ def share_done(position: Position) -> float:
 
 
 def seconds_left(positions: list[Position], seconds: float) -> float | None:
-    """Time left if the rest goes as fast as what was done; None before there is anything to go by."""
+    """The seconds that are left if the rest goes as fast as what was done; None while too little is done to tell."""
     open_ones = [p for p in positions if p.state != "cached"]
     done = sum(map(share_done, open_ones))
     return None if done < 0.05 else seconds * (len(open_ones) - done) / done
@@ -74,7 +74,7 @@ def clock(seconds: float) -> str:
 
 
 class _Lines:
-    """A line whenever an asset enters a stage or ends: for logs and pipes."""
+    """Prints a line whenever an asset enters a stage or ends; it is for logs and pipes."""
 
     def __init__(self) -> None:
         self.seen: dict[str, tuple[str, str]] = {}
@@ -98,7 +98,7 @@ class _Lines:
 
 
 class _Panel:
-    """A table of assets by stage and a line for each asset on its way."""
+    """Shows how many assets are in each stage, and a line for each asset on its way."""
 
     def __init__(self) -> None:
         from rich.console import Console

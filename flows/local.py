@@ -1,4 +1,4 @@
-"""``splatmill run`` on this machine: a server for the run, the flow, live progress, and an orderly end."""
+"""``splatmill run`` on this machine: it has a server for the run, runs the flow, shows progress and ends in order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _nothing_to_make(journey: Journey) -> None:
 def _run_flow(plan: Plan, stop: threading.Event) -> Summary:
     """Run the Prefect flow and read what it wrote down.
 
-    The flow has a thread of its own, so that the main thread is free for signals, and Prefect leaves SIGTERM alone.
+    The flow has a thread of its own: the main thread stays free for signals, and Prefect leaves SIGTERM alone.
     """
     from flows.run import run_flow
     from tasks.models import close_engines
@@ -75,7 +75,7 @@ def _run_flow(plan: Plan, stop: threading.Event) -> Summary:
 
 
 def _warm_up(journey: Journey) -> None:
-    """Load the models while the server starts; an error shows up again, recorded, in the stage that needs them."""
+    """Load the models while the server starts. An error is passed over here: the stage that needs them records it."""
 
     def load() -> None:
         from tasks import models
@@ -89,7 +89,7 @@ def _warm_up(journey: Journey) -> None:
 
 @contextlib.contextmanager
 def _orderly_end() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second one ends the process at once."""
+    """Yields an event. The first Ctrl-C (or SIGTERM) sets it; the second one ends the process at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: Any) -> None:
@@ -110,7 +110,7 @@ def _orderly_end() -> Iterator[threading.Event]:
 
 
 def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
-    """Tell how it ended: a sentence and the failures for people, one document for machines."""
+    """Tell how the run ended: people get sentences, machines get one JSON document."""
     if as_json:
         print(json.dumps(asdict(summary) | {"ok": summary.ok}))
         return

@@ -1,6 +1,6 @@
-"""The Prefect flow of ``splatmill run``, and how a batch that ended is told to Prefect.
+"""The Prefect flow of ``splatmill run``, and the state in which a batch's flow run ends.
 
-It is apart from ``local.py`` so that a look at a finished manifest loads no Prefect.
+This module is apart from ``local.py`` so that a look at a finished manifest loads no Prefect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from flows.batch import BatchRequest, Plan, Summary, markdown, run_batch
 
 
 def run_flow(plan: Plan, stop: threading.Event) -> Flow[[BatchRequest], State[Any]]:
-    """A flow that makes the assets of ``plan`` in this process; its parameter shows Prefect's users what was asked."""
+    """Make the flow that makes the assets of ``plan`` in this process.
+
+    The flow takes its request as a parameter only so that Prefect's UI shows it.
+    """
 
     @flow(name="run", log_prints=False, persist_result=False)
     def run(request: BatchRequest) -> State[Any]:

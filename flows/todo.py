@@ -1,4 +1,4 @@
-"""What is to be done about a batch's assets: the one place that decides it, by files and by the quarantine."""
+"""Decides what is to be done about a batch's assets, by the library's files and by the quarantine."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ ENTRY_POINTS = {
     "reconcile_runs": "reconcile_runs",
     "tidy": "reconcile_runs",  # as deployments were registered that nobody has registered again
 }
-"""Flows in ``flows.farm.flows``, by the names that deployments have for them."""
+"""The functions of ``flows.farm.flows``, by the names that deployments have for them."""
 
 
 def __getattr__(name: str) -> Any:
-    """The flows, loaded at first use: they load Prefect, and the rest of the wing does not need it."""
+    """Load a flow at its first use: the flows load Prefect, which the rest of the wing does not need."""
     if name not in ENTRY_POINTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from flows.farm import flows

@@ -4,9 +4,9 @@
                                                    .done  the process ended in order
                                                    .dead  somebody found it gone, or gave it up; it may not go on
 
-``.dead`` is a fence: a process that finds it (it was only suspended, or its disk was away) stops at once, so that
-whoever makes its assets again is alone. Times are compared with a file touched on the same file system, not with this
-machine's clock. Prefect's own heartbeats are not used: there are none before a run is *Running*.
+``.dead`` is a fence: a process that was only suspended, or whose disk was away, finds it and stops at once, so that
+only one process makes its assets. Ages are told by a file touched on the same file system, not by this machine's clock.
+Prefect's own heartbeats are not used, because they begin only when a run is *Running*.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from tasks.progress import board
 
 BEAT_S = 2.0
 GRACE_S = 120.0
-"""Seconds that a process which may not go on has to stop in order; a stage that hangs would keep it for ever."""
+"""A process that may not go on has so many seconds to stop in order. Then it is ended: a stage may hang for ever."""
 SUFFIXES = (".live", ".done", ".dead")
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A process's file. ``age_s``: seconds since it was touched; ``busy_s``: from its start to then.
+    """What a process's file tells.
 
-    ``assets``: the stage that each asset under way is in, and for how many seconds.
+    The file was touched ``age_s`` seconds ago, and ``busy_s`` seconds after the process began. ``assets`` has, for each
+    asset under way, the stage that it is in and for how many seconds.
     """
 
     name: str
@@ -53,21 +54,21 @@ class Beat:
 
     @property
     def gone(self) -> bool:
-        """Whether the process is known to have ended: only its own host can tell."""
+        """Whether the process is known to have ended, which only its own host can tell."""
         return self.host == socket.gethostname() and not process_alive(self.pid)
 
 
 class Fenced(RuntimeError):
-    """This process was given up by others; it must not begin."""
+    """Others gave this process up; it must not begin."""
 
 
 @contextlib.contextmanager
 def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threading.Event]:
     """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
 
-    That is when it was fenced off, or when the process that started it is gone: a worker that is started anew would
-    otherwise share its GPU with this one. If it does not end within :data:`GRACE_S`, it is ended. Raises
-    :class:`Fenced` when it was given up before it began.
+    It must end when it is fenced off, and when the process that started it is gone: a worker that is started anew would
+    otherwise share its GPU with this one. A process that does not end within :data:`GRACE_S` is ended. Raises
+    :class:`Fenced` when the process was given up before it began.
     """
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, 
 
 
 def _worker() -> int:
-    """The process that started this one; 0 when that was a worker which is gone already."""
+    """The id of the process that started this one; 0 when that was a worker and it is gone already."""
     parent = os.getppid()
     if "PREFECT__WORKER_NAME" not in os.environ:
         return parent
@@ -134,7 +135,7 @@ def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, A
 
 
 def read(run_dir: Path) -> dict[str, Beat]:
-    """All beats of a run by name; of two files of one name (a fence and what it fences off) the fence counts."""
+    """All beats of a run by name. Where a fence and the file that it fences off are both there, the fence counts."""
     folder, found = run_dir / "beats", {}
     if not folder.is_dir():
         return found
@@ -152,7 +153,7 @@ def read(run_dir: Path) -> dict[str, Beat]:
 
 
 def fence(run_dir: Path, name: str) -> bool:
-    """Forbid a process to go on; False when that was done before, or it has ended in order."""
+    """Forbid a process to go on. Returns False when that was done before, and when the process has ended in order."""
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
     live, dead = folder / f"{name}.live", folder / f"{name}.dead"
@@ -184,7 +185,7 @@ def count_live(run_dir: Path) -> int:
 
 
 def _time_there(folder: Path) -> float:
-    """The file system's time."""
+    """The time by the file system's clock."""
     probe = folder / f".time-{uuid.uuid4().hex}"
     try:
         probe.touch()

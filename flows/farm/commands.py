@@ -16,7 +16,7 @@ from pipeline_core.errors import RequestError, SplatmillError
 
 
 def submit_batch(request: BatchRequest) -> str:
-    """Queue a batch as shards; returns what was queued. Manifest and farm are looked at before anything is put down."""
+    """Queue a batch as shards; returns what was queued. Manifest and farm are checked before anything is written."""
     plan = prepare(request)
     point_at_farm()
     from flows.farm.prefect import PrefectFarm
@@ -50,7 +50,7 @@ def reconcile_here(library: str, every_s: float) -> None:
 
 
 def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
-    """Set the environment for the farm's server: the one we are pointed at, else the one this user keeps warm."""
+    """Set the environment for the farm's server: the one that is pointed at, else the one that this user keeps warm."""
     if not pointed_at():
         warm = warm_server()
         if not warm:
@@ -66,7 +66,7 @@ def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
 
 
 def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
-    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on one GPU where one is named."""
+    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on the GPU ``gpu`` if one is named."""
     point_at_farm(WORKER)
     if gpu is not None:
         from tasks.models import prepare_device

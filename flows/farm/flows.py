@@ -25,7 +25,7 @@ from flows.run import ended, reported
 from pipeline_core.storage import Library
 
 stop = threading.Event()
-"""Set to end what this process makes: assets on their way stop at their next step."""
+"""When this is set, the process begins no asset, and those on their way stop at their next step."""
 
 
 @flow(name="shard", log_prints=False, persist_result=False)
@@ -63,7 +63,7 @@ def reconcile_runs(library: str) -> list[str]:
 
 @contextlib.contextmanager
 def at_work(library: str) -> Iterator[None]:
-    """Signs of life of a flow that makes nothing, by which ``reconcile`` can tell when its process is gone."""
+    """Give signs of life of a flow that makes nothing, so that ``reconcile`` can tell when its process is gone."""
     folder = Library(library).create().root / CONTROL
     beats.forget_old(folder)
     with beats.beating(folder, str(flow_run.id), stop):

@@ -1,8 +1,8 @@
 """The scheduled flows: a night of work with its report, and the catalogue's upkeep.
 
-A night opens a run of its manifest, has it made by the farm's workers and waits; what failed in passing is tried again
-on the way (``flows.farm.reconcile``). It ends with one Markdown report and one table of failures among Prefect's
-artifacts, and in a state whose message is the notification that ``splatmill deploy`` arranges.
+A night opens a run of its manifest and waits while the farm's workers make it; ``flows.farm.reconcile`` tries again
+what failed in passing. The night leaves one Markdown report and one table of failures among Prefect's artifacts. The
+message of its last state is the notification that ``splatmill deploy`` arranges.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def compact(library: str) -> str:
 
 
 def report(summary: Summary) -> None:
-    """The night's two artifacts; the table is there when nothing failed, too, so that its absence means something."""
+    """Leave the night's two artifacts. The table is there even when nothing failed: without it, the night broke off."""
     about = f"Night of run {summary.run_id}"
     create_markdown_artifact(markdown(summary), key="nightly-report", description=about)
     rows = [{name: each[name] for name in FAILURES} for each in summary.failures]
@@ -62,7 +62,10 @@ def report(summary: Summary) -> None:
 
 
 def refresh_catalogue(library: str) -> str:
-    """Compact, snapshot, gallery; returns what was done. Where another process is at it, it is left to that."""
+    """Compact the catalogue, write its snapshot and the gallery; returns what was done.
+
+    When another process is at work on the catalogue, this one leaves the work to it.
+    """
     try:
         done = compaction.compact(library)
         build_snapshot(library)

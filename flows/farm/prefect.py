@@ -39,7 +39,7 @@ class PrefectFarm:
         return [_shard(run, tuple(run.parameters["request"]["only"])) for run in found if run.state]
 
     def others(self, library: str) -> list[Shard]:
-        """Flow runs about a library that were taken by a worker, have not ended and are no shards."""
+        """Flow runs about a library that a worker took, that have not ended, and that are no shards."""
         taken = FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
         )
@@ -62,12 +62,12 @@ class PrefectFarm:
             )
 
     def close(self, shard_id: str, why: str) -> None:
-        """Declare a shard crashed. Never *Scheduled*: a worker that still holds the run would fall over it."""
+        """Declare a shard crashed. It must not be *Scheduled*: a worker that still holds the run would fail on it."""
         with _client() as client:
             client.set_flow_run_state(UUID(shard_id), Crashed(message=why), force=True)
 
     def workers(self) -> int:
-        """Online workers of the shards' pool; at least one, which may come yet."""
+        """How many workers of the shards' pool are online; at least one, because one may still come."""
         with _client() as client:
             pool = _deployment(client).work_pool_name
             found = client.read_workers_for_work_pool(pool)
@@ -116,7 +116,7 @@ def _deployment(client: SyncPrefectClient) -> Any:
 
 @contextlib.contextmanager
 def _client() -> Iterator[SyncPrefectClient]:
-    """A client; a server that does not answer, or answers that it cannot, becomes :class:`FarmUnreachable`."""
+    """Yields a client. Raises :class:`FarmUnreachable` when the server does not answer or says that it is broken."""
     try:
         with get_client(sync_client=True) as client:
             yield client

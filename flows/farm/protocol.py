@@ -1,6 +1,6 @@
-"""What a farm's server is to the rest of the wing: shards that can be listed, queued and closed.
+"""What the wing needs of a farm's server: it lists, queues and closes shards.
 
-``flows.farm.prefect`` has this for a real Prefect server; tests have it for a list in memory.
+``flows.farm.prefect`` implements this for a real Prefect server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ENDED = ("completed", "failed", "crashed", "cancelled")
 
 
 class FarmUnreachable(SplatmillError):
-    """The server did not answer; the next call may reach it."""
+    """The server did not answer. The next call may reach it."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Shard:
 
 
 class Farm(Protocol):
-    """What is needed of the server. Every method may raise :class:`FarmUnreachable`."""
+    """A farm's server. Every method may raise :class:`FarmUnreachable`."""
 
     def shards(self, run_id: str) -> list[Shard]:
-        """All shards of a run, ended ones too."""
+        """All shards of a run, also those that ended."""
 
     def others(self, library: str) -> list[Shard]:
-        """Open flow runs about a library that make nothing: batch, nightly, reconcile, compact."""
+        """Open flow runs about a library that make no assets: batch, nightly, reconcile, compact."""
 
     def submit(self, request: BatchRequest) -> None:
         """Queue a shard; the same ``request.shard`` is queued once, however often it is submitted."""
@@ -50,4 +50,4 @@ class Farm(Protocol):
         """Declare a shard crashed, which gives back its place in the pool."""
 
     def workers(self) -> int:
-        """Workers that are online."""
+        """How many workers are online."""

@@ -1,19 +1,18 @@
-"""A farm's open runs, brought from what they are to what they should be: called again and again, by whoever likes.
+"""Brings a farm's open runs on, from what they are to what they should be. Anybody may call it at any time.
 
     outcomes = reconcile("library", farm)       # a service's loop, a schedule, a person; splatmill reconcile
 
 A run is open from ``open_run`` (``splatmill submit``) until its ``summary.json`` is written. In between, each call
 
-1. closes shards whose process is gone, or that a worker took and never began: they would hold their place in the work
-   pool for ever, and Prefect does not notice by itself;
-2. finds what is missing by the library's files and the catalogue: not made, not failed for good (``tasks.rules``), and
-   in no shard that is open;
-3. submits the missing as new shards, unless the deadline or the budget forbids;
+1. closes shards whose process is gone, and shards that a worker took and never began: they would hold their place in
+   the work pool for ever, and Prefect does not notice by itself;
+2. finds which assets are missing (``flows.farm.standing``): they are not made, have not failed for good
+   (``tasks.rules``), and are in no shard that is open;
+3. submits the missing as new shards, unless the deadline or the budget forbids it;
 4. ends the run when nothing is missing and no shard is open.
 
-Nothing is remembered between calls, so any call may be killed anywhere. Truth about what is made is in files, truth
-about who is at work in beats (``flows.farm.beats``), and Prefect is asked only which shards there are. ``Farm`` is all
-that is needed of it; ``flows.farm.prefect`` has it for a real server.
+A call remembers nothing for the next one, so it may be killed anywhere. Files tell what is made, beats
+(``flows.farm.beats``) tell who is at work, and Prefect is asked only which shards there are.
 """
 
 from __future__ import annotations
@@ -42,13 +41,17 @@ from pipeline_core.storage import Library
 
 LOCK = ".reconcile"
 CONTROL = "control"
-"""Folder of a library where flows that make nothing (batch, nightly, reconcile, compact) show that they live."""
+"""In this folder of a library, flows that make no assets (batch, nightly, reconcile, compact) give signs of life."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds after which a shard is given up: taken by a worker and not begun; running without a sign of life; with
-    an asset in one and the same stage (Prefect's timeouts cannot interrupt a thread)."""
+    """How long a shard is waited for.
+
+    It is given up when a worker took it and has not begun it after ``begin_s`` seconds, when it has given no sign of
+    life for ``silent_s`` seconds, and when an asset has been in one stage for ``stage_s`` seconds (Prefect's own
+    timeouts cannot interrupt a thread).
+    """
 
     begin_s: float = 300.0
     silent_s: float = 60.0
@@ -57,7 +60,11 @@ class Patience:
 
 @dataclass
 class Outcome:
-    """What one call did about one run. Assets: ``made``, ``waiting`` in open shards, ``missing`` in none."""
+    """What one call did about one run.
+
+    So many assets are ``made``, ``waiting`` in open shards, and ``missing`` from all of them; so many processes are
+    ``working``. ``submitted`` has the sizes of the new shards.
+    """
 
     run_id: str
     closed: list[str] = field(default_factory=list)
@@ -80,9 +87,9 @@ class Outcome:
 
 
 def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list[Outcome]:
-    """Bring every open run of ``library`` on; raises :class:`FarmUnreachable` before anything is concluded.
+    """Bring every open run of ``library`` on. Raises :class:`FarmUnreachable` before it concludes anything.
 
-    Flows that wait for shards or tidy up hold places too, and are closed by the same rules.
+    Flows that make no assets hold places in a pool, too; the same rules close them.
     """
     seen = beats.read(Library(library).root / CONTROL)
     for flow in farm.others(library):
@@ -94,7 +101,7 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
 
 
 def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:
-    """Bring one run on; None while another process on this machine is doing so."""
+    """Bring one run on; returns None when another process is doing so."""
     with lock(run.folder / LOCK, wait=False) as alone:
         if not alone:
             return None
@@ -114,7 +121,7 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
 
 
 def close_dead(run: Run, farm: Farm, patience: Patience, outcome: Outcome) -> list[Shard]:
-    """Close shards that will not go on; returns all shards with their states as they are after that."""
+    """Close the shards that will not go on; returns all shards, with the states that they have then."""
     seen, shards = beats.read(run.folder), []
     for shard in farm.shards(run.request.run_id):
         beat = seen.get(shard.id)
@@ -131,7 +138,7 @@ def close_dead(run: Run, farm: Farm, patience: Patience, outcome: Outcome) -> li
 
 
 def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime | None = None) -> str:
-    """Why a shard is to be given up; empty when it is not."""
+    """Say why a shard is to be given up; the text is empty when it is not."""
     if not shard.open:
         # a process that Prefect holds for crashed was killed, or must stop; one that ended in order says so itself
         lost = beat and beat.state == "live" and (shard.state == "crashed" or beat.gone)
@@ -153,7 +160,7 @@ def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime |
 
 
 def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
-    """Fence a shard's process off, once, and put down which stages it took with it."""
+    """Fence a shard's process off, and tell the catalogue, once, which stages were lost with it."""
     if not beats.fence(run.folder, shard.id) or beat is None:
         return
     known = journeys(run)
@@ -179,7 +186,7 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
 
 
 def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Standing, outcome: Outcome) -> str:
-    """Queue what is missing; returns why nothing was, or an empty text."""
+    """Queue what is missing. Returns why the deadline or the budget forbids it, else an empty text."""
     request = run.request
     timing = measured(request.library, request.recipe)
     gate = Admission(
@@ -246,8 +253,8 @@ def watch(
 ) -> Summary | None:
     """Reconcile a run until it is over; returns its summary.
 
-    Returns None when nothing has moved for ``idle_s`` (no worker is online, the server is gone) or ``stop`` is set:
-    nobody waits for ever, and the run stays open for ``splatmill reconcile``.
+    Returns None when ``stop`` is set, and when nothing has moved for ``idle_s`` seconds because no worker is online or
+    the server is gone. The run then stays open for ``splatmill reconcile``.
     """
     folder, stop = request.folder, stop or threading.Event()
     moved, before = time.monotonic(), None

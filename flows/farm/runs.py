@@ -1,4 +1,4 @@
-"""A farm's run as it lies in the library: put down when it is opened, read by its shards and by ``reconcile``.
+"""A farm's run as it lies in the library. Opening it writes it; its shards and ``reconcile`` read it.
 
     <library>/runs/<run_id>/request.json     what was asked, and the ids of its assets by what was to be done
                             specs.jsonl      recipes, then one line for each asset that was to be made
@@ -7,8 +7,8 @@
                             beats/           signs of life (flows.farm.beats)
                             summary.json     the run is over
 
-Specs are put down, and not keys: every machine plans keys with its own code and its own models, so that a machine
-which would make something else makes it under another name, and ``reconcile`` finds the asset missing.
+The run holds specs and not keys, because every machine plans the keys with its own code and its own models. A machine
+that would make something else makes it under another key, and ``reconcile`` finds the asset missing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LISTS = ("todo", "cached", "quarantined", "refused")
 
 @dataclass(frozen=True)
 class Run:
-    """An open run as it was put down. ``todo``, ``cached``, ``quarantined``: asset ids as they were at ``opened``."""
+    """An open run. ``todo``, ``cached`` and ``quarantined`` hold asset ids as they were when the run was ``opened``."""
 
     request: BatchRequest
     folder: Path
@@ -64,7 +64,7 @@ class Run:
 
 
 def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
-    """Put a run down in the library; returns the request as workers will see it. ``plan`` is the request's, if known.
+    """Open a run in the library; returns the request as workers will see it. ``plan`` is the request's, if known.
 
     Raises :class:`RequestError` for what cannot be made at all.
     """
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> dict[str, Any]:
-    """Bring a run up to date that an older version opened: it put down the manifest's copy, and no specs."""
+    """Bring a run up to date that an older version opened: that kept the manifest's copy, and no specs."""
     _, journeys = plan_batch(request)
     todo, looked_at = set(told["todo"]), {*told["todo"], *told["quarantined"]}
     write_specs(folder / SPECS, [each.spec for each in journeys if each.asset_id in todo])
@@ -116,7 +116,7 @@ def open_runs(library: str) -> list[Run]:
 
 
 def journeys(run: Run) -> dict[str, Journey]:
-    """The journeys of the assets that a run was opened for, by asset id. They do not change, and are planned once."""
+    """The journeys of a run's ``todo``, by asset id. They do not change, and this process plans them once."""
     return _journeys(run.folder, run.opened)
 
 
@@ -157,8 +157,8 @@ def read_specs(path: Path, only: Iterable[str] = ()) -> list[AssetSpec]:
 def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
     """Make the shard ``request.shard`` of an open run with ``make``, and write its summary below the run's folder.
 
-    ``stop`` ends it early, as in :func:`run_batch`. What was asked for, what failed for good and what waits in
-    quarantine are the run's to tell.
+    ``stop`` ends it early, as in :func:`run_batch`. A shard tells the catalogue neither what was asked for nor what
+    goes into quarantine: the run does.
     """
     began = time.monotonic()
     Library(request.library).create().sweep()

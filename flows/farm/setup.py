@@ -1,8 +1,8 @@
-"""``splatmill deploy``: what a farm's server must know, registered as often as one likes.
+"""``splatmill deploy`` registers what a farm's server must know. It may be repeated at will.
 
-Two work pools of processes: ``splatmill`` makes assets, one shard for each GPU; ``splatmill-control`` runs what only
-waits and tidies up, so that a batch that waits for its shards never takes the place of one. The deployments are those
-of ``prefect.yaml``. Where ``SPLATMILL_WEBHOOK`` holds an address, the server posts there whenever a night has ended,
+There are two work pools of processes. ``splatmill`` makes assets, one shard on each GPU. ``splatmill-control`` runs the
+flows that make no assets, so that a batch that waits for its shards never takes the place of one. The deployments are
+those of ``prefect.yaml``. If ``SPLATMILL_WEBHOOK`` holds an address, the server posts there whenever a night has ended,
 well or badly.
 """
 
@@ -29,11 +29,11 @@ MESSAGE = (
     '{"text": {{ ("Night " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ". " ~ (flow_run.state.message or ""))'
     ' | tojson }}, "state": {{ flow_run.state.name | tojson }}, "flow_run_id": {{ (flow_run.id ~ "") | tojson }}}'
 )
-"""JSON with a ``text``, which Slack, Mattermost and Teams show as it is."""
+"""A JSON document with a ``text``, which Slack, Mattermost and Teams show as it is."""
 
 
 def set_up(library: str, gpus: int, manifest: Path | None, file: Path) -> Iterator[str]:
-    """Register everything, saying what; raises :class:`RequestError` before anything is registered."""
+    """Register everything; yields what was done. Raises :class:`RequestError` before anything is registered."""
     root = Library(library).create().root
     if not file.is_file():
         raise RequestError(f"--file {file}: not found; it is deployments/prefect.yaml of the source tree")
@@ -52,7 +52,7 @@ def set_up(library: str, gpus: int, manifest: Path | None, file: Path) -> Iterat
 
 
 def make_pools(client: Any, gpus: int) -> Iterator[str]:
-    """The two work pools, made or brought up to date."""
+    """Make the two work pools, or bring them up to date; yields what was done."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.workers.process import ProcessWorker
 
@@ -64,7 +64,7 @@ def make_pools(client: Any, gpus: int) -> Iterator[str]:
 
 
 def register(file: Path, library: Path, manifest: Path | None) -> None:
-    """``prefect deploy --all``; the file's ``{{ $NAMES }}`` are filled in from the environment."""
+    """Call ``prefect deploy --all``, which fills in the file's ``{{ $NAMES }}`` from the environment."""
     settings = {
         "SPLATMILL_LIBRARY": str(library),
         "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
@@ -81,7 +81,7 @@ def register(file: Path, library: Path, manifest: Path | None) -> None:
 
 
 def announce_nights(client: Any, address: str) -> None:
-    """Have the server post to ``address`` at every night's end. The address is kept as a secret of the server."""
+    """Have the server post to ``address`` at every night's end. The server keeps the address as a secret."""
     from prefect.automations import Automation
     from prefect.blocks.webhook import Webhook
     from prefect.events.actions import CallWebhook

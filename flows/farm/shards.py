@@ -1,4 +1,4 @@
-"""How a manifest is divided over the workers of a farm: how long assets take, and which go together.
+"""Divides a manifest over the workers of a farm: how long assets take, and which go together.
 
     timing = measured("library", "factory")                     # seconds, from the catalogue
     parts = split(asset_ids, workers=4, asset_s=timing.worker_s)
@@ -20,13 +20,13 @@ from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY, names, sql_list
 
 START_S = 20.0
-"""Seconds from a worker's taking a shard to its first asset's first stage: process, imports, models."""
+"""A worker needs so many seconds from taking a shard to its first stage, for the process, imports and models."""
 SHORTEST_S = 3 * START_S
 """A shorter shard would spend more than a quarter of its time on starting."""
 LONGEST_S = 3600.0
-"""A longer one would spare next to nothing more."""
+"""A longer shard would save next to nothing more."""
 UNKNOWN_S = 60.0
-"""Seconds that an asset is reckoned with before anything was measured."""
+"""An asset is expected to take so many seconds while nothing is measured."""
 
 TIMING_SQL = f"""
 with recent as (
@@ -51,8 +51,11 @@ select
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds by the catalogue: ``asset_s`` from an asset's first stage to its last (nine in ten are faster),
-    ``worker_s`` of one worker for each asset it delivers, which is less where assets share a batch."""
+    """How long assets take, in seconds, by the catalogue.
+
+    Nine in ten assets take less than ``asset_s`` from their first stage to their last. A worker takes ``worker_s`` for
+    each asset that it delivers, which is less when assets share a batch. ``assets`` were measured.
+    """
 
     assets: int
     asset_s: float
@@ -60,7 +63,7 @@ class Timing:
 
 
 def measured(library: str, recipe: str) -> Timing:
-    """What the catalogue knows of a recipe's assets; zero assets and :data:`UNKNOWN_S` when it knows nothing."""
+    """What the catalogue knows of a recipe's assets: zero assets and :data:`UNKNOWN_S` when it knows nothing."""
     try:
         (row,) = query.rows(library, TIMING_SQL, [recipe])
     except RequestError:
@@ -71,9 +74,9 @@ def measured(library: str, recipe: str) -> Timing:
 
 
 def split(asset_ids: Sequence[str], *, workers: int, asset_s: float) -> list[tuple[str, ...]]:
-    """``asset_ids`` in shards, in order: each round has for every worker a quarter of its share of what is left.
+    """Divide ``asset_ids`` into shards, in order. Each round gives every worker a quarter of its share of the rest.
 
-    A quarter, so that a worker of a quarter of the mean speed is not the last to finish with its first shard.
+    It is a quarter so that a worker of a quarter of the mean speed is not the last to finish with its first shard.
     """
     rest, shards = list(asset_ids), []
     shortest = max(1, math.ceil(SHORTEST_S / asset_s))

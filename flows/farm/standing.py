@@ -1,4 +1,4 @@
-"""Where the assets of a farm's run stand, by the library's files, the catalogue's rows and the farm's shards."""
+"""Finds where the assets of a farm's run stand, by the library's files, the catalogue's rows and the farm's shards."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tasks.rules import RULES
 
 WORKER_LOST, NOT_MADE = "WorkerLost", "NotMade"
 MOST_LOSSES = 5
-"""Processes that may die while they make one asset; after that it is held to be the cause."""
+"""So many processes may die while they make one asset; then the asset is held to be the cause."""
 MOST_SILENT = 5
-"""Shards that may end in order and leave no word about one of their assets."""
+"""So many shards may end in order and leave no word about one of their assets; then the asset counts as failed."""
 SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
 
 WORDS_SQL = f"""
@@ -40,7 +40,7 @@ from words group by asset_id
 
 @dataclass
 class Standing:
-    """The assets of a run: each is in exactly one of these."""
+    """The assets of a run by where they stand. Each is in exactly one of the lists."""
 
     made: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -80,9 +80,9 @@ def verify(run: Run, standing: Standing) -> None:
 
 
 def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
-    """The failure that stands, once an asset has had all its rounds; None while it may be tried again.
+    """The failure of an asset that has had all its rounds; None while it may be tried again.
 
-    ``ended``: shards with this asset that ended in order.
+    ``word`` is the asset's row of :data:`WORDS_SQL`. ``ended`` shards with this asset have ended in order.
     """
     failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
     if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
