@@ -59,7 +59,7 @@ HoursOption = Annotated[
 
 DEFAULT_LIBRARY = "library"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""For a command whose options are read by the function that it calls."""
+"""These settings leave a command's options to the function that it calls."""
 
 
 @app.command()
@@ -404,7 +404,7 @@ def _database(url: str) -> str | None:
 
 
 def _prepare(threads: int, device: str) -> None:
-    """Settings that must be in the environment before torch is imported."""
+    """Set what must be in the environment before torch is imported."""
     from pipeline_core.device import configure
 
     configure(threads or None)
@@ -427,7 +427,7 @@ def _request(
 
 
 def _request_again(library: str, recipe: str | None, overrides: list[str] | None, in_flight: int) -> Any:
-    """The batch that the library's last run was, changed by the options that are given."""
+    """The batch of the library's last run, with the changes that the options ask for."""
     from flows.asked import ask_again
 
     def say(words: str) -> None:

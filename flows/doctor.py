@@ -1,4 +1,4 @@
-"""``splatmill doctor``: what is here, what is missing, and how to get it."""
+"""``splatmill doctor`` tells what is here, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _machine() -> list[Finding]:
 
 
 def _without_cuda(device: dict[str, Any]) -> str:
-    """Why no NVIDIA GPU is used, and how to have one used; nothing to say where one is."""
+    """Say why no NVIDIA GPU is used, and how to have one used; the text is empty when one is used."""
     if device["memory_gb"] is not None:
         return ""
     if device["cuda"] is None:
@@ -109,7 +109,7 @@ def _without_cuda(device: dict[str, Any]) -> str:
 
 
 def _gsplat() -> Finding:
-    """The CUDA rasteriser: needed on a GPU, unused without."""
+    """Look for the CUDA rasteriser, which a GPU needs and the CPU does not use."""
     from pipeline_core.rendering import gsplat_build
 
     on_gpu, problem = pick_device().type == "cuda", gsplat_build.missing()

@@ -28,14 +28,14 @@ MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
     plan = prepare(request)
-    library = Library(request.library).create()
+    root = Library(request.library).create().root
     keep(request)
     if not plan.todo.missing:
         summary = run_batch(request, _nothing_to_make, plan=plan)  # the files say so: no server and no models
     else:
         with progress(plan.todo.asked, quiet=as_json), _orderly_end() as stop:
             _warm_up(plan.todo.missing[0])
-            with prefect_server(library.root):
+            with prefect_server(root):
                 summary = _run_flow(plan, stop)
     _report(request, summary, as_json)
     if summary.stopped:

@@ -1,4 +1,4 @@
-"""The Prefect server: the one we are pointed at, one that is kept warm, or one of our own for the length of a run.
+"""Finds a Prefect server, or starts one: the one that is pointed at, one that is kept warm, or one for a single run.
 
     with prefect_server(library):         # sets PREFECT_* in this process; import prefect only inside
         ...
@@ -56,10 +56,10 @@ CLIENT = QUIET | {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
-"""A run's own settings; failures are told by splatmill itself, once, without a traceback."""
+"""A run's own settings. Prefect logs no failures, because splatmill tells each once, without a traceback."""
 
 WORKER = QUIET | {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_WORKER_QUERY_SECONDS": "5"}
-"""A worker's own settings; the flows that it runs get theirs from prefect.yaml."""
+"""A worker's own settings. The flows that it runs get theirs from prefect.yaml."""
 
 SERVER = QUIET | {
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -74,7 +74,7 @@ SERVER = QUIET | {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
 }
-"""The recorders in batches (by default they write one row at a time), old rows swept, and patience with SQLite."""
+"""The recorders write in batches (by default, one row at a time), old rows are swept, and SQLite is waited for."""
 
 
 # --- which server ----------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def pointed_at() -> str | None:
 
 
 def state_file() -> Path:
-    """Process id, address and password of the warm server; only its user may read it."""
+    """The file with process id, address and password of the warm server; only its user may read it."""
     return state_folder() / "server.json"
 
 
@@ -151,7 +151,7 @@ def _set_defaults(settings: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _home(library: Path) -> Iterator[Path]:
-    """``<library>/.prefect``, or a temporary folder while another run of the same library holds that one."""
+    """Yields ``<library>/.prefect``, or a temporary folder while another run of the same library holds that one."""
     home = library / ".prefect"
     home.mkdir(parents=True, exist_ok=True)
     with lock(home / "lock", wait=False) as mine:
@@ -167,7 +167,7 @@ def _home(library: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own_server(home: Path) -> Iterator[str]:
-    """A server that lives as long as this block; yields its address."""
+    """Run a server for as long as the block lasts; yields its address."""
     child, url = launch(home, parent=os.getpid())
     try:
         wait_until_healthy(child, url, home)
@@ -205,7 +205,7 @@ def launch(
 
 
 def _environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
-    """What the server's process finds in its environment: our defaults, the user's own settings, and ``settings``.
+    """The environment of the server's process: our defaults, the user's own settings, and ``settings``.
 
     Makes ``home``, with a migrated database where there is none.
     """
@@ -231,7 +231,7 @@ def wait_until_healthy(child: subprocess.Popen[str], url: str, home: Path) -> No
 
 
 def _template() -> Path:
-    """An empty database of this Prefect release, migrated once per user: that takes longer than all the rest."""
+    """An empty database of this Prefect release. It is migrated once per user, which takes longer than all the rest."""
     return cache_folder() / f"prefect-{importlib.metadata.version('prefect')}.db"
 
 
@@ -243,7 +243,7 @@ def _use_template(home: Path) -> None:
 
 
 def _keep_template(home: Path) -> None:
-    """Keep a copy of a database that was just made; without a place for it, later servers only start more slowly."""
+    """Keep a copy of a database that was just made. Where there is no place for it, later servers start more slowly."""
     database, template = home / "prefect.db", _template()
     if template.exists() or not database.exists():
         return
@@ -311,12 +311,12 @@ def _settings(host: str, database: str | None) -> dict[str, str]:
 
 
 def auth_string() -> str:
-    """What clients of this user's server send: ``user:password``, from the environment or as it was drawn."""
+    """The ``user:password`` that clients of this user's server send: the environment's, else the one that was drawn."""
     return os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or f"splatmill:{password()}"
 
 
 def password() -> str:
-    """The password that this user's servers ask for where the environment gives none: drawn once, then kept."""
+    """The password that this user's servers ask for when the environment gives none. It is drawn once and kept."""
     path = state_folder() / "password"
     if not path.exists():
         write_text(path, secrets.token_urlsafe(18), mode=0o600)
@@ -331,7 +331,7 @@ def _keep_address(pid: int, url: str, auth: str | None) -> dict[str, Any]:
 
 
 def check_database(url: str) -> None:
-    """Raise :class:`RequestError` for an address that Prefect could not use, without repeating it."""
+    """Raise :class:`RequestError` for an address that Prefect cannot use. The message does not repeat the address."""
     if not url.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
         raise RequestError("the database's address begins with postgresql+asyncpg:// or sqlite+aiosqlite:///")
     if url.startswith("postgresql") and importlib.util.find_spec("asyncpg") is None:
@@ -369,7 +369,7 @@ def _warm_process() -> psutil.Process | None:
 
 
 def _serve() -> None:
-    """Bind, say where, then load Prefect and serve until told to stop or until the parent is gone."""
+    """Bind a port, print the address, then load Prefect and serve until told to stop or until the parent is gone."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -403,7 +403,7 @@ def _serve() -> None:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket; ``::`` takes IPv4 too."""
+    """Open a listening socket; ``::`` takes IPv4 too."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
     bound.set_inheritable(False)
@@ -417,7 +417,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _end_with(parent: int, server: Any) -> None:
-    """Stop serving once the parent has gone, whatever took it."""
+    """Stop serving when the parent is gone, however it ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     server.should_exit = True

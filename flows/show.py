@@ -91,7 +91,7 @@ def show_status(library: str, *, as_json: bool) -> None:
 
 
 def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
-    """Ids of the assets whose last attempt failed, by the columns that ``splatmill sql`` shows."""
+    """Ids of the assets whose last attempt failed; arguments that are given must equal the asset's column."""
     _must_exist(library)
     wanted = {"error_stage": stage, "error_type": error_type, "error_class": error_class}
     return [
@@ -118,7 +118,7 @@ HEADLINES = (
 
 
 def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -> None:
-    """Print what the judge makes of delivered assets: rank among 32 captions, category, colour, fronts, shape."""
+    """Print how the judge rates delivered assets: rank among 32 captions, category, colour, fronts, shape."""
     _must_exist(library)
     made = {row["asset_id"]: row for row in query.assets(library) if row["glb_path"]}
     unknown = [asset_id for asset_id in wanted if asset_id not in made]

@@ -69,12 +69,11 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
     Raises :class:`RequestError` for what cannot be made at all.
     """
     plan = plan or prepare(request)
-    library = Library(request.library).create()
-    folder, copy = library.run_dir(request.run_id), keep(request)
-    request = request.model_copy(update={"manifest": str(copy), "library": str(library.root)})
+    root, copy = Library(request.library).create().root, keep(request)
+    request = request.model_copy(update={"manifest": str(copy), "library": str(root)})
     announce(plan)
     todo = plan.todo
-    write_specs(folder / SPECS, [each.spec for each in todo.missing])
+    write_specs(request.folder / SPECS, [each.spec for each in todo.missing])
     document = {
         "request": request.model_dump(mode="json"),
         "opened": time.time(),
@@ -83,7 +82,7 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
         "quarantined": ids(todo.held),
         "refused": plan.refused,
     }
-    write_json(folder / REQUEST, document)
+    write_json(request.folder / REQUEST, document)
     return request
 
 
