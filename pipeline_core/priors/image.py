@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
-from pipeline_core.priors.interface import Camera
+from pipeline_core.priors.families import family_of
+from pipeline_core.priors.interface import Camera, ImagePrior
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
@@ -223,11 +224,11 @@ def _latent_scale(vae: nn.Module) -> tuple[float, float]:
 
 def load_image_prior(
     ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
-) -> DiffusersPrior:
+) -> ImagePrior:
     """Load an image prior, frozen and in evaluation mode.
 
     Args:
-        ref: starter, a diffusers folder, or a hub id (resolve.py)
+        ref: starter, a folder of a family that families.py lists, or a hub id (resolve.py)
         device: where it runs
         dtype: precision of the U-Net and the autoencoder; None = ``device.default_dtype``
         allow_remote_code: let the folder's own Python define a class that splatmill does not know
@@ -236,8 +237,16 @@ def load_image_prior(
         ModelNotFound: the folder is missing or incomplete (every missing file is named), or its weights do not fit
         RequestError: the folder is complete, but of a kind that cannot guide
     """
-    folder = resolve_model(ref, "image")
-    dtype = dtype or default_dtype(device)
+    folder, dtype = resolve_model(ref, "image"), dtype or default_dtype(device)
+    load = family_of(folder, "image").load
+    prior: ImagePrior = load(ref, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
+    return prior
+
+
+def load_diffusers(
+    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+) -> DiffusersPrior:
+    """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
     unet = _load_network(folder, "unet", dtype, allow_remote_code)

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_core.device import default_dtype
-from pipeline_core.errors import RequestError
+from pipeline_core.priors.families import family_of
+from pipeline_core.priors.interface import PointPrior
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
 from pipeline_core.priors.noise import row_noise
 from pipeline_core.priors.point_e import POINTS_BASE, POINTS_UPSAMPLED, PointEUpsampler, load_network
 from pipeline_core.priors.process import Diffusion, OwnsNoise
 from pipeline_core.priors.resolve import POINT_E_FILES, folder_id, resolve_model
-from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, read_json
+from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
 
 CLIP_ID = "openai/clip-vit-large-patch14"
@@ -297,7 +298,7 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 
 def load_point_prior(
     ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
-) -> DiffusionPointPrior:
+) -> PointPrior:
     """Load a point prior, frozen; its weights stay float32.
 
     Args:
@@ -312,13 +313,16 @@ def load_point_prior(
         ModelNotFound: the folder is missing or incomplete, or its weights do not fit
         RequestError: ``config.json`` names a network that splatmill does not know
     """
-    folder = resolve_model(ref, "points")
-    if (folder / "config.json").exists():
-        return _load_own(ref, folder, device, dtype or default_dtype(device))
-    return _load_point_e(ref, folder, device, dtype or default_dtype(device))
+    folder, dtype = resolve_model(ref, "points"), dtype or default_dtype(device)
+    load = family_of(folder, "points").load
+    prior: PointPrior = load(ref, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
+    return prior
 
 
-def _load_point_e(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> DiffusionPointPrior:
+def load_point_e(
+    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+) -> DiffusionPointPrior:
+    """Point-E out of a folder of its published checkpoints, with the upsampler where that is there."""
     paths = [_published(folder, name) for name in POINT_E_FILES]
     assert paths[0] is not None  # resolve_model has checked it
     return DiffusionPointPrior(
@@ -357,16 +361,12 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
     return condition
 
 
-def _load_own(ref: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> DiffusionPointPrior:
-    """A network of ours in diffusers' format, with everything the sampler needs in its ``config.json``."""
+def load_independent(
+    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+) -> DiffusionPointPrior:
+    """The starter's network in diffusers' format, with everything the sampler needs in its ``config.json``."""
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
 
-    name = read_json(folder / "config.json").get("_class_name")
-    if name != IndependentPointDiffusion.__name__:
-        raise RequestError(
-            f"{folder / 'config.json'}: network {name!r} is not known; splatmill knows "
-            f"{IndependentPointDiffusion.__name__} and Point-E's published checkpoints"
-        )
     network = load_pretrained(IndependentPointDiffusion, folder, "diffusion_pytorch_model", torch.float32)
     network = network.to(device).requires_grad_(False).eval()
     tokenizer = load_tokenizer(folder / "tokenizer")

@@ -25,6 +25,7 @@ from typing import Literal
 
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.files import cache_folder, replaced, write_json
+from pipeline_core.priors.families import FAMILIES, family_of
 
 Kind = Literal["image", "points", "clip"]
 """What a folder is to be used as: a diffusers pipeline, a point prior, or a CLIP text encoder."""
@@ -34,7 +35,8 @@ POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
 POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
 
 TOKENIZER_SETS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+OPTIONAL = ("vae", "text_encoder_2", "tokenizer_2")
+COMPONENTS = tuple(dict.fromkeys((*(name for row in FAMILIES for name in row.components), *OPTIONAL)))
 SIDE_FILES = ("model_index.json", "splatmill.json", "config.json")
 USED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".pt")
 WITHDRAWN = {
@@ -125,9 +127,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         return [problem]
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
     problems = [
-        f"model_index.json names no {name}"
-        for name in ("unet", "scheduler", "text_encoder", "tokenizer")
-        if name not in present
+        f"model_index.json names no {name}" for name in family_of(folder, "image").components if name not in present
     ]
     for name in COMPONENTS:
         if name not in present:

@@ -1,0 +1,87 @@
+"""The table of families of priors: one row a family, by which a folder is recognised, checked and loaded.
+
+    family_of(folder, "image").load(ref, folder, device="cuda", dtype=torch.float16, allow_remote_code=False)
+
+To add a family: ``priors/<module>.py`` with a function that loads it (:class:`Loader`), its row here, its test.
+Nothing here loads torch: a plan checks folders by this table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from pipeline_core.errors import RequestError
+
+
+class Loader(Protocol):
+    """What a row's ``loader`` names: a function that loads a checked folder."""
+
+    def __call__(self, ref: str, folder: Path, *, device: Any, dtype: Any, allow_remote_code: bool) -> Any:
+        """An ``interface.ImagePrior`` or ``interface.PointPrior``, frozen, on ``device``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row.
+
+    Args:
+        kind: what its priors are used as.
+        name: what messages call it.
+        loader: ``module.function`` in ``priors/``, a :class:`Loader`.
+        marker: the file by which a folder is recognised, a pattern where ``classes`` is empty.
+        classes: what ``_class_name`` in that JSON file may say; empty = anything, or the file is no JSON.
+        components: sub-folders that must be there, each with its weights, tokenizer or configuration.
+    """
+
+    kind: Literal["image", "points"]
+    name: str
+    loader: str
+    marker: str
+    classes: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether ``folder`` is of this family."""
+        if not self.classes:
+            return any(folder.glob(self.marker))
+        return _class_name(folder / self.marker) in self.classes
+
+    @property
+    def load(self) -> Loader:
+        """The function that loads a folder of this family; its module is imported only now."""
+        module, _, function = self.loader.partition(".")
+        return cast(Loader, getattr(import_module(f"pipeline_core.priors.{module}"), function))
+
+
+# fmt: off
+FAMILIES: tuple[Family, ...] = (
+    Family("image", "diffusers' U-Nets", "image.load_diffusers", "model_index.json",
+           components=("unet", "scheduler", "text_encoder", "tokenizer")),
+    Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
+           classes=("IndependentPointDiffusion",)),
+    Family("points", "Point-E's published checkpoints", "points.load_point_e", "base_40m_textvec.*"),
+)
+# fmt: on
+"""The first row that recognises a folder has it."""
+
+
+def family_of(folder: Path, kind: str) -> Family:
+    """The family of a folder that is used as ``kind``; raises :class:`RequestError` when no row recognises it."""
+    rows = [row for row in FAMILIES if row.kind == kind]
+    for row in rows:
+        if row.recognises(folder):
+            return row
+    said = next((name for row in rows if row.classes and (name := _class_name(folder / row.marker))), None)
+    known = " and ".join(row.name for row in rows)
+    raise RequestError(f"{folder}: network {said!r} is not known; splatmill knows {known}")
+
+
+def _class_name(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+    return str(name) if name else None
