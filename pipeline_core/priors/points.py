@@ -225,8 +225,9 @@ class DiffusionPointPrior(OwnsNoise):
         condition, null = self.encode_prompts(prompts, generators), self.encode_prompts([""] * len(prompts))
         points = num_points if num_points and self.any_number else self.num_points
         denoise = guided_denoiser(
-            self._predict, self.schedule.alphas_cumprod, condition, null, guidance_scale, self._limits
-        )
+            self._predict, self.schedule.alphas_cumprod, condition, null, guidance_scale, self._limits,
+            guidance_sigma_min,
+        )  # fmt: skip
         values = self._unscale(self._run(denoise, self.schedule, points, steps, generators))
         if self.upsampler is not None and (num_points is None or num_points > points):
             values = torch.cat([values, self._upsample(values, steps, generators)], dim=-1)

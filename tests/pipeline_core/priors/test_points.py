@@ -197,6 +197,17 @@ def test_second_stage_adds_to_the_first(prior):
     torch.testing.assert_close(both.rgb[:1024], first.rgb)
 
 
+def test_guidance_acts_only_from_its_least_noise_level_on(prior):
+    p = prior("point-e")
+
+    def sample(scale, least):
+        settings = {"guidance_scale": scale, "guidance_sigma_min": least, "steps": 4, "num_points": 64}
+        return p.sample(["a mug"], generators(5), **settings)[0].xyz
+
+    assert torch.equal(sample(5.0, 1000.0), sample(1.0, 0.0))
+    assert not torch.equal(sample(5.0, 1.0), sample(5.0, 0.0)) and not torch.equal(sample(5.0, 1.0), sample(1.0, 0.0))
+
+
 def test_the_prediction_is_the_first_half_and_has_no_graph(prior):
     p = prior("point-e")
     x, t = torch.randn(2, 6, 1024, requires_grad=True), torch.tensor([3, 700])
