@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from pipeline_core.guidance.prompts import view_prompt
 from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.priors.process import Diffusion, PredictionType
@@ -217,7 +218,7 @@ class ImageSteps:
         """``caption`` as it may be asked for: other words for some, and now and then the view."""
         s = self.settings
         caption = vary(caption, rng, synonyms=s.synonyms, nonsense=s.nonsense)
-        return f"{caption}, {view_word(azimuth, elevation)} view" if rng.random() < s.view_words else caption
+        return view_prompt(caption, view_word(azimuth, elevation)) if rng.random() < s.view_words else caption
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], cameras [B, 8]."""

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline_core.guidance.prompts import view_prompt
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
 from pipeline_core.priors.image import camera_embedding
@@ -95,7 +96,7 @@ class Images(Contestant):
         if self.part.settings.drop_camera < 1:
             return texts, azimuth
         views = zip(azimuth.tolist(), elevation.tolist(), strict=True)
-        texts = [f"{text}, {view_word(*view)} view" for text, view in zip(texts, views, strict=True)]
+        texts = [view_prompt(text, view_word(*view)) for text, view in zip(texts, views, strict=True)]
         return texts, torch.full_like(azimuth, torch.nan)
 
     @torch.no_grad()
