@@ -281,11 +281,17 @@ class Library:
             shutil.rmtree(away, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Delete what killed processes left in ``tmp``; returns how many folders.
+        """Delete what killed processes left in ``tmp`` and of checkpoints; returns how many folders and files.
 
-        A folder goes when its process on this host is dead, or after a week, whoever made it.
+        A folder goes when its process on this host is dead, or after a week, whoever made it; half a checkpoint after a
+        week.
         """
         swept = 0
+        for half in (self.root / "checkpoints").glob(".*.part"):
+            with contextlib.suppress(OSError):
+                if time.time() - half.stat().st_mtime > STALE_S:
+                    half.unlink()
+                    swept += 1
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.root / "tmp"):
                 host, _, rest = entry.name.partition(".")

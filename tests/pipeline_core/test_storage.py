@@ -151,6 +151,15 @@ def test_sweeping_spares_what_living_processes_work_on(library):
         assert library.sweep() == 0 and folder.is_dir()
 
 
+def test_sweeping_takes_half_checkpoints_of_long_ago_only(library):
+    folder = library.create().root / "checkpoints"
+    old, new, whole = (folder / name for name in (".a.1.part", ".b.2.part", "a.safetensors"))
+    for path in (old, new, whole):
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0) if path != new else None)
+    assert library.sweep() == 1 and not old.exists() and new.exists() and whole.exists()
+
+
 def test_places_that_cannot_be_a_library_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="another folder"):
