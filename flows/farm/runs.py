@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -128,15 +128,12 @@ def _journeys(folder: Path, opened: float) -> dict[str, Journey]:
 # --- specs -----------------------------------------------------------------------------------------------------------
 
 
-def write_specs(path: Path, specs: Iterable[AssetSpec]) -> None:
+def write_specs(path: Path, specs: Sequence[AssetSpec]) -> None:
     """Write specs as JSON lines. The first line holds the recipes by fingerprint, and a spec names its recipe by it."""
-    recipes: dict[str, Recipe] = {}
-    lines = []
-    for spec in specs:
-        fingerprint = spec.recipe.fingerprint()
-        recipes[fingerprint] = spec.recipe
-        lines.append(spec.model_dump(mode="json", exclude={"recipe"}) | {"recipe": fingerprint})
-    head = {fingerprint: recipe.model_dump(mode="json") for fingerprint, recipe in recipes.items()}
+    recipes = {id(spec.recipe): spec.recipe for spec in specs}  # a manifest's equal recipes are one object
+    names = {each: recipe.fingerprint() for each, recipe in recipes.items()}
+    head = {names[each]: recipe.model_dump(mode="json") for each, recipe in recipes.items()}
+    lines = [spec.model_dump(mode="json", exclude={"recipe"}) | {"recipe": names[id(spec.recipe)]} for spec in specs]
     with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in [head, *lines])
 
