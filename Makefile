@@ -30,8 +30,9 @@ demo: install  ## make every prop of deployments/manifests/starter.csv on this m
 test: $(VENV)/.installed-test  ## install what the tests need and run them
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-test  ## style and the import contract
+lint: $(VENV)/.installed-test  ## style, types and the import contract
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compactor at random for a minute, and count rows

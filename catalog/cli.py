@@ -271,7 +271,7 @@ def _bring_up_to_date(library: str, refresh: bool) -> None:
     except SplatmillError as error:
         try:
             with query.connect(library, live=False) as con:
-                built = con.execute("select built_at from meta").fetchone()[0]
+                built = con.execute("select built_at from meta").fetchall()[0][0]
         except NoSnapshot:
             raise RequestError(f"{error}. There is no older snapshot; --live reads the files themselves") from None
         typer.echo(

@@ -287,7 +287,8 @@ def _sweep(store: Store, policy: Policy, report: Report) -> None:
     seen = listing.visible(store)
     sealed = {entry.name: entry for entry in store.entries("sealed")}
     whole = set(seen.sealed) <= sealed.keys()  # never drop a live file while a sealed one is missing: fsck's business
-    replaced, superseded = {}, {}
+    replaced: dict[str, float] = {}
+    superseded: dict[str, float] = {}
     settled = listing.replaced_batches(seen.index)
     for row in seen.index:
         age = now - row["committed_at"].timestamp()

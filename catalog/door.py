@@ -28,11 +28,11 @@ FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
 class Door(TyperGroup):
     """The group of all commands, which lets no error out untold."""
 
-    def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
         """Run the command that ``args`` name (default: the process's own) and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(arguments, **options | {"standalone_mode": False})
+            code = super().main(arguments, *more, **options | {"standalone_mode": False})
         except (Exception, KeyboardInterrupt) as error:
             code = tell(error, as_json=asks_for_json(arguments))
         sys.exit(code or 0)

@@ -90,7 +90,7 @@ def check_statement(sql: str, *, live: bool) -> None:
 
 def _check_tree(parser: duckdb.DuckDBPyConnection, sql: str) -> None:
     sql = EXPLAIN.sub("", sql, count=1)
-    tree = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()[0])
+    tree = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])
     if tree.get("error"):
         raise SqlRefused(f"--live allows plain queries only ({tree.get('error_message')}); ask the snapshot instead")
     for kind in _query_nodes(tree):

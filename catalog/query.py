@@ -44,7 +44,9 @@ def connect(library: str | os.PathLike[str] | Store, *, live: bool = True, **con
     store = open_store(library)
     if not live:
         return _connect_snapshot(store, config)
-    for attempt in itertools.count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         seen = listing.visible(store)
         con = duckdb.connect(config=config)
         try:
@@ -131,7 +133,7 @@ def quote(text: str) -> str:
 
 
 def _version(name: str) -> int:
-    return listing.data_version(name.rsplit("/", 1)[1])
+    return listing.data_version(name.rsplit("/", 1)[1]) or 0
 
 
 def _connect_snapshot(store: Store, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:

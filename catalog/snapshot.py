@@ -121,7 +121,7 @@ def _format(path: Path, *, lock: bool = False) -> str | None:
     """:func:`table_format` of a snapshot; None when it cannot be opened (with ``lock``: for writing)."""
     try:
         with duckdb.connect(str(path), read_only=not lock) as con:
-            return con.execute("select format from meta").fetchone()[0]
+            return con.execute("select format from meta").fetchall()[0][0]
     except duckdb.Error:
         return None
 
@@ -147,7 +147,7 @@ def _is_current(path: Path, seen: listing.Visible) -> bool:
 
 def _count(path: Path) -> int:
     with duckdb.connect(str(path), read_only=True) as con:
-        return con.execute("select n_events from meta").fetchone()[0]
+        return con.execute("select n_events from meta").fetchall()[0][0]
 
 
 def _included(con: duckdb.DuckDBPyConnection) -> tuple[set[str], set[str]]:
@@ -157,7 +157,8 @@ def _included(con: duckdb.DuckDBPyConnection) -> tuple[set[str], set[str]]:
 
 def _update(standby: Path, store: Store, seen: listing.Visible, threads: int | None) -> tuple[int, int]:
     """Add to the standby what it lacks; returns the number of new events and of all."""
-    config = {"storage_compatibility_version": STORAGE_VERSION} | ({"threads": threads} if threads else {})
+    config: dict[str, str | bool | int | float | list[str]] = {"storage_compatibility_version": STORAGE_VERSION}
+    config |= {"threads": threads} if threads else {}
     with duckdb.connect(str(standby), config=config) as con:
         con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         if store.filesystem is not None:
@@ -239,7 +240,7 @@ def _load_fresh(con: duckdb.DuckDBPyConnection, store: Store, seen: listing.Visi
                 select event_id from stage_runs where event_id >= (select min(event_id) from fresh)
             )
         """)
-    return con.execute("select count(*) from fresh").fetchone()[0]
+    return con.execute("select count(*) from fresh").fetchall()[0][0]
 
 
 def _fill(con: duckdb.DuckDBPyConnection) -> None:
@@ -317,7 +318,7 @@ def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:
         "insert into meta select ?, count(*), max(event_id), ?, ?, ? from stage_runs",
         [datetime.now(UTC), SCHEMA_VERSION, seen.number, table_format()],
     )
-    return con.execute("select n_events from meta").fetchone()[0]
+    return con.execute("select n_events from meta").fetchall()[0][0]
 
 
 def _publish(standby: Path, path: Path) -> None:

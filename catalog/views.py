@@ -390,7 +390,9 @@ DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
 def select_sql(name: str, **sources: str) -> str:
     """SQL of a derived relation; ``sources`` may name tables to read in place of stage_runs, metrics and artifacts."""
     names = {"stage_runs": "stage_runs", "metrics": "metrics", "artifacts": "artifacts"} | sources
-    return VIEWS[name].sql.format(**names)
+    sql = VIEWS[name].sql
+    assert sql is not None, f"{name} is not derived"
+    return sql.format(**names)
 
 
 def base_sql(name: str, events: str, latest: str) -> str:

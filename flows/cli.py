@@ -381,8 +381,8 @@ def server_status() -> None:
     found = warm_server()
     if found:
         typer.echo(f"running at {found['url']} (pid {found['pid']})")
-    elif pointed_at():
-        typer.echo(f"not running here; runs use {redact(pointed_at())}")
+    elif elsewhere := pointed_at():
+        typer.echo(f"not running here; runs use {redact(elsewhere)}")
     else:
         typer.echo("not running; splatmill run starts its own for each run")
         raise typer.Exit(1)

@@ -16,10 +16,10 @@ from typing import Any
 
 from catalog.render import aligned
 from flows.server import pointed_at, warm_server
-from pipeline_core.config import RECIPES
+from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import ModelNotFound, SplatmillError
-from pipeline_core.priors.resolve import model_id, resolve_model
+from pipeline_core.priors.resolve import Kind, model_id, resolve_model
 from pipeline_core.secrets import redact
 from pipeline_core.version import code_version
 from tasks.models import licence
@@ -66,10 +66,8 @@ def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
 def show_models(*, as_json: bool) -> None:
     """Print the models that the recipes name: id, licence and place, or what is missing."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    wanted = {("image", r.image_prior) for r in RECIPES.values()} | {
-        ("points", r.init.point_prior) for r in RECIPES.values()
-    }
-    rows = []
+    wanted = {named for recipe in RECIPES.values() for named in _named(recipe)}
+    rows: list[dict[str, Any]] = []
     for kind, ref in sorted(wanted):
         used_by = [name for name, r in RECIPES.items() if ref in (r.image_prior, r.init.point_prior)]
         row = {"kind": kind, "reference": ref, "recipes": used_by, "id": "", "licence": "", "folder": "", "missing": ""}
@@ -86,6 +84,11 @@ def show_models(*, as_json: bool) -> None:
     for row in rows:
         if row["missing"]:
             print(f"\n{row['missing']}")
+
+
+def _named(recipe: Recipe) -> tuple[tuple[Kind, str], ...]:
+    """Kind and reference of the models that a recipe names."""
+    return ("image", recipe.image_prior), ("points", recipe.init.point_prior)
 
 
 def _machine() -> list[Finding]:
@@ -145,9 +148,8 @@ def _version(name: str) -> str | None:
 
 
 def _models(recipe: str) -> list[Finding]:
-    settings = RECIPES[recipe]
     findings = []
-    for kind, ref in (("image", settings.image_prior), ("points", settings.init.point_prior)):
+    for kind, ref in _named(RECIPES[recipe]):
         what = f"{kind} model of {recipe}"
         try:
             findings.append(Finding("ok", what, f"{model_id(ref, kind)} ({licence(ref, kind)})"))
@@ -169,9 +171,9 @@ def _disk(library: Path) -> Finding:
 
 
 def _server() -> Finding:
-    warm = warm_server()
-    if pointed_at():
-        return Finding("ok", "server", f"runs use {redact(pointed_at())}")
+    warm, elsewhere = warm_server(), pointed_at()
+    if elsewhere:
+        return Finding("ok", "server", f"runs use {redact(elsewhere)}")
     if warm:
         return Finding("ok", "server", f"kept warm at {warm['url']}")
     return Finding("note", "server", "none; each run starts its own", "splatmill server start keeps one warm")

@@ -197,6 +197,7 @@ def launch(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
             start_new_session=True,
         )  # fmt: skip
+    assert child.stdout is not None  # a pipe, as asked for above
     line = child.stdout.readline()
     if not line.startswith("http"):
         end(child)
@@ -293,8 +294,9 @@ def start_warm(host: str = "127.0.0.1", port: int = 4200, database: str | None =
 
 def serve(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> NoReturn:
     """Become a server that runs in the foreground until it is stopped, as systemd and containers like it."""
-    if warm_server():
-        raise RequestError(f"{warm_server()['url']} is kept by this user already; splatmill server stop ends it")
+    warm = warm_server()
+    if warm:
+        raise RequestError(f"{warm['url']} is kept by this user already; splatmill server stop ends it")
     home, settings = state_folder() / "prefect", _settings(host, database)
     os.execve(sys.executable, [*_command(host, port), "--keep"], _environment(home, settings))
 

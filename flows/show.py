@@ -20,7 +20,7 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     """Print, for every asset, which stages are there and which would run, and the resolved recipes."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
     manifest, journeys = plan_batch(request)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for each in journeys:
         done = list(stages.names()) if finished(each) else stages_done(each)
         would_run = [stage for stage in stages.names() if stage not in done]

@@ -29,7 +29,8 @@ class Todo:
 
 def sort_out(library: str, journeys: Sequence[Journey], *, by_name: bool) -> Todo:
     """Sort journeys by what is to be done. The quarantine does not hold what was asked for ``by_name``."""
-    made, unmade = [], []
+    made: list[Journey] = []
+    unmade: list[Journey] = []
     for each in journeys:
         (made if finished(each) else unmade).append(each)
     names = set() if by_name else quarantined(library, unmade)

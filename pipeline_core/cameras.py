@@ -6,7 +6,7 @@ centre at +0.5, as gsplat has them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ class Cameras:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Cameras:
         """The same cameras on ``device``; ``non_blocking`` as in torch, for the way to a GPU only."""
         names = ("viewmats", "Ks", "azimuth", "elevation")
-        moved = (getattr(self, name).to(device, non_blocking=non_blocking) for name in names)
-        return Cameras(*moved, self.width, self.height)
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})
 
 
 def camera_positions(azimuth: Tensor, elevation: Tensor, distance: Tensor | float = DISTANCE) -> Tensor:

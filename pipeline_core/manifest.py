@@ -525,7 +525,9 @@ def _load_yaml(text: str, table: Table) -> Any:
     """Plain YAML data; refuses duplicate keys, deep nesting, tags that would build objects, and broken syntax."""
     import yaml
 
-    class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
+    quickest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(quickest):
         pass
 
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:

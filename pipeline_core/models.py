@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline_core.config import Recipe
 from pipeline_core.device import pick_device
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.resolve import resolve_model
+from pipeline_core.priors.resolve import Kind, resolve_model
 
 if TYPE_CHECKING:
     from pipeline_core.engine.engine import DistillationEngine
@@ -107,7 +107,7 @@ def close_engines() -> None:
 
 
 @lru_cache(maxsize=64)
-def licence(ref: str, kind: str) -> str:
+def licence(ref: str, kind: Kind) -> str:
     """The licence that a model's folder states (``splatmill.json``), else ``unknown``."""
     try:
         stated = json.loads((resolve_model(ref, kind) / "splatmill.json").read_text(encoding="utf-8")).get("licence")

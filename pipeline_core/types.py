@@ -14,6 +14,7 @@ Conventions, stated once and used everywhere:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -64,6 +65,16 @@ class PointCloud:
         return self.xyz.shape[0]
 
 
+class Activated(TypedDict):
+    """Arguments of ``rendering.rasterize.rasterize``: scales > 0, opacities in (0, 1), colors = SH [N, K, 3]."""
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+
 @dataclass(frozen=True)
 class Gaussians:
     """N anisotropic 3D Gaussians, raw (pre-activation) parameters.
@@ -97,8 +108,8 @@ class Gaussians:
         """Degree of the spherical harmonics, 0 to 3."""
         return {0: 0, 3: 1, 8: 2, 15: 3}[self.shN.shape[1]]
 
-    def activated(self) -> dict[str, Tensor]:
-        """Arguments of ``rendering.rasterize.rasterize``: scales > 0, opacities in (0, 1), colors = SH [N, K, 3]."""
+    def activated(self) -> Activated:
+        """What is drawn, see :class:`Activated`."""
         return {
             "means": self.means,
             "quats": self.quats,

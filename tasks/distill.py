@@ -37,7 +37,7 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
     )
     save_splat(folder / "splat.ply", gaussians)
     write_json(folder / "curves.json", curves)
-    metrics = {"gaussians_before": before, "gaussians": len(gaussians), "steps": settings.steps}
+    metrics: dict[str, float] = {"gaussians_before": before, "gaussians": len(gaussians), "steps": settings.steps}
     if settings.steps:
         metrics["step_s"] = (time.monotonic() - began) / settings.steps
     return metrics

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Board:
         with self._lock:
             self._positions = {}
 
-    def update(self, asset_id: str, **changes: object) -> None:
+    def update(self, asset_id: str, **changes: Any) -> None:
         """Change some fields of an asset's position."""
         with self._lock:
             old = self._positions.get(asset_id) or Position(asset_id)

@@ -94,7 +94,7 @@ def to_quarantine(
         key = by_id[each["asset_id"]].keys[each["stage"]]
         if runs.get((each["asset_id"], each["stage"], key), 1) < RULES[each["error_class"]].runs:
             continue
-        columns = {name: each[name] for name in ("asset_id", "stage", "error_class", "error_type")}
+        columns: dict[str, Any] = {name: each[name] for name in ("asset_id", "stage", "error_class", "error_type")}
         rows.append(
             StageRun(
                 run_id=run_id,

@@ -132,7 +132,7 @@ def stage_run(
 ) -> StageRun:
     """The catalogue row of one attempt, with what is known of this process and of Prefect's run."""
     row, torch = named(stage), sys.modules.get("torch")
-    on_cuda = torch is not None and torch.cuda.is_available()
+    gpu = torch.cuda if torch is not None and torch.cuda.is_available() else None
     return StageRun(
         run_id=journey.run_id,
         asset_id=journey.asset_id,
@@ -140,10 +140,10 @@ def stage_run(
         status=status,
         started_at=started,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        peak_vram_mb=torch.cuda.max_memory_allocated() / 2**20 if on_cuda else None,
+        peak_vram_mb=gpu.max_memory_allocated() / 2**20 if gpu else None,
         worker_pid=os.getpid(),
-        device="cuda" if on_cuda else "cpu",
-        gpu_name=torch.cuda.get_device_name() if on_cuda else None,
+        device="cuda" if gpu else "cpu",
+        gpu_name=gpu.get_device_name() if gpu else None,
         stage_key=journey.keys[stage],
         upstream_keys=tuple(each["key"] for each in upstream),
         recipe=journey.spec.recipe.name,

@@ -136,7 +136,8 @@ def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, A
 
 def read(run_dir: Path) -> dict[str, Beat]:
     """All beats of a run by name. Where a fence and the file that it fences off are both there, the fence counts."""
-    folder, found = run_dir / "beats", {}
+    folder = run_dir / "beats"
+    found: dict[str, Beat] = {}
     if not folder.is_dir():
         return found
     now = _time_there(folder)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline_core.benchmark.counters import synchronize
@@ -31,9 +32,12 @@ def plain_loop(prior: DiffusersPrior, start: Gaussians, stage: Distill, prompt: 
     """Seconds of the whole ``stage`` for one asset."""
     generator, noise = torch.Generator().manual_seed(0), torch.Generator(device).manual_seed(0)
     text = prior.encode_prompts([prompt, ""])
-    params = {name: torch.nn.Parameter(value.clone()) for name, value in start.to(device).tensors().items()}
+    started = start.to(device).tensors()
+    params: dict[str, Tensor] = {name: torch.nn.Parameter(value.clone()) for name, value in started.items()}
     rates = stage.lr.model_dump()
-    optimizers = {n: torch.optim.Adam([p], lr=rates[n], eps=1e-15) for n, p in params.items() if p.numel()}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        n: torch.optim.Adam([p], lr=rates[n], eps=1e-15) for n, p in params.items() if p.numel()
+    }
     stats = GradientStats.zeros(len(start), device)
     synchronize(device)
     began = time.perf_counter()

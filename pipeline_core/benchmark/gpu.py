@@ -155,11 +155,16 @@ def ablations(prior: DiffusersPrior, recipe: Recipe, start: Gaussians, active: i
     found = {"everything": measure(prior, geometry_only, start, active, rate).step_s}
     found["no CUDA graphs"] = measure(prior, geometry_only, start, active, rate, fixed_sizes=False).step_s
     for layout, name in ((torch.contiguous_format, "no channels_last"), (torch.channels_last, "")):
-        for network in (prior.unet, prior.vae):
-            network.to(memory_format=layout)
+        lay_out(prior, layout)
         if name:
             found[name] = measure(prior, geometry_only, start, active, rate).step_s
     return found
+
+
+def lay_out(prior: DiffusersPrior, layout: torch.memory_format) -> None:
+    """Keep the weights of the U-Net and of the autoencoder in ``layout``."""
+    for network in filter(None, (prior.unet, prior.vae)):
+        network.to(memory_format=layout)
 
 
 def baseline(
@@ -172,13 +177,10 @@ def baseline(
             return per_step * recipe.geometry.steps, f"DreamGaussian's own code in {checkout.name}, its own weights"
         except RequestError as error:
             print(f"{error}; its schedule in a plain loop is measured instead", file=sys.stderr)
-    networks = (prior.unet, prior.vae)
-    for network in networks:  # the release keeps torch's default layout
-        network.to(memory_format=torch.contiguous_format)
+    lay_out(prior, torch.contiguous_format)  # the release keeps torch's default
     dreamgaussian.plain_loop(prior, start, recipe.geometry.model_copy(update={"steps": 3}), PROMPT, prior.device)
     seconds = dreamgaussian.plain_loop(prior, start, recipe.geometry, PROMPT, prior.device)
-    for network in networks:
-        network.to(memory_format=torch.channels_last if prior.device.type == "cuda" else torch.contiguous_format)
+    lay_out(prior, torch.channels_last if prior.device.type == "cuda" else torch.contiguous_format)
     return seconds, "DreamGaussian's schedule in a plain loop on the same kernels"
 
 

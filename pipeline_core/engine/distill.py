@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import Future, TimeoutError
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline_core.config import Distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Progress
 from pipeline_core.types import Gaussians
+
+Result = TypeVar("Result")
 
 
 def distill(
@@ -36,10 +38,11 @@ def distill(
         gaussians, prompt, stage, negative_prompt=negative_prompt, seed=seed, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip
-    return wait(engine.submit(job))
+    outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))
+    return outcome
 
 
-def wait(future: Future[Any]) -> Any:
+def wait(future: Future[Result]) -> Result:
     """``future.result()`` that an exception raised in this thread (Ctrl-C, a task's timeout) can interrupt.
 
     The job is then cancelled; its checkpoint stays.

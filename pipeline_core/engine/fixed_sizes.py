@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class FixedSizes:
     ) -> None:
         self.function, self.device, self.group, self.graphs = function, device, group, graphs
         self._slots: dict[tuple[object, ...], _Slot] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         rows = len(inputs[0])

@@ -16,7 +16,7 @@ from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.jobs import Progress, Query
 from pipeline_core.errors import DataError, DivergedError
-from pipeline_core.gaussians.strategies import GradientStats, fill_gaps, grow, prune
+from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear, log_linear, resolution
@@ -57,6 +57,7 @@ class GaussianJob:
         self.generator = torch.Generator().manual_seed(seed)
         self.curves: dict[str, list[float]] = {"step": [], "loss_image": [], "loss_points": [], "gaussians": []}
         self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
+        self.info: dict[str, Any] = {}  # of this step's render
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
 
@@ -91,9 +92,10 @@ class GaussianJob:
         self._start_parameters()
 
     def _start_parameters(self) -> None:
-        self.params = {k: torch.nn.Parameter(v.clone()) for k, v in self._initial.to(self.device).tensors().items()}
+        initial = self._initial.to(self.device).tensors()
+        self.params: Params = {name: torch.nn.Parameter(value.clone()) for name, value in initial.items()}
         rates, fused = self.stage.lr.model_dump(), self.device.type in ("cpu", "cuda")
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
+        self.optimizers: Optimizers = {
             name: torch.optim.Adam([leaf], lr=rates[name], eps=1e-15, fused=fused)
             for name, leaf in self.params.items()
             if leaf.numel()
@@ -138,7 +140,8 @@ class GaussianJob:
             optimizer.zero_grad(set_to_none=True)
         if self.stage.image_weight:
             self.stats.accumulate(self.info)
-        self.info = self.latents = self.image_prediction = self.point_prediction = None
+        self.info = {}
+        self.latents = self.image_prediction = self.point_prediction = None
         self.step += 1
         self._densify()
         if self.step % max(self.steps // CURVE_SAMPLES, 1) == 0 or self.done:
@@ -297,15 +300,20 @@ class _Clamp(torch.autograd.Function):
         return torch.where(stuck, torch.zeros_like(gradient), gradient)
 
 
+def _clamp(x: Tensor) -> Tensor:
+    clamped: Tensor = _Clamp.apply(x)  # type: ignore[no-untyped-call]  # torch says nothing of its type
+    return clamped
+
+
 def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Colours [V, H, W, 3] in [0, 1], alphas [V, H, W, 1] and gsplat's info; ``params`` raw, ``backgrounds`` [V, 3].
 
     Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
     """
     degree = {0: None, 3: 1, 8: 2, 15: 3}[params["shN"].shape[1]]
-    colors = _Clamp.apply(sh0_to_rgb(params["sh0"])) if degree is None else torch.cat([params["sh0"], params["shN"]], 1)
+    colors = _clamp(sh0_to_rgb(params["sh0"])) if degree is None else torch.cat([params["sh0"], params["shN"]], 1)
     image, alphas, info = rasterize(
         params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(), colors,
         cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,
     )  # fmt: skip
-    return (image if degree is None else _Clamp.apply(image)), alphas, info
+    return (image if degree is None else _clamp(image)), alphas, info

@@ -129,7 +129,8 @@ class TextConditioning:
         if not self.perp_neg:
             return torch.stack([self.views[view_word(*pair)] for pair in angles])
         mixtures = [perp_neg_weights(*pair)[0] for pair in angles]
-        return torch.stack([sum(share * self.views[word] for word, share in mix.items()) for mix in mixtures])
+        zero = torch.zeros_like(self.plain)
+        return torch.stack([sum((share * self.views[word] for word, share in mix.items()), zero) for mix in mixtures])
 
 
 def encode_text(

@@ -11,7 +11,7 @@ def linear(ends: tuple[float, float], progress: float) -> float:
 def log_linear(start: float, end: float, progress: float, until: float = 1.0) -> float:
     """Exponential decay from ``start`` to ``end`` at ``progress == until``, constant after (3DGS; GSGen)."""
     share = min(progress / until, 1.0)
-    return start ** (1 - share) * end**share
+    return float(start ** (1 - share) * end**share)
 
 
 def resolution(table: tuple[tuple[float, int], ...], progress: float) -> int:

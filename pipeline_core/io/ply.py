@@ -194,7 +194,8 @@ def _parse_header(path: Path, data: bytes) -> tuple[str, list[tuple[str, int, li
     end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", data[:_HEADER_LIMIT])
     if end is None:
         raise DataError(f"{path}: the PLY header has no end_header line")
-    byte_order, elements = "", []
+    byte_order = ""
+    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
     for line in data[: end.start()].decode("latin-1").splitlines()[1:]:
         words = line.split()
         try:

@@ -91,9 +91,10 @@ def grid_for(gaussians: Gaussians, samples: int) -> tuple[np.ndarray, float, tup
 def sample_density(gaussians: Gaussians, origin: np.ndarray, spacing: float, shape: tuple[int, int, int]) -> np.ndarray:
     """Density [shape] float32 at the grid points ``origin + spacing * (i, j, k)``."""
     args = gaussians.activated()
-    args.pop("colors")
     high = origin + spacing * (np.array(shape) - 1)
-    return density_grid(**args, low=origin, high=high, shape=shape).numpy()
+    return density_grid(
+        args["means"], args["quats"], args["scales"], args["opacities"], low=origin, high=high, shape=shape
+    ).numpy()
 
 
 def smooth_density(values: np.ndarray, blur: float) -> np.ndarray:

@@ -36,7 +36,8 @@ def run_in_process(
     """
     request = io.BytesIO()
     header = json.dumps({"target": target, "options": options})
-    np.savez(request, header=np.array(header), **{f"a{i}": a for i, a in enumerate(arrays)})
+    named: dict[str, Any] = {f"a{i}": a for i, a in enumerate(arrays)}
+    np.savez(request, header=np.array(header), **named)
     command = python.command("pipeline_core.meshing.process")
     environment = python.environment() | {"OMP_NUM_THREADS": "1"}
     try:
@@ -63,7 +64,7 @@ def _serve() -> None:
         header = json.loads(str(request["header"]))
         arrays = [request[f"a{i}"] for i in range(len(request.files) - 1)]
     module, _, name = header["target"].partition(":")
-    reply: dict[str, np.ndarray] = {}
+    reply: dict[str, Any] = {}
     try:
         result = getattr(importlib.import_module(module), name)(*arrays, **header["options"])
         result = result if isinstance(result, tuple) else (result,)

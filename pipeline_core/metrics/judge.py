@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -243,7 +243,8 @@ def load_network(folder: Path) -> JudgeNetwork:
         config = read_json(folder / "config.json")
         if (config.pop("format", None), config.pop("version", None)) != ("splatmill-judge", 1):
             raise ValueError("config.json is not that of a splatmill judge, version 1")
-        network = JudgeNetwork(JudgeShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}))
+        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        network = JudgeNetwork(JudgeShape(**shape))
         state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
         missing, unexpected = network.load_state_dict(state, strict=False)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:

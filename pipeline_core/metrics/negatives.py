@@ -71,10 +71,9 @@ def swapped(spec: PropSpec) -> PropSpec | None:
     """Body and part with their colours exchanged; None without a second colour."""
     if spec.colour2 is None:
         return None
-    spec = full(spec)
-    return replace(
-        spec, colour=spec.colour2, colour2=spec.colour, material=None if spec.material == "golden" else spec.material
-    )
+    other, spec = spec.colour2, full(spec)
+    material = None if spec.material == "golden" else spec.material
+    return replace(spec, colour=other, colour2=spec.colour, material=material)
 
 
 def draw(kind: str, spec: PropSpec, rng: np.random.Generator) -> PropSpec | None:

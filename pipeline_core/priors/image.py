@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion, OwnsNoise
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
+    Encoder,
     TextEncoder,
     load_pretrained,
     load_text_network,
@@ -65,9 +67,9 @@ def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
 class Parts:
     """What a folder holds, loaded. ``vae`` None = the prior works on pixels; ``process`` is the U-Net's own."""
 
-    unet: nn.Module
-    encoders: list[TextEncoder]
-    vae: nn.Module | None
+    unet: Any
+    encoders: Sequence[Encoder]
+    vae: Any | None
     process: Diffusion
     camera: Camera
     background: tuple[float, float, float] | None
@@ -118,7 +120,9 @@ class DiffusersPrior(OwnsNoise):
         outputs = [encoder(prompt) for encoder in self.encoders]
         embedding = torch.cat([hidden for hidden, _ in outputs], dim=-1)
         if self._added == "text_time":
-            embedding = pack_pooled(embedding, outputs[-1][1])
+            pooled = outputs[-1][1]
+            assert pooled is not None  # SDXL's second encoder has a projection
+            embedding = pack_pooled(embedding, pooled)
         if self._zero_empty_prompt and not prompt:  # SDXL: no negative prompt is all zeros, not the empty string
             embedding = torch.zeros_like(embedding)
         return embedding.to(self.device, self.dtype)
@@ -188,7 +192,7 @@ class DiffusersPrior(OwnsNoise):
             added = {"text_embeds": pooled, "time_ids": self._time_ids.to(x.dtype).expand(len(x), 6)}
         return self.unet(x, timesteps, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
 
-    def _for_network(self, x: Tensor, network: nn.Module) -> Tensor:
+    def _for_network(self, x: Tensor, network: Any) -> Tensor:
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         return x.to(self.device, network.dtype, memory_format=layout)
 
@@ -206,7 +210,7 @@ def unpack_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return embeddings[:, :-tokens], embeddings[:, -tokens:].flatten(1)[:, :width]
 
 
-def vae_factor(vae: nn.Module) -> int:
+def vae_factor(vae: Any) -> int:
     """Pixels a side per latent."""
     if isinstance(vae, PatchAutoencoder):
         return int(vae.config.patch_size)
@@ -214,7 +218,7 @@ def vae_factor(vae: nn.Module) -> int:
     return 2 ** (len(widths) - 1)
 
 
-def _latent_scale(vae: nn.Module) -> tuple[float, float]:
+def _latent_scale(vae: Any) -> tuple[float, float]:
     """(scaling_factor, shift_factor): latents = (z - shift) * scale."""
     return float(vae.config.scaling_factor), float(getattr(vae.config, "shift_factor", None) or 0.0)
 
@@ -292,7 +296,7 @@ def load_process(folder: Path) -> Diffusion:
     return Diffusion(scheduler.alphas_cumprod.float(), prediction)
 
 
-def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
+def _place(network: Any, device: torch.device | str) -> Any:
     layout = torch.channels_last if torch.device(device).type == "cuda" else torch.preserve_format
     return network.to(device, memory_format=layout).requires_grad_(False).eval()
 
@@ -348,7 +352,7 @@ def _load_encoders(
     encoders = []
     for suffix in suffixes:
         model = load_text_network(folder / f"text_encoder{suffix}", dtype).to(device).requires_grad_(False).eval()
-        output = "penultimate" if len(suffixes) == 2 else "last"
+        output: Literal["last", "penultimate"] = "penultimate" if len(suffixes) == 2 else "last"
         encoders.append(
             TextEncoder(
                 load_tokenizer(folder / f"tokenizer{suffix}"),
@@ -360,12 +364,12 @@ def _load_encoders(
     return encoders
 
 
-def _sample_size(unet: nn.Module) -> int:
+def _sample_size(unet: Any) -> int:
     size = getattr(unet.config, "sample_size", None) or getattr(unet.config, "image_size", None) or 64
     return int(size if isinstance(size, int) else max(size))
 
 
-def _camera_kind(unet: nn.Module, side: dict[str, Any], folder: Path) -> Camera:
+def _camera_kind(unet: Any, side: dict[str, Any], folder: Path) -> Camera:
     if isinstance(unet, MultiViewUNet):
         return "mvdream"
     camera = side.get("camera", "none")

@@ -15,6 +15,7 @@ a flow, as in PointFlow (Yang et al. 2019), since things of one caption come in 
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -88,8 +89,9 @@ class LatentFlow(nn.Module):
             for _ in range(layers)
         )
         for coupling in self.couplings:
-            nn.init.zeros_(coupling[-1].weight)
-            nn.init.zeros_(coupling[-1].bias)
+            last = cast(Any, coupling)[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, z: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """z to what is Gaussian, [B, Z], and the logarithm of the volume's change [B]."""
@@ -168,7 +170,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 6)
         # At first z must say much, or the network learns not to listen and the posterior collapses onto the prior.
-        nn.init.constant_(self.encoder.head[-1].bias[latent:], -4.0)
+        nn.init.constant_(cast(Any, self.encoder.head[-1]).bias[latent:], -4.0)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)
         nn.init.zeros_(self.out.weight)

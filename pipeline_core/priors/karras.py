@@ -72,6 +72,8 @@ def guided_denoiser(
     ``guidance_sigma_min`` (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval").
     """
 
+    limit = torch.as_tensor(limits)
+
     def denoise(x: Tensor, sigma: float) -> Tensor:
         guided = guidance_scale not in (0, 1) and sigma >= guidance_sigma_min
         rows = torch.cat([condition, null_condition]) if guided else condition
@@ -80,7 +82,7 @@ def guided_denoiser(
         x_t = (torch.cat([x, x]) if guided else x) / math.sqrt(sigma**2 + 1)
         t = torch.full((len(x_t),), step, dtype=torch.long, device=x.device)
         eps = predict_noise(x_t, t, rows)
-        x_0 = (x_t * math.sqrt(1 / alpha_bar) - eps * math.sqrt(1 / alpha_bar - 1)).clamp(min=-limits, max=limits)
+        x_0 = (x_t * math.sqrt(1 / alpha_bar) - eps * math.sqrt(1 / alpha_bar - 1)).clamp(min=-limit, max=limit)
         if not guided:
             return x_0
         conditional, unconditional = x_0.chunk(2)

@@ -237,7 +237,7 @@ class MultiViewUNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return self.out[2].weight.dtype
+        return next(self.out.parameters()).dtype
 
     def forward(self, x: Tensor, t: Tensor, text: Tensor, cameras: Tensor, *, num_frames: int = 4) -> Tensor:
         """Predicted noise [B, C, h, w] for ``x`` [B, C, h, w], ``t`` [B], ``text`` [B, L, D], ``cameras`` [B, 16].

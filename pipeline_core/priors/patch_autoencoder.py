@@ -10,6 +10,8 @@ latents behaves as one on pixels, at 1/16 of the positions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput
@@ -64,15 +66,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         p = self.config.patch_size
         return self.basis.reshape(-1, 3, p, p)
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PointMass]:
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Images [B, 3, H, W] in [-1, 1] to a point mass over latents [B, C, H / p, W / p]."""
         bias = -(self.basis @ self.mean)
         posterior = PointMass(F.conv2d(x, self._kernel(), bias, stride=self.config.patch_size))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-    def decode(
-        self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
-    ) -> DecoderOutput | tuple[Tensor]:
+    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> Any:
         """Latents [B, C, h, w] (already divided by ``scaling_factor``) to images [B, 3, h p, w p]."""
         p = self.config.patch_size
         mean = self.mean.reshape(1, 3, p, p).repeat(1, 1, z.shape[-2], z.shape[-1])

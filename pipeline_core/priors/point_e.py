@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
@@ -70,7 +71,8 @@ class PointTransformer(nn.Module):
         self.width = width
         self.time_embed = Mlp(width)
         self.ln_pre = nn.LayerNorm(width)
-        self.backbone = nn.ModuleDict({"resblocks": nn.ModuleList(ResidualBlock(width, heads) for _ in range(layers))})
+        blocks = nn.ModuleList(ResidualBlock(width, heads) for _ in range(layers))
+        self.backbone = nn.ModuleDict({"resblocks": blocks})  # the checkpoints' name
         self.ln_post = nn.LayerNorm(width)
         self.input_proj, self.output_proj = nn.Linear(channels, width), nn.Linear(width, 2 * channels)
 
@@ -78,7 +80,7 @@ class PointTransformer(nn.Module):
         """x [B, 6, N] after the tokens ``condition`` (each [B, L_i, D]) to [B, 12, N]."""
         h = torch.cat([*condition, self.input_proj(x.transpose(1, 2))], dim=1)
         h = self.ln_pre(h)
-        for block in self.backbone["resblocks"]:
+        for block in cast(nn.ModuleList, self.backbone["resblocks"]):
             h = block(h)
         h = self.output_proj(self.ln_post(h)[:, -x.shape[-1] :])
         return h.transpose(1, 2)
@@ -105,8 +107,12 @@ class PointEBase(PointTransformer):
 class PointEUpsampler(PointTransformer):
     """upsample: 3072 more points given 1024. Tokens: time (1), CLIP grid (256, zeros here), coarse points, points."""
 
+    channel_scales: Tensor
+    channel_biases: Tensor
+
     def __init__(self, width: int = 512, layers: int = 12, clip_width: int = 1024) -> None:
         super().__init__(width, layers)
+        self.clip_width = clip_width
         self.clip_embed = nn.Sequential(nn.LayerNorm(clip_width), nn.Linear(clip_width, width))
         self.cond_point_proj = nn.Linear(6, width)
         self.register_buffer("channel_scales", torch.tensor([2.0, 2.0, 2.0, *[0.007843137255] * 3]))
@@ -115,7 +121,7 @@ class PointEUpsampler(PointTransformer):
     def forward(self, x: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
         """x [B, 6, N], t [B], low_res [B, 6, 1024] *unscaled* (xyz about +-0.5, rgb 0 to 255) to [B, 12, N]."""
         scaled = low_res * self.channel_scales[:, None] + self.channel_biases[:, None]
-        grid = x.new_zeros(len(x), GRID_TOKENS, self.clip_embed[0].normalized_shape[0])
+        grid = x.new_zeros(len(x), GRID_TOKENS, self.clip_width)
         return self.run(x, [self.time_token(t), self.clip_embed(grid), self.cond_point_proj(scaled.transpose(1, 2))])
 
 

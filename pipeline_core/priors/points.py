@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -247,11 +247,12 @@ class DiffusionPointPrior(OwnsNoise):
     @torch.no_grad()
     def _upsample(self, coarse: Tensor, steps: int, generators: Sequence[torch.Generator]) -> Tensor:
         """3072 more points [B, 6, 3072] (values, rgb in [0, 1]) for ``coarse`` [B, 6, 1024]; not guided, no churn."""
-        assert self.upsampler is not None
+        upsampler = self.upsampler
+        assert upsampler is not None
         low_res = torch.cat([coarse[:, :3], coarse[:, 3:] * 255], dim=1)
         schedule = Schedule(linear_schedule(), sigma_max=160.0, s_churn=0.0)
         denoise = guided_denoiser(
-            lambda x, t, low: self.upsampler(x, t, low)[:, :6],
+            lambda x, t, low: upsampler(x, t, low)[:, :6],
             schedule.alphas_cumprod,
             low_res,
             low_res,
@@ -335,7 +336,7 @@ def load_point_e(
         num_points=POINTS_BASE,
         device=device,
         dtype=dtype,
-        upsampler=load_network(paths[1]) if paths[1] is not None else None,
+        upsampler=cast(PointEUpsampler, load_network(paths[1])) if paths[1] is not None else None,
     )
 
 

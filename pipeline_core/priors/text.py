@@ -10,13 +10,23 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.resolve import weight_variant
+
+
+class Encoder(Protocol):
+    """What a prior needs of a text encoder."""
+
+    model: Any
+
+    def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
+        ...
 
 
 class TextEncoder:
@@ -28,7 +38,7 @@ class TextEncoder:
     """
 
     def __init__(
-        self, tokenizer: Any, model: nn.Module, *, output: Literal["last", "penultimate"] = "last", strip: bool = False
+        self, tokenizer: Any, model: Any, *, output: Literal["last", "penultimate"] = "last", strip: bool = False
     ) -> None:
         self.tokenizer, self.model, self.output, self.strip = tokenizer, model, output, strip
         positions = getattr(model.config, "max_position_embeddings", None) or 77  # T5 has none; IF was trained with 77
@@ -76,7 +86,7 @@ def quiet_libraries() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def load_pretrained(cls: type, folder: Path, stem: str, dtype: torch.dtype) -> nn.Module:
+def load_pretrained(cls: Any, folder: Path, stem: str, dtype: torch.dtype) -> Any:
     """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
     where the libraries would fill in random numbers and go on."""
     try:
@@ -116,7 +126,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def load_text_network(folder: Path, dtype: torch.dtype) -> nn.Module:
+def load_text_network(folder: Path, dtype: torch.dtype) -> Any:
     """CLIPTextModel, CLIPTextModelWithProjection or T5EncoderModel, by ``architectures`` of the folder's config."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 

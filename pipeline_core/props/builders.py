@@ -94,7 +94,7 @@ class Look:
         return sum((a - b) ** 2 for a, b in zip(colour, self.main, strict=True))
 
     def sheen(self) -> float:
-        return {"metal": 0.9, "golden": 0.9}.get(self.material, 0.0)
+        return 0.9 if self.material in ("metal", "golden") else 0.0
 
     def flat(self, gain: float = 1.0) -> Paint:
         """The body's colour without a pattern, for small pieces of the body."""

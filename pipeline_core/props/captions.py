@@ -53,7 +53,7 @@ VOCABULARY: tuple[str, ...] = tuple(
 
 def _noun_phrase(spec: PropSpec, rng: np.random.Generator | None) -> tuple[str, str]:
     """-> (adjectives and noun, tail): "red wooden chest", " with yellow bands"."""
-    part = spec.part or (parts_of(spec.category)[0] if spec.colour2 else None)
+    part = spec.part or (parts_of(spec.category)[0] if spec.colour2 else "")
     words = [spec.colour]
     if spec.material == "golden" and spec.colour == IMPLIED["golden"]:
         words = ["golden"]

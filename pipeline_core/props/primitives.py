@@ -10,6 +10,7 @@ Constructors below take world coordinates (+Y up, front +Z) and return one row a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,15 +82,21 @@ def plain(colour: Vec, *, metal: float = 0.0, glow: float = 0.0) -> Paint:
     return Paint(colour, colour, metal=metal, glow=glow)
 
 
+def vec(values: Iterable[float]) -> Vec:
+    """Three numbers as a tuple."""
+    x, y, z = values
+    return x, y, z
+
+
 def darker(colour: Vec, gain: float = 0.6) -> Vec:
     """Scale a colour; gain > 1 lightens towards white so that no channel leaves [0, 1]."""
     if gain <= 1:
-        return tuple(c * gain for c in colour)
-    return tuple(c + (1 - c) * (gain - 1) for c in colour)
+        return vec(c * gain for c in colour)
+    return vec(c + (1 - c) * (gain - 1) for c in colour)
 
 
 def blend(a: Vec, b: Vec, share: float) -> Vec:
-    return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
+    return vec(x + (y - x) * share for x, y in zip(a, b, strict=True))
 
 
 # ---- frames -------------------------------------------------------------------------------------
@@ -112,7 +119,8 @@ def turned(*rotations: tuple[Vec, Vec, Vec]) -> tuple[Vec, Vec, Vec]:
     total = np.eye(3)
     for r in rotations:
         total = total @ np.asarray(r)
-    return tuple(tuple(float(v) for v in row) for row in total)
+    x, y, z = (vec(row) for row in total.tolist())
+    return x, y, z
 
 
 def _frame_of(axis: Vec) -> tuple[Vec, Vec, Vec]:
@@ -125,9 +133,9 @@ def _frame_of(axis: Vec) -> tuple[Vec, Vec, Vec]:
         length = math.hypot(y[0], y[2])
         x = (y[2] / length, 0.0, -y[0] / length)
     d = sum(a * b for a, b in zip(x, y, strict=True))
-    x = tuple(a - d * b for a, b in zip(x, y, strict=True))
+    x = vec(a - d * b for a, b in zip(x, y, strict=True))
     length = math.sqrt(sum(v * v for v in x))
-    x = tuple(v / length for v in x)
+    x = vec(v / length for v in x)
     z = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
     return x, y, z
 
@@ -181,8 +189,8 @@ def cylinder(
     """
     ratio = 1.0 if radius2 is None else radius2 / radius
     half = 0.5 * math.dist(a, b)
-    centre = tuple(0.5 * (p + q) for p, q in zip(a, b, strict=True))
-    frame = _frame_of(tuple(q - p for p, q in zip(a, b, strict=True)))
+    centre = vec(0.5 * (p + q) for p, q in zip(a, b, strict=True))
+    frame = _frame_of(vec(q - p for p, q in zip(a, b, strict=True)))
     return _row(FRUSTUM, centre, frame, (radius, half, radius * flat), (ratio, float(sides), inner, floor), paint)
 
 
@@ -195,8 +203,8 @@ def ring(centre: Vec, axis: Vec, major: float, minor: float, paint: Paint, *, fl
 def rod(a: Vec, b: Vec, radius: float, paint: Paint) -> Row:
     """Capsule."""
     half = 0.5 * math.dist(a, b)
-    centre = tuple(0.5 * (p + q) for p, q in zip(a, b, strict=True))
-    frame = _frame_of(tuple(q - p for p, q in zip(a, b, strict=True)))
+    centre = vec(0.5 * (p + q) for p, q in zip(a, b, strict=True))
+    frame = _frame_of(vec(q - p for p, q in zip(a, b, strict=True)))
     return _row(CAPSULE, centre, frame, (half, half, half), (radius / half, 0.0, 0.0, 0.0), paint)
 
 

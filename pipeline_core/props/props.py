@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_core.props.builders import FRONTED, GOLD, SURFACES, TABLE, Look
-from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, blend, pack
+from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, blend, pack, vec
 
 __all__ = [
     "CATEGORIES", "COLOURS", "FRONTED", "MATERIALS", "OBJECT_RADIUS", "PATTERNS", "Prop", "PropSpec", "build",
@@ -155,6 +155,6 @@ def build(spec: PropSpec) -> Prop:
     elif spec.material == "metal":
         main = blend(main, (0.64, 0.66, 0.70), 0.25)
     gain = shape.uniform(0.93, 1.05)
-    main = tuple(min(1.0, c * gain) for c in main)
+    main = vec(min(1.0, c * gain) for c in main)
     other = COLOURS[spec.colour2] if spec.colour2 else None
     return pack(entry.build(Look(main, part, other, spec.material, spec.pattern, shape)))

@@ -157,8 +157,9 @@ class _Blend(torch.autograd.Function):
             tiles_y,
             _array(backgrounds),
             tiles.PATTERNS,
+            (width, height, image.shape[-1]),
+            depth == "expected",
         )
-        common += ((width, height, image.shape[-1]), depth == "expected")
         outputs = (*state, image.numpy().reshape(-1), alphas.numpy().reshape(-1))
         parallel(lambda part, parts: blend.blend_forward(*common, *outputs, part, parts))
         ctx.save_for_backward(means2d, colors, alphas)
@@ -173,7 +174,7 @@ class _Blend(torch.autograd.Function):
         V, N = means2d.shape[:2]
         given = (_array(v_image).reshape(-1), _array(v_alphas).reshape(-1))
         absgrad = torch.empty(V, N, 2) if ctx.absgrad else None
-        absolute2d = absgrad.numpy() if ctx.absgrad else None
+        absolute2d = None if absgrad is None else absgrad.numpy()
         per_view = colors.ndim == 3
         out = tuple(torch.empty(*shape) for shape in ((V, N, 2), (V, N), (V, N, 3), (N,), (V if per_view else 1, N, 3)))
         arrays = (*(t.numpy() for t in out), absolute2d)

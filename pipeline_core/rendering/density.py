@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pipeline_core.rendering.jit import inlined, kernel
@@ -28,8 +29,8 @@ def density_grid(
     quats: Tensor,
     scales: Tensor,
     opacities: Tensor,
-    low: Tensor | tuple[float, float, float],
-    high: Tensor | tuple[float, float, float],
+    low: ArrayLike,
+    high: ArrayLike,
     shape: tuple[int, int, int],
     *,
     tolerance: float = 1e-6,
@@ -39,8 +40,7 @@ def density_grid(
     ``means`` [N, 3], ``quats`` [N, 4] wxyz, ``scales`` [N, 3] > 0 and ``opacities`` [N] are activated values. Gaussians
     with non-finite values or a scale that is not positive count for nothing. The result does not depend on threads.
     """
-    low = np.asarray(low, dtype=np.float64)
-    high = np.asarray(high, dtype=np.float64)
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
     if low.shape != (3,) or high.shape != (3,) or not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(f"low and high must be three finite numbers each, got {low} and {high}")
     if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape) or (low > high).any():
@@ -87,7 +87,8 @@ def _prepare(
         )
         keep &= np.isfinite(cut)
     upper = precision[keep][:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    return tuple(np.ascontiguousarray(a) for a in (mu[keep], upper, extent[keep], cut[keep], o[keep]))
+    mu, upper, extent, cut, o = (np.ascontiguousarray(a) for a in (mu[keep], upper, extent[keep], cut[keep], o[keep]))
+    return mu, upper, extent, cut, o
 
 
 @inlined

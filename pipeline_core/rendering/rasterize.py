@@ -86,7 +86,7 @@ def rasterize(
             f"viewmats of shape {list(viewmats.shape)} require a gradient, which the CPU kernels do not give; "
             "detach them, or use backend='reference'"
         )
-    options = {
+    options: dict[str, Any] = {
         "near_plane": float(near_plane),
         "far_plane": float(far_plane),
         "eps2d": float(eps2d),
@@ -172,7 +172,7 @@ def _check(
         name, value, want = ("means", means, "[N, 3]") if means.ndim != 2 else ("viewmats", viewmats, "[V, 4, 4]")
         raise ValueError(f"{name} must be {want}, got {list(value.shape)}")
     n, v = means.shape[0], viewmats.shape[0]
-    want: dict[str, list[tuple[int, ...]]] = {
+    shapes: dict[str, list[tuple[int, ...]]] = {
         "means": [(n, 3)],
         "quats": [(n, 4)],
         "scales": [(n, 3)],
@@ -185,10 +185,10 @@ def _check(
     if sh_degree is not None:
         least = (sh_degree + 1) ** 2
         k = colors.shape[1] if colors.ndim == 3 else least
-        want["colors"] = [(n, max(k, least), 3)]
+        shapes["colors"] = [(n, max(k, least), 3)]
     for name, value in named.items():
-        if tuple(value.shape) not in want[name]:
-            expected = " or ".join(str(list(shape)) for shape in want[name])
+        if tuple(value.shape) not in shapes[name]:
+            expected = " or ".join(str(list(shape)) for shape in shapes[name])
             raise ValueError(
                 f"{name} has shape {list(value.shape)}, expected {expected} "
                 f"for {n} Gaussians (means) and {v} views (viewmats)"

@@ -120,7 +120,7 @@ def rasterize_reference(
         radii = torch.where(drawn[..., None], radii, 0).to(torch.int32)
     absolute = torch.zeros_like(means2d)
     if absgrad:
-        means2d.absgrad = absolute
+        means2d.absgrad = absolute  # type: ignore[attr-defined]  # gsplat's way to hand it on
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 2).to(means) + 0.5
     images, transmittances = [], []

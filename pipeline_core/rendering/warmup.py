@@ -22,8 +22,12 @@ def warmup() -> str:
     scales, opacities = torch.full((8, 3), 0.1), torch.full((8,), 0.5)
     harmonics = torch.rand(8, 1, 3, generator=generator)
     cameras = orbit(torch.tensor([0.0]), torch.tensor([0.0]), size=16)
-    inputs = [t.requires_grad_() for t in (means, quats, scales, opacities, harmonics)]
-    image, alphas, _ = rasterize(*inputs, cameras.viewmats, cameras.Ks, 16, 16, sh_degree=0, render_mode="RGB+ED")
+    for each in (means, quats, scales, opacities, harmonics):
+        each.requires_grad_()
+    image, alphas, _ = rasterize(
+        means, quats, scales, opacities, harmonics, cameras.viewmats, cameras.Ks, 16, 16, sh_degree=0,
+        render_mode="RGB+ED",
+    )  # fmt: skip
     (image.sum() + alphas.sum()).backward()
     density_grid(means, quats, scales, opacities, (-1, -1, -1), (1, 1, 1), (4, 4, 4))
     visibility(means, torch.tensor([[0, 1, 2]]), None, cameras)

@@ -121,7 +121,8 @@ class TextureJob:
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
-        self.x = self.clean = None
+        self.x: Tensor | None = None
+        self.clean: Tensor | None = None
 
     def draw(self) -> Tensor | None:
         if self.phase:
@@ -184,8 +185,8 @@ class TextureJob:
         if self.phase:
             self.x, self.clean = (tensors[k].to(self.device, copy=True) for k in ("x", "clean"))
             size = self.settings.resolution
-            views = [tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation")]
-            self._look_from(Cameras(*views, size, size))
+            viewmats, Ks, azimuth, elevation = (tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation"))
+            self._look_from(Cameras(viewmats, Ks, azimuth, elevation, size, size))
 
     def result(self) -> TexturedMesh:
         t = self.textured
@@ -235,7 +236,7 @@ class TextureJob:
         """Note ``change`` [V, 3, h, w] at the texels that see it."""
         if not change.isfinite().all():
             raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
-        coverage = adaptive_avg_pool2d(self._mask[:, None].float(), change.shape[-2:])
+        coverage = adaptive_avg_pool2d(self._mask[:, None].float(), (change.shape[-2], change.shape[-1]))
         layers = torch.cat([change, coverage], dim=1)
         for view in range(len(self.cameras)):
             seen, uv, w = view_weight(self._position, self._normal, self._depth[view], self._fine, view)

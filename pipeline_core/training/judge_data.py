@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,8 @@ def _splat(prop: Prop, angles: np.ndarray, light: Lighting, rng: np.random.Gener
 def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: int = 64) -> None:
     """Write one shard: rgba [count, size, size, 4] uint8, angles [count, 2] degrees, specs as JSON."""
     rng = np.random.default_rng([seed, 11, index])
-    images, angles, specs = [], [], []
+    images, angles = [], []
+    specs: list[PropSpec] = []
     while len(specs) < count:
         light = random_light(rng)
         group = [full(sample_spec(rng, split="all", category=_category(rng))) for _ in range(16)]
@@ -102,7 +104,7 @@ def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: i
         angles.append(view.reshape(-1, 2))
         specs += [spec for spec in group for _ in range(VIEWS)]
     rows = json.dumps([[getattr(s, f) for f in FIELDS] for s in specs[:count]])
-    arrays = {
+    arrays: dict[str, Any] = {
         "rgba": np.concatenate(images)[:count],
         "angles": np.concatenate(angles)[:count].astype(np.float32),
         "specs": np.frombuffer(rows.encode(), np.uint8),
@@ -151,8 +153,10 @@ _CATEGORY = {name: i for i, name in enumerate(CATEGORIES)}
 
 
 def _codes(spec: PropSpec) -> tuple[int, int, int, int]:
-    part = 0 if spec.colour2 is None else 1 + hash_word(spec.part)
-    return _CATEGORY[spec.category], _COLOUR[spec.colour], _COLOUR.get(spec.colour2, len(COLOURS)), part
+    if spec.colour2 is None:
+        return _CATEGORY[spec.category], _COLOUR[spec.colour], len(COLOURS), 0
+    assert spec.part is not None  # negatives.full
+    return _CATEGORY[spec.category], _COLOUR[spec.colour], _COLOUR[spec.colour2], 1 + hash_word(spec.part)
 
 
 def hash_word(word: str) -> int:
@@ -185,11 +189,11 @@ def make_batch(shards: Shards, step: int, *, size: int, reuse: float, seed: int)
     for spec in specs:
         for kinds in HARD:
             negative = draw(kinds[int(rng.integers(len(kinds)))], spec, rng)
-            fair = negative is not None and not codes_agree(_codes(negative), _codes(spec))
-            texts.append(caption(negative, rng) if fair else None)
+            unfair = negative is None or codes_agree(_codes(negative), _codes(spec))
+            texts.append(None if negative is None or unfair else caption(negative, rng))
     pixels = torch.from_numpy(np.stack(rgba)).permute(0, 3, 1, 2).float() / 255
-    images = augment(pixels, torch.from_numpy(flipped), torch.Generator().manual_seed(int(rng.integers(2**62))))
-    return Batch(images, torch.tensor([_codes(s) for s in specs]), torch.tensor(side), texts)
+    seen = augment(pixels, torch.from_numpy(flipped), torch.Generator().manual_seed(int(rng.integers(2**62))))
+    return Batch(seen, torch.tensor([_codes(s) for s in specs]), torch.tensor(side), texts)
 
 
 _CHECKS = 1 + hash_word("checks")

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -125,12 +126,13 @@ def train_judge(
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
     network = (new_network(seed) if start is None else load_network(start)).train()
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         (decay if parameter.ndim > 1 else plain).append(parameter)
     decays = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(decays, lr=settings.lr, betas=(0.9, 0.98), fused=True)
-    facts = {"step": 0, "cpu_seconds": 0.0, "sittings": 0, "seed": seed}
+    facts: dict[str, Any] = {"step": 0, "cpu_seconds": 0.0, "sittings": 0, "seed": seed}
     checkpoint, groups = out / "checkpoint.safetensors", {"model": network.state_dict()}
     if checkpoint.exists():
         facts = load_training(checkpoint, groups, optimiser, seed)

@@ -378,7 +378,7 @@ OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.
 
 def optimisation_of(name: str, batch: int | None = None, lr: float | None = None) -> Optimisation:
     """How the part called ``name`` is optimised, with another batch or peak learning rate where given."""
-    changes = {"batch": batch, "lr": lr}
+    changes: dict[str, Any] = {"batch": batch, "lr": lr}
     return replace(OPTIMISATION[name], **{k: v for k, v in changes.items() if v is not None})
 
 

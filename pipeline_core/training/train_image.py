@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -254,8 +255,8 @@ class ImageSteps:
         shard = Shard.open(self.pool.folder, index, self.pool.names)
         rng = np.random.default_rng([self.seed, 4, index])
         texts = [
-            self.text(captions[int(rng.integers(len(captions)))], *camera, rng)
-            for captions, camera in zip(shard.captions, shard.arrays["cameras"].tolist(), strict=True)
+            self.text(captions[int(rng.integers(len(captions)))], azimuth, elevation, rng)
+            for captions, (azimuth, elevation) in zip(shard.captions, shard.arrays["cameras"].tolist(), strict=True)
             for _ in range(TEXTS)
         ]
         ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, self.settings.tokens)
@@ -325,7 +326,7 @@ class ImagePart:
         """Fit the autoencoder on the first shard, unless it came with the weights to start from."""
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
-            self.modules["unet"].set_attn_processor(AttnProcessor())
+            cast(UNet2DConditionModel, self.modules["unet"]).set_attn_processor(AttnProcessor())
         if self.vae is None:
             rgba = torch.from_numpy(np.array(self.steps.pool[0].arrays["rgba"][:2048]))
             images = over(as_planes(rgba), self.settings.background)
@@ -418,7 +419,7 @@ class ImagePart:
         """Write a diffusers folder in fp16."""
         assert self.vae is not None
         folder.mkdir(parents=True, exist_ok=True)
-        half = {name: _copy_half(modules[name]) for name in ("unet", "text_encoder")}
+        half: dict[str, Any] = {name: _copy_half(modules[name]) for name in ("unet", "text_encoder")}
         half["unet"].save_pretrained(folder / "unet")
         half["text_encoder"].save_pretrained(folder / "text_encoder")
         self.vae.save_pretrained(folder / "vae")
@@ -451,7 +452,7 @@ GRID_PROMPTS = (
 )  # fmt: skip
 
 
-def _copy_half(module: nn.Module) -> nn.Module:
+def _copy_half(module: Any) -> Any:
     twin = type(module)(module.config) if isinstance(module, CLIPTextModel) else type(module).from_config(module.config)
     twin.load_state_dict(module.state_dict())
     return twin.half()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -173,7 +174,7 @@ class PointPart:
 
     def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
         """Noise error plus weighted KL of one step's inputs, an item of :class:`PointSteps` on the model's device."""
-        model: IndependentPointDiffusion = self.modules["model"]
+        model = cast(IndependentPointDiffusion, self.modules["model"])
         noise, t, used = inputs["noise"], inputs["t"], inputs["used"]
         noisy = self.scheduler.add_noise(inputs["x0"], noise, t)
         with autocast():
@@ -193,7 +194,7 @@ class PointPart:
         guidance_scale: float = 2.0, seed: int = 0,
     ) -> Tensor:  # fmt: skip
         """DDIM samples [B, points, 6] of ``prompts``: object units and colours in [0, 1]."""
-        model: IndependentPointDiffusion = modules["model"]
+        model = cast(IndependentPointDiffusion, modules["model"])
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         n = len(prompts)
