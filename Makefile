@@ -41,7 +41,11 @@ chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compac
 chaos: $(VENV)/.installed-test  ## a night on a farm with PostgreSQL and three workers in which everything is killed (about 25 minutes)
 	$(BIN)/python -m tests.chaos.farm
 
-bench: $(VENV)/.installed-test  ## run every benchmark on this machine (long)
+$(VENV)/.installed-bench: $(VENV)/.installed-test requirements-bench.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.lock
+	@touch $@
+
+bench: $(VENV)/.installed-bench  ## install what is measured beside us and run every benchmark on this machine (long)
 	for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
 clean:  ## remove the virtual environment and the demo library

@@ -287,7 +287,7 @@ def why_not(name: str) -> str | None:
     try:
         import prefect_dask  # noqa: F401
     except ImportError as error:
-        return f"{error}; pip install prefect-dask"
+        return f"{error}; pip install 'splatmill[bench]'"
     return None
 
 
