@@ -98,7 +98,7 @@ class Distill(Section):
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
-    weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): 1 - alphas_cumprod, 1, or x0 residual")
+    weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): noise variance, 1, or x0 residual")
     t_max: tuple[Share, Share] = Field(
         (0.98, 0.02), description="top of the timestep window at the first and last step"
     )

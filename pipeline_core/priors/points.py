@@ -30,7 +30,7 @@ from pipeline_core.priors.noise import row_noise
 from pipeline_core.priors.point_e import POINTS_BASE, POINTS_UPSAMPLED, PointEUpsampler, load_network
 from pipeline_core.priors.process import Diffusion, OwnsNoise
 from pipeline_core.priors.resolve import POINT_E_FILES, folder_id, resolve_model
-from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer
+from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, tokenize
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
 
 CLIP_ID = "openai/clip-vit-large-patch14"
@@ -375,8 +375,8 @@ def load_independent(
     config = network.config
 
     def tokens(prompt: str) -> Tensor:
-        ids = tokenizer([prompt], padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt")
-        return ids.input_ids.to(device)
+        ids: Tensor = tokenize(tokenizer, [prompt], config.tokens).input_ids
+        return ids.to(device)
 
     def condition(prompt: str, generator: torch.Generator | None) -> Tensor:
         return network.condition(tokens(prompt), [generator] if generator is not None else None)[0]

@@ -49,9 +49,7 @@ class TextEncoder:
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
         """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
         text = prompt.lower().strip() if self.strip else prompt
-        tokens = self.tokenizer(
-            [text], padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        )
+        tokens = tokenize(self.tokenizer, [text], self.length)
         device = next(self.model.parameters()).device
         mask = tokens.attention_mask.to(device) if self.masked else None
         out = self.model(
@@ -60,6 +58,12 @@ class TextEncoder:
         hidden = out.hidden_states[-2] if self.output == "penultimate" else out.last_hidden_state
         pooled = getattr(out, "text_embeds", None)
         return hidden[0].float(), None if pooled is None else pooled[0].float()
+
+
+def tokenize(tokenizer: Any, texts: list[str], length: int) -> Any:
+    """``input_ids`` and ``attention_mask`` [B, length] of ``texts``, cut or padded, as every text network here is used
+    and was trained."""
+    return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 
 def read_json(path: Path) -> dict[str, Any]:

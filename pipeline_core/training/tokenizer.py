@@ -18,6 +18,8 @@ from itertools import pairwise
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from pipeline_core.priors import text
+
 END_OF_WORD = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
 ALPHABET = string.ascii_lowercase + string.digits + string.punctuation
@@ -62,6 +64,4 @@ def build_tokenizer(words: Iterable[str], *, max_length: int = 24) -> CLIPTokeni
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids [B, L], padded to the tokenizer's length."""
-    return tokenizer(
-        captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids
+    return text.tokenize(tokenizer, captions, tokenizer.model_max_length).input_ids
