@@ -123,7 +123,7 @@ def rows_of_failures(run: Run, standing: Standing) -> list[StageRun]:
 
 
 def _row(journey: Journey, failure: dict[str, str]) -> StageRun:
-    columns = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
+    columns: dict[str, Any] = {name: failure[name] for name in ("asset_id", "stage", "error_class", "error_type")}
     return StageRun(
         run_id=journey.run_id,
         status="failed",
