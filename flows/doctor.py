@@ -19,10 +19,10 @@ from flows.server import pointed_at, warm_server
 from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import ModelNotFound, SplatmillError
+from pipeline_core.models import licence
 from pipeline_core.priors.resolve import Kind, model_id, resolve_model
 from pipeline_core.secrets import redact
 from pipeline_core.version import code_version
-from tasks.models import licence
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
           "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "pillow")  # fmt: skip

@@ -53,7 +53,7 @@ def _run_flow(plan: Plan, stop: threading.Event) -> Summary:
     The flow has a thread of its own: the main thread stays free for signals, and Prefect leaves SIGTERM alone.
     """
     from flows.run import run_flow
-    from tasks.models import close_engines
+    from pipeline_core.models import close_engines
 
     request, ended = plan.request, []
 
@@ -78,7 +78,7 @@ def _warm_up(journey: Journey) -> None:
     """Load the models while the server starts. An error is passed over here: the stage that needs them records it."""
 
     def load() -> None:
-        from tasks import models
+        from pipeline_core import models
 
         with contextlib.suppress(Exception):
             models.point_prior(journey.spec.recipe.init.point_prior)

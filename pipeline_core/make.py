@@ -11,6 +11,8 @@ files with 8 bits a colour; in memory colours keep their precision, so the two a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from pipeline_core import models
@@ -94,12 +96,23 @@ def refine_texture(
     *,
     negative_prompt: str = "",
     seed: int = 0,
+    name: str = "",
     on_progress: Progress | None = None,
+    checkpoint_path: Path | None = None,
 ) -> TexturedMesh:
-    """``textured`` with the detail that the image prior adds to its renders; unchanged where ``texture.steps`` is 0."""
+    """``textured`` with the detail that the image prior adds to its renders; unchanged where ``texture.steps`` is 0.
+
+    Args:
+        name: what errors call it; the prompt where none is given.
+        on_progress: as in :func:`distill`.
+        checkpoint_path: a file that exists only while this is unfinished: the same call goes on from it.
+
+    Raises:
+        DivergedError: the prior answered NaN.
+    """
     if not recipe.texture.steps:
         return textured
     return refine.refine_texture(
         textured, prompt, recipe.texture, models.engine(recipe),
-        seed=seed, negative_prompt=negative_prompt, on_progress=on_progress,
+        seed=seed, negative_prompt=negative_prompt, name=name, on_progress=on_progress, checkpoint_path=checkpoint_path,
     )  # fmt: skip

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline_core import models
 from pipeline_core.config import Distill
 from pipeline_core.files import write_json
 from pipeline_core.storage import Library
-from tasks import models
 from tasks.journey import Journey
 from tasks.progress import board
 

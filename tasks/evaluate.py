@@ -16,9 +16,7 @@ def evaluate(
     journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
 ) -> dict[str, float]:
     """``preview.png``, ``turntable.webp`` and ``metrics.json``."""
-    import torch
-
-    from pipeline_core.gaussians.initialise import from_points
+    from pipeline_core import make
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.images import save_png, save_turntable
     from pipeline_core.io.ply import load_points, load_splat
@@ -32,7 +30,7 @@ def evaluate(
         frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
     cloud = load_points(path_of(journey, points, "points.ply"))
-    start = from_points(cloud, journey.spec.recipe.init, torch.Generator("cpu").manual_seed(journey.spec.seed))
+    start = make.start(cloud, journey.spec.recipe, seed=journey.spec.seed)
     metrics = measure(journey.spec, start, splat, textured)
     write_json(folder / "metrics.json", metrics)
     return metrics

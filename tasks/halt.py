@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import CancelledError
 
-from tasks.models import close_engines
+from pipeline_core.models import close_engines
 
 _pulled = threading.Event()
 

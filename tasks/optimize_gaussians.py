@@ -13,12 +13,9 @@ from tasks.stage import Reference, path_of
 @stage_task
 def optimize_gaussians(journey: Journey, folder: Path, points: Reference) -> dict[str, float]:
     """``splat.ply`` and ``curves.json`` after the geometry stage."""
-    import torch
-
-    from pipeline_core.gaussians.initialise import from_points
+    from pipeline_core import make
     from pipeline_core.io.ply import load_points
 
     cloud = load_points(path_of(journey, points, "points.ply"))
-    generator = torch.Generator("cpu").manual_seed(journey.spec.seed)
-    gaussians = from_points(cloud, journey.spec.recipe.init, generator)
+    gaussians = make.start(cloud, journey.spec.recipe, seed=journey.spec.seed)
     return distill_to(folder, journey, "optimize_gaussians", gaussians, journey.spec.recipe.geometry)

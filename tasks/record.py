@@ -11,10 +11,10 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from pipeline_core import deliverables
 from pipeline_core.files import write_json
+from pipeline_core.models import licence
 from pipeline_core.storage import Library, copy_known, known_sha256
 from pipeline_core.version import code_version
 from tasks.journey import Journey
-from tasks.models import licence
 from tasks.policy import published_task
 from tasks.stage import Publication, Reference, path_of, with_times
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline_core.storage import Library
-from tasks import models
 from tasks.journey import Journey
 from tasks.policy import stage_task
 from tasks.progress import board
@@ -15,23 +14,19 @@ from tasks.stage import Reference, path_of
 @stage_task
 def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str, float]:
     """``asset.glb`` in object units; the exported asset is written from it by ``record``."""
+    from pipeline_core import make
     from pipeline_core.io.gltf import load_glb, save_glb
 
-    spec, settings = journey.spec, journey.spec.recipe.texture
-    textured = load_glb(path_of(journey, mesh, "mesh.glb"))
-    if settings.steps:
-        from pipeline_core.texturing import refine
-
-        textured = refine.refine_texture(
-            textured,
-            spec.prompt,
-            settings,
-            models.engine(spec.recipe),
-            seed=spec.seed,
-            negative_prompt=spec.negative_prompt,
-            name=spec.asset_id,
-            checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
-            on_progress=board.follow(spec.asset_id, "refine_texture"),
-        )
+    spec = journey.spec
+    textured = make.refine_texture(
+        load_glb(path_of(journey, mesh, "mesh.glb")),
+        spec.prompt,
+        spec.recipe,
+        seed=spec.seed,
+        negative_prompt=spec.negative_prompt,
+        name=spec.asset_id,
+        checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
+        on_progress=board.follow(spec.asset_id, "refine_texture"),
+    )
     save_glb(folder / "asset.glb", textured, name="asset")
-    return {"steps": settings.steps}
+    return {"steps": spec.recipe.texture.steps}

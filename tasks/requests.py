@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from catalog import schema
 from catalog.schema import StageRun
+from pipeline_core.models import licence
 from pipeline_core.version import code_version
 from tasks.journey import Journey
-from tasks.models import licence
 
 
 def request_rows(journeys: list[Journey]) -> list[StageRun]:

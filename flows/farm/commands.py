@@ -69,7 +69,7 @@ def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
     """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on the GPU ``gpu`` if one is named."""
     point_at_farm(WORKER)
     if gpu is not None:
-        from tasks.models import prepare_device
+        from pipeline_core.models import prepare_device
 
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
