@@ -18,7 +18,7 @@ from pipeline_core.config import Meshing
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.meshing.process import run_in_process
 from pipeline_core.rendering.density import density_grid
-from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.types import Gaussians, Mesh
 
 MIN_OPACITY = 0.005
@@ -121,12 +121,7 @@ def choose_level(gaussians: Gaussians, values: np.ndarray, origin: np.ndarray, s
     """The one of :data:`LEVELS` whose silhouettes overlap best with the Gaussians', by mean IoU over views."""
     azimuth, elevation = (torch.tensor(v) for v in zip(*SILHOUETTE_VIEWS, strict=True))
     cameras = orbit(azimuth, elevation, size=SILHOUETTE_SIZE)
-    args = gaussians.activated()
-    with torch.no_grad():
-        _, alpha, _ = rasterize(
-            **args, viewmats=cameras.viewmats, Ks=cameras.Ks, width=cameras.width, height=cameras.height,
-            sh_degree=gaussians.sh_degree,
-        )  # fmt: skip
+    _, alpha = rasterize_views(gaussians, cameras)
     target = alpha[..., 0].numpy() > 0.5
     inside = np.argwhere(values > LEVELS[-1])
     density = values[tuple(inside.T)]

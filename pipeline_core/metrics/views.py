@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from pipeline_core.cameras import Cameras, orbit
-from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.types import Gaussians, TexturedMesh
 
@@ -65,16 +65,8 @@ def render_gaussians(
     gaussians: Gaussians, cameras: Cameras, *, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> tuple[Tensor, Tensor]:
     """Images [V, H, W, 3] and alpha [V, H, W] of ``gaussians``."""
-    with torch.no_grad():
-        images, alphas, _ = rasterize(
-            **gaussians.activated(),
-            viewmats=cameras.viewmats,
-            Ks=cameras.Ks,
-            width=cameras.width,
-            height=cameras.height,
-            sh_degree=gaussians.sh_degree,
-            backgrounds=torch.tensor(background).expand(len(cameras), 3).contiguous(),
-        )
+    backgrounds = torch.tensor(background).expand(len(cameras), 3).contiguous()
+    images, alphas = rasterize_views(gaussians, cameras, backgrounds=backgrounds)
     return images.clamp(0, 1), alphas[..., 0]
 
 

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_core.cameras import Cameras
 from pipeline_core.rendering.cpu import rasterize_cpu
 from pipeline_core.rendering.reference import rasterize_reference
+from pipeline_core.types import Gaussians
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 Backend = Literal["numba", "gsplat", "reference"]
@@ -107,6 +109,18 @@ def rasterize(
     info |= {"width": int(width), "height": int(height), "n_cameras": len(viewmats), "n_batches": 1, "tile_size": 16}
     info |= {"batch_ids": None, "camera_ids": None, "gaussian_ids": None}
     return image, alphas, info
+
+
+@torch.no_grad()
+def rasterize_views(
+    gaussians: Gaussians, cameras: Cameras, *, backgrounds: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Colours [V, H, W, 3] and alphas [V, H, W, 1] of ``gaussians`` from ``cameras``, without a graph."""
+    image, alphas, _ = rasterize(
+        **gaussians.activated(), viewmats=cameras.viewmats, Ks=cameras.Ks, width=cameras.width, height=cameras.height,
+        sh_degree=gaussians.sh_degree, backgrounds=backgrounds,
+    )  # fmt: skip
+    return image, alphas
 
 
 def _channels(image: Tensor, alphas: Tensor, render_mode: RenderMode) -> Tensor:

@@ -26,7 +26,7 @@ from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Meshing
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import unwrap
-from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
 
@@ -92,15 +92,7 @@ def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, norma
 
 def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean colour [T, 3] and total weight [T] of the texels over all views."""
-    with torch.no_grad():
-        rgb, alpha, _ = rasterize(
-            **gaussians.activated(),
-            viewmats=cameras.viewmats,
-            Ks=cameras.Ks,
-            width=cameras.width,
-            height=cameras.height,
-            sh_degree=gaussians.sh_degree,
-        )
+    rgb, alpha = rasterize_views(gaussians, cameras)
     depth = torch.as_tensor(visibility(mesh.vertices, mesh.faces, None, cameras).depth)
     position, normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
     colour, weight = torch.zeros(len(position), 3), torch.zeros(len(position))

@@ -28,7 +28,7 @@ from pipeline_core.props.primitives import COLOUR1, FREQUENCY, METAL, SEED, Prop
 from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build, sample_spec
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.props.textures import Lighting
-from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.types import PointCloud
 
 SHARD = 1024
@@ -74,10 +74,7 @@ def _splat(prop: Prop, angles: np.ndarray, light: Lighting, rng: np.random.Gener
     cloud = from_points(PointCloud(torch.from_numpy(xyz), torch.from_numpy(rgb)), settings, torch.Generator())
     az, el = torch.from_numpy(angles.astype(np.float32)).unbind(-1)
     cameras = orbit(az, el, size=size)
-    with torch.no_grad():
-        image, alpha, _ = rasterize(
-            **cloud.activated(), viewmats=cameras.viewmats, Ks=cameras.Ks, width=size, height=size, sh_degree=0
-        )
+    image, alpha = rasterize_views(cloud, cameras)
     straight = torch.cat([image / alpha.clamp_min(1e-4), alpha], -1).clamp(0, 1)
     return (straight * 255).round().to(torch.uint8).numpy()
 
