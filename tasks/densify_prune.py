@@ -1,4 +1,4 @@
-"""Gaussians to finer Gaussians: the appearance stage, in which they are cloned, split and pruned."""
+"""The appearance stage optimises the Gaussians further; it clones, splits and prunes them on the way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.stage import Reference, path_of
 
 @stage_task
 def densify_prune(journey: Journey, folder: Path, gaussians: Reference) -> dict[str, float]:
-    """``splat.ply`` and ``curves.json`` after the appearance stage."""
+    """Write ``splat.ply`` and ``curves.json``, from the splat of the geometry stage."""
     from pipeline_core.io.ply import load_splat
 
     coarse = load_splat(path_of(journey, gaussians, "splat.ply"))

@@ -1,4 +1,4 @@
-"""What the two distillation stages share: submit to the process's engine, wait, write the splat and the curves."""
+"""What the two stages of distillation share: they submit a job to the process's engine, and write its splat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and numbers of the finished asset."""
+"""The evaluation takes pictures of the finished asset and measures it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.stage import Reference, path_of
 def evaluate(
     journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
 ) -> dict[str, float]:
-    """``preview.png``, ``turntable.webp`` and ``metrics.json``."""
+    """Write ``preview.png``, ``turntable.webp`` where the recipe wants frames, and ``metrics.json``."""
     from pipeline_core import make
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.images import save_png, save_turntable

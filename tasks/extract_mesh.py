@@ -1,6 +1,6 @@
-"""Gaussians to a mesh: density field, marching cubes, clean-up, decimation, UV atlas, colour bake.
+"""This stage makes a mesh of the Gaussians: density field, marching cubes, clean-up, decimation, UV atlas, colour bake.
 
-The parts that hold Python's lock for seconds (marching cubes, xatlas) run in processes of their own
+Marching cubes and xatlas hold Python's lock for seconds. They run in processes of their own
 (``pipeline_core.meshing.process``), so the engine beside them never stalls.
 """
 
@@ -15,7 +15,7 @@ from tasks.stage import Reference, path_of
 
 @stage_task
 def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[str, float]:
-    """``mesh.glb``: geometry in object units with the Gaussians' colours baked in."""
+    """Write ``mesh.glb``: the surface in object units, with the Gaussians' colours baked into its texture."""
     from pipeline_core.io.gltf import save_glb
     from pipeline_core.io.ply import load_splat
     from pipeline_core.meshing import extract

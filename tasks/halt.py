@@ -1,6 +1,6 @@
 """The process's emergency brake: once it is pulled, no stage begins any more and the engines let go of their jobs.
 
-Jobs keep a checkpoint; stages that hold no engine finish what they are at. :func:`release` is for the next batch.
+Jobs keep a checkpoint; a stage that holds no engine still comes to its end. The next batch calls :func:`release`.
 """
 
 from __future__ import annotations

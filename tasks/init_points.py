@@ -1,4 +1,4 @@
-"""Prompt to point cloud: one sample of the point prior."""
+"""The first stage draws a point cloud for the prompt: one sample of the point prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.policy import stage_task
 
 @stage_task
 def init_points(journey: Journey, folder: Path) -> dict[str, float]:
-    """``points.ply``: what the prompt looks like to the point prior."""
+    """Write ``points.ply``: what the prompt looks like to the point prior, or a grey ball."""
     from pipeline_core import make
     from pipeline_core.io.ply import save_points
 

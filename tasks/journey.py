@@ -1,4 +1,4 @@
-"""One asset's journey before it begins: the key of every stage follows from the spec and the models' ids alone.
+"""A journey is planned before it begins: the key of every stage follows from the spec and the models' ids alone.
 
 So a plan needs no model in memory, a finished asset is recognised without starting anything, and two assets that share
 a beginning (same prompt and seed, another texture recipe) share its stages. Nothing here loads torch or Prefect.
@@ -24,7 +24,7 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "seed": lambda spec: spec.seed,
     "spec": AssetSpec.to_json,
 }
-"""What of the request may enter a stage's key, by the words of the table."""
+"""How each word of the table's ``reads`` is looked up in the request."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def plan_journey(library: str, run_id: str, spec: AssetSpec, resolve: Callable[[
 
 
 def finished(journey: Journey) -> bool:
-    """Whether the asset is made and whole: one small file and five ``stat`` calls."""
+    """Whether the asset is made and whole. Reads its record and looks at its files, but not into them."""
     return Library(journey.library).find(DELIVERY, journey.keys[DELIVERY], quick=True) is not None
 
 
 def verified(journey: Journey) -> bool:
     """Whether a made asset is whole to the last byte: its deliverables, and every stage's output that is still there.
 
-    What is damaged is removed, and with it the mark that the asset is finished, so that it is made again.
+    Removes what is damaged, and the asset's own record with it, so that the asset is made again.
     """
     library = Library(journey.library)
     if library.find(DELIVERY, journey.keys[DELIVERY]) is None:

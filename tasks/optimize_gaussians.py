@@ -1,4 +1,4 @@
-"""Point cloud to Gaussians that the priors take for the prompt: score distillation in 2D, and in 3D where asked."""
+"""The geometry stage distils Gaussians from the point cloud: in 2D, and in 3D where the recipe gives that a weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.stage import Reference, path_of
 
 @stage_task
 def optimize_gaussians(journey: Journey, folder: Path, points: Reference) -> dict[str, float]:
-    """``splat.ply`` and ``curves.json`` after the geometry stage."""
+    """Write ``splat.ply`` and ``curves.json``, from Gaussians at the points of the cloud."""
     from pipeline_core import make
     from pipeline_core.io.ply import load_points
 

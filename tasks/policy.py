@@ -116,8 +116,8 @@ def policy(stage: str, *, hours: float) -> dict[str, Any]:
 def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> Reference:
     """Call a stage's task; Prefect may answer from its cache only while the stage's files are whole.
 
-    Truth is in the files: where they are damaged or gone, the cached reference is refreshed by making the stage again.
-    Deliverables are read to the last byte, other outputs by whoever reads them (``tasks.stage.path_of``).
+    Truth is in the files: where they are damaged or gone, the task runs again and its new reference replaces the cached
+    one. Deliverables are read to the last byte here; other outputs are when the next stage opens them (``path_of``).
     """
     quick = task.name != DELIVERY
     there = Library(journey.library).find(task.name, journey.keys[task.name], quick=quick) is not None
@@ -126,7 +126,7 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> R
 
 
 def forgetting(travel: Callable[[Journey], Reference]) -> Callable[[Journey], Reference]:
-    """``travel``, with a memory of its own: Prefect's flow would keep the result of every task of every asset."""
+    """Give ``travel`` a memory of its own: Prefect's flow would keep the result of every task of every asset."""
 
     @wraps(travel)
     def call(journey: Journey) -> Reference:

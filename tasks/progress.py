@@ -1,4 +1,4 @@
-"""Where every asset of this process stands, for whoever shows it: tasks write, the command line reads.
+"""Where every asset of this process stands: tasks write it, and the command line shows it.
 
 board.update("red-mug-1", stage="optimize_gaussians", step=40, steps=150, loss=0.31)
 """

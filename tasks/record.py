@@ -1,4 +1,4 @@
-"""The deliverables: what an artist takes, what says where it came from, and the catalogue's last row."""
+"""The last stage writes the deliverables, says where they come from, and appends the asset's last row."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tasks.stage import Publication, Reference, path_of, with_times
 
 
 def publish_asset(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The files replace ``assets/<asset_id>/`` as a whole; the record alone lies under ``stages/``.
+    """The files replace ``assets/<asset_id>/`` as a whole; only the record lies under ``stages/``.
 
-    The row goes before the record, which marks the asset as finished: what is finished is in the catalogue. A kill in
-    between repeats the stage.
+    The record marks the asset as finished. It comes after the row, so every finished asset is in the catalogue; a kill
+    in between only repeats the stage.
     """
     library = Library(journey.library)
     assert run.stage_key
@@ -38,7 +38,7 @@ IN_ASSETS = Publication(lambda library, journey, stage: library.asset_dir(journe
 
 @published_task(IN_ASSETS)
 def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str, float]:
-    """Every deliverable that the stages made something for, and ``asset.json``."""
+    """Write every deliverable that a stage made something for, and ``asset.json``; returns the asset's metrics."""
     made = {name: each for each in upstream for name in each["outputs"]}
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
     provenance = describe(journey)
@@ -57,7 +57,7 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
 
 
 def describe(journey: Journey) -> dict[str, Any]:
-    """Where an asset comes from. No dates and no host: the same request gives the same file, byte for byte."""
+    """Where an asset comes from. It names no date and no host: one request always gives the same file."""
     spec = journey.spec
     return {
         "asset_id": spec.asset_id,

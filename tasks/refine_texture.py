@@ -1,4 +1,4 @@
-"""Textured mesh to a better texture: its renders are noised a little, denoised by the image prior, and learned back."""
+"""This stage betters the texture: it noises renders a little, has them denoised, and paints the change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.stage import Reference, path_of
 
 @stage_task
 def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str, float]:
-    """``asset.glb`` in object units; the exported asset is written from it by ``record``."""
+    """Write ``asset.glb`` in object units; ``record`` writes the delivered asset from it."""
     from pipeline_core import make
     from pipeline_core.io.gltf import load_glb, save_glb
 

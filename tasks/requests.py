@@ -10,7 +10,7 @@ from tasks.journey import Journey
 
 
 def request_rows(journeys: list[Journey]) -> list[StageRun]:
-    """ "These assets were asked for": one row each, and one for each model they will use."""
+    """One row for each asset that was asked for, and one for each model that will be used."""
     rows = [
         schema.request(
             each.run_id,

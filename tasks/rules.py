@@ -49,7 +49,7 @@ MENDED = 3
 
 
 def reseeded(journey: Journey, attempt: int) -> Journey:
-    """The same asset from another seed. It counts as made under the key of what was asked for; rows tell the seed."""
+    """The same asset from another seed. It counts as made under the key that was asked for; its rows tell the seed."""
     if attempt == 0:
         return journey
     digest = hashlib.sha256(f"{journey.spec.seed} again {attempt}".encode()).digest()

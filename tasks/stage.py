@@ -42,7 +42,7 @@ Publish = Callable[[Journey, Path, StageRun, list[dict[str, Any]]], dict[str, An
 
 
 def publish_output(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The files become ``stages/<stage>/<key>/``, then the row is appended: how a stage publishes."""
+    """How a stage publishes: its files become ``stages/<stage>/<key>/``, then its row is appended."""
     assert run.stage_key
     record = Library(journey.library).publish(folder, run.stage, run.stage_key, with_times(run, outputs))
     append(journey.library, [StageRun.from_json(record)])
@@ -67,7 +67,7 @@ def run_stage(
     upstream: tuple[Reference, ...] = (),
     publication: Publication = IN_STAGES,
 ) -> Reference:
-    """The stage's output, made by ``work`` unless it is there and whole. Raises what ``work`` raises, recorded."""
+    """Find the stage's output or make it with ``work``. Raises what ``work`` raises, after a row that tells of it."""
     halt.check()
     library, key = Library(journey.library), journey.keys[stage]
     board.update(journey.asset_id, state="running", stage=stage)
@@ -106,7 +106,7 @@ def whole_request(journey: Journey, stage: str) -> str | None:
 
 
 def reference(stage: str, key: str, record: Mapping[str, Any]) -> Reference:
-    """What a task hands on: names, not contents."""
+    """What a task hands on: names and hashes of files, not their contents."""
     outputs = {Path(artifact["path"]).name: artifact["sha256"] for artifact in record["artifacts"]}
     return {"stage": stage, "key": key, "dir": f"stages/{stage}/{key}", "outputs": outputs}
 
@@ -161,14 +161,14 @@ def stage_run(
 
 
 def with_times(run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """``record.json``: the row, and each file's time of change, by which a later look spares the sha256."""
+    """What ``record.json`` holds: the row, and each file's time of change, which spares a later look the sha256."""
     document = run.to_json()
     document["artifacts"] = outputs
     return document
 
 
 def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tuple[Reference, ...]) -> StageRun:
-    """The row of a stage that was there already: another run's or another asset's output, used for this one."""
+    """The row of a stage whose output was there already: another run or another asset had made it."""
     return stage_run(
         journey,
         stage,
