@@ -23,6 +23,7 @@ CONFIGURATION = [
     if path.suffix in (".yaml", ".service", ".example") or path.name in ("Dockerfile", "env.example")
 ]  # fmt: skip
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+SCRIPTS = [path for folder in ("bench", "chaos") for path in sorted((ROOT / "tests" / folder).glob("*.py"))]
 
 OURS = ("splatmill", "make", "python", "python3", "prefect", "pip")
 """Programs whose arguments are checked here."""
@@ -83,7 +84,8 @@ def in_comments(text: str) -> Iterator[str]:
 
 
 def in_source(text: str) -> Iterator[str]:
-    """Every ``splatmill`` command that a module's messages and texts name in quotes, brackets or as an example."""
+    """Every command that a module shows on a line of its own, or names in quotes, in brackets or as an example."""
+    yield from re.findall(r"^ {4}((?:splatmill|python|make) [a-z./-].*)$", text, re.MULTILINE)
     found = re.findall(r"[`(](splatmill [^`()\n]*)[`)]", text) + re.findall(r"Example: (splatmill .*)", text)
     yield from (each.rstrip(". ") for each in found if "{" not in each)
 

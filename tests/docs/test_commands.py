@@ -23,7 +23,7 @@ def gathered(paths, find):
 
 IN_BLOCKS_AND_SENTENCES = gathered(pages.PAGES, in_markdown)
 IN_COMMENTS = gathered(pages.CONFIGURATION, in_comments)
-IN_SOURCES = gathered(pages.SOURCES, in_source)
+IN_SOURCES = gathered(pages.SOURCES + pages.SCRIPTS, in_source)
 
 
 @pytest.mark.parametrize(("page", "line"), IN_BLOCKS_AND_SENTENCES + IN_COMMENTS + IN_SOURCES)
