@@ -175,7 +175,8 @@ def parse(arguments: list[str], *, only_named: bool = False) -> typer.Context | 
             raise
         rest = [*context._protected_args, *context.args]
         if not hasattr(command, "commands") or not rest:
-            _check_passed_on(context.command_path, rest)
+            if rest or not only_named:
+                _check_passed_on(context.command_path, rest)
             return context
         name, command, arguments = command.resolve_command(context, rest)
 
@@ -199,6 +200,8 @@ def targets() -> set[str]:
 
 
 def _check_python(arguments: list[str]) -> None:
+    if arguments[0] == "-P":
+        arguments = arguments[1:] or ["-c"]
     if arguments[0] == "-m":
         found = importlib.util.find_spec(arguments[1])
         assert found and "__main__" in Path(found.origin).read_text(), f"python -m {arguments[1]}: nothing runs there"

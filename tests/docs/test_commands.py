@@ -45,8 +45,9 @@ def test_every_page_was_read():
 @pytest.mark.parametrize("line", [
     "splatmill runn props.csv", "splatmill worker --gpus 0", "splatmill worker --gpu one", "splatmill submit",
     "splatmill server begin", "splatmill catalog review mug", "splatmill train-starter --epochs 3",
-    "splatmill bench gpu --modell sd15", "make cake", "python -m flows.clii", "python -m catalog.ids",
-    "python tests/bench/none.py", "prefect deploy --everything", "prefect deploi", "pip install '.[gpu]'", "rm -rf /",
+    "splatmill bench gpu --modell sd15", "make cake", "python -m flows.clii", "python -P -m flows.clii",
+    "python -m catalog.ids", "python tests/bench/none.py", "prefect deploy --everything", "prefect deploi",
+    "pip install '.[gpu]'", "rm -rf /", "splatmill train-starter",
     "sudo -u me sh -c 'cd /tmp; .venv/bin/splatmill deploy'", "export A=$(ssh host /opt/splatmill servers)",
     "cat props.csv | splatmill sql --formt csv -",
 ])  # fmt: skip
