@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline_core.cameras import Cameras, orbit
-from pipeline_core.metrics.judge import ClipJudge, StarterJudge, load_judge
+from pipeline_core.metrics.judge import Judge, load_judge
 from pipeline_core.metrics.negatives import CANDIDATES, candidates, full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.props.captions import caption, parse_caption
@@ -43,7 +43,7 @@ from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, bu
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.types import Gaussians, TexturedMesh
 
-AnyJudge = str | StarterJudge | ClipJudge
+AnyJudge = str | Judge
 """A model reference, or a judge that is loaded already."""
 
 AZIMUTH = tuple(45.0 * i for i in range(8))
@@ -131,14 +131,14 @@ def truth_images(spec: PropSpec, size: int = SIZE) -> Tensor:
     return pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
 
 
-def _render_size(judge: StarterJudge | ClipJudge) -> int:
-    return SIZE if isinstance(judge, StarterJudge) else max(SIZE, judge.size)
+def _render_size(judge: Judge) -> int:
+    return max(SIZE, judge.size)
 
 
 # -------------------------------------------------------------------------------------------------------- captions
 
 
-def _ranking(judge: StarterJudge | ClipJudge, pictures: Tensor, prompt: str, spec: PropSpec | None) -> dict[str, float]:
+def _ranking(judge: Judge, pictures: Tensor, prompt: str, spec: PropSpec | None) -> dict[str, float]:
     texts = candidates(spec)[0] if spec is not None else [prompt, *_others()]
     similarity = pictures @ judge.embed_texts(texts).T  # [V, 32]
     mean = similarity.mean(0)
@@ -157,7 +157,7 @@ def _others() -> tuple[str, ...]:
     return tuple(caption(sample_spec(rng, split="all")) for _ in range(CANDIDATES - 1))
 
 
-def _naming(judge: StarterJudge | ClipJudge, pictures: Tensor, spec: PropSpec) -> dict[str, float]:
+def _naming(judge: Judge, pictures: Tensor, spec: PropSpec) -> dict[str, float]:
     """Category among all of them, colour among all of them, each with the rest of the caption as the prompt has it."""
     categories = [caption(PropSpec(name, spec.colour)) for name in CATEGORIES]
     plain = replace(spec, material=None) if spec.material == "golden" else spec

@@ -38,6 +38,8 @@ class Judge(Protocol):
     """What a fidelity score needs of a dual encoder."""
 
     model_id: str
+    size: int
+    """Pixels a side that it looks at; other images are resized."""
     knows_any_text: bool
     """Whether prompts outside the grammar of the starter's captions mean something to it."""
 
@@ -157,10 +159,10 @@ class StarterJudge:
     knows_any_text = False
 
     def __init__(self, network: JudgeNetwork, model_id: str) -> None:
-        self.network, self.model_id = network.eval(), model_id
+        self.network, self.model_id, self.size = network.eval(), model_id, network.shape.size
 
     def _features(self, images: Tensor) -> Tensor:
-        return self.network.image(resize(images, self.network.shape.size))
+        return self.network.image(resize(images, self.size))
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
@@ -258,7 +260,7 @@ def load_network(folder: Path) -> JudgeNetwork:
 
 
 @functools.lru_cache(maxsize=2)
-def load_judge(ref: str = "starter") -> StarterJudge | ClipJudge:
+def load_judge(ref: str = "starter") -> Judge:
     """The judge behind ``ref``: ``starter``, a folder that `save_judge` wrote, or a CLIP folder or hub id. Cached."""
     folder = WEIGHTS if ref == "starter" else Path(ref).expanduser()
     if ref == "starter" or _is_judge(folder):
