@@ -155,8 +155,8 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"):
         if (folder / name).exists():
             index, problem = _read_json(folder / name)
-            shards = [] if problem else sorted(set(index.get("weight_map", {}).values()))
-            return [folder / shard for shard in shards]
+            files = [] if problem else sorted(set(index.get("weight_map", {}).values()))
+            return [folder / file for file in files]
     return [folder / f"{stem}.safetensors"]
 
 

@@ -1,10 +1,10 @@
-"""Training data of the starter prior: shards of captioned renders and of captioned point clouds, made on demand.
+"""Training data of the starter prior: chunks of captioned renders and of captioned point clouds, made on demand.
 
-A shard is a function of (seed, index) alone, so a training run that names its shards is reproducible, and a producer
+A chunk is a function of (seed, index) alone, so a training run that names its chunks is reproducible, and a producer
 process may write them ahead of the trainer. Only the training split of the props is ever sampled.
 
-    write_image_shard(Path("shards"), seed=0, index=0)
-    shard = ImageShard.open(Path("shards"), 0)
+    write_image_chunk(Path("chunks"), seed=0, index=0)
+    chunk = ImageChunk.open(Path("chunks"), 0)
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pipeline_core.props.props import build, sample_spec
 from pipeline_core.props.raycast import render, sample_points
 
 IMAGE_SIZE = 128
-SHARD = 2048
-"""Images, or clouds, in a shard."""
+CHUNK = 2048
+"""Images, or clouds, in a chunk."""
 VIEWS = 2
 """Cameras per prop."""
 POINTS = 1024
@@ -57,12 +57,12 @@ def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: 
     for name, array in arrays.items():
         with replaced(folder / f"{index:05d}.{name}.npy") as scratch, scratch.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-    # The captions come last: a shard exists when they do.
+    # The captions come last: a chunk exists when they do.
     write_text(folder / f"{index:05d}.json", json.dumps(captions))
 
 
-def write_image_shard(
-    folder: Path, *, seed: int, index: int, count: int = SHARD, size: int = IMAGE_SIZE, twins: bool = True
+def write_image_chunk(
+    folder: Path, *, seed: int, index: int, count: int = CHUNK, size: int = IMAGE_SIZE, twins: bool = True
 ) -> None:
     """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
 
@@ -95,7 +95,7 @@ def write_image_shard(
     _publish(folder, index, arrays, captions)
 
 
-def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD, points: int = POINTS) -> None:
+def write_cloud_chunk(folder: Path, *, seed: int, index: int, count: int = CHUNK, points: int = POINTS) -> None:
     """Sample ``count`` clouds: points [count, points, 6] float16, xyz in object units and rgb in [0, 1]."""
     rng = _rng(seed, 1, index)
     clouds = np.empty((count, points, 6), np.float16)
@@ -109,33 +109,33 @@ def write_cloud_shard(folder: Path, *, seed: int, index: int, count: int = SHARD
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One opened shard; arrays are memory-mapped. ``captions`` [n][CAPTIONS]."""
+class Chunk:
+    """One opened chunk; arrays are memory-mapped. ``captions`` [n][CAPTIONS]."""
 
     arrays: dict[str, np.ndarray]
     captions: list[list[str]]
 
     @staticmethod
-    def open(folder: Path, index: int, names: tuple[str, ...]) -> Shard:
-        """Open shard ``index`` of ``folder``."""
+    def open(folder: Path, index: int, names: tuple[str, ...]) -> Chunk:
+        """Open chunk ``index`` of ``folder``."""
         arrays = {n: np.load(folder / f"{index:05d}.{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
-        return Shard(arrays, json.loads((folder / f"{index:05d}.json").read_text()))
+        return Chunk(arrays, json.loads((folder / f"{index:05d}.json").read_text()))
 
 
-def visible_shards(settings: Any, samples: int) -> int:
-    """How many shards are drawn from after ``samples``, by a part's settings."""
+def visible_chunks(settings: Any, samples: int) -> int:
+    """How many chunks are drawn from after ``samples``, by a part's settings."""
     s = settings
-    return min(s.shards, s.first_shards + int(samples * s.fresh) // s.shard_size)
+    return min(s.chunks, s.first_chunks + int(samples * s.fresh) // s.chunk_size)
 
 
-class ShardPool:
-    """Shards 0 .. limit - 1 of one folder, written in order by one producer process, opened when first needed.
+class ChunkPool:
+    """Chunks 0 .. limit - 1 of one folder, written in order by one producer process, opened when first needed.
 
     Args:
-        write: :func:`write_image_shard` or :func:`write_cloud_shard`
+        write: :func:`write_image_chunk` or :func:`write_cloud_chunk`
         names: the arrays to open
-        limit: how many shards there will ever be
-        ahead: how many shards the producer may be ahead of the highest one asked for
+        limit: how many chunks there will ever be
+        ahead: how many chunks the producer may be ahead of the highest one asked for
         options: further keyword arguments of ``write``
     """
 
@@ -145,18 +145,18 @@ class ShardPool:
         self.folder, self.write, self.names = folder, write, names
         self.seed, self.limit, self.ahead = seed, limit, ahead
         self.options = options
-        self._open: dict[int, Shard] = {}
+        self._open: dict[int, Chunk] = {}
         self._pending: dict[int, Future] = {}
         self._producer: ProcessPoolExecutor | None = None
 
     def exists(self, index: int) -> bool:
-        """Whether a shard's files are all there; a failure to write them is raised here."""
+        """Whether a chunk's files are all there; a failure to write them is raised here."""
         if index in self._pending and self._pending[index].done():
             self._pending.pop(index).result()
         return (self.folder / f"{index:05d}.json").exists()
 
     def wait_for(self, index: int) -> None:
-        """Wait until a shard that somebody else writes is there."""
+        """Wait until a chunk that somebody else writes is there."""
         while not self.exists(index):
             time.sleep(POLL_S)
 
@@ -169,17 +169,17 @@ class ShardPool:
             self.write, self.folder, seed=self.seed, index=index, **self.options
         )
 
-    def __getitem__(self, index: int) -> Shard:
+    def __getitem__(self, index: int) -> Chunk:
         if index not in self._open:
             for i in range(index, min(index + 1 + self.ahead, self.limit)):
                 self._request(i)
             if index in self._pending:
                 self._pending.pop(index).result()
-            self._open[index] = Shard.open(self.folder, index, self.names)
+            self._open[index] = Chunk.open(self.folder, index, self.names)
         return self._open[index]
 
     def fill(self, processes: int, *, wait: bool = True) -> None:
-        """Write every shard that is missing, several at a time."""
+        """Write every chunk that is missing, several at a time."""
         missing = [i for i in range(self.limit) if not self.exists(i)]
         self._producer = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
         write = partial(self.write, self.folder, seed=self.seed, **self.options)
@@ -191,11 +191,11 @@ class ShardPool:
             self.close()
 
     def __getstate__(self) -> dict:
-        """Loader workers get the description; each opens shards for itself."""
+        """Loader workers get the description; each opens chunks for itself."""
         return self.__dict__ | {"_open": {}, "_pending": {}, "_producer": None}
 
     def close(self) -> None:
-        """Stop the producer; shards not begun are dropped."""
+        """Stop the producer; chunks not begun are dropped."""
         if self._producer is not None:
             self._producer.shutdown(wait=False, cancel_futures=True)
             self._producer = None

@@ -1,7 +1,7 @@
 """What the starter judge is trained on: renders of procedural props that look unlike the prior's training data.
 
 Other lights, tints, texture scales, cameras and backgrounds; a quarter of the props as Gaussians at sampled points,
-as blurred as an unfinished asset; and hard negative captions for every image. A shard is a function of (seed, index)
+as blurred as an unfinished asset; and hard negative captions for every image. A chunk is a function of (seed, index)
 and a batch of (seed, step), so a run that is interrupted goes on with the same pictures.
 """
 
@@ -31,15 +31,15 @@ from pipeline_core.props.textures import Lighting
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.types import PointCloud
 
-SHARD = 1024
+CHUNK = 1024
 VIEWS = 4
-"""Cameras per prop in a shard."""
+"""Cameras per prop in a chunk."""
 SPLATS = 0.25
 """Share of the props that are rendered as Gaussians."""
 FRONTS = 0.35
 """Share of the props drawn from categories with a front; the rest are of any category."""
 WINDOW = 12
-"""The newest shards that a step draws from."""
+"""The newest chunks that a step draws from."""
 HARD = (("colour",), ("category",), ("swapped", "colour2"))
 """Kinds of the negatives that every image brings along, beside the captions of the batch: one of each group."""
 FIELDS = ("category", "colour", "colour2", "part", "material")
@@ -79,8 +79,8 @@ def _splat(prop: Prop, angles: np.ndarray, light: Lighting, rng: np.random.Gener
     return (straight * 255).round().to(torch.uint8).numpy()
 
 
-def make_shard(path: Path, *, seed: int, index: int, count: int = SHARD, size: int = 64) -> None:
-    """Write one shard: rgba [count, size, size, 4] uint8, angles [count, 2] degrees, specs as JSON."""
+def make_chunk(path: Path, *, seed: int, index: int, count: int = CHUNK, size: int = 64) -> None:
+    """Write one chunk: rgba [count, size, size, 4] uint8, angles [count, 2] degrees, specs as JSON."""
     rng = np.random.default_rng([seed, 11, index])
     images, angles = [], []
     specs: list[PropSpec] = []
@@ -114,10 +114,10 @@ def _category(rng: np.random.Generator) -> str | None:
     return sorted(FRONTED)[int(rng.integers(len(FRONTED)))] if rng.random() < FRONTS else None
 
 
-class Shards:
-    """Shards by index, made when first asked for, the newest :data:`WINDOW` kept in memory."""
+class Chunks:
+    """Chunks by index, made when first asked for, the newest :data:`WINDOW` kept in memory."""
 
-    def __init__(self, folder: Path, seed: int, count: int = SHARD) -> None:
+    def __init__(self, folder: Path, seed: int, count: int = CHUNK) -> None:
         self.folder, self.seed, self.count = folder, seed, count
         self._open: dict[int, tuple[np.ndarray, np.ndarray, list[PropSpec]]] = {}
 
@@ -125,7 +125,7 @@ class Shards:
         if index not in self._open:
             path = self.folder / f"{index:05d}.npz"
             if not path.exists():
-                make_shard(path, seed=self.seed, index=index, count=self.count)
+                make_chunk(path, seed=self.seed, index=index, count=self.count)
             with np.load(path, allow_pickle=False) as data:
                 specs = [PropSpec(**dict(zip(FIELDS, row))) for row in json.loads(data["specs"].tobytes())]
                 self._open[index] = data["rgba"], data["angles"], specs
@@ -169,15 +169,15 @@ def side_label(azimuth: float, flipped: bool, margin: float = 8.0) -> int:
     return int(((azimuth + 45) // 90) % 4)
 
 
-def make_batch(shards: Shards, step: int, *, size: int, reuse: float, seed: int) -> Batch:
+def make_batch(chunks: Chunks, step: int, *, size: int, reuse: float, seed: int) -> Batch:
     """The batch of ``size`` images of one step; every image is seen about ``reuse`` times over a run."""
     rng = np.random.default_rng([seed, 13, step])
-    newest = int((step + 1) * size / (reuse * shards.count))
-    picks = rng.integers(max(0, newest - WINDOW + 1), newest + 1, size), rng.integers(0, shards.count, size)
+    newest = int((step + 1) * size / (reuse * chunks.count))
+    picks = rng.integers(max(0, newest - WINDOW + 1), newest + 1, size), rng.integers(0, chunks.count, size)
     rgba, specs, side = [], [], []
     flipped = rng.random(size) < 0.5
-    for shard, row, flip in zip(*picks, flipped):
-        images, angles, all_specs = shards[int(shard)]
+    for chunk, row, flip in zip(*picks, flipped):
+        images, angles, all_specs = chunks[int(chunk)]
         rgba.append(images[row])
         specs.append(all_specs[row])
         fronted = all_specs[row].category in FRONTED and angles[row, 1] < 50

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m pipeline_core.training.judge_train --out runs/judge --steps 3000
 
-Every random choice of a step is a function of (seed, step), and data shards of (seed, index), so a run that is
+Every random choice of a step is a function of (seed, step), and data chunks of (seed, index), so a run that is
 stopped (Ctrl-C, SIGTERM) and started again ends with the same bits on the same machine. ``OUT`` holds data/*.npz,
 checkpoint.safetensors, curve.jsonl and, at the end, model/ with its card.
 
@@ -38,7 +38,7 @@ from pipeline_core.props.captions import VOCABULARY, caption
 from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, sample_spec
 from pipeline_core.storage import sha256_file
 from pipeline_core.training.checkpoint import load_training, save_training
-from pipeline_core.training.judge_data import HARD, SHARD, SPLATS, Batch, Shards, codes_agree, make_batch
+from pipeline_core.training.judge_data import CHUNK, HARD, SPLATS, Batch, Chunks, codes_agree, make_batch
 from pipeline_core.training.train import commit, rate, weights_of
 
 
@@ -113,7 +113,7 @@ def train_judge(
     seed: int = 4242,
     settings: Settings | None = None,
     start: Path | None = None,
-    shard: int = SHARD,
+    chunk: int = CHUNK,
     log_every: int = 50,
     checkpoint_every: int = 200,
     examine_count: int = 256,
@@ -137,7 +137,7 @@ def train_judge(
     if checkpoint.exists():
         facts = load_training(checkpoint, groups, optimiser, seed)
     facts["sittings"] += 1
-    shards = Shards(out / "data", seed, shard)
+    chunks = Chunks(out / "data", seed, chunk)
     decay_from = int(steps * (1 - settings.decay_share))
     running: list[tuple[float, float, float]] = []
     spent = time.process_time()
@@ -146,7 +146,7 @@ def train_judge(
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * rate(step, settings.warmup, decay_from, steps)
         loss, right = batch_loss(
-            network, make_batch(shards, step, size=settings.batch, reuse=settings.reuse, seed=seed), settings
+            network, make_batch(chunks, step, size=settings.batch, reuse=settings.reuse, seed=seed), settings
         )
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 2.0)

@@ -1,11 +1,11 @@
 """Training data that stays on the device: what a GPU trains on, which would wait for any CPU to draw its batches.
 
-    shards = ResidentShards(limit=100, rows=2048, read=read, device=torch.device("cuda"))
-    shards.require(8)                       # waits until shards 0 .. 7 are there
-    batch = shards["rgba"][rows]            # of every shard: [limit * rows, ...]
+    chunks = ResidentChunks(limit=100, rows=2048, read=read, device=torch.device("cuda"))
+    chunks.require(8)                       # waits until chunks 0 .. 7 are there
+    batch = chunks["rgba"][rows]            # of every chunk: [limit * rows, ...]
 
-A thread brings shards in one after another, as soon as their files are there; whoever writes them may be another
-process (:meth:`~pipeline_core.training.data.ShardPool.fill`, ``train-starter --only-data``).
+A thread brings chunks in one after another, as soon as their files are there; whoever writes them may be another
+process (:meth:`~pipeline_core.training.data.ChunkPool.fill`, ``train-starter --only-data``).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TEXTS = 4
 """Captions of a row that are kept, each with its own synonyms, made-up words and view words."""
 
 
-class ResidentShards:
-    """Shards 0 .. limit - 1 on ``device``, brought in order by a thread of their own.
+class ResidentChunks:
+    """Chunks 0 .. limit - 1 on ``device``, brought in order by a thread of their own.
 
     Args:
-        rows: of each shard
-        exists: whether a shard's files are all there
-        read: a shard's arrays, the first axis of each has ``rows`` entries
+        rows: of each chunk
+        exists: whether a chunk's files are all there
+        read: a chunk's arrays, the first axis of each has ``rows`` entries
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class ResidentShards:
         self._changed = threading.Condition()
         self._problem: BaseException | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._bring, name="resident shards", daemon=True)
+        self._thread = threading.Thread(target=self._bring, name="resident chunks", daemon=True)
         self._thread.start()
 
     def __getitem__(self, name: str) -> Tensor:
-        """An array of all shards [limit * rows, ...]; rows beyond ``there * rows`` are not filled yet."""
+        """An array of all chunks [limit * rows, ...]; rows beyond ``there * rows`` are not filled yet."""
         return self._arrays[name]
 
     def require(self, count: int) -> None:
-        """Wait until the first ``count`` shards are there; a failure to bring one is raised here."""
+        """Wait until the first ``count`` chunks are there; a failure to bring one is raised here."""
         with self._changed:
             self._changed.wait_for(lambda: self._problem is not None or self.there >= count)
             if self._problem is not None:
                 raise self._problem
 
     def close(self) -> None:
-        """Stop bringing shards."""
+        """Stop bringing chunks."""
         self._closed = True
         self._thread.join()
 
@@ -101,17 +101,17 @@ class ResidentShards:
 
 
 class ResidentSteps:
-    """Steps from shards on a device and drawn there: other draws than on a CPU, the same distribution.
+    """Steps from chunks on a device and drawn there: other draws than on a CPU, the same distribution.
 
     Args:
         steps: an ``ImageSteps`` or ``PointSteps``: its settings, its :meth:`read` and its :meth:`visible`
-        shards: those of other steps of the same data; None brings them
+        chunks: those of other steps of the same data; None brings them
     """
 
-    def __init__(self, steps: Any, device: torch.device, shards: ResidentShards | None = None) -> None:
+    def __init__(self, steps: Any, device: torch.device, chunks: ResidentChunks | None = None) -> None:
         self.steps, self.device = steps, device
         s = steps.settings
-        self.shards = shards or ResidentShards(s.shards, s.shard_size, steps.pool.exists, steps.read, device)
+        self.chunks = chunks or ResidentChunks(s.chunks, s.chunk_size, steps.pool.exists, steps.read, device)
         self.empty = tokenize(steps.tokenizer, [""]).to(device)
 
     def begin(self, step: int) -> tuple[torch.Generator, Tensor]:
@@ -119,16 +119,16 @@ class ResidentSteps:
         steps = self.steps
         generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
         visible = steps.visible(step)
-        self.shards.require(visible)
-        return generator, pick(steps.size, visible * steps.settings.shard_size, generator)
+        self.chunks.require(visible)
+        return generator, pick(steps.size, visible * steps.settings.chunk_size, generator)
 
     def ids(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Token ids [B, L] of one of the captions of each of ``rows``."""
-        return self.shards["ids"][rows, pick(len(rows), TEXTS, generator)].long()
+        return self.chunks["ids"][rows, pick(len(rows), TEXTS, generator)].long()
 
     def close(self) -> None:
-        """Stop bringing shards."""
-        self.shards.close()
+        """Stop bringing chunks."""
+        self.chunks.close()
 
 
 def pick(count: int, of: int, generator: torch.Generator) -> Tensor:

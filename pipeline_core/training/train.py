@@ -150,7 +150,7 @@ def step_inputs(
 ) -> Iterator[dict[str, Tensor]]:
     """Inputs of steps ``start``, ``start + 1`` ... on ``device``, drawn here, or ahead of time by worker processes.
 
-    With ``resident`` the shards are kept on ``device`` and steps are drawn there; ``workers`` then only write them,
+    With ``resident`` the chunks are kept on ``device`` and steps are drawn there; ``workers`` then only write them,
     and without any another process is expected to.
     """
     if resident:
@@ -410,10 +410,10 @@ def train_starter(
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
         resident, compiled: see :func:`train_part`
         batch, lr: samples a step and the peak learning rate; None is the part's own
-        settings: fields of the parts' settings that differ from what ships, e.g. ``{"shards": 256}``
+        settings: fields of the parts' settings that differ from what ships, e.g. ``{"chunks": 256}``
         start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint; one part
         steps, minutes: the budget of *each* part; exactly one of them
-        data_dir: where data shards are kept; None is ``out_dir/data``
+        data_dir: where data chunks are kept; None is ``out_dir/data``
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
@@ -440,13 +440,13 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train-starter", description="Train the starter prior from a seed.")
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="where data shards are kept (default: OUT/data)")
+    parser.add_argument("--data", type=Path, help="where data chunks are kept (default: OUT/data)")
     parser.add_argument("--seed", type=int, default=0)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="steps of each part, over all sittings")
     budget.add_argument("--minutes", type=float, help="training time of each part, over all sittings (default: 120)")
     parser.add_argument("--batch", type=int, help="samples a step (default: 32 images, 128 clouds)")
-    parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting of the part: shards=256")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting of the part: chunks=256")
     parser.add_argument("--start", type=Path, help="a model's folder to go on from, with new data and a new optimiser")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 images, 0.0015 clouds)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")

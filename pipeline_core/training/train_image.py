@@ -24,7 +24,7 @@ from pipeline_core.guidance.prompts import view_prompt
 from pipeline_core.priors.image import camera_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.priors.process import Diffusion, PredictionType
-from pipeline_core.training.data import IMAGE_SIZE, Shard, ShardPool, view_word, visible_shards, write_image_shard
+from pipeline_core.training.data import IMAGE_SIZE, Chunk, ChunkPool, view_word, visible_chunks, write_image_chunk
 from pipeline_core.training.degrade import degrade
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize
@@ -55,11 +55,11 @@ class ImageSettings:
     prediction: PredictionType = "v_prediction"
     noise_shift: float = 0.15
     size: int = IMAGE_SIZE
-    shards: int = 96
-    shard_size: int = 2048
-    first_shards: int = 6
+    chunks: int = 96
+    chunk_size: int = 2048
+    first_chunks: int = 6
     fresh: float = 0.5
-    """New images per image trained on: each is seen 1 / fresh times on average, until all shards are in use."""
+    """New images per image trained on: each is seen 1 / fresh times on average, until all chunks are in use."""
     drop_condition: float = 0.1
     drop_camera: float = 0.05
     view_words: float = 0.5
@@ -176,9 +176,9 @@ class ImageSteps:
         self.settings, self.seed, self.size = settings, seed, batch
         self.twins = bool(settings.faulty or settings.fault_weight)
         names = ("rgba", "cameras", *["twins"] * self.twins)
-        self.pool = ShardPool(
-            folder / "twins" if self.twins else folder, write_image_shard, names, seed=seed, limit=settings.shards,
-            count=settings.shard_size, size=settings.size, twins=self.twins,
+        self.pool = ChunkPool(
+            folder / "twins" if self.twins else folder, write_image_chunk, names, seed=seed, limit=settings.chunks,
+            count=settings.chunk_size, size=settings.size, twins=self.twins,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
         self.variance = 1 - build_scheduler(settings.prediction, settings.noise_shift).alphas_cumprod
@@ -212,8 +212,8 @@ class ImageSteps:
         return inputs
 
     def visible(self, step: int) -> int:
-        """How many shards step ``step`` draws from."""
-        return visible_shards(self.settings, step * self.size)
+        """How many chunks step ``step`` draws from."""
+        return visible_chunks(self.settings, step * self.size)
 
     def text(self, caption: str, azimuth: float, elevation: float, rng: np.random.Generator) -> str:
         """``caption`` as it may be asked for: other words for some, and now and then the view."""
@@ -225,23 +225,23 @@ class ImageSteps:
         """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], cameras [B, 8]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
-        shards = rng.integers(0, self.visible(step), size)
-        rows = rng.integers(0, s.shard_size, size)
+        chunks = rng.integers(0, self.visible(step), size)
+        rows = rng.integers(0, s.chunk_size, size)
         rgba, twins, captions, cameras = [], [], [], []
-        for shard_index, row in zip(shards.tolist(), rows.tolist(), strict=True):
-            shard: Shard = self.pool[shard_index]
-            azimuth, elevation = shard.arrays["cameras"][row].tolist()
+        for chunk_index, row in zip(chunks.tolist(), rows.tolist(), strict=True):
+            chunk: Chunk = self.pool[chunk_index]
+            azimuth, elevation = chunk.arrays["cameras"][row].tolist()
             move = tuple(rng.integers(-s.jitter, s.jitter + 1, 2))
-            text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
+            text = chunk.captions[row][int(rng.integers(len(chunk.captions[row])))]
             text = self.text(text, azimuth, elevation, rng)
             drop = rng.random()
             if drop < s.drop_condition:
                 text = ""
             if drop < s.drop_condition + s.drop_camera:
                 azimuth = float("nan")
-            rgba.append(np.roll(shard.arrays["rgba"][row], move, axis=(0, 1)))
+            rgba.append(np.roll(chunk.arrays["rgba"][row], move, axis=(0, 1)))
             if self.twins:
-                twins.append(np.roll(shard.arrays["twins"][row], move, axis=(0, 1)))
+                twins.append(np.roll(chunk.arrays["twins"][row], move, axis=(0, 1)))
             captions.append(text)
             cameras.append((azimuth, elevation))
         camera = torch.tensor(cameras)
@@ -251,19 +251,19 @@ class ImageSteps:
         return images, faulty, tokenize(self.tokenizer, captions), embedding
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """A shard's arrays for :class:`ResidentShards`: as in its files, and token ids ``ids`` [n, TEXTS, L]."""
-        shard = Shard.open(self.pool.folder, index, self.pool.names)
+        """A chunk's arrays for :class:`ResidentChunks`: as in its files, and token ids ``ids`` [n, TEXTS, L]."""
+        chunk = Chunk.open(self.pool.folder, index, self.pool.names)
         rng = np.random.default_rng([self.seed, 4, index])
         texts = [
             self.text(captions[int(rng.integers(len(captions)))], azimuth, elevation, rng)
-            for captions, (azimuth, elevation) in zip(shard.captions, shard.arrays["cameras"].tolist(), strict=True)
+            for captions, (azimuth, elevation) in zip(chunk.captions, chunk.arrays["cameras"].tolist(), strict=True)
             for _ in range(TEXTS)
         ]
         ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, self.settings.tokens)
-        return shard.arrays | {"ids": ids.to(torch.int16).numpy()}
+        return chunk.arrays | {"ids": ids.to(torch.int16).numpy()}
 
     def resident(self, device: torch.device) -> ResidentImages:
-        """The same steps from shards that are kept on ``device``."""
+        """The same steps from chunks that are kept on ``device``."""
         return ResidentImages(self, device)
 
 
@@ -276,12 +276,12 @@ class ResidentImages(ResidentSteps):
         move = pick(2 * size, 2 * s.jitter + 1, generator).reshape(2, size, 1) - s.jitter
         y, x = (torch.arange(s.size, device=self.device) - move).remainder(s.size)
         rgba, twins = (
-            as_planes(self.shards[name][rows[:, None, None], y[:, :, None], x[:, None, :]])
+            as_planes(self.chunks[name][rows[:, None, None], y[:, :, None], x[:, None, :]])
             for name in ("rgba", "twins" if steps.twins else "rgba")
         )
         drop = uniform(size, generator)
         ids = torch.where(drop[:, None] < s.drop_condition, self.empty, self.ids(rows, generator))
-        azimuth, elevation = self.shards["cameras"][rows].unbind(1)
+        azimuth, elevation = self.chunks["cameras"][rows].unbind(1)
         azimuth = torch.where(drop < s.drop_condition + s.drop_camera, torch.nan, azimuth)
         return steps.assemble(rgba, twins, ids, camera_embedding(azimuth, elevation), generator)
 
@@ -323,7 +323,7 @@ class ImagePart:
             self.vae.load_state_dict(vae.state_dict())
 
     def prepare(self, device: torch.device) -> None:
-        """Fit the autoencoder on the first shard, unless it came with the weights to start from."""
+        """Fit the autoencoder on the first chunk, unless it came with the weights to start from."""
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             cast(UNet2DConditionModel, self.modules["unet"]).set_attn_processor(AttnProcessor())
@@ -391,11 +391,11 @@ class ImagePart:
         camera = camera_embedding(azimuth, elevation)
         camera = torch.cat([camera, torch.zeros_like(camera)]).to(device)
         self.scheduler.set_timesteps(steps)
-        chunk = 8 if device.type == "cpu" else 256
+        at_once = 8 if device.type == "cpu" else 256
         for t in self.scheduler.timesteps:
             out = []
-            for i in range(0, n, chunk):
-                rows = torch.arange(i, min(i + chunk, n), device=device)
+            for i in range(0, n, at_once):
+                rows = torch.arange(i, min(i + at_once, n), device=device)
                 both = torch.cat([rows, n + rows])
                 answer = unet(x[rows].repeat(2, 1, 1, 1), t, text[both], class_labels=camera[both]).sample
                 cond, uncond = answer.chunk(2)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline_core.files import write_json
 from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
-from pipeline_core.training.data import POINTS, Shard, ShardPool, visible_shards, write_cloud_shard
+from pipeline_core.training.data import POINTS, Chunk, ChunkPool, visible_chunks, write_cloud_chunk
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize
 from pipeline_core.training.words import vary, words
@@ -45,11 +45,11 @@ class PointSettings:
     """With ``start``: keep what it knows of text and points, and begin anew with the latent and its encoder."""
     low_noise: float = 1.5
     """t = T u^low_noise with u uniform: above 1, more of the small noise levels that sharpen thin parts."""
-    shards: int = 12
-    shard_size: int = 2048
-    first_shards: int = 8
+    chunks: int = 12
+    chunk_size: int = 2048
+    first_chunks: int = 8
     fresh: float = 0.05
-    """New clouds per cloud trained on, until all shards are in use."""
+    """New clouds per cloud trained on, until all chunks are in use."""
     drop_condition: float = 0.1
     synonyms: float = 0.06
     nonsense: float = 0.06
@@ -64,8 +64,8 @@ class PointSteps:
 
     def __init__(self, settings: PointSettings, folder: Path, *, seed: int, batch: int) -> None:
         self.settings, self.seed, self.size = settings, seed, batch
-        self.pool = ShardPool(
-            folder, write_cloud_shard, ("points",), seed=seed, limit=settings.shards, count=settings.shard_size,
+        self.pool = ChunkPool(
+            folder, write_cloud_chunk, ("points",), seed=seed, limit=settings.chunks, count=settings.chunk_size,
             points=POINTS,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
@@ -86,8 +86,8 @@ class PointSteps:
                 "draw": draw}  # fmt: skip
 
     def visible(self, step: int) -> int:
-        """How many shards step ``step`` draws from."""
-        return visible_shards(self.settings, step * self.size)
+        """How many chunks step ``step`` draws from."""
+        return visible_chunks(self.settings, step * self.size)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Clouds [B, C + P, 6] (the last P are to be denoised), token ids [B, L], [B, 1] whether there is a caption."""
@@ -95,34 +95,34 @@ class PointSteps:
         rng = np.random.default_rng([self.seed, 3, step])
         visible = self.visible(step)
         clouds, captions = [], []
-        for shard_index, row in zip(
-            rng.integers(0, visible, size).tolist(), rng.integers(0, s.shard_size, size).tolist(), strict=True
+        for chunk_index, row in zip(
+            rng.integers(0, visible, size).tolist(), rng.integers(0, s.chunk_size, size).tolist(), strict=True
         ):
-            shard: Shard = self.pool[shard_index]
-            cloud = shard.arrays["points"][row]
-            # Rows of a shard's clouds are independent draws, so any run of them is a random subset.
+            chunk: Chunk = self.pool[chunk_index]
+            cloud = chunk.arrays["points"][row]
+            # Rows of a chunk's clouds are independent draws, so any run of them is a random subset.
             start = int(rng.integers(0, len(cloud)))
             clouds.append(cloud[(start + np.arange(s.context + s.points)) % len(cloud)])
-            text = shard.captions[row][int(rng.integers(len(shard.captions[row])))]
+            text = chunk.captions[row][int(rng.integers(len(chunk.captions[row])))]
             text = vary(text, rng, synonyms=s.synonyms, nonsense=s.nonsense)
             captions.append("" if rng.random() < s.drop_condition else text)
         used = torch.tensor([[text != ""] for text in captions])
         return torch.from_numpy(np.stack(clouds)), tokenize(self.tokenizer, captions), used
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """A shard's arrays for :class:`ResidentShards`: points [n, N, 6] and token ids ``ids`` [n, TEXTS, L]."""
-        s, shard = self.settings, Shard.open(self.pool.folder, index, self.pool.names)
+        """A chunk's arrays for :class:`ResidentChunks`: points [n, N, 6] and token ids ``ids`` [n, TEXTS, L]."""
+        s, chunk = self.settings, Chunk.open(self.pool.folder, index, self.pool.names)
         rng = np.random.default_rng([self.seed, 5, index])
         texts = [
             vary(captions[int(rng.integers(len(captions)))], rng, synonyms=s.synonyms, nonsense=s.nonsense)
-            for captions in shard.captions
+            for captions in chunk.captions
             for _ in range(TEXTS)
         ]
         ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, s.tokens)
-        return shard.arrays | {"ids": ids.to(torch.int16).numpy()}
+        return chunk.arrays | {"ids": ids.to(torch.int16).numpy()}
 
     def resident(self, device: torch.device) -> ResidentClouds:
-        """The same steps from shards that are kept on ``device``."""
+        """The same steps from chunks that are kept on ``device``."""
         return ResidentClouds(self, device)
 
 
@@ -133,7 +133,7 @@ class ResidentClouds(ResidentSteps):
         steps, s, size = self.steps, self.steps.settings, self.steps.size
         generator, rows = self.begin(step)
         columns = pick(size, POINTS, generator)[:, None] + torch.arange(s.context + s.points, device=self.device)
-        clouds = self.shards["points"][rows[:, None], columns % POINTS]
+        clouds = self.chunks["points"][rows[:, None], columns % POINTS]
         used = uniform(size, generator)[:, None] >= s.drop_condition
         ids = torch.where(used, self.ids(rows, generator), self.empty)
         return steps.assemble(clouds, ids, used, generator)

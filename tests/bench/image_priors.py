@@ -74,16 +74,16 @@ class Images(Contestant):
     """An image prior in training, and how it is judged."""
 
     def __init__(
-        self, name: str, folder: Path, batch: int, first: Images | None, device: torch.device, shards: int
+        self, name: str, folder: Path, batch: int, first: Images | None, device: torch.device, chunks: int
     ) -> None:
-        part = ImagePart(ImageSettings(**{"shards": shards, **VARIANTS[name]}), folder, seed=0, batch=batch)
+        part = ImagePart(ImageSettings(**{"chunks": chunks, **VARIANTS[name]}), folder, seed=0, batch=batch)
         steps = None
         if first is not None:
             part.steps.pool = first.part.steps.pool
         if device.type == "cuda":
             part.steps.pool.ahead = 0
             part.steps.pool.wait_for(0)
-            shared = None if first is None else first.steps.shards
+            shared = None if first is None else first.steps.chunks
             steps = ResidentImages(part.steps, device, shared)
         part.prepare(device)
         part.modules.to(device)
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that write the data for a GPU; 0: another does"
     )
-    parser.add_argument("--shards", type=int, default=ImageSettings.shards)
+    parser.add_argument("--chunks", type=int, default=ImageSettings.chunks)
     parser.add_argument("--prompts", type=int, default=36, help="held-out prompts to sample")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--only", help=f"comma-separated, of: {', '.join(VARIANTS)}")
@@ -191,7 +191,7 @@ def main() -> None:
     device = torch.device(options.device)
     for name in names:  # all draw from the same renders
         first = contestants[0] if contestants else None
-        contestants.append(Images(name, folder, options.batch, first, device, options.shards))
+        contestants.append(Images(name, folder, options.batch, first, device, options.chunks))
     if options.workers:
         contestants[0].part.steps.pool.fill(options.workers, wait=False)
     train_in_turns(contestants, options.seconds)

@@ -76,10 +76,10 @@ class Points(Contestant):
 
     def __init__(
         self, name: str, folder: Path, batch: int, points: int, first: Points | None, device: torch.device,
-        shards: int, **settings: int,
+        chunks: int, **settings: int,
     ) -> None:  # fmt: skip
         network = {} if name == "transformer" else settings
-        part = PointPart(PointSettings(points=points, shards=shards, **network), folder, seed=0, batch=batch)
+        part = PointPart(PointSettings(points=points, chunks=chunks, **network), folder, seed=0, batch=batch)
         model: IndependentPointDiffusion = part.modules["model"]
         if name == "transformer":
             with torch.random.fork_rng(devices=[]):
@@ -89,7 +89,7 @@ class Points(Contestant):
         if first is not None:
             part.steps.pool = first.part.steps.pool
         if device.type == "cuda":
-            steps = ResidentClouds(part.steps, device, None if first is None else first.steps.shards)
+            steps = ResidentClouds(part.steps, device, None if first is None else first.steps.chunks)
         part.modules.to(device)
         super().__init__(name, part, lr=1.5e-3, device=device, steps=steps)
         self.model = part.modules["model"]
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that write the data for a GPU; 0: another does"
     )
-    parser.add_argument("--shards", type=int, default=PointSettings.shards)
+    parser.add_argument("--chunks", type=int, default=PointSettings.chunks)
     parser.add_argument("--prompts", type=int, default=36)
     parser.add_argument("--width", type=int, default=128, help="of the transformer")
     parser.add_argument("--layers", type=int, default=6, help="of the transformer")
@@ -157,7 +157,7 @@ def main() -> None:
     ):
         first = contestants[0] if contestants else None
         contestants.append(
-            Points(name, folder, batch * options.scale, points, first, device, options.shards, **network)
+            Points(name, folder, batch * options.scale, points, first, device, options.chunks, **network)
         )
     if options.workers:
         contestants[0].part.steps.pool.fill(options.workers, wait=False)

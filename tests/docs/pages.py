@@ -184,9 +184,11 @@ def parse(arguments: list[str], *, only_named: bool = False) -> typer.Context | 
 def _check_passed_on(command: str, arguments: list[str]) -> None:
     """Commands that pass their options on to a parser of their own."""
     if command.endswith("train-starter"):
+        from pipeline_core.training.train import PARTS, parse_settings
         from pipeline_core.training.train import arguments as trainer
 
-        trainer().parse_args(arguments)
+        told = trainer().parse_args(arguments)
+        parse_settings(PARTS if told.part == "all" else (told.part,), told.settings)
     elif command.endswith("bench gpu"):
         from pipeline_core.benchmark.gpu import arguments as bench
 

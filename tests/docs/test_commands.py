@@ -48,6 +48,7 @@ def test_every_page_was_read():
     "splatmill bench gpu --modell sd15", "make cake", "python -m flows.clii", "python -P -m flows.clii",
     "python -m catalog.ids", "python tests/bench/none.py", "prefect deploy --everything", "prefect deploi",
     "pip install '.[gpu]'", "rm -rf /", "splatmill train-starter",
+    "splatmill train-starter --out runs/starter --part image --set shards=9",
     "sudo -u me sh -c 'cd /tmp; .venv/bin/splatmill deploy'", "export A=$(ssh host /opt/splatmill servers)",
     "cat props.csv | splatmill sql --formt csv -",
 ])  # fmt: skip

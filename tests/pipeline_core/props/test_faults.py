@@ -5,7 +5,7 @@ import numpy as np
 from pipeline_core.props.faults import faulty
 from pipeline_core.props.primitives import COLOUR1, COLOUR2, colour_groups, surface
 from pipeline_core.props.props import CATEGORIES, PropSpec, build
-from pipeline_core.training.data import Shard, write_image_shard
+from pipeline_core.training.data import Chunk, write_image_chunk
 
 
 def test_groups_are_of_one_colour_and_the_largest_comes_first():
@@ -40,12 +40,12 @@ def test_faults_lose_parts_repaint_parts_and_spoil_patterns():
 
 
 def test_a_twin_is_seen_by_the_camera_of_its_prop(tmp_path):
-    write_image_shard(tmp_path, seed=1, index=0, count=64, size=32)
-    shard = Shard.open(tmp_path, 0, ("rgba", "twins"))
-    whole, twins = (shard.arrays[name][..., 3] > 127 for name in ("rgba", "twins"))
+    write_image_chunk(tmp_path, seed=1, index=0, count=64, size=32)
+    chunk = Chunk.open(tmp_path, 0, ("rgba", "twins"))
+    whole, twins = (chunk.arrays[name][..., 3] > 127 for name in ("rgba", "twins"))
     overlap = (whole & twins).sum((1, 2)) / (whole | twins).sum((1, 2))
     assert np.median(overlap) > 0.85 and overlap.mean() < 0.999
-    write_image_shard(tmp_path / "without", seed=1, index=0, count=64, size=32, twins=False)
-    without = Shard.open(tmp_path / "without", 0, ("rgba", "cameras"))
+    write_image_chunk(tmp_path / "without", seed=1, index=0, count=64, size=32, twins=False)
+    without = Chunk.open(tmp_path / "without", 0, ("rgba", "cameras"))
     assert all(np.array_equal(without.arrays[name], np.load(tmp_path / f"00000.{name}.npy")) for name in without.arrays)
-    assert without.captions == shard.captions and not list((tmp_path / "without").glob("*twins*"))
+    assert without.captions == chunk.captions and not list((tmp_path / "without").glob("*twins*"))

@@ -8,15 +8,15 @@ import torch
 
 from pipeline_core.errors import RequestError
 from pipeline_core.metrics.judge import load_judge
-from pipeline_core.training.judge_data import Shards, augment, codes_agree, make_batch, make_shard, side_label
+from pipeline_core.training.judge_data import Chunks, augment, codes_agree, make_batch, make_chunk, side_label
 from pipeline_core.training.judge_train import Settings, examine, train_judge
 
 TINY = Settings(batch=16, warmup=2)
 
 
-def test_a_shard_is_a_function_of_seed_and_index(tmp_path):
+def test_a_chunk_is_a_function_of_seed_and_index(tmp_path):
     for name, index in (("a", 3), ("b", 3), ("c", 4)):
-        make_shard(tmp_path / f"{name}.npz", seed=1, index=index, count=70)
+        make_chunk(tmp_path / f"{name}.npz", seed=1, index=index, count=70)
     a, b, c = (dict(np.load(tmp_path / f"{name}.npz", allow_pickle=False)) for name in "abc")
     assert a["rgba"].shape == (70, 64, 64, 4) and a["angles"].shape == (70, 2)
     assert len(json.loads(a["specs"].tobytes())) == 70
@@ -32,9 +32,9 @@ def test_sides_follow_the_azimuth_and_the_mirror():
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
-    shards = Shards(tmp_path, seed=1, count=64)
-    one, again = (make_batch(shards, 5, size=16, reuse=4.0, seed=1) for _ in range(2))
-    other = make_batch(shards, 6, size=16, reuse=4.0, seed=1)
+    chunks = Chunks(tmp_path, seed=1, count=64)
+    one, again = (make_batch(chunks, 5, size=16, reuse=4.0, seed=1) for _ in range(2))
+    other = make_batch(chunks, 6, size=16, reuse=4.0, seed=1)
     assert torch.equal(one.images, again.images) and one.texts == again.texts and one.texts != other.texts
     assert one.images.shape == (16, 3, 64, 64) and 0 <= one.images.min() and one.images.max() <= 1
     assert len(one.texts) == 16 * 4 and None not in one.texts[:16]
@@ -54,7 +54,7 @@ def test_augmentation_mirrors_where_it_says_so():
 
 def test_resume_is_exact_and_the_result_can_be_loaded(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    options = {"seed": 3, "settings": TINY, "shard": 64, "log_every": 3, "examine_count": 2}
+    options = {"seed": 3, "settings": TINY, "chunk": 64, "log_every": 3, "examine_count": 2}
     train_judge(whole, steps=6, **options)
     stops = iter([False, False, True])
     assert train_judge(parts, steps=6, should_stop=lambda: next(stops), **options) is None
@@ -71,7 +71,7 @@ def test_resume_is_exact_and_the_result_can_be_loaded(tmp_path):
 
 
 def test_training_goes_on_from_a_judge(tmp_path):
-    options = {"seed": 3, "settings": TINY, "shard": 64, "examine_count": 1}
+    options = {"seed": 3, "settings": TINY, "chunk": 64, "examine_count": 1}
     train_judge(tmp_path / "first", steps=2, **options)
     start = tmp_path / "first" / "model"
     still = TINY.__class__(batch=16, warmup=2, lr=0.0)

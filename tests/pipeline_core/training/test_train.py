@@ -1,4 +1,4 @@
-"""The trainer: exact resume, reproducibility, schedules, data shards and exports, at sizes that take seconds."""
+"""The trainer: exact resume, reproducibility, schedules, data chunks and exports, at sizes that take seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.props.props import CATEGORIES, COLOURS, is_heldout
 from pipeline_core.training import data
-from pipeline_core.training.resident import ResidentShards
+from pipeline_core.training.resident import ResidentChunks
 from pipeline_core.training.tokenizer import tokenize
 from pipeline_core.training.train import (
     Averaged,
@@ -40,11 +40,11 @@ from pipeline_core.training.words import vary
 TINY = {
     "image": {
         "widths": (16, 16), "attention": (False, True), "norm_groups": 4, "text_width": 32, "text_layers": 1,
-        "channels": 4, "size": 16, "shards": 2, "shard_size": 16, "first_shards": 1, "fresh": 1.0,
+        "channels": 4, "size": 16, "chunks": 2, "chunk_size": 16, "first_chunks": 1, "fresh": 1.0,
     },
     "points": {
-        "width": 16, "depth": 1, "latent": 2, "text_width": 32, "points": 8, "shards": 2, "shard_size": 16,
-        "first_shards": 1,
+        "width": 16, "depth": 1, "latent": 2, "text_width": 32, "points": 8, "chunks": 2, "chunk_size": 16,
+        "first_chunks": 1,
     },
 }  # fmt: skip
 FAST = Optimisation(batch=4, lr=1e-3, warmup=2, ema=0.9)
@@ -105,26 +105,26 @@ def test_resident_data_resumes_exactly_and_is_written_meanwhile(name, tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_shard_that_cannot_be_read_ends_resident_training(tmp_path):
+def test_a_chunk_that_cannot_be_read_ends_resident_training(tmp_path):
     def read(index):
-        raise OSError("no such shard")
+        raise OSError("no such chunk")
 
-    shards = ResidentShards(2, 4, lambda index: True, read, torch.device("cpu"))
-    with pytest.raises(OSError, match="no such shard"):
-        shards.require(1)
-    shards.close()
+    chunks = ResidentChunks(2, 4, lambda index: True, read, torch.device("cpu"))
+    with pytest.raises(OSError, match="no such chunk"):
+        chunks.require(1)
+    chunks.close()
 
 
 @pytest.mark.parametrize(
     ("parts", "pair", "message"),
     [
-        (("image",), "shard=1", "'shard' must be one of .*shards"),
-        (("image",), "shards=many", "'many' is not JSON"),
-        (("image", "points"), "shards=1", "give --part"),
+        (("image",), "chunk=1", "'chunk' must be one of .*chunks"),
+        (("image",), "chunks=many", "'many' is not JSON"),
+        (("image", "points"), "chunks=1", "give --part"),
     ],
 )
 def test_settings_are_checked(parts, pair, message):
-    assert parse_settings(("image",), ["shards=7"]) == {"shards": 7}
+    assert parse_settings(("image",), ["chunks=7"]) == {"chunks": 7}
     with pytest.raises(RequestError, match=message):
         parse_settings(parts, [pair])
 
@@ -232,14 +232,14 @@ def test_a_time_budget_fixes_the_decay_once(tmp_path):
     assert progress.decay_from is not None and progress.step == progress.steps <= 2
 
 
-def test_shards_are_functions_of_seed_and_index_and_hold_nothing_out_of_training(tmp_path):
+def test_chunks_are_functions_of_seed_and_index_and_hold_nothing_out_of_training(tmp_path):
     for folder in ("a", "b"):
-        data.write_image_shard(tmp_path / folder, seed=1, index=0, count=64, size=16)
-        data.write_cloud_shard(tmp_path / folder / "clouds", seed=1, index=0, count=64, points=8)
-    a, b = (data.Shard.open(tmp_path / f, 0, ("rgba", "twins", "cameras")) for f in ("a", "b"))
+        data.write_image_chunk(tmp_path / folder, seed=1, index=0, count=64, size=16)
+        data.write_cloud_chunk(tmp_path / folder / "clouds", seed=1, index=0, count=64, points=8)
+    a, b = (data.Chunk.open(tmp_path / f, 0, ("rgba", "twins", "cameras")) for f in ("a", "b"))
     assert all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays) and a.captions == b.captions
     assert a.arrays["rgba"].shape == (64, 16, 16, 4) and len(a.captions) == 64
-    clouds = data.Shard.open(tmp_path / "a" / "clouds", 0, ("points",))
+    clouds = data.Chunk.open(tmp_path / "a" / "clouds", 0, ("points",))
     assert np.abs(clouds.arrays["points"][..., :3]).max() < 0.72
     pairs = {
         (category, colour)
