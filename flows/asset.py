@@ -4,7 +4,7 @@
               (prior)   (SDS)        (SDS, densify)       (marching cubes, UV)       (metrics)          (catalogue)
 
 Each arrow is a row of the table in ``pipeline_core/stages.py`` and a task of the same name in ``tasks/``. The task
-calls the library, and the equations are there (all paths below ``pipeline_core/``):
+calls ``pipeline_core``, and the equations are there (all paths below ``pipeline_core/``):
 
     init_points          priors/karras.py             Heun's sampler of the point prior (EDM, Algorithm 2)
                          priors/point_e.py, priors/independent_points.py: the networks

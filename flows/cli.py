@@ -137,7 +137,7 @@ def worker(
     from flows.farm.setup import CONTROL_POOL, POOL
 
     if control and gpu is not None:
-        raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and tidy up")
+        raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and look after runs")
     _prepare(0, "auto" if gpu is not None else "cpu")
     if control:
         work(CONTROL_POOL, None, name or f"{socket.gethostname()}-control", at_once=4)

@@ -75,7 +75,7 @@ def _run_flow(plan: Plan, stop: threading.Event) -> Summary:
 
 
 def _warm_up(journey: Journey) -> None:
-    """Load the models while the server starts. An error is passed over here: the stage that needs them records it."""
+    """Load the models while the server starts. An error is passed over here: the stage that needs them tells of it."""
 
     def load() -> None:
         from pipeline_core import models

@@ -7,7 +7,7 @@ Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``
 ``height_m``, and any recipe field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole
 file is read and every problem is reported as *file, row, field, value, what is allowed*. Rows are counted the way
 the reader of the file counts them: spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for
-YAML and records for Parquet, from 1.
+YAML and rows for Parquet, from 1.
 """
 
 from __future__ import annotations
@@ -413,19 +413,19 @@ def _decode(data: bytes, table: Table) -> str:
 _FIELD_LIMIT = threading.Lock()
 
 
-def _csv_records(text: str, delimiter: str, table: Table) -> list[list[str]]:
-    """Records of a CSV text. The csv module's cell limit is global, so it is raised under a lock and put back."""
-    records: list[list[str]] = []
+def _csv_rows(text: str, delimiter: str, table: Table) -> list[list[str]]:
+    """Rows of a CSV text. The csv module's cell limit is global, so it is raised under a lock and put back."""
+    rows: list[list[str]] = []
     with _FIELD_LIMIT:
         limit = csv.field_size_limit(max(len(text), 131_072))
         try:
-            for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-                records.append(record)
+            for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+                rows.append(cells)
         except csv.Error as error:
-            table.refuse_file(len(records) + 1, "", "", f"cannot be read on as CSV ({error}); check its quotes")
+            table.refuse_file(len(rows) + 1, "", "", f"cannot be read on as CSV ({error}); check its quotes")
         finally:
             csv.field_size_limit(limit)
-    return records
+    return rows
 
 
 def _read_csv(data: bytes, table: Table) -> None:
@@ -435,24 +435,24 @@ def _read_csv(data: bytes, table: Table) -> None:
         return
     head = text.split("\n", 1)[0][:100_000]
     known = {d: sum(cell.strip().strip('"') in FIELDS for cell in head.split(d)) for d in ",;\t"}
-    records = _csv_records(text, max(known, key=lambda d: known[d]), table)
-    if not records:
+    rows = _csv_rows(text, max(known, key=lambda d: known[d]), table)
+    if not rows:
         return
-    header = [name.strip() for name in records[0]]
+    header = [name.strip() for name in rows[0]]
     _check_columns(header, 1, table.refuse_file)
     for name in sorted({name for name in header if header.count(name) > 1}):
         table.refuse_file(1, "column", name, "given once; it is in the header more than once")
     if "prompt" not in header:
         table.refuse_file(1, "column", "prompt", "required, but not in the header")
         return
-    _check_count(len(records) - 1, table)
-    for number, record in enumerate(records[1 : MAX_ROWS + 1], start=2):
-        if not any(cell.strip() for cell in record):
+    _check_count(len(rows) - 1, table)
+    for number, cells in enumerate(rows[1 : MAX_ROWS + 1], start=2):
+        if not any(cell.strip() for cell in cells):
             continue
-        if len(record) != len(header):
-            table.refuse(number, "", record, f"{len(header)} cells as in the header, not {len(record)}; quote commas")
+        if len(cells) != len(header):
+            table.refuse(number, "", cells, f"{len(header)} cells as in the header, not {len(cells)}; quote commas")
         else:
-            table.rows.append(Row(number, dict(zip(header, record))))
+            table.rows.append(Row(number, dict(zip(header, cells))))
 
 
 def _read_jsonl(data: bytes, table: Table) -> None:

@@ -3,7 +3,7 @@
 Everything that names stages derives from it: keys and folders, tasks and their time limits, progress, the farm's
 estimates, the catalogue's order. Files hold a stage's name and never its place, so a row may be put anywhere.
 
-To add a stage: its function in the library, its task in ``tasks/<name>.py``, its row here, its test.
+To add a stage: its function in ``pipeline_core``, its task in ``tasks/<name>.py``, its row here, its test.
 Loads neither torch nor Prefect.
 """
 

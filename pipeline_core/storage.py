@@ -270,7 +270,7 @@ class Library:
             return True
         return sha256_file(path) == artifact["sha256"]
 
-    # --- tidying -----------------------------------------------------------------------------------------------------
+    # --- sweeping ----------------------------------------------------------------------------------------------------
 
     def _move_away(self, target: Path) -> None:
         """Move a folder into ``tmp`` and delete it there; somebody else may be doing the same."""

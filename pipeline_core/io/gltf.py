@@ -208,7 +208,7 @@ def read_accessor(document: Mapping[str, Any], body: bytes, index: int) -> np.nd
 def load_glb(path: str | Path, *, object_units: bool = True) -> TexturedMesh:
     """Read the first mesh of a GLB with one texture, as written by :func:`save_glb`.
 
-    With ``object_units`` the scaling to metres is undone where the file records it.
+    With ``object_units`` the scaling to metres is undone where the file tells it.
     """
     document, body = read_glb(path)
     try:

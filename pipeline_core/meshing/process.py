@@ -59,7 +59,7 @@ def run_in_process(
 def _serve() -> None:
     """Answer the one request on standard input."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints goes to standard error, not into the answer
+    os.dup2(2, 1)  # whatever a package prints goes to standard error, not into the answer
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as request:
         header = json.loads(str(request["header"]))
         arrays = [request[f"a{i}"] for i in range(len(request.files) - 1)]

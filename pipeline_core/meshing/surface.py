@@ -148,7 +148,7 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, face_budget: int) -> tuple
     if len(faces) <= face_budget:
         return vertices, faces
     results = []
-    size = float(np.ptp(vertices, axis=0).max())  # the library's error thresholds are absolute: give it unit size
+    size = float(np.ptp(vertices, axis=0).max())  # fast_simplification's thresholds are absolute: give it unit size
     for aggression, share in ((3.0, 1.0), (4.0, 0.99), (5.0, 1.0), (3.0, 0.97), (7.0, 1.0), (7.0, 0.95)):
         points, triangles = fast_simplification.simplify(
             (vertices / size).astype(np.float32),

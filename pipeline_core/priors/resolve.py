@@ -78,7 +78,7 @@ def resolve_model(ref: str, kind: Kind | None = None) -> Path:
 
 
 def model_id(ref: str, kind: Kind) -> str:
-    """Name and content of the weights behind ``ref``, for cache keys and records: ``name@<16 hex digits>``.
+    """Name and content of the weights behind ``ref``, for stage keys and catalogue rows: ``name@<16 hex digits>``.
 
     The digits are of the sha256 over (name, sha256) of every file that is read, so two machines with the same files
     agree, wherever the folders lie.

@@ -1,7 +1,7 @@
 """gsplat's CUDA kernels: what is missing to have them, and building them once on a machine.
 
 PyPI's gsplat holds sources; the first import of its kernels compiles them with ``nvcc``, for minutes. Two processes
-that do so at the same time remove each other's lock files and load a half-written library. :func:`build` is therefore
+that do so at the same time remove each other's lock files and load a half-written module. :func:`build` is therefore
 called before workers fan out and before an engine starts on a GPU: the first process compiles, the others wait for it.
 """
 
