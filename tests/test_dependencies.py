@@ -19,8 +19,8 @@ COME_ALONG = {"httpx": "prefect", "uvicorn": "prefect", "llvmlite": "numba"}
 """Imported, and always there with what we ask for: their releases have to fit that, not us."""
 NOT_IMPORTED = {"fastapi", "starlette", "sqlalchemy", "pytz"}
 """Asked for without an import: exact pins for Prefect, and what DuckDB needs to return a time with its zone."""
-BY_HAND = {"nvdiffrast"}
-"""Imported where a user has built it; see ``splatmill doctor``."""
+BY_HAND = {"nvdiffrast", "triton"}
+"""Imported on a GPU alone: where a user has built it (see ``splatmill doctor``), and what torch's CUDA builds bring."""
 
 
 def name_of(text: str) -> str:

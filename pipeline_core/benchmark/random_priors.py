@@ -76,7 +76,10 @@ class RandomText:
 
 
 def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> DiffusersPrior:
-    """A :class:`DiffusersPrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule."""
+    """A :class:`DiffusersPrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule.
+
+    Its networks are as diffusers makes them: :meth:`DiffusersPrior.speed_up` is the caller's.
+    """
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -90,8 +93,7 @@ def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int 
             AutoencoderKL(sample_size=size.pixels, **size.vae),
             CLIPTextModel(config),
         ]
-        layout = torch.channels_last if on_cuda else torch.contiguous_format
-        unet, vae, text = (net.to(dtype).to(memory_format=layout).requires_grad_(False).eval() for net in networks)
+        unet, vae, text = (net.to(dtype).requires_grad_(False).eval() for net in networks)
     schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     parts = Parts(
         unet=unet,

@@ -31,7 +31,9 @@ from torch.nn import functional as F
 
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.families import family_of
+from pipeline_core.priors.gradient_scale import GradientScale
 from pipeline_core.priors.interface import Camera, ImagePrior
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.noise import Generators, row_noise
@@ -49,6 +51,8 @@ from pipeline_core.priors.text import (
 
 CAMERA_DIM = 8
 """Length of :func:`camera_embedding`."""
+COMPILED_ROWS, COMPILED_VIEWS = 12, 6
+"""Rows of the U-Net and views of the encoder from which on compiling pays: below, the GPU waits for launches."""
 PROMPT_CACHE = 1024
 """Prompt embeddings kept per prior (SD 1.5: 118 KB each in half precision)."""
 
@@ -98,6 +102,17 @@ class DiffusersPrior(OwnsNoise):
         # SDXL: original size, crop corner, target size. A whole image at the prior's own size.
         self._time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=device)
 
+    def speed_up(self) -> None:
+        """On a GPU: exchange what is slow in networks of known make (frozen.py), in place."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        from pipeline_core.priors.frozen import speed_up
+
+        if isinstance(self.unet, UNet2DConditionModel):
+            compile_when_it_pays(speed_up(self.unet), COMPILED_ROWS, differentiated=False)
+        if isinstance(self.vae, AutoencoderKL):
+            compile_when_it_pays(speed_up(self.vae).encoder, COMPILED_VIEWS, differentiated=True)
+
     # ------------------------------------------------------------------------------------------------- prompts
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
@@ -142,7 +157,8 @@ class DiffusersPrior(OwnsNoise):
         x = images.float() * 2 - 1
         if self.vae is None:
             return x
-        encoded = self.vae.encode(self._for_network(x, self.vae))
+        scale = GradientScale() if self.vae.dtype == torch.float16 else None
+        encoded = self.vae.encode(self._for_network(x if scale is None else scale.out(x), self.vae))
         if hasattr(encoded, "latents"):  # AutoencoderTiny
             latents = encoded.latents.float()
         else:
@@ -150,8 +166,9 @@ class DiffusersPrior(OwnsNoise):
             latents = posterior.mean.float()
             if generator is not None and hasattr(posterior, "std"):
                 latents = latents + posterior.std.float() * row_noise(latents.shape, generator, latents.device)
-        scale, shift = _latent_scale(self.vae)
-        return (latents - shift) * scale
+        factor, shift = _latent_scale(self.vae)
+        latents = (latents - shift) * factor
+        return latents if scale is None else scale.into(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, S, S] float32 in [0, 1] of ``latents`` [B, C, h, w]."""
@@ -193,8 +210,7 @@ class DiffusersPrior(OwnsNoise):
         return self.unet(x, timesteps, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
 
     def _for_network(self, x: Tensor, network: Any) -> Tensor:
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        return x.to(self.device, network.dtype, memory_format=layout)
+        return x.to(self.device, network.dtype, memory_format=layout_of(network))
 
 
 def pack_pooled(hidden: Tensor, pooled: Tensor) -> Tensor:
@@ -269,7 +285,10 @@ def load_diffusers(
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
     _check_channels(parts, folder)
-    return DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
+    prior = DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
+    if prior.device.type == "cuda":
+        prior.speed_up()
+    return prior
 
 
 def load_process(folder: Path) -> Diffusion:
@@ -297,8 +316,14 @@ def load_process(folder: Path) -> Diffusion:
 
 
 def _place(network: Any, device: torch.device | str) -> Any:
-    layout = torch.channels_last if torch.device(device).type == "cuda" else torch.preserve_format
-    return network.to(device, memory_format=layout).requires_grad_(False).eval()
+    return network.to(device).requires_grad_(False).eval()
+
+
+def layout_of(network: nn.Module) -> torch.memory_format:
+    """Layout of images that the network's convolutions want: that of their weights."""
+    weight = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1), None)
+    last = weight is not None and weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _vae_dtype(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,80 @@
+"""Networks sped up for a GPU answer what diffusers' own answer; here with the kernels' readable twin."""
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from diffusers.models.attention_processor import Attention
+
+from pipeline_core.benchmark.random_priors import random_prior
+from pipeline_core.priors import frozen
+from pipeline_core.priors.fused_norm import norm_silu_reference
+from pipeline_core.priors.image import layout_of
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """A prior as it comes, and the same sped up."""
+    monkeypatch.setattr(frozen, "norm_silu", norm_silu_reference)
+    monkeypatch.setattr(frozen, "WIDEST_HEAD", 16)
+    plain = random_prior("tiny", torch.device("cpu"), torch.float32)
+    fast = copy.copy(plain)
+    fast.unet, fast.vae = copy.deepcopy(plain.unet), copy.deepcopy(plain.vae)
+    fast.speed_up()
+    return plain, fast
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_encoding_its_gradient_and_decoding_are_the_same(pair):
+    images, found = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), []
+    for prior in pair:
+        leaf = images.clone().requires_grad_()
+        latents = prior.encode(leaf)
+        latents.square().sum().backward()
+        found.append((latents.detach(), leaf.grad, prior.decode(latents.detach())))
+    for wanted, got in zip(*found, strict=True):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_the_denoiser_is_the_same(pair, linear, monkeypatch):
+    plain, fast = pair
+    if linear:
+        from pipeline_core.benchmark import random_priors
+
+        size = random_priors.SIZES["tiny"]
+        wide = copy.copy(size.unet) | {"use_linear_projection": True}
+        monkeypatch.setitem(random_priors.SIZES, "tiny", random_priors.Size(wide, size.vae, size.text, size.pixels))
+        plain, fast = (random_prior("tiny", torch.device("cpu"), torch.float32) for _ in range(2))
+        fast.speed_up()
+    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    rows = x, torch.tensor([0.1, 0.5, 0.9]), plain.encode_prompts(["a", "b", "c"])
+    close(fast.predict(*rows), plain.predict(*rows))
+
+
+def test_what_is_slow_is_gone_and_the_layout_is_the_weights(pair):
+    plain, fast = pair
+    kinds = {type(module).__name__ for network in (fast.unet, fast.vae) for module in network.modules()}
+    assert {"ResidualBlock", "Norm", "Tokens"} <= kinds
+    assert not {"ResnetBlock2D", "GroupNorm", "Transformer2DModel"} & kinds
+    heads = [module for module in fast.vae.modules() if isinstance(module, Attention)]
+    assert heads and all(isinstance(head.processor, frozen.OneHead) for head in heads)
+    assert layout_of(fast.unet) == layout_of(fast.vae) == torch.channels_last
+    assert layout_of(plain.unet) == layout_of(plain.vae) == torch.contiguous_format
+
+
+def test_another_make_stays_as_it_is(monkeypatch):
+    """Attention of several heads, and blocks that scale by the time, keep diffusers' code."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    odd = ResnetBlock2D(in_channels=32, temb_channels=8, time_embedding_norm="scale_shift")
+    many = Attention(64, heads=2, dim_head=32, residual_connection=True, norm_num_groups=32)
+    network = frozen.speed_up(torch.nn.ModuleList([odd, many]))
+    assert network[0] is odd and not isinstance(network[1].processor, frozen.OneHead)
+    assert isinstance(many.group_norm, torch.nn.GroupNorm)
