@@ -63,7 +63,7 @@ def pick_device(name: str = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return indexed(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -74,6 +74,15 @@ def pick_device(name: str = "auto") -> torch.device:
             + ("" if torch.version.cuda else " and is a build without CUDA")
             + "; use auto or cpu, or check nvidia-smi and CUDA_VISIBLE_DEVICES"
         )
+    return indexed(device)
+
+
+def indexed(device: torch.device) -> torch.device:
+    """``device`` with its number: a CUDA device without one is the thread's current one, and cannot be made current."""
+    import torch
+
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -110,7 +119,7 @@ def upload(value: Tensor, device: torch.device) -> Tensor:
     A plain ``.to("cuda")`` of ordinary memory waits until everything queued before it is done.
     """
     if device.type == "cuda" and value.device.type == "cpu":
-        value = value.pin_memory()
+        value = value.contiguous().pin_memory()  # rows of an expanded tensor share their memory, pinned ones cannot
     return value.to(device, non_blocking=True)
 
 

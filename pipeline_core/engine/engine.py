@@ -20,7 +20,7 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_core.device import indexed
+from pipeline_core.engine.adam import step_together
 from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import Clock
-from pipeline_core.engine.jobs import Job, Query
+from pipeline_core.engine.jobs import Job, Query, SharesLaunches
+from pipeline_core.engine.scenes import Scene, render_together
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
 from pipeline_core.io.checkpoint import State
 from pipeline_core.priors.interface import ImagePrior, PointPrior
@@ -72,6 +75,7 @@ class _Active:
     saved_at: float = 0.0
     shown_at: float = 0.0
     started: bool = False
+    scene: Scene | None = None
     images: Tensor | None = None
     query: Query = field(default_factory=Query)
     wanted: Tensor | None = None
@@ -79,7 +83,8 @@ class _Active:
 
     def forget(self) -> None:
         """Drop what belongs to one step only, graphs above all."""
-        self.images, self.query, self.wanted, self.loss = None, Query(), None, None
+        self.scene = self.images = self.wanted = self.loss = None
+        self.query = Query()
 
 
 class DistillationEngine:
@@ -87,10 +92,11 @@ class DistillationEngine:
 
     ``point_prior`` is a prior or a function that loads one at first use. ``checkpoint_seconds`` is the time budget
     between two checkpoints of a job; ``progress_seconds`` between two calls of its ``on_progress``. ``fixed_sizes``:
-    see :class:`ModelCalls`. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
+    see :class:`ModelCalls`; ``share_launches``: one rasterisation and one Adam for all jobs that allow it, None = on a
+    GPU. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
 
-    On a GPU the host waits for the device only where gsplat counts what it has to sort, at densification events, and
-    when a job looks at its numbers, about 50 times a stage.
+    On a GPU the host waits for the device only where gsplat counts what it has to sort (once a step for all jobs that
+    render at one size), at densification events, and when a job looks at its numbers, about 50 times a stage.
     """
 
     def __init__(
@@ -103,18 +109,21 @@ class DistillationEngine:
         checkpoint_seconds: float = 20.0,
         progress_seconds: float = 0.5,
         fixed_sizes: bool | None = None,
+        share_launches: bool | None = None,
         profile: bool = False,
     ) -> None:
-        self.image_prior, self.device = image_prior, torch.device(device)
+        self.image_prior, self.device = image_prior, indexed(torch.device(device))
         self.max_active = max_active or default_active(image_prior, self.device)
         self.checkpoint_seconds, self.progress_seconds = checkpoint_seconds, progress_seconds
         self.clock = Clock(self.device, running=profile or self.device.type != "cuda")
         self.steps = 0
+        self._share_launches = self.device.type == "cuda" if share_launches is None else share_launches
         self._calls = ModelCalls(image_prior, point_prior, self.device, self.clock, fixed_sizes)
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
         self._closing = False
         self._wake = threading.Condition()
+        self._finishing = ThreadPoolExecutor(2, thread_name_prefix="splatmill-result")
         self._thread = threading.Thread(target=self._run, name="splatmill-engine", daemon=True)
         self._thread.start()
         _alive.add(self)
@@ -148,12 +157,34 @@ class DistillationEngine:
             self._wake.notify()
         if self._thread is not threading.current_thread():
             self._thread.join()
+            self._finishing.shutdown()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+        """The thread: whatever ends it, nobody waits for ever."""
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            self._loop()
+        except BaseException as error:
+            self._died(error)
+        self._calls.release()
+
+    def _died(self, error: BaseException) -> None:
+        """Fail every job, and take no more."""
+        log.exception("the engine's thread ended")
+        with self._wake:
+            self._closing = True
+            entries = [*self._active, *self._waiting]
+            self._active, self._waiting = [], deque()
+        for entry in entries:
+            failure = StageError(f"{entry.job.name}: the engine ended with {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            if entry.future.set_running_or_notify_cancel():
+                entry.future.set_exception(failure)
+
+    def _loop(self) -> None:
         while self._wait():
             try:
                 self._admit()
@@ -195,13 +226,13 @@ class DistillationEngine:
             job.restore(*entry.snapshot)
         entry.snapshot, entry.saved_at = job.state(), time.monotonic()
         if job.done:
-            self._leave(entry, result=job.result())
+            self._finish(entry)
 
     def _step(self) -> None:
         """One step of every active job. A job that raises leaves alone; the others go on."""
         calls, mark = self._calls, self.clock.mark
         self.clock.start()
-        self._each(lambda e: setattr(e, "images", e.job.draw()))
+        self._draw()
         mark("render")
         latents = self._batched(lambda e: e.images, calls.encode)
         self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
@@ -219,10 +250,34 @@ class DistillationEngine:
         if losses:
             torch.stack(losses).sum().backward()
         mark("backward_render")
-        self._each(lambda e: e.job.update())
+        self._update()
         mark("update")
         self.steps += 1
         self._each(self._after_step)
+
+    def _sharing(self) -> list[_Active]:
+        """The jobs that share launches."""
+        return [e for e in self._active if self._share_launches and isinstance(e.job, SharesLaunches)]
+
+    def _draw(self) -> None:
+        sharing = self._sharing()
+
+        def draw(entry: _Active) -> None:
+            if entry in sharing:
+                entry.scene = entry.job.scene()
+            else:
+                entry.images = entry.job.draw()
+
+        self._each(draw)
+        seen = [e for e in self._active if e.scene is not None]
+        for entry, answer in zip(seen, render_together([e.scene for e in seen]), strict=True):
+            with self._guard(entry):
+                entry.images = entry.job.show(*answer)
+
+    def _update(self) -> None:
+        sharing = self._sharing()
+        step_together([optimizer for entry in sharing for optimizer in entry.job.due()])
+        self._each(lambda e: e.job.settle() if e in sharing else e.job.update())
 
     def _after_step(self, entry: _Active) -> None:
         """Progress, checkpoint and farewell of one job."""
@@ -232,7 +287,7 @@ class DistillationEngine:
             entry.shown_at = now
             job.on_progress(job.step, job.steps, job.report())
         if job.done:
-            self._leave(entry, result=job.result())
+            self._finish(entry)
         elif now - entry.saved_at >= self.checkpoint_seconds:
             self._checkpoint(entry)
 
@@ -245,10 +300,29 @@ class DistillationEngine:
             except OSError as error:
                 log.warning("%s: checkpoint not written: %s", entry.job.name, error)
 
-    def _leave(self, entry: _Active, *, result: Any = None, error: BaseException | None = None) -> None:
-        """Take a job out and answer its future. Its checkpoint file goes when it is done, or when it diverged."""
+    def _finish(self, entry: _Active) -> None:
+        """Take out a job that is done. Its result may take seconds of CPU, which the others need not wait for."""
         self._active.remove(entry)
         entry.forget()
+
+        def answer() -> None:
+            try:
+                if self.device.type == "cuda":
+                    torch.cuda.set_device(self.device)
+                self._answer(entry, result=entry.job.result())
+            except Exception as error:
+                self._answer(entry, error=error)
+
+        self._finishing.submit(answer)
+
+    def _leave(self, entry: _Active, error: BaseException) -> None:
+        """Take out a job that failed."""
+        self._active.remove(entry)
+        entry.forget()
+        self._answer(entry, error=error)
+
+    def _answer(self, entry: _Active, *, result: Any = None, error: BaseException | None = None) -> None:
+        """Answer the job's future. Its checkpoint file goes when it is done, or when it diverged."""
         path = entry.job.checkpoint_path
         if path and (error is None or isinstance(error, DivergedError)):
             with suppress(OSError):
@@ -277,7 +351,7 @@ class DistillationEngine:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self._leave(entry, error=error)
+            self._leave(entry, error)
 
     def _each(self, action: Callable[[_Active], Any]) -> None:
         for entry in list(self._active):
@@ -289,7 +363,7 @@ class DistillationEngine:
             entry.forget()
         if not is_out_of_memory(error):
             for entry in list(self._active):
-                self._leave(entry, error=error)
+                self._leave(entry, error)
             return
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step
         if self._calls.frugal and len(self._active) == 1:
@@ -298,7 +372,7 @@ class DistillationEngine:
                 f"{name}: one asset alone does not fit the device: lower views, resolution or max_gaussians"
             )
             failure.__cause__ = error
-            self._leave(self._active[0], error=failure)
+            self._leave(self._active[0], failure)
         else:
             self._back_off()
 

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """At most a third of a batch is padding."""
-LARGEST_GRAPH = 48
-"""Rows up to which a call is recorded. Beyond, the device is busy long enough for the host to keep ahead of it."""
+LARGEST_GRAPH = 8
+"""Rows up to which a call is recorded: beyond, a large network keeps the device busy longer than the host takes to
+launch it (measured: nothing gained at 16 rows), and may be compiled instead (priors/compiled.py)."""
 
 
 def bucket(rows: int, group: int = 1) -> int:
@@ -87,8 +88,11 @@ class FixedSizes:
         here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads of the process use the same device meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            output = self.function(*buffers)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = self.function(*buffers)
+        finally:
+            torch.cuda.set_stream(here)  # a capture that fails leaves its own stream behind
         self._pool = self._pool or graph.pool()  # one pool for all: an answer is copied before the next graph runs
 
         def replay() -> Tensor:

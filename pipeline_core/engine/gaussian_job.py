@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_core.cameras import Cameras
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
+from pipeline_core.engine.adam import step_each
 from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.engine.scenes import Scene, render
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
@@ -23,7 +24,6 @@ from pipeline_core.guidance.schedules import linear, log_linear, resolution
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
 from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior
-from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.types import Gaussians, sh0_to_rgb
 
 CURVE_SAMPLES = 50
@@ -104,6 +104,10 @@ class GaussianJob:
         self._sums = torch.zeros(4, device=self.device)  # image loss, point loss, finite rows, steps; since last look
 
     def draw(self) -> Tensor | None:
+        scene = self.scene()
+        return None if scene is None else self.show(*render_scene(scene))
+
+    def scene(self) -> Scene | None:
         if not self.stage.image_weight:
             return None
         s, size = self.stage, resolution(self.stage.resolution, self.progress)
@@ -114,10 +118,11 @@ class GaussianJob:
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
         backgrounds = draw_backgrounds(s.background, self.prior.background, len(cameras), self.generator)
         cameras = cameras.to(self.device, non_blocking=True)
-        colors, _, self.info = render(self.params, cameras, upload(backgrounds, self.device))
-        if self.info["means2d"].requires_grad:
-            self.info["means2d"].retain_grad()
-        return colors.permute(0, 3, 1, 2)
+        return Scene(self.params, cameras, upload(backgrounds, self.device))
+
+    def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
+        self.info = info
+        return images
 
     def ask(self, latents: Tensor | None) -> Query:
         self.latents = latents
@@ -134,10 +139,15 @@ class GaussianJob:
         return self.stage.image_weight * image + self.stage.point_weight * points
 
     def update(self) -> None:
+        step_each(self.due())
+        self.settle()
+
+    def due(self) -> list[torch.optim.Optimizer]:
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rate(name)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        return list(self.optimizers.values())
+
+    def settle(self) -> None:
         if self.stage.image_weight:
             self.stats.accumulate(self.info)
         self.info = {}
@@ -285,35 +295,9 @@ def digest(gaussians: Gaussians) -> str:
     return sha.hexdigest()[:16]
 
 
-class _Clamp(torch.autograd.Function):
-    """Clamp to [0, 1] that lets a gradient through where a descent step would lead back inside."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        stuck = ((x < 0) & (gradient > 0)) | ((x > 1) & (gradient < 0))
-        return torch.where(stuck, torch.zeros_like(gradient), gradient)
-
-
-def _clamp(x: Tensor) -> Tensor:
-    clamped: Tensor = _Clamp.apply(x)  # type: ignore[no-untyped-call]  # torch says nothing of its type
-    return clamped
-
-
-def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Colours [V, H, W, 3] in [0, 1], alphas [V, H, W, 1] and gsplat's info; ``params`` raw, ``backgrounds`` [V, 3].
-
-    Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
-    """
-    degree = {0: None, 3: 1, 8: 2, 15: 3}[params["shN"].shape[1]]
-    colors = _clamp(sh0_to_rgb(params["sh0"])) if degree is None else torch.cat([params["sh0"], params["shN"]], 1)
-    image, alphas, info = rasterize(
-        params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(), colors,
-        cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,
-    )  # fmt: skip
-    return (image if degree is None else _clamp(image)), alphas, info
+def render_scene(scene: Scene) -> tuple[Tensor, dict[str, Any]]:
+    """Images [V, 3, H, W] of one scene, and its info, whose ``means2d`` keeps its gradient."""
+    colors, _, info = render(scene.params, scene.cameras, scene.backgrounds)
+    if info["means2d"].requires_grad:
+        info["means2d"].retain_grad()
+    return colors.permute(0, 3, 1, 2), info

@@ -11,7 +11,7 @@ One engine step runs, for all active jobs together, with one model call per line
 Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine
 steps draws once, asks ten times, decodes once and only then has a loss. A job draws random numbers from its own
 generator only, so its result does not depend on who shares its batch. All methods run on the engine's thread,
-except ``__init__``.
+except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut once more, for a GPU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from pipeline_core.engine.scenes import Scene
 from pipeline_core.guidance.rows import PointRows, Rows
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
-__all__ = ["Job", "PointRows", "Progress", "Query", "Rows"]
+__all__ = ["Job", "PointRows", "Progress", "Query", "Rows", "SharesLaunches"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
@@ -97,5 +98,29 @@ class Job(Protocol):
         ...
 
     def result(self) -> Any:
-        """What the future resolves to, on the CPU; called once, when ``done``."""
+        """What the future resolves to, on the CPU; called once, when ``done``, on a thread that may take its time."""
+        ...
+
+
+@runtime_checkable
+class SharesLaunches(Protocol):
+    """A job whose ``draw`` is ``show(render(scene()))`` and whose ``update`` is a step of the ``due`` and ``settle``.
+
+    On a GPU the engine does what stands between for all such jobs at once: one rasterisation, one Adam.
+    """
+
+    def scene(self) -> Scene | None:
+        """What to rasterise in this step."""
+        ...
+
+    def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
+        """Take the images [V, 3, H, W] of :meth:`scene` and what was seen (scenes.py); returns what to encode."""
+        ...
+
+    def due(self) -> list[torch.optim.Optimizer]:
+        """Optimisers to be stepped now, at the rates of this step: Adams of one leaf each (adam.py)."""
+        ...
+
+    def settle(self) -> None:
+        """After their step: densification and schedules; advances ``step``. Raises DivergedError on NaN."""
         ...

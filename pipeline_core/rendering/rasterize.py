@@ -98,6 +98,8 @@ def rasterize(
     }
     arguments = (means, quats, scales, opacities, colors, viewmats, Ks, int(width), int(height))
     if backend == "gsplat":
+        if not len(means):
+            return _nothing(means, viewmats, width, height, backgrounds, render_mode)
         return _gsplat(*arguments, render_mode=render_mode, **options)
     if backend == "numba":
         depth = None if render_mode == "RGB" else "expected" if render_mode.endswith("ED") else "accumulated"
@@ -121,6 +123,75 @@ def rasterize_views(
         sh_degree=gaussians.sh_degree, backgrounds=backgrounds,
     )  # fmt: skip
     return image, alphas
+
+
+def rasterize_batch(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    sh_degree: int | None = None,
+    backgrounds: Tensor,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """:func:`rasterize` of J scenes of N > 0 Gaussians in V views each, on a GPU in one launch.
+
+    Every tensor has J in front: means [J, N, 3], colors [J, N, 3] or [J, N, K, 3], viewmats [J, V, 4, 4], backgrounds
+    [J, V, 3] ... Returns colours [J, V, height, width, 3] and each scene's ``info``, in which ``means2d`` is a
+    :class:`Part` and keeps its gradient. A Gaussian of opacity 0 is not drawn and gets no gradient: scenes of different
+    sizes are filled up with them.
+    """
+    scenes = (means, quats, scales, opacities, colors, viewmats, Ks)
+    if _choose(None, means) == "gsplat":
+        images, _, info = _gsplat(
+            *scenes, width, height, render_mode="RGB", sh_degree=sh_degree, backgrounds=backgrounds, absgrad=False
+        )
+        wholes, radii = [(info["means2d"], j) for j in range(len(means))], list(info["radii"])
+    else:
+        drawn = [
+            rasterize(*scene, width, height, sh_degree=sh_degree, backgrounds=backgrounds[j])
+            for j, scene in enumerate(zip(*scenes, strict=True))
+        ]
+        images = torch.stack([image for image, _, _ in drawn])
+        wholes, radii = [(info["means2d"], ...) for _, _, info in drawn], [info["radii"] for _, _, info in drawn]
+    for whole, _ in wholes:
+        if whole.requires_grad:
+            whole.retain_grad()
+    return images, [
+        {"means2d": Part(whole, index), "radii": r, "width": width, "height": height}
+        for (whole, index), r in zip(wholes, radii, strict=True)
+    ]
+
+
+class Part:
+    """``whole[index]`` of a tensor that keeps its gradient: what of it this part has, once it is there."""
+
+    def __init__(self, whole: Tensor, index: Any) -> None:
+        self._whole, self._index = whole, index
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient of this part, None before the backward."""
+        return None if self._whole.grad is None else self._whole.grad[self._index]
+
+
+def _nothing(
+    means: Tensor, viewmats: Tensor, width: int, height: int, backgrounds: Tensor | None, render_mode: str
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """No Gaussians: gsplat divides by their number on the host and ends the process."""
+    views = len(viewmats)
+    alphas = means.sum() * 0 + torch.zeros(views, height, width, 1, device=means.device, dtype=means.dtype)
+    colour = 0 if backgrounds is None else backgrounds[:, None, None]
+    image = _channels(torch.cat([alphas.expand(-1, -1, -1, 3) + colour, alphas], dim=-1), alphas, render_mode)
+    pairs = means.new_zeros(views, 0, 2, requires_grad=means.requires_grad) + 0
+    info = {"means2d": pairs, "radii": pairs.detach().int(), "depths": pairs[..., 0], "opacities": pairs[..., 0]}
+    info |= {"conics": means.new_zeros(views, 0, 3), "width": width, "height": height, "n_cameras": views}
+    return image, alphas, info
 
 
 def _channels(image: Tensor, alphas: Tensor, render_mode: RenderMode) -> Tensor:

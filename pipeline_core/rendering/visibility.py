@@ -12,7 +12,9 @@ cached as arrays: nothing here has a gradient. On CUDA, nvdiffrast does the same
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -218,6 +220,14 @@ def _shade(p, faces, uvs, K, face_id, barycentrics, depth, uv, cosine, part, par
             cosine[y, x] = -(nx * dx + ny * dy + nz) / length
 
 
+@lru_cache(maxsize=16)
+def _context(device: torch.device, thread: int) -> Any:
+    """nvdiffrast's buffers on ``device`` for one ``thread``: to make them anew costs more than most renders."""
+    import nvdiffrast.torch as dr
+
+    return dr.RasterizeCudaContext(device=device)
+
+
 def _nvdiffrast(points: np.ndarray, triangles: np.ndarray, coordinates: np.ndarray, cameras: Cameras) -> Visibility:
     """The same on CUDA through nvdiffrast, whose clip space is OpenGL's with row 0 at the bottom."""
     try:
@@ -238,7 +248,7 @@ def _nvdiffrast(points: np.ndarray, triangles: np.ndarray, coordinates: np.ndarr
     clip_x = 2 * (fx * x + cx * z) / cameras.width - z
     clip_y = 2 * (fy * y + cy * z) / cameras.height - z  # row 0 is the bottom in OpenGL: y down becomes y up unflipped
     clip_z = (far + NEAR) / (far - NEAR) * z - 2 * far * NEAR / (far - NEAR)
-    context: Any = dr.RasterizeCudaContext(device=device)
+    context = _context(device, threading.get_ident())
     clip = torch.stack([clip_x, clip_y, clip_z, z], dim=-1).contiguous()
     hits, _ = dr.rasterize(context, clip, faces, (cameras.height, cameras.width))
     face_id = hits[..., 3].to(torch.int32) - 1

@@ -85,3 +85,20 @@ def test_upload_keeps_values_and_follows_the_device():
     value = torch.rand(3)
     assert torch.equal(device.upload(value, torch.device("cpu")), value)
     assert device.upload(value, torch.device("meta")).device.type == "meta"
+
+
+def test_upload_pins_a_copy_of_rows_that_share_their_memory(monkeypatch):
+    """Pinned memory of an expanded tensor is refused by torch: each of its rows is the same place."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: pinned.append(value) or value)
+    with pytest.raises((RuntimeError, AssertionError)):  # no CUDA here to go on to
+        device.upload(torch.ones(1, 3).expand(4, 3), torch.device("cuda", 77))
+    assert pinned[0].stride() == (3, 1) and pinned[0].shape == (4, 3)
+
+
+def test_a_cuda_device_has_a_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.pick_device("cuda") == device.pick_device() == torch.device("cuda", 2)
+    assert device.pick_device("cuda:1") == torch.device("cuda", 1) and device.pick_device("cpu").index is None

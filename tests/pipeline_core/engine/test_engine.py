@@ -399,3 +399,45 @@ def test_resize_preserves_means_and_gradients():
 
 def test_the_exact_priors_are_priors(exact_prior, exact_points):
     assert isinstance(exact_prior, ImagePrior) and isinstance(exact_points(torch.zeros(6, 8)), PointPrior)
+
+
+def test_whatever_ends_the_thread_fails_every_job(exact_prior, stage, make_gaussians, monkeypatch):
+    def ends(engine):
+        raise SystemExit("the card fell off the bus")
+
+    monkeypatch.setattr(DistillationEngine, "_admit", ends)
+    engine = DistillationEngine(exact_prior, max_active=1)
+    futures = block_until(
+        engine, [GaussianJob(make_gaussians(9, GREY), name, stage(steps=2)) for name in ("red", "blue")]
+    )
+    for future, name in zip(futures, ("red", "blue"), strict=True):
+        with pytest.raises(StageError, match=f"{name}: the engine ended with SystemExit: the card fell off the bus"):
+            future.result(timeout=60)
+    with pytest.raises(StageError, match="closed"):
+        engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=2)))
+    engine.close()
+
+
+def test_a_result_that_takes_long_keeps_nobody_waiting(exact_prior, stage, make_gaussians):
+    """The first job's result waits for the second job to be done, which it could not on the engine's own thread."""
+    other = threading.Event()
+
+    class Slow(GaussianJob):
+        def result(self):
+            assert other.wait(60)
+            return super().result()
+
+    engine = DistillationEngine(exact_prior, max_active=1)
+    slow = engine.submit(Slow(make_gaussians(9, GREY), "red", stage(steps=1)))
+    engine.submit(GaussianJob(make_gaussians(9, GREY), "blue", stage(steps=2))).result(timeout=60)
+    other.set()
+    assert len(slow.result(timeout=60)[0])
+    engine.close()
+
+
+def test_a_closed_engine_gives_its_memory_back(exact_prior, monkeypatch):
+    released = []
+    monkeypatch.setattr(ModelCalls, "release", lambda calls: released.append(calls))
+    engine = DistillationEngine(exact_prior)
+    engine.close()
+    assert released == [engine._calls]

@@ -85,3 +85,50 @@ def test_a_job_on_padded_batches_equals_itself_without(exact_prior, stage, make_
     for plain, padded in zip(results[False], results[True], strict=True):
         for name, value in plain.items():
             torch.testing.assert_close(padded[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_recording_that_fails_leaves_no_stream_behind(monkeypatch):
+    """torch stays on the stream of the recording when that ends by an error."""
+    current = ["mine"]
+
+    class Stream:
+        def __init__(self, device):
+            pass
+
+        def wait_stream(self, other):
+            pass
+
+    class Here(Stream):
+        pass
+
+    here = Here(CPU)
+    current[0] = here
+
+    class On:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            self.before, current[0] = current[0], self.stream
+
+        def __exit__(self, *error):
+            current[0] = self.before
+
+    class Recording:
+        def __init__(self, graph, **options):
+            pass
+
+        def __enter__(self):
+            current[0] = "the recording's"
+
+        def __exit__(self, *error):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    for name, fake in {
+        "current_stream": lambda device: current[0], "set_stream": lambda stream: current.__setitem__(0, stream),
+        "Stream": Stream, "stream": On, "CUDAGraph": object, "graph": Recording, "synchronize": lambda device: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    fixed = FixedSizes(Counted(), CPU, graphs=True)
+    assert torch.equal(fixed(torch.ones(2, 2), torch.ones(2)), torch.full((2, 2), 3.0))
+    assert current[0] is here and not fixed.graphs

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.cameras import orbit
+from pipeline_core.rendering import rasterize as rasterize_module
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.sh import sh_basis, sh_colors
 from tests.pipeline_core.rendering.scenes import NAMES, SCENES, cameras, cloud, scene
@@ -359,3 +360,22 @@ class TestAgainstGsplat:
         assert (ours["image"] - cuda["image"]).abs().max() < 1e-4
         assert_close({k: ours[k] for k in NAMES}, {k: cuda[k] for k in NAMES}, bound=1e-3)
         assert got["image"].shape == cuda["image"].shape
+
+
+@pytest.mark.parametrize("mode", ["RGB", "ED", "RGB+D"])
+def test_no_gaussians_never_reach_gsplat(monkeypatch, mode):
+    """gsplat 1.5.3 divides by their number on the host: the process would end by SIGFPE."""
+    cameras = orbit(torch.tensor([0.0, 90.0]), torch.tensor([0.0]), size=8)
+    empty = [torch.zeros(0, *shape, requires_grad=True) for shape in ((3,), (4,), (3,), (), (3,))]
+    background = torch.rand(2, 3)
+    options = {"backgrounds": background, "render_mode": mode}
+    wanted, none, info = rasterize(*empty, cameras.viewmats, cameras.Ks, 8, 8, **options)
+    monkeypatch.setattr(rasterize_module, "_choose", lambda backend, means: "gsplat")
+    monkeypatch.setattr(rasterize_module, "_gsplat", lambda *arguments, **options: pytest.fail("gsplat was called"))
+    image, alphas, found = rasterize(*empty, cameras.viewmats, cameras.Ks, 8, 8, **options)
+    assert torch.equal(image, wanted) and torch.equal(alphas, none)
+    for name in ("means2d", "radii", "depths", "conics", "opacities"):
+        assert found[name].shape == info[name].shape, name
+    found["means2d"].retain_grad()
+    image.sum().backward()
+    assert empty[0].grad.shape == (0, 3)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.rendering import visibility as visibility_module
 from pipeline_core.rendering.visibility import NEAR, NVDIFFRAST, Visibility, chosen_backend, visibility
 
 
@@ -157,3 +161,18 @@ def test_nvdiffrast_is_used_only_on_a_gpu_and_only_when_asked(monkeypatch):
     assert chosen_backend(torch.device("cuda")) == "numba"
     monkeypatch.setenv(NVDIFFRAST, "1")
     assert chosen_backend(torch.device("cuda")) == "nvdiffrast" and chosen_backend(torch.device("cpu")) == "numba"
+
+
+def test_nvdiffrasts_buffers_are_made_once(monkeypatch):
+    made = []
+    fake = types.ModuleType("nvdiffrast.torch")
+    fake.RasterizeCudaContext = lambda device: made.append(device) or object()
+    package = types.ModuleType("nvdiffrast")
+    package.torch = fake
+    monkeypatch.setitem(sys.modules, "nvdiffrast", package)
+    monkeypatch.setitem(sys.modules, "nvdiffrast.torch", fake)
+    visibility_module._context.cache_clear()
+    device = torch.device("cuda", 0)
+    contexts = {id(visibility_module._context(device, thread)) for thread in (1, 1, 2)}
+    visibility_module._context.cache_clear()
+    assert len(contexts) == len(made) == 2

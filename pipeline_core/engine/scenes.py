@@ -1,0 +1,121 @@
+"""Gaussians as an optimisation sees them: raw parameters, activated, rasterised; one, or all of a step together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_core.cameras import Cameras
+from pipeline_core.rendering.rasterize import Part, rasterize, rasterize_batch
+from pipeline_core.types import sh0_to_rgb
+
+DEGREES = {0: None, 3: 1, 8: 2, 15: 3}
+"""Degree of the harmonics by the number of rows in ``shN``; None = a colour that is the same from everywhere."""
+FILLER = {"means": 0.0, "quats": 1.0, "scales": -10.0, "opacities": -40.0, "sh0": 0.0, "shN": 0.0}
+"""Raw values of a Gaussian that nobody sees: it makes scenes equally long."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one job wants to see: raw ``params`` by name, V ``cameras`` and ``backgrounds`` [V, 3], on one device."""
+
+    params: dict[str, Tensor]
+    cameras: Cameras
+    backgrounds: Tensor
+
+    @property
+    def kind(self) -> tuple[int, int, int, int]:
+        """Scenes of one kind can share a launch: number of views, width, height, rows of ``shN``."""
+        cameras = self.cameras
+        return len(cameras), cameras.width, cameras.height, self.params["shN"].shape[1]
+
+
+def render_together(scenes: Sequence[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Images [V, 3, H, W] and info of each scene, with one rasterisation for all of a kind.
+
+    Shorter scenes are filled up with Gaussians that nobody sees. The fields of an info are ``means2d`` (whose ``grad``
+    is there after the backward), ``radii``, ``width`` and ``height``, for the scene's own Gaussians only.
+    """
+    kinds: dict[tuple[int, int, int, int], list[int]] = {}
+    for number, scene in enumerate(scenes):
+        kinds.setdefault(scene.kind, []).append(number)
+    answers: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+    for numbers in kinds.values():
+        answers |= zip(numbers, _render_alike([scenes[number] for number in numbers]), strict=True)
+    return [answers[number] for number in range(len(scenes))]
+
+
+def _render_alike(scenes: list[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Of scenes of one kind."""
+    counts = [len(scene.params["means"]) for scene in scenes]
+    rows = max(*counts, 1)
+    raw = {name: _filled([scene.params[name] for scene in scenes], rows, FILLER[name]) for name in FILLER}
+    degree = DEGREES[raw["shN"].shape[1]]
+    colors = _colors(raw, degree)
+    named = (raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), colors)
+    cameras = [scene.cameras for scene in scenes]
+    images, infos = rasterize_batch(
+        *(value.unflatten(0, (len(scenes), rows)) for value in named),
+        torch.stack([each.viewmats for each in cameras]), torch.stack([each.Ks for each in cameras]),
+        cameras[0].width, cameras[0].height, sh_degree=degree,
+        backgrounds=torch.stack([scene.backgrounds for scene in scenes]),
+    )  # fmt: skip
+    images = images if degree is None else _clamp(images)
+    own = [
+        info | {"means2d": Part(info["means2d"], (slice(None), slice(count))), "radii": info["radii"][:, :count]}
+        for info, count in zip(infos, counts, strict=True)
+    ]
+    return list(zip(images.permute(0, 1, 4, 2, 3), own, strict=True))
+
+
+def _filled(parts: list[Tensor], rows: int, filler: float) -> Tensor:
+    """[J * rows, ...]: each part, filled up to ``rows``. One copy, whose gradient is a view for every part."""
+    pieces = []
+    for part in parts:
+        pieces += [part, part.new_full((), filler).expand(rows - len(part), *part.shape[1:])]
+    return torch.cat(pieces)
+
+
+def _colors(params: dict[str, Tensor], degree: int | None) -> Tensor:
+    """Colours [N, 3], or harmonics [N, K, 3]."""
+    if degree is None:
+        return _clamp(sh0_to_rgb(params["sh0"]))
+    return torch.cat([params["sh0"], params["shN"]], 1)
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp to [0, 1] that lets a gradient through where a descent step would lead back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        stuck = ((x < 0) & (gradient > 0)) | ((x > 1) & (gradient < 0))
+        return torch.where(stuck, torch.zeros_like(gradient), gradient)
+
+
+def _clamp(x: Tensor) -> Tensor:
+    clamped: Tensor = _Clamp.apply(x)  # type: ignore[no-untyped-call]  # torch says nothing of its type
+    return clamped
+
+
+def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Colours [V, H, W, 3] in [0, 1], alphas [V, H, W, 1] and gsplat's info; ``params`` raw, ``backgrounds`` [V, 3].
+
+    Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
+    """
+    degree = DEGREES[params["shN"].shape[1]]
+    image, alphas, info = rasterize(
+        params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
+        _colors(params, degree),
+        cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,
+    )  # fmt: skip
+    return (image if degree is None else _clamp(image)), alphas, info

@@ -1,0 +1,107 @@
+"""Jobs that share launches: one rasterisation, one Adam, and each job's result is its own."""
+
+import pytest
+import torch
+
+from pipeline_core.cameras import orbit
+from pipeline_core.engine import engine as engine_module
+from pipeline_core.engine.adam import step_each, step_together
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob, render_scene
+from pipeline_core.engine.scenes import Scene, render_together
+from pipeline_core.gaussians.strategies import GradientStats
+
+GREY = (0.5, 0.5, 0.5)
+
+
+def scene(gaussians, turn, size=24, degree=0):
+    params = {name: torch.nn.Parameter(value.clone()) for name, value in gaussians.tensors().items()}
+    if degree:
+        params["shN"] = torch.nn.Parameter(torch.full((len(gaussians), 3, 3), 0.1))
+    cameras = orbit(torch.tensor([turn, turn + 90.0]), torch.tensor([10.0]), size=size)
+    return Scene(params, cameras, torch.ones(2, 3))
+
+
+def test_scenes_of_any_size_and_kind_look_as_they_do_alone(make_gaussians):
+    """Different numbers, two render sizes, one with harmonics: images, gradients, what densification sees."""
+
+    def scenes():
+        return [
+            scene(make_gaussians(1, (0.9, 0.1, 0.1)), 0.0), scene(make_gaussians(2, GREY, count=30), 50.0),
+            scene(make_gaussians(3, GREY), 100.0, size=16), scene(make_gaussians(4, GREY), 20.0, degree=1),
+        ]  # fmt: skip
+
+    found = []
+    for render in (lambda them: [render_scene(each) for each in them], render_together):
+        them = scenes()
+        answers = render(them)
+        sum((image * torch.linspace(0, 1, image.shape[-1])).sum() for image, _ in answers).backward()
+        stats = [GradientStats.zeros(len(each.params["means"])) for each in them]
+        for each, (_, info) in zip(stats, answers, strict=True):
+            each.accumulate(info)
+        found.append((them, [image for image, _ in answers], stats))
+    for alone, together in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
+    for alone, together in zip(found[0][2], found[1][2], strict=True):
+        torch.testing.assert_close(together.total, alone.total, rtol=1e-5, atol=1e-9)
+        assert torch.equal(together.visible, alone.visible) and alone.total.sum() > 0
+    for alone, together in zip(found[0][0], found[1][0], strict=True):
+        for name, leaf in alone.params.items():
+            if leaf.numel():
+                torch.testing.assert_close(together.params[name].grad, leaf.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_adams_stepped_together_have_the_bits_of_each_alone():
+    """Rates that differ and change, leaves that join later, one without a gradient."""
+    results = []
+    for step in (step_each, step_together):
+        draw = torch.Generator().manual_seed(0)
+        leaves = [torch.randn(5 + i, 3, generator=draw).requires_grad_() for i in range(6)]
+        adams = [torch.optim.Adam([leaf], lr=1e-2, eps=1e-15, fused=True) for leaf in leaves]
+        for turn in range(4):
+            for i, (leaf, each) in enumerate(zip(leaves, adams, strict=True)):
+                each.param_groups[0]["lr"] = 1e-2 / (1 + turn * (i % 2))
+                leaf.grad = torch.randn(leaf.shape, generator=draw) if i < 3 + turn else None
+            step(adams)
+            assert all(leaf.grad is None for leaf in leaves)
+        results.append([leaf.detach() for leaf in leaves])
+    for alone, together in zip(*results, strict=True):
+        assert torch.equal(alone, together)
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Numbers of scenes of each shared rasterisation, and of optimisers of each shared step."""
+    seen = {"scenes": [], "adams": []}
+    for name, key, call in (("render_together", "scenes", render_together), ("step_together", "adams", step_together)):
+
+        def watch(them, key=key, call=call):
+            seen[key].append(len(them))
+            return call(them)
+
+        monkeypatch.setattr(engine_module, name, watch)
+    return seen
+
+
+def test_an_engine_that_shares_launches_has_the_results_of_one_that_does_not(
+    exact_prior, stage, make_gaussians, launches
+):
+    """With densification, so that jobs come to have different numbers of Gaussians, and one that leaves earlier."""
+    densify = {"every": 4, "grad_threshold": 1e-6, "max_gaussians": 90}
+    results = {}
+    for share in (False, True):
+        engine = DistillationEngine(exact_prior, max_active=3, share_launches=share)
+        jobs = [
+            GaussianJob(make_gaussians(9, GREY), name, stage(steps=steps, densify=densify), seed=steps)
+            for name, steps in (("red", 6), ("blue", 9), ("green", 9))
+        ]
+        with engine._wake:
+            futures = [engine.submit(job) for job in jobs]
+        results[share] = [future.result(timeout=60) for future in futures]
+        engine.close()
+    for (alone, curves), (together, others) in zip(results[False], results[True], strict=True):
+        assert curves["events"] == others["events"] and curves["events"]["cloned"] + curves["events"]["split"] > 0
+        for name, value in alone.tensors().items():
+            torch.testing.assert_close(together.tensors()[name], value, rtol=1e-3, atol=1e-4)
+    assert launches["scenes"][-9:] == [3] * 6 + [2] * 3
+    assert launches["adams"][-9:] == [15] * 6 + [10] * 3
