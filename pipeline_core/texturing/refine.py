@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import draw_cameras
 from pipeline_core.priors.interface import ImagePrior, PointPrior
-from pipeline_core.rendering.visibility import chosen_backend, visibility
+from pipeline_core.rendering.visibility import Visibility, chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
 from pipeline_core.types import TexturedMesh
 
@@ -54,6 +55,14 @@ WELL_SEEN = 1.0
 """Texels whose views weigh less than this in total change, for the rest, as similar texels do."""
 LIKENESS = 1.0
 """Object units that a difference of one in colour is worth when similar texels are looked for."""
+
+
+_elsewhere = ThreadPoolExecutor(2, thread_name_prefix="splatmill-views")
+
+
+def looks_ahead(device: torch.device) -> bool:
+    """Whether the next round's views are rasterised while the prior denoises: where that is not work for the CPU."""
+    return device.type == "cuda"
 
 
 class TextureJob:
@@ -123,12 +132,18 @@ class TextureJob:
             setattr(self, name, getattr(self, name).to(device))
         self.x: Tensor | None = None
         self.clean: Tensor | None = None
+        self._ahead: tuple[Future[tuple[Cameras, Cameras, Visibility]], Tensor] | None = None
 
     def draw(self) -> Tensor | None:
         if self.phase:
             return None
-        s, group = self.settings, self.prior.num_views
-        self._look_from(draw_cameras(s.views, s.resolution, self.generator, elevation=s.elevation, group=group))
+        if self._ahead is None:
+            self._look_from(*self._view(self._draw_cameras(self.generator)))
+        else:
+            view, state = self._ahead
+            self._look_from(*view.result())
+            self.generator.set_state(state)
+            self._ahead = None
         return self._render()
 
     def ask(self, latents: Tensor | None) -> Query:
@@ -137,6 +152,8 @@ class TextureJob:
             self.clean = latents.detach()
             noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
             self.x = self.prior.add_noise(self.clean, noise, t)
+            if looks_ahead(self.device) and self.round + 1 < len(self.rounds):
+                self._look_ahead()
         assert self.x is not None
         scale = self.settings.guidance_scale
         return Query(self.text.rows(self.x, t, *self.angles, scale=scale))
@@ -181,12 +198,12 @@ class TextureJob:
             setattr(self, name, tensors[name].to(self.device, copy=True))
         self.generator.set_state(tensors["generator"])
         self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
-        self.x = self.clean = None
+        self.x = self.clean = self._ahead = None
         if self.phase:
             self.x, self.clean = (tensors[k].to(self.device, copy=True) for k in ("x", "clean"))
             size = self.settings.resolution
             viewmats, Ks, azimuth, elevation = (tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation"))
-            self._look_from(Cameras(viewmats, Ks, azimuth, elevation, size, size))
+            self._look_from(*self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
 
     def result(self) -> TexturedMesh:
         t = self.textured
@@ -200,8 +217,19 @@ class TextureJob:
         level = torch.tensor([self.rounds[self.round][phase]], dtype=torch.float64)
         return torch.full((len(self.cameras),), float(self.prior.nearest(level)), device=self.device)
 
-    def _look_from(self, cameras: Cameras) -> None:
-        """Rasterise the mesh for ``cameras``: what each sample sees, in supersampled pixels."""
+    def _draw_cameras(self, generator: torch.Generator) -> Cameras:
+        s = self.settings
+        return draw_cameras(s.views, s.resolution, generator, elevation=s.elevation, group=self.prior.num_views)
+
+    def _look_ahead(self) -> None:
+        """Begin to rasterise the next round's views. The job's generator stands still until they are used."""
+        generator = torch.Generator()
+        generator.set_state(self.generator.get_state())
+        cameras = self._draw_cameras(generator)
+        self._ahead = _elsewhere.submit(self._view, cameras), generator.get_state()
+
+    def _view(self, cameras: Cameras) -> tuple[Cameras, Cameras, Visibility]:
+        """Rasterise the mesh for ``cameras``: those, the same of supersampled pixels, and what each sample sees."""
         k = SUPERSAMPLE
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
         fine = Cameras(
@@ -213,9 +241,10 @@ class TextureJob:
             cameras.height * k,
         )
         mesh = self.textured
-        seen = visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
-        self._uv, self._mask = seen.uv.to(self.device), seen.mask.to(self.device)
-        self._depth = seen.depth.to(self.device)
+        return cameras, fine, visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
+
+    def _look_from(self, cameras: Cameras, fine: Cameras, seen: Visibility) -> None:
+        self._uv, self._mask, self._depth = (upload(part, self.device) for part in (seen.uv, seen.mask, seen.depth))
         self._fine = fine.to(self.device)
         self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
@@ -297,7 +326,7 @@ def spread_change(before: Tensor, after: Tensor, position: Tensor, share: Tensor
         return after
     known = known[:: max(len(known) // 20_000, 1)]
     place = torch.cat([position, LIKENESS * before], dim=1).cpu().numpy()
-    _, alike = cKDTree(place[known.cpu()]).query(place[hidden.cpu()], k=min(8, len(known)))
+    _, alike = cKDTree(place[known.cpu().numpy()]).query(place[hidden.cpu().numpy()], k=min(8, len(known)), workers=-1)
     alike = known[torch.from_numpy(alike.reshape(len(hidden), -1)).to(known.device)]
     change, own = after - before, share[hidden, None]
     result = after.clone()

@@ -1,6 +1,7 @@
 """Texture refinement against an exact prior: it believes in one target, so the texture must move towards it, and only
 by what the prior says; interrupted runs continue bit for bit."""
 
+import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
@@ -215,3 +216,24 @@ def test_unseen_texels_change_like_the_most_alike():
     torch.testing.assert_close(spread[16], torch.tensor([0.3, 0.2, 0.2]))
     torch.testing.assert_close(spread[17], torch.tensor([0.8, 0.8, 0.65]))
     assert torch.equal(spread[:16], many[1][:16])
+
+
+def test_one_texel_alone_may_be_known():
+    before, after = torch.zeros(3, 3), torch.tensor([[0.5, 0.5, 0.5], [0, 0, 0], [0, 0, 0]])
+    spread = R.spread_change(before, after, torch.eye(3), torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(spread, torch.full((3, 3), 0.5))
+
+
+def test_views_rasterised_ahead_change_nothing(textured, target, refined, monkeypatch):
+    threads = set()
+    look = R.visibility
+
+    def watched(*args, **options):
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return look(*args, **options)
+
+    monkeypatch.setattr(R, "visibility", watched)
+    monkeypatch.setattr(R, "looks_ahead", lambda device: True)
+    assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
+    assert "splatmill-views" in threads
+    test_interrupted_run_equals_uninterrupted(textured, target, refined)
