@@ -110,3 +110,18 @@ def test_a_checkout_is_timed_by_the_difference_of_two_runs(tmp_path):
     (tmp_path / "main.py").write_text("import diff_gaussian_rasterization")
     with pytest.raises(RequestError, match=r"does not run with .*No module named 'diff_gaussian_rasterization'"):
         dreamgaussian.time_checkout(tmp_path)
+
+
+def test_a_table_that_is_cut_short_keeps_its_rows(monkeypatch, tmp_path):
+    path = tmp_path / "rows.csv"
+
+    def measure(prior, recipe, start, count, rate):
+        if count == 4:
+            raise KeyboardInterrupt
+        return row(count, 40.0, 60.0)
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.table(None, None, None, [1, 2, 4], (1.0, 1.0), path)
+    with path.open() as file:
+        assert [line["active"] for line in csv.DictReader(file)] == ["1", "2"]
