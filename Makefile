@@ -48,7 +48,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test requirements-bench.lock
 bench: $(VENV)/.installed-bench  ## install what is measured beside us and run every benchmark on this machine (long)
 	for b in tests/bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
 
+gpu:  ## what only a GPU can answer: parity, strategies, an asset, graphs, parts, bench; DRY=1 without one (tests/gpu/run.py)
+	$(PYTHON) tests/gpu/run.py
+
 clean:  ## remove the virtual environment and the demo library
 	rm -rf $(VENV) $(LIBRARY)
 
-.PHONY: help install demo test lint chaos-catalog chaos bench clean
+.PHONY: help install demo test lint chaos-catalog chaos bench gpu clean

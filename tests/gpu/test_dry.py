@@ -1,0 +1,31 @@
+"""The GPU's program at toy sizes, so that it never rots; the slow sections of one asset are for ``DRY=1 make gpu``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+SECTIONS = ("parity", "strategies", "graphs", "parts", "bench")
+
+
+def test_every_section_writes_its_results(tmp_path):
+    environment = os.environ | {"DRY": "1", "OUT": str(tmp_path), "ONLY": ",".join(SECTIONS), "KIT": ""}
+    command = [sys.executable, str(Path(__file__).with_name("run.py"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in SECTIONS}
+    assert found["parity"]["plain"]["seen differently"] == 0 and found["parity"]["together"]["images"] < 1e-6
+    assert found["strategies"]["Adam, same bits"] is True
+    assert set(found["bench"]) >= {"2 at once", "1 at once", "figures", "seconds"}
+
+
+def test_without_a_gpu_it_says_how_to_go_on(tmp_path):
+    environment = os.environ | {"DRY": "", "OUT": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(Path(__file__).with_name("run.py"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "DRY=1" in done.stderr
