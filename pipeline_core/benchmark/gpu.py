@@ -161,12 +161,6 @@ def ablations(
     return found
 
 
-def lay_out(prior: DiffusersPrior, layout: torch.memory_format) -> None:
-    """Keep the weights of the U-Net and of the autoencoder in ``layout``."""
-    for network in filter(None, (prior.unet, prior.vae)):
-        network.to(memory_format=layout)
-
-
 def baseline(
     prior: DiffusersPrior, recipe: Recipe, start: Gaussians, checkout: Path | None, python: str
 ) -> tuple[float, str]:

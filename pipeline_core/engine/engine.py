@@ -255,29 +255,29 @@ class DistillationEngine:
         self.steps += 1
         self._each(self._after_step)
 
-    def _sharing(self) -> list[_Active]:
+    def _sharing(self) -> dict[_Active, SharesLaunches]:
         """The jobs that share launches."""
-        return [e for e in self._active if self._share_launches and isinstance(e.job, SharesLaunches)]
+        return {e: e.job for e in self._active if self._share_launches and isinstance(e.job, SharesLaunches)}
 
     def _draw(self) -> None:
         sharing = self._sharing()
 
         def draw(entry: _Active) -> None:
             if entry in sharing:
-                entry.scene = entry.job.scene()
+                entry.scene = sharing[entry].scene()
             else:
                 entry.images = entry.job.draw()
 
         self._each(draw)
-        seen = [e for e in self._active if e.scene is not None]
-        for entry, answer in zip(seen, render_together([e.scene for e in seen]), strict=True):
+        scenes = {e: e.scene for e in self._active if e.scene is not None}
+        for entry, answer in zip(scenes, render_together(list(scenes.values())), strict=True):
             with self._guard(entry):
-                entry.images = entry.job.show(*answer)
+                entry.images = sharing[entry].show(*answer)
 
     def _update(self) -> None:
         sharing = self._sharing()
-        step_together([optimizer for entry in sharing for optimizer in entry.job.due()])
-        self._each(lambda e: e.job.settle() if e in sharing else e.job.update())
+        step_together([optimizer for job in sharing.values() for optimizer in job.due()])
+        self._each(lambda e: sharing[e].settle() if e in sharing else e.job.update())
 
     def _after_step(self, entry: _Active) -> None:
         """Progress, checkpoint and farewell of one job."""

@@ -56,10 +56,11 @@ def _render_alike(scenes: list[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
     raw = {name: _filled([scene.params[name] for scene in scenes], rows, FILLER[name]) for name in FILLER}
     degree = DEGREES[raw["shN"].shape[1]]
     colors = _colors(raw, degree)
-    named = (raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), colors)
+    values = (raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), colors)
     cameras = [scene.cameras for scene in scenes]
+    means, quats, scales, opacities, colors = (value.unflatten(0, (len(scenes), rows)) for value in values)
     images, infos = rasterize_batch(
-        *(value.unflatten(0, (len(scenes), rows)) for value in named),
+        means, quats, scales, opacities, colors,
         torch.stack([each.viewmats for each in cameras]), torch.stack([each.Ks for each in cameras]),
         cameras[0].width, cameras[0].height, sh_degree=degree,
         backgrounds=torch.stack([scene.backgrounds for scene in scenes]),

@@ -32,8 +32,9 @@ def speed_up(network: nn.Module) -> nn.Module:
             elif isinstance(child, Transformer2DModel) and child.is_input_continuous:
                 setattr(parent, name, Tokens(child))
     for parent in list(network.modules()):
-        if isinstance(getattr(parent, "conv_norm_out", None), nn.GroupNorm) and isinstance(parent.conv_act, nn.SiLU):
-            parent.conv_norm_out, parent.conv_act = Norm(parent.conv_norm_out, silu=True), nn.Identity()
+        last = getattr(parent, "conv_norm_out", None)
+        if isinstance(last, nn.GroupNorm) and isinstance(parent.conv_act, nn.SiLU):
+            parent.conv_norm_out, parent.conv_act = Norm(last, silu=True), nn.Identity()
         if isinstance(parent, Attention):
             if not _is_one_wide_head(parent):
                 continue  # its own processor hands its norm tokens, not images
@@ -41,7 +42,7 @@ def speed_up(network: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.GroupNorm):
                 setattr(parent, name, Norm(child))
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _is_plain(block: ResnetBlock2D) -> bool:
@@ -75,6 +76,7 @@ class Norm(nn.Module):
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
         self.groups, self.eps, self.silu = norm.num_groups, norm.eps, silu
+        self.nothing: Tensor
         self.register_buffer("nothing", torch.zeros_like(norm.weight)[None], persistent=False)
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -94,7 +96,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         shift = self.conv1.bias[None]
-        if self.time_emb_proj is not None:
+        if self.time_emb_proj is not None and temb is not None:
             shift = shift + self.time_emb_proj(F.silu(temb))
         hidden = F.conv2d(self.norm1(x), self.conv1.weight, padding=1)
         hidden = self.conv2(self.norm2(hidden, shift))

@@ -111,7 +111,8 @@ class DiffusersPrior(OwnsNoise):
         if isinstance(self.unet, UNet2DConditionModel):
             compile_when_it_pays(speed_up(self.unet), COMPILED_ROWS, differentiated=False)
         if isinstance(self.vae, AutoencoderKL):
-            compile_when_it_pays(speed_up(self.vae).encoder, COMPILED_VIEWS, differentiated=True)
+            speed_up(self.vae)
+            compile_when_it_pays(self.vae.encoder, COMPILED_VIEWS, differentiated=True)
 
     # ------------------------------------------------------------------------------------------------- prompts
 
@@ -319,7 +320,7 @@ def _place(network: Any, device: torch.device | str) -> Any:
     return network.to(device).requires_grad_(False).eval()
 
 
-def layout_of(network: nn.Module) -> torch.memory_format:
+def layout_of(network: Any) -> torch.memory_format:
     """Layout of images that the network's convolutions want: that of their weights."""
     weight = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1), None)
     last = weight is not None and weight.is_contiguous(memory_format=torch.channels_last)

@@ -151,11 +151,12 @@ def rasterize_batch(
         images, _, info = _gsplat(
             *scenes, width, height, render_mode="RGB", sh_degree=sh_degree, backgrounds=backgrounds, absgrad=False
         )
-        wholes, radii = [(info["means2d"], j) for j in range(len(means))], list(info["radii"])
+        wholes: list[tuple[Tensor, Any]] = [(info["means2d"], j) for j in range(len(means))]
+        radii = list(info["radii"])
     else:
         drawn = [
-            rasterize(*scene, width, height, sh_degree=sh_degree, backgrounds=backgrounds[j])
-            for j, scene in enumerate(zip(*scenes, strict=True))
+            rasterize(m, q, s, o, c, view, K, width, height, sh_degree=sh_degree, backgrounds=background)
+            for m, q, s, o, c, view, K, background in zip(*scenes, backgrounds, strict=True)
         ]
         images = torch.stack([image for image, _, _ in drawn])
         wholes, radii = [(info["means2d"], ...) for _, _, info in drawn], [info["radii"] for _, _, info in drawn]
@@ -181,7 +182,7 @@ class Part:
 
 
 def _nothing(
-    means: Tensor, viewmats: Tensor, width: int, height: int, backgrounds: Tensor | None, render_mode: str
+    means: Tensor, viewmats: Tensor, width: int, height: int, backgrounds: Tensor | None, render_mode: RenderMode
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """No Gaussians: gsplat divides by their number on the host and ends the process."""
     views = len(viewmats)
@@ -189,9 +190,9 @@ def _nothing(
     colour = 0 if backgrounds is None else backgrounds[:, None, None]
     image = _channels(torch.cat([alphas.expand(-1, -1, -1, 3) + colour, alphas], dim=-1), alphas, render_mode)
     pairs = means.new_zeros(views, 0, 2, requires_grad=means.requires_grad) + 0
-    info = {"means2d": pairs, "radii": pairs.detach().int(), "depths": pairs[..., 0], "opacities": pairs[..., 0]}
-    info |= {"conics": means.new_zeros(views, 0, 3), "width": width, "height": height, "n_cameras": views}
-    return image, alphas, info
+    info: dict[str, Any] = {"means2d": pairs, "radii": pairs.detach().int(), "depths": pairs[..., 0]}
+    info |= {"opacities": pairs[..., 0], "conics": means.new_zeros(views, 0, 3), "n_cameras": views}
+    return image, alphas, info | {"width": width, "height": height}
 
 
 def _channels(image: Tensor, alphas: Tensor, render_mode: RenderMode) -> Tensor:
