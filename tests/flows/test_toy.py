@@ -7,13 +7,15 @@ import sys
 import pytest
 
 from catalog import query, snapshot
+from pipeline_core.deliverables import DELIVERABLES
 from pipeline_core.stages import names
 from tests.flows.conftest import environment
 from tests.flows.tiny import settings
 
 pytestmark = pytest.mark.slow
 
-WITH_TOY = (*names()[:4], "weigh", *names()[4:])
+PLACE = names().index("extract_mesh") + 1
+WITH_TOY = (*names()[:PLACE], "weigh", *names()[PLACE:])
 
 
 def toy(*arguments):
@@ -57,8 +59,10 @@ def test_catalogue_and_gallery_list_it(made):
     data = page.split('<script id="data" type="application/json">')[1].split("</script>")[0]
     (card,) = json.loads(data)["assets"]
     assert card["metrics"]["toy_weight"] > 0
-    assert [file["label"] for file in card["files"]] == ["GLB", "splat", "note", "provenance"]
-    assert card["files"][2]["download"] == "mug.txt" and card["files"][2]["url"].endswith("assets/mug/note.txt")
+    labels = [row.label for row in DELIVERABLES if row.label]
+    assert [file["label"] for file in card["files"]] == [*labels, "note", "provenance"]
+    note = card["files"][len(labels)]
+    assert note["download"] == "mug.txt" and note["url"].endswith("assets/mug/note.txt")
 
 
 def test_who_does_not_know_the_stage_reads_the_library_all_the_same(made):

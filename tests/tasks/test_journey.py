@@ -11,6 +11,7 @@ from pipeline_core.config import RECIPES
 from pipeline_core.spec import AssetSpec
 from pipeline_core.stages import names
 from tasks.journey import plan_journey
+from tests.tables import renewed_with
 
 
 def keys(changes=None, models=None, run="r", **spec):
@@ -26,9 +27,10 @@ def changed(**options):
     return [stage for stage in names() if before[stage] != after[stage]]
 
 
-def since(stage):
-    """``stage`` and everything after it."""
-    return list(names()[names().index(stage) :])
+def read(stage):
+    """``stage`` and what reads the same section of the recipe and no less of the request: a change renews them all."""
+    row = stages.named(stage)
+    return [each.name for each in stages.STAGES if each is row or (row.section and each.section == row.section)]
 
 
 @pytest.mark.parametrize("options, first", [
@@ -49,7 +51,7 @@ def since(stage):
     ({"run": "another"}, None),
 ])  # fmt: skip
 def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first):
-    assert changed(**options) == (since(first) if first else [])
+    assert changed(**options) == (renewed_with(read(first)) if first else [])
 
 
 @pytest.mark.parametrize("stage", names())
@@ -58,7 +60,7 @@ def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
     raised = tuple(replace(row, version=99) if row.name == stage else row for row in stages.STAGES)
     monkeypatch.setattr(stages, "STAGES", raised)
     after = keys()
-    assert [name for name in names() if before[name] != after[name]] == since(stage)
+    assert [name for name in names() if before[name] != after[name]] == renewed_with([stage])
 
 
 def test_planning_loads_neither_torch_nor_prefect():

@@ -66,6 +66,7 @@ def test_times_are_those_of_the_catalogue(tmp_path):
     journey(library, "d", 3, began, 100.0, recipe="factory")
     timing = measured(library, "draft")
     assert timing.assets == 3
-    assert timing.worker_s == pytest.approx((8 + 14) / 3)  # eight seconds for two, fourteen for one
-    assert timing.asset_s == pytest.approx(7 + 0.8 * 7)  # nine tenths between 7, 7 and 14
-    assert measured(library, "factory").worker_s == pytest.approx(700)
+    n = len(names())  # seconds of the first and of the second asset, which began a second later
+    assert timing.worker_s == pytest.approx((n + 1 + 2 * n) / 3)  # n + 1 seconds for two, 2 n for one
+    assert timing.asset_s == pytest.approx(n + 0.8 * n)  # nine tenths between n, n and 2 n
+    assert measured(library, "factory").worker_s == pytest.approx(100 * n)
