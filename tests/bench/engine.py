@@ -5,8 +5,8 @@
 What is timed is one engine step: render, encode, both priors with guidance rows, backward, optimiser, at the recipe's
 geometry settings. An asset is the recipe's geometry and appearance steps; other stages are not counted. The speed
 does not depend on the weights' values. The rounds are interleaved and the best of each is taken, because the machine
-may have other work; where it has much, CPU seconds (all threads) say more than the clock. Where there is a GPU,
-``splatmill bench gpu`` follows. The last line of stdout is one JSON document.
+may have other work; where it has much, CPU seconds (all threads) say more than the clock. The last line of stdout is
+one JSON document; its ``gpu`` is the newest result committed below ``results/`` (``make gpu`` measures one).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipeline_core.device import configure
 threads = configure()
 
 import torch  # noqa: E402
+from committed import newest  # noqa: E402
 
-from pipeline_core.benchmark.gpu import bench as bench_gpu  # noqa: E402
 from pipeline_core.config import RECIPES, Recipe  # noqa: E402
 from pipeline_core.engine.clock import PARTS  # noqa: E402
 from pipeline_core.engine.engine import DistillationEngine  # noqa: E402
@@ -104,7 +104,7 @@ def main() -> int:
         "ms_by_part": {str(n): {k: round(v * 1e3, 1) for k, v in parts.items() if v} for n, (_, parts) in best.items()},
         "best_active": max(per_hour, key=lambda n: per_hour[n]),
         "cpu_assets_per_hour": per_hour,
-        "gpu": bench_gpu([])["gpu"] if torch.cuda.is_available() else None,
+        "gpu": newest(),
     }
     print(json.dumps(report))
     return 0

@@ -369,6 +369,9 @@ def bench(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     """
     recipe = gpu.squeezed(_settings(dry), 0 if dry else 100)
     recipe = recipe.override({} if dry else {"texture.steps": 4, "mesh.texture_size": 256})  # of 50, and of 1024
+    whole = RECIPES["dreamgaussian"]
+    notes["geometry steps"] = [recipe.geometry.steps, whole.geometry.steps]
+    notes["texture rounds"] = [recipe.texture.steps, whole.texture.steps]
     prior = random_prior("tiny" if dry else "sd21", device, half(dry))
     draw = torch.Generator().manual_seed(0)
     start = from_points(ball(recipe.init.num_points, draw), recipe.init, draw)
@@ -379,12 +382,11 @@ def bench(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     notes["baseline, ms a step"] = seconds / recipe.geometry.steps * 1e3
     if not dry:
         prior.speed_up()
-    rows = []
 
     def row(active: int, title: str) -> None:
         gc.collect()
-        rows.append(gpu.measure(prior, recipe, start, active, (flops, peak)))
-        notes[title] = rows[-1].flat() | {"ms_per_asset_step": rows[-1].step_s / active * 1e3}
+        found = gpu.measure(prior, recipe, start, active, (flops, peak))
+        notes[title] = found.flat() | {"ms_per_asset_step": found.step_s / active * 1e3}
 
     for active in (2, 1) if dry else (16, 8, 4, 2, 1):
         if left() < 15 and not dry:
@@ -394,7 +396,6 @@ def bench(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     if not dry and left() > 130:  # compiling alone takes 80 s where nothing is cached
         prior, notes["compiling"] = _compiled_prior(device)
         row(16, "16 at once, compiled")
-    notes["figures"] = gpu.figures(rows, str(notes["card"]), seconds)
 
 
 def _compiled_prior(device: torch.device) -> tuple[DiffusersPrior, dict[str, float]]:

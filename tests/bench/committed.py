@@ -1,0 +1,38 @@
+"""The newest result of a GPU that is committed below ``results/``: ``bench.json`` of ``tests/gpu/run.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def newest(folder: Path = RESULTS) -> dict[str, Any] | None:
+    """Its figures and the day, or None where there is none. Files are named ``<card>-<yyyy-mm-dd>-bench.json``."""
+    files = sorted(folder.glob("*-bench.json"), key=lambda file: file.stem.split("-")[-4:-1])
+    return figures(json.loads(files[-1].read_text()), "-".join(files[-1].stem.split("-")[-4:-1])) if files else None
+
+
+def figures(notes: dict[str, Any], date: str) -> dict[str, Any]:
+    """The figures of one ``bench.json``.
+
+    Assets per hour are of both stages at the published numbers of steps: what was run is a share of them with the same
+    mix of render sizes and noise levels, so its seconds are divided by that share.
+    """
+    rows = [value for name, value in notes.items() if " at once" in name and not value["out_of_memory"]]
+    geometry, texture = (done / of for done, of in (notes["geometry steps"], notes["texture rounds"]))
+    seconds = {row["active"]: row["geometry_s"] / geometry + row["texture_s"] / texture for row in rows}
+    rates = {active: 3600 * active / each for active, each in seconds.items()}
+    best = min(rows, key=lambda row: row["ms_per_asset_step"])
+    return {
+        "name": notes["card"],
+        "date": date,
+        "assets_per_hour": {str(active): round(rate, 1) for active, rate in sorted(rates.items())},
+        "ms_per_asset_step_16": round(min(row["ms_per_asset_step"] for row in rows if row["active"] == 16), 2),
+        "peak_gb_at_1": round(next(row["peak_gb"] for row in rows if row["active"] == 1), 2),
+        "vs_sequential": round(max(rates.values()) / rates[1], 2),
+        "vs_dreamgaussian": round(notes["baseline, ms a step"] / best["ms_per_asset_step"], 2),
+        "fraction_of_peak": round(max(row["fraction_of_peak"] for row in rows), 3),
+    }

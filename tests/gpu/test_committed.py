@@ -1,0 +1,42 @@
+"""What is said of a GPU is what was measured and committed."""
+
+import json
+
+import pytest
+
+from tests.bench.committed import figures, newest
+
+
+def row(active, geometry, texture, peak, fraction, fits=True):
+    return {
+        "active": active, "geometry_s": geometry, "texture_s": texture, "peak_gb": peak, "fraction_of_peak": fraction,
+        "out_of_memory": not fits, "ms_per_asset_step": geometry * 10 / active,
+    }  # fmt: skip
+
+
+NOTES = {
+    "card": "a card", "baseline, ms a step": 60.0, "geometry steps": [100, 500], "texture rounds": [5, 50],
+    "16 at once": row(16, 20.0, 4.0, 26.0, 0.4), "1 at once": row(1, 3.0, 0.5, 5.8, 0.2),
+    "16 at once, compiled": row(16, 16.0, 4.0, 26.0, 0.5), "8 at once": row(8, 1.0, 1.0, 9.0, 0.9, fits=False),
+}  # fmt: skip
+
+
+def test_figures_are_of_the_published_steps_and_the_best_of_each_number():
+    found = figures(NOTES, "2026-11-26")
+    assert found["assets_per_hour"] == {"1": 180.0, "16": 480.0}
+    assert found["ms_per_asset_step_16"] == 10.0 and found["peak_gb_at_1"] == 5.8
+    assert found["vs_dreamgaussian"] == 6.0 and found["vs_sequential"] == 2.67 and found["fraction_of_peak"] == 0.5
+    assert found["name"] == "a card" and found["date"] == "2026-11-26"
+
+
+def test_the_newest_day_counts_whatever_the_card(tmp_path):
+    assert newest(tmp_path) is None
+    for card, date in (("h200", "2026-11-26"), ("a100", "2026-12-01"), ("h100", "2026-11-30")):
+        (tmp_path / f"{card}-{date}-bench.json").write_text(json.dumps(NOTES | {"card": card}))
+    assert newest(tmp_path)["name"] == "a100" and newest(tmp_path)["date"] == "2026-12-01"
+
+
+def test_the_committed_result_says_everything():
+    found = newest()
+    assert found is not None and found["ms_per_asset_step_16"] == pytest.approx(11.16, abs=0.01)
+    assert set(found["assets_per_hour"]) == {"1", "2", "4", "8", "16"}
