@@ -65,6 +65,12 @@ def default_active(image_prior: ImagePrior, device: torch.device) -> int:
     return 4 if image_prior.dtype == torch.bfloat16 else 1
 
 
+def values_of(tensors: list[Tensor]) -> list[list[float]]:
+    """The values of tensors [K] on one device, for one wait."""
+    values = iter(torch.cat(tensors).tolist() if tensors else [])
+    return [[next(values) for _ in range(len(tensor))] for tensor in tensors]
+
+
 @dataclass(eq=False)
 class _Active:
     """A job inside the engine, and what the engine knows of it during one step."""
@@ -96,7 +102,7 @@ class DistillationEngine:
     GPU. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
 
     On a GPU the host waits for the device only where gsplat counts what it has to sort (once a step for all jobs that
-    render at one size), at densification events, and when a job looks at its numbers, about 50 times a stage.
+    render at one size), at densification events, and when jobs look at their numbers, about 50 times a stage.
     """
 
     def __init__(
@@ -277,7 +283,18 @@ class DistillationEngine:
     def _update(self) -> None:
         sharing = self._sharing()
         step_together([optimizer for job in sharing.values() for optimizer in job.due()])
-        self._each(lambda e: sharing[e].settle() if e in sharing else e.job.update())
+        numbers: dict[_Active, Tensor] = {}
+
+        def update(entry: _Active) -> None:
+            if entry not in sharing:
+                entry.job.update()
+            elif (shown := sharing[entry].settle()) is not None:
+                numbers[entry] = shown
+
+        self._each(update)
+        for entry, values in zip(numbers, values_of(list(numbers.values())), strict=True):
+            with self._guard(entry):
+                sharing[entry].look(values)
 
     def _after_step(self, entry: _Active) -> None:
         """Progress, checkpoint and farewell of one job."""

@@ -140,22 +140,44 @@ class GaussianJob:
 
     def update(self) -> None:
         step_each(self.due())
-        self.settle()
+        numbers = self.settle()
+        if numbers is not None:
+            self.look(numbers.tolist())
 
     def due(self) -> list[torch.optim.Optimizer]:
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rate(name)
         return list(self.optimizers.values())
 
-    def settle(self) -> None:
+    def settle(self) -> Tensor | None:
         if self.stage.image_weight:
             self.stats.accumulate(self.info)
         self.info = {}
         self.latents = self.image_prediction = self.point_prediction = None
         self.step += 1
         self._densify()
-        if self.step % max(self.steps // CURVE_SAMPLES, 1) == 0 or self.done:
-            self._look()
+        if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.done:
+            return None
+        finite_leaves = torch.stack([value.isfinite().all() for value in self.params.values()])
+        return torch.cat([self._sums, finite_leaves])
+
+    def look(self, numbers: list[float]) -> None:
+        (image, points, finite, steps), leaves = numbers[:4], numbers[4:]
+        self._sums.zero_()
+        steps = max(steps, 1.0)
+        broken = [name for name, is_finite in zip(self.params, leaves, strict=True) if not is_finite]
+        if broken or finite == 0.0:
+            what = (
+                f"{', '.join(broken)} of the Gaussians are not finite"
+                if broken
+                else "the prior predicts no finite noise"
+            )
+            raise DivergedError(
+                f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
+            )
+        sample = {"step": self.step, "loss_image": image / steps, "loss_points": points / steps}
+        for name, value in {**sample, "gaussians": len(self.params["means"])}.items():
+            self.curves[name].append(value)
 
     def report(self) -> dict[str, float]:
         losses = self.curves["loss_image" if self.stage.image_weight else "loss_points"]
@@ -264,27 +286,6 @@ class GaussianJob:
                 self.events["filled"] += fill_gaps(self.params, self.optimizers, settings.max_gaussians)
         self.events["pruned"] += prune(self.params, self.optimizers, settings)
         self.stats = GradientStats.zeros(len(self.params["means"]), self.device)
-
-    def _look(self) -> None:
-        """Sample the curves; fail when the numbers are broken."""
-        finite_leaves = torch.stack([value.isfinite().all() for value in self.params.values()])
-        numbers = torch.cat([self._sums, finite_leaves]).tolist()  # the one place that waits for the device
-        (image, points, finite, steps), leaves = numbers[:4], numbers[4:]
-        self._sums.zero_()
-        steps = max(steps, 1.0)
-        broken = [name for name, is_finite in zip(self.params, leaves, strict=True) if not is_finite]
-        if broken or finite == 0.0:
-            what = (
-                f"{', '.join(broken)} of the Gaussians are not finite"
-                if broken
-                else "the prior predicts no finite noise"
-            )
-            raise DivergedError(
-                f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
-            )
-        sample = {"step": self.step, "loss_image": image / steps, "loss_points": points / steps}
-        for name, value in {**sample, "gaussians": len(self.params["means"])}.items():
-            self.curves[name].append(value)
 
 
 def digest(gaussians: Gaussians) -> str:

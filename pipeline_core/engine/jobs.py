@@ -104,9 +104,10 @@ class Job(Protocol):
 
 @runtime_checkable
 class SharesLaunches(Protocol):
-    """A job whose ``draw`` is ``show(render(scene()))`` and whose ``update`` is a step of the ``due`` and ``settle``.
+    """A job whose ``draw`` is ``show(render(scene()))`` and whose ``update`` steps the ``due``, then ``settle``, ``look``.
 
-    On a GPU the engine does what stands between for all such jobs at once: one rasterisation, one Adam.
+    On a GPU the engine does what stands between for all such jobs at once: one rasterisation, one Adam, and one wait
+    for the numbers that they want to see.
     """
 
     def scene(self) -> Scene | None:
@@ -121,6 +122,10 @@ class SharesLaunches(Protocol):
         """Optimisers to be stepped now, at the rates of this step: Adams of one leaf each (adam.py)."""
         ...
 
-    def settle(self) -> None:
-        """After their step: densification and schedules; advances ``step``. Raises DivergedError on NaN."""
+    def settle(self) -> Tensor | None:
+        """After their step: densification and schedules; advances ``step``. Returns numbers to :meth:`look` at [K]."""
+        ...
+
+    def look(self, numbers: list[float]) -> None:
+        """Take the values of what :meth:`settle` returned. Raises DivergedError on NaN."""
         ...

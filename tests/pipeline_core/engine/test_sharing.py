@@ -9,6 +9,7 @@ from pipeline_core.engine.adam import step_each, step_together
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob, render_scene
 from pipeline_core.engine.scenes import Scene, render_together
+from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.strategies import GradientStats
 
 GREY = (0.5, 0.5, 0.5)
@@ -71,9 +72,11 @@ def test_adams_stepped_together_have_the_bits_of_each_alone():
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Numbers of scenes of each shared rasterisation, and of optimisers of each shared step."""
-    seen = {"scenes": [], "adams": []}
-    for name, key, call in (("render_together", "scenes", render_together), ("step_together", "adams", step_together)):
+    """Scenes of each shared rasterisation, optimisers of each shared step, jobs of each shared look: how many."""
+    seen = {"scenes": [], "adams": [], "looks": []}
+    calls = {"render_together": "scenes", "step_together": "adams", "values_of": "looks"}
+    for name, key in calls.items():
+        call = getattr(engine_module, name)
 
         def watch(them, key=key, call=call):
             seen[key].append(len(them))
@@ -100,8 +103,28 @@ def test_an_engine_that_shares_launches_has_the_results_of_one_that_does_not(
         results[share] = [future.result(timeout=60) for future in futures]
         engine.close()
     for (alone, curves), (together, others) in zip(results[False], results[True], strict=True):
+        assert curves["step"] == others["step"] and curves["gaussians"] == others["gaussians"]
         assert curves["events"] == others["events"] and curves["events"]["cloned"] + curves["events"]["split"] > 0
         for name, value in alone.tensors().items():
             torch.testing.assert_close(together.tensors()[name], value, rtol=1e-3, atol=1e-4)
     assert launches["scenes"][-9:] == [3] * 6 + [2] * 3
     assert launches["adams"][-9:] == [15] * 6 + [10] * 3
+    assert launches["looks"][-9:] == [3] * 6 + [2] * 3
+
+
+def test_values_of_many_tensors_come_in_their_own_lengths():
+    assert engine_module.values_of([torch.tensor([1.0, 2.0]), torch.tensor([3.0])]) == [[1.0, 2.0], [3.0]]
+    assert engine_module.values_of([]) == []
+
+
+def test_broken_numbers_end_their_own_job_only(exact_prior, stage, make_gaussians):
+    exact_prior.poison = "red"
+    engine = DistillationEngine(exact_prior, max_active=2, share_launches=True)
+    with engine._wake:
+        red, blue = (
+            engine.submit(GaussianJob(make_gaussians(9, GREY), name, stage(steps=3))) for name in ("red", "blue")
+        )
+    with pytest.raises(DivergedError, match="red: at step 1 of 3 the prior predicts no finite noise"):
+        red.result(timeout=60)
+    assert len(blue.result(timeout=60)[0])
+    engine.close()
