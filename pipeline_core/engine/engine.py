@@ -330,7 +330,10 @@ class DistillationEngine:
             except Exception as error:
                 self._answer(entry, error=error)
 
-        self._finishing.submit(answer)
+        try:
+            self._finishing.submit(answer)
+        except RuntimeError:  # the interpreter is going, and starts no more threads
+            answer()
 
     def _leave(self, entry: _Active, error: BaseException) -> None:
         """Take out a job that failed."""

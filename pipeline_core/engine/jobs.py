@@ -104,7 +104,7 @@ class Job(Protocol):
 
 @runtime_checkable
 class SharesLaunches(Protocol):
-    """A job whose ``draw`` is ``show(render(scene()))`` and whose ``update`` steps the ``due``, then ``settle``, ``look``.
+    """A job whose ``draw`` is ``show(render(scene()))`` and whose ``update`` steps the ``due`` and settles.
 
     On a GPU the engine does what stands between for all such jobs at once: one rasterisation, one Adam, and one wait
     for the numbers that they want to see.

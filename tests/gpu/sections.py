@@ -415,7 +415,7 @@ def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     from pipeline_core.texturing.bake import bake
 
     active, count = (2, 3) if dry else (16, 32)
-    recipe = gpu.squeezed(_settings(dry), 0 if dry or left() > 280 else 100).override(
+    recipe = gpu.squeezed(_settings(dry), 0 if dry or left() > 600 else 100).override(
         {"geometry.densify.prune_scale_last": 10.0} | ({"mesh.grid": 32} if dry else {})
     )
     if dry:

@@ -441,3 +441,11 @@ def test_a_closed_engine_gives_its_memory_back(exact_prior, monkeypatch):
     engine = DistillationEngine(exact_prior)
     engine.close()
     assert released == [engine._calls]
+
+
+def test_a_result_is_made_even_when_no_thread_starts_any_more(exact_prior, stage, make_gaussians):
+    engine = DistillationEngine(exact_prior, max_active=1)
+    engine._finishing.shutdown()  # as at the end of the interpreter
+    result, _ = engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=1))).result(timeout=60)
+    assert len(result)
+    engine.close()
