@@ -19,6 +19,7 @@ import pytest
 from catalog import query, views
 from catalog.rebuild import rebuild
 from flows.batch import BatchRequest, plan_batch
+from pipeline_core.deliverables import DELIVERABLES
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.manifest import parse_override
@@ -87,7 +88,7 @@ def test_the_deliverables_are_what_asset_json_says(made):
     library, _, _ = made
     folder = library / "assets" / "mug"
     told = json.loads((folder / "asset.json").read_text())
-    assert set(told["files"]) == {"asset.glb", "splat.ply", "preview.png", "turntable.webp"}
+    assert set(told["files"]) == {row.file for row in DELIVERABLES}
     for name, file in told["files"].items():
         assert sha256_file(folder / name) == file["sha256"] and (folder / name).stat().st_size == file["bytes"]
     assert told["prompt"] == "a blue mug" and told["seed"] == 1 and told["models"]["image"]["id"].startswith("tiny@")
