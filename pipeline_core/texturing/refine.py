@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,16 @@ def looks_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+@dataclass(frozen=True)
+class View:
+    """Cameras, the same of supersampled pixels, what each sample sees, and how far apart samples are (UV)."""
+
+    cameras: Cameras
+    fine: Cameras
+    seen: Visibility
+    spacing: float
+
+
 class TextureJob:
     """Texture refinement of one asset as a job of the engine (``engine/jobs.py``). The result is a TexturedMesh.
 
@@ -104,6 +116,7 @@ class TextureJob:
         self._before = self.colours.clone()
         # Sums over the views of a group: w * change [3], w * |change|^2, w, w^2.
         self.gathered = torch.zeros(len(self.colours), 6)
+        self._broken: list[Tensor] = []  # of each round of a group: its number if its pictures are not finite, else 0
         self.attention = torch.zeros(len(self.colours))  # total weight of the views that saw each texel
 
     def _levels(self, index: int) -> list[float]:
@@ -132,16 +145,16 @@ class TextureJob:
             setattr(self, name, getattr(self, name).to(device))
         self.x: Tensor | None = None
         self.clean: Tensor | None = None
-        self._ahead: tuple[Future[tuple[Cameras, Cameras, Visibility]], Tensor] | None = None
+        self._ahead: tuple[Future[View], Tensor] | None = None
 
     def draw(self) -> Tensor | None:
         if self.phase:
             return None
         if self._ahead is None:
-            self._look_from(*self._view(self._draw_cameras(self.generator)))
+            self._look_from(self._view(self._draw_cameras(self.generator)))
         else:
             view, state = self._ahead
-            self._look_from(*view.result())
+            self._look_from(view.result())
             self.generator.set_state(state)
             self._ahead = None
         return self._render()
@@ -199,11 +212,12 @@ class TextureJob:
         self.generator.set_state(tensors["generator"])
         self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
         self.x = self.clean = self._ahead = None
+        self._broken.clear()
         if self.phase:
             self.x, self.clean = (tensors[k].to(self.device, copy=True) for k in ("x", "clean"))
             size = self.settings.resolution
             viewmats, Ks, azimuth, elevation = (tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation"))
-            self._look_from(*self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
+            self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
 
     def result(self) -> TexturedMesh:
         t = self.textured
@@ -228,8 +242,8 @@ class TextureJob:
         cameras = self._draw_cameras(generator)
         self._ahead = _elsewhere.submit(self._view, cameras), generator.get_state()
 
-    def _view(self, cameras: Cameras) -> tuple[Cameras, Cameras, Visibility]:
-        """Rasterise the mesh for ``cameras``: those, the same of supersampled pixels, and what each sample sees."""
+    def _view(self, cameras: Cameras) -> View:
+        """Rasterise the mesh for ``cameras``."""
         k = SUPERSAMPLE
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
         fine = Cameras(
@@ -241,11 +255,13 @@ class TextureJob:
             cameras.height * k,
         )
         mesh = self.textured
-        return cameras, fine, visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
+        seen = visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
+        return View(cameras, fine, seen, spacing(seen.uv, seen.mask))
 
-    def _look_from(self, cameras: Cameras, fine: Cameras, seen: Visibility) -> None:
+    def _look_from(self, view: View) -> None:
+        seen, cameras = view.seen, view.cameras
         self._uv, self._mask, self._depth = (upload(part, self.device) for part in (seen.uv, seen.mask, seen.depth))
-        self._fine = fine.to(self.device)
+        self._fine, self._spacing = view.fine.to(self.device, non_blocking=True), view.spacing
         self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
     def _texture(self) -> Tensor:
@@ -254,17 +270,16 @@ class TextureJob:
 
     def _render(self) -> Tensor:
         """Images [V, 3, H, W] on the prior's background."""
-        texture = sharp_enough(self._texture().permute(2, 0, 1)[None], self._uv, self._mask)
+        texture = sharp_enough(self._texture().permute(2, 0, 1)[None], self._spacing)
         texture = texture.expand(len(self.cameras), -1, -1, -1)
         colour = grid_sample(texture, self._uv * 2 - 1, align_corners=False, padding_mode="border")
-        background = torch.tensor(self.prior.background or (1.0, 1.0, 1.0), device=self.device).reshape(1, 3, 1, 1)
+        background = upload(torch.tensor(self.prior.background or (1.0, 1.0, 1.0)), self.device).reshape(1, 3, 1, 1)
         mask = self._mask[:, None].float()
         return avg_pool2d(colour * mask + background * (1 - mask), SUPERSAMPLE)
 
     def _gather(self, change: Tensor) -> None:
         """Note ``change`` [V, 3, h, w] at the texels that see it."""
-        if not change.isfinite().all():
-            raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
+        self._broken.append((self.round + 1) * (~change.isfinite().all()))  # looked at when it is painted
         coverage = adaptive_avg_pool2d(self._mask[:, None].float(), (change.shape[-2], change.shape[-1]))
         layers = torch.cat([change, coverage], dim=1)
         for view in range(len(self.cameras)):
@@ -282,9 +297,13 @@ class TextureJob:
         """Add the gathered changes to the texture, and begin a new group."""
         weight = self.gathered[:, 4]
         delta = self.settings.rate * agreed_change(self.gathered)
+        self.change, *broken = torch.stack([delta.abs().mean(), *self._broken]).tolist()  # the one wait for the device
+        if any(broken) or not math.isfinite(self.change):  # the latter after a checkpoint within the group
+            first = round(next(filter(None, broken), self.round + 1))
+            raise DivergedError(f"{self.name}: the prior's pictures in round {first} are not finite")
+        self._broken.clear()
         self.colours = (self.colours + delta).clamp(0, 1)
         self.attention += weight
-        self.change = float(delta.abs().mean())
         self.gathered = torch.zeros_like(self.gathered)
 
 
@@ -304,12 +323,15 @@ def agreed_change(gathered: Tensor) -> Tensor:
     return (trust * weight / (weight + HESITATION))[:, None] * mean
 
 
-def sharp_enough(texture: Tensor, uv: Tensor, mask: Tensor) -> Tensor:
-    """The mip level of ``texture`` [1, 3, S, S] at which neighbouring samples ``uv`` [V, H, W, 2] are a texel apart."""
+def spacing(uv: Tensor, mask: Tensor) -> float:
+    """Median distance of neighbouring samples ``uv`` [V, H, W, 2] where ``mask`` [V, H, W]; 0 where there are none."""
     step = (uv[:, :, 1:] - uv[:, :, :-1]).norm(dim=-1)[mask[:, :, 1:] & mask[:, :, :-1]]
-    if not len(step):
-        return texture
-    texels = float(step.median()) * texture.shape[-1]
+    return float(step.median()) if len(step) else 0.0
+
+
+def sharp_enough(texture: Tensor, apart: float) -> Tensor:
+    """The mip level of ``texture`` [1, 3, S, S] at which samples so far ``apart`` in UV are a texel apart."""
+    texels = apart * texture.shape[-1]
     while texels > 2 and texture.shape[-1] > 16:
         texture, texels = avg_pool2d(texture, 2), texels / 2
     return texture

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline_core.cameras import orbit
 from pipeline_core.config import Densify, Distill, Texture
@@ -237,3 +238,27 @@ def test_views_rasterised_ahead_change_nothing(textured, target, refined, monkey
     assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
     assert "splatmill-views" in threads
     test_interrupted_run_equals_uninterrupted(textured, target, refined)
+
+
+class Looks(TorchDispatchMode):
+    """Counts the numbers that are taken from tensors one by one: on a GPU each is a wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ == "_local_scalar_dense"
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_round_looks_at_no_number_before_it_is_painted(textured, target):
+    """Except, when the views are rasterised, how far apart their samples are: that is the CPU's own number."""
+    job = R.TextureJob(textured, "a ball", SETTINGS)
+    job.start(ExactPrior(target), lambda: None, torch.device("cpu"))
+    with Looks() as looks:
+        view = job._view(job._draw_cameras(job.generator))
+        assert looks.count > 0, "the watch is not looking"
+        looks.count = 0
+        job._look_from(view)
+        job._render()
+        job._gather(torch.rand(SETTINGS.views, 3, 32, 32))
+        assert looks.count == 0
