@@ -12,6 +12,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
                          engine/gaussian_job.py       one step: render, encode, noise, guide, back
                          guidance/sds.py              the gradient of score distillation (DreamFusion, Equation 3)
                          guidance/point_sds.py        the same in 3D, by the point prior (GSGen)
+                         priors/process.py            how priors add noise and take it away: diffusion, rectified flow
                          guidance/prompts.py          guidance, view prompts, Perp-Neg
                          guidance/views.py            cameras;  guidance/schedules.py: noise levels, rates, sizes
                          rendering/reference.py       the rasteriser that the fast ones are tested against

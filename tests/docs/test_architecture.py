@@ -85,6 +85,13 @@ def test_recipes_list_files_that_the_tree_has(change, count):
             assert (ROOT / each).is_file(), each
 
 
+def test_the_equations_that_the_journey_names_are_there():
+    text = ast.get_docstring(ast.parse((ROOT / "flows" / "asset.py").read_text()))
+    found = re.findall(r"(?<![\w/.])[a-z]+/[a-z_]+\.py", text.replace("pipeline_core/", ""))
+    assert len(found) > 15 and "guidance/sds.py" in found
+    assert [path for path in found if not any((ROOT / top / path).is_file() for top in ("", "pipeline_core"))] == []
+
+
 def test_every_word_has_one_meaning():
     words = re.findall(r"^\| ([a-z ]+) \|", PARTS["Glossary"], re.MULTILINE)[1:]
     assert words == sorted(set(words)) and set(WORDS) <= set(words)
