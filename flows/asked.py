@@ -44,10 +44,15 @@ def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchR
     longer what it was, the run's copy is used and ``say`` is told so. Raises :class:`RequestError` when no run kept
     its request, or the copy is gone too.
     """
-    kept = list(Library(library).root.glob(f"runs/*/{ASKED}"))
+    kept = []
+    for path in Library(library).root.glob(f"runs/*/{ASKED}"):
+        try:
+            kept.append((json.loads(path.read_text("utf-8")), path.parent))
+        except ValueError as error:
+            say(f"{path} cannot be read ({error}); its run is passed over")
     if not kept:
         raise RequestError(f"no run of {library} kept what it was asked for; name its manifest: splatmill retry FILE")
-    told, folder = max(((json.loads(path.read_text("utf-8")), path.parent) for path in kept), key=_when)
+    told, folder = max(kept, key=_when)
     asked, manifest = BatchRequest.model_validate(told["request"]), Path(told["manifest"])
     if _digest(manifest) != told["sha256"]:
         copy, fate = folder / "asked" / manifest.name, "has changed" if manifest.exists() else "is gone"

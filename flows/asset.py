@@ -39,7 +39,7 @@ from prefect import flow
 from pipeline_core import stages
 from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
-from tasks.journey import Journey, finished, plan_journey
+from tasks.journey import Journey, discard_damaged, finished, plan_journey
 from tasks.policy import ask, forgetting, task_of
 from tasks.rules import MENDED, RESEEDED, RESEEDS, reseeded
 from tasks.stage import Reference
@@ -63,6 +63,7 @@ def make_asset(journey: Journey) -> Reference:
             damages += 1
             if damages > MENDED:
                 raise
+            discard_damaged(reseeded(journey, seeds))
 
 
 @forgetting

@@ -18,7 +18,7 @@ from flows.asked import keep
 from flows.batch import SUMMARY, BatchRequest, Plan, Summary, prepare, run_batch
 from flows.live import progress
 from flows.server import prefect_server
-from pipeline_core.errors import SplatmillError
+from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 
@@ -28,6 +28,9 @@ MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
     plan = prepare(request)
+    if request.only and not plan.todo.asked:
+        named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
+        raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
     root = Library(request.library).create().root
     keep(request)
     if not plan.todo.missing:

@@ -1,7 +1,8 @@
 """The table of stages: what an asset goes through, in order, one row a stage.
 
 Everything that names stages derives from it: keys and folders, tasks and their time limits, progress, the farm's
-estimates, the catalogue's order. Files hold a stage's name and never its place, so a row may be put anywhere.
+estimates, the catalogue's order. Files hold a stage's name and never its place, so a row may be put anywhere below its
+upstream.
 
 To add a stage: its function in ``pipeline_core``, its task in ``tasks/<name>.py``, its row here, its test.
 Loads neither torch nor Prefect.

@@ -68,9 +68,11 @@ def known_sha256(path: Path) -> str:
     """The same, computed once by this process: a file that it has read, and that nobody touched since, is not read
     again."""
     mark = _mark(path)
-    if mark not in _hashed:
-        _remember(mark, sha256_file(path))
-    return _hashed[mark]
+    digest = _hashed.get(mark)
+    if digest is None:
+        digest = sha256_file(path)
+        _remember(mark, digest)
+    return digest
 
 
 def copy_known(source: Path, target: Path) -> None:
@@ -90,6 +92,15 @@ def _remember(mark: tuple[int, ...], digest: str) -> None:
     if len(_hashed) >= MOST_HASHED:
         _hashed.clear()
     _hashed[mark] = digest
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, and forget its files: on a disk that knows times by the second, a new file may look like one."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                _hashed.pop(_mark(folder / name), None)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Library:
@@ -147,7 +158,7 @@ class Library:
             with disk_errors(self.root):
                 yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete(folder)
 
     def _private_folder(self) -> Path:
         """A new folder in ``tmp``, named by host and process so that `sweep` can tell what a dead process left."""
@@ -245,8 +256,9 @@ class Library:
         for artifact in artifacts:
             path = self.root / artifact["path"]
             if path.name == name:
-                if known_sha256(path) == artifact["sha256"]:
-                    return path
+                with contextlib.suppress(FileNotFoundError):  # somebody else found it damaged and moved it away
+                    if known_sha256(path) == artifact["sha256"]:
+                        return path
                 self.discard(stage, key)
         return None
 
@@ -268,7 +280,7 @@ class Library:
             return False
         if quick and stat.st_mtime_ns == artifact.get("mtime_ns"):
             return True
-        return sha256_file(path) == artifact["sha256"]
+        return (known_sha256 if quick else sha256_file)(path) == artifact["sha256"]
 
     # --- sweeping ----------------------------------------------------------------------------------------------------
 
@@ -278,7 +290,8 @@ class Library:
             (self.root / "tmp").mkdir(parents=True, exist_ok=True)
             away = self._private_folder()
             os.rename(target, away / "replaced")
-            shutil.rmtree(away, ignore_errors=True)
+            _delete(away / "replaced")
+            away.rmdir()
 
     def sweep(self) -> int:
         """Delete what killed processes left in ``tmp`` and of checkpoints; returns how many folders and files.

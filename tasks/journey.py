@@ -89,6 +89,12 @@ def verified(journey: Journey) -> bool:
     return not damaged
 
 
+def discard_damaged(journey: Journey) -> None:
+    """Remove every output on the journey that is not whole to the last byte, so that one more travel mends them all."""
+    for name, key in journey.keys.items():
+        Library(journey.library).find(name, key)
+
+
 def stages_done(journey: Journey) -> list[str]:
     """Stages whose output is there, in order; nothing is verified or changed."""
     library = Library(journey.library)

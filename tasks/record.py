@@ -29,8 +29,10 @@ def publish_asset(journey: Journey, folder: Path, run: StageRun, outputs: list[d
     assert run.stage_key
     library.publish_asset(folder, journey.asset_id)
     append(journey.library, [run])
+    record = with_times(run, outputs)
     with library.workspace() as empty:
-        return library.publish(empty, run.stage, run.stage_key, with_times(run, outputs))
+        library.publish(empty, run.stage, run.stage_key, record)
+    return record  # also where another process made the same: these are the files that lie there now
 
 
 IN_ASSETS = Publication(lambda library, journey, stage: library.asset_dir(journey.asset_id), publish_asset)

@@ -127,7 +127,8 @@ def _row(journey: Journey, failure: dict[str, str]) -> StageRun:
     return StageRun(
         run_id=journey.run_id,
         status="failed",
-        stage_key=journey.keys[failure["stage"]],
+        # a shard that ended without a word says nothing of the asset: no key, and so no quarantine
+        stage_key=journey.keys[failure["stage"]] if failure["error_type"] == WORKER_LOST else None,
         error_message=failure["message"],
         **columns,
     )

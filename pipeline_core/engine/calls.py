@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -48,9 +49,9 @@ class ModelCalls:
         """The point prior, loaded at first use."""
         if self._point_prior is None:
             raise StageError("this engine has no point prior: set point_weight = 0 or name a point prior")
-        if callable(self._point_prior):
-            self._point_prior = self._point_prior()
-        return self._point_prior
+        if not hasattr(self._point_prior, "predict"):  # a prior may be callable too
+            self._point_prior = cast(Callable[[], PointPrior], self._point_prior)()
+        return cast(PointPrior, self._point_prior)
 
     def save_memory(self) -> None:
         """From now on the encoder's activations are computed again in the backward instead of being kept.

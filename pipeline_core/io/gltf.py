@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_core.errors import DataError
+from pipeline_core.files import write_bytes
 from pipeline_core.io.images import decode_image, encode_png
 from pipeline_core.spec import AssetSpec
 from pipeline_core.types import TexturedMesh
@@ -61,7 +62,8 @@ def save_glb(
         copyright: ``asset.copyright``.
     """
     name = name or Path(path).stem
-    Path(path).write_bytes(glb_bytes(textured, name=name, height_m=height_m, extras=extras, copyright=copyright))
+    data = glb_bytes(textured, name=name, height_m=height_m, extras=extras, copyright=copyright)
+    write_bytes(Path(path), data)
 
 
 def export(source: Path, target: Path, *, spec: AssetSpec, provenance: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline_core.errors import DataError
+from pipeline_core.files import write_bytes
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -33,7 +34,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
     """Write ``image`` as a PNG."""
-    Path(path).write_bytes(encode_png(image))
+    write_bytes(Path(path), encode_png(image))
 
 
 def decode_image(data: bytes, origin: str | Path = "image") -> np.ndarray:
@@ -50,8 +51,9 @@ def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, q
     if len(frames) == 0:
         raise ValueError("a turntable needs at least one frame")
     pictures = [Image.fromarray(to_uint8(frame)) for frame in frames]
+    buffer = io.BytesIO()
     pictures[0].save(
-        path,
+        buffer,
         format="WEBP",
         save_all=True,
         append_images=pictures[1:],
@@ -60,3 +62,4 @@ def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, q
         quality=quality,
         method=4,
     )
+    write_bytes(Path(path), buffer.getvalue())

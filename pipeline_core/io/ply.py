@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from pipeline_core.errors import DataError
+from pipeline_core.files import write_bytes
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
 
 _NUMBER_TYPES = {
@@ -44,7 +45,7 @@ def save_splat(path: str | Path, gaussians: Gaussians) -> None:
     rows[:, 10 + 3 * k : 13 + 3 * k] = host["scales"]
     rows[:, 13 + 3 * k :] = host["quats"]
     header = _header(n, [("float", name) for name in names])
-    Path(path).write_bytes(header + rows.tobytes())
+    write_bytes(Path(path), header + rows.tobytes())
 
 
 def load_splat(path: str | Path) -> Gaussians:
@@ -94,7 +95,7 @@ def save_points(path: str | Path, points: PointCloud) -> None:
     rows["xyz"] = points.xyz.detach().cpu().numpy()
     rows["rgb"] = np.rint(points.rgb.detach().cpu().numpy().clip(0, 1) * 255)
     properties = [("float", name) for name in "xyz"] + [("uchar", name) for name in ("red", "green", "blue")]
-    Path(path).write_bytes(_header(len(points), properties) + rows.tobytes())
+    write_bytes(Path(path), _header(len(points), properties) + rows.tobytes())
 
 
 def load_points(path: str | Path) -> PointCloud:

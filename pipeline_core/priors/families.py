@@ -75,9 +75,10 @@ def family_of(folder: Path, kind: str) -> Family:
     for row in rows:
         if row.recognises(folder):
             return row
-    said = next((name for row in rows if row.classes and (name := _class_name(folder / row.marker))), None)
+    named = ((folder / row.marker, _class_name(folder / row.marker)) for row in rows if row.classes)
+    where, said = next((each for each in named if each[1]), (folder, None))
     known = " and ".join(row.name for row in rows)
-    raise RequestError(f"{folder}: network {said!r} is not known; splatmill knows {known}")
+    raise RequestError(f"{where}: network {said!r} is not known; splatmill knows {known}")
 
 
 def _class_name(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from tests.flows.tiny import TINY
 from tests.pipeline_core.priors.conftest import write_starter_image, write_starter_points
 
 ROOT = Path(__file__).resolve().parents[2]
+POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +39,12 @@ def manifest(tmp_path):
 
 
 def environment(prefect_url=None, **more):
-    """A clean environment for a child: one thread, no user's Prefect settings."""
+    """A clean environment for a child: no user's Prefect settings, and one thread in every pool.
+
+    Bytes are compared, and this process's own pools may be larger: with two threads MKL's sums vary with the load.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "SPLATMILL_"))}
-    env |= {"PYTHONPATH": str(ROOT), "SPLATMILL_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
+    env |= {"PYTHONPATH": str(ROOT), "SPLATMILL_THREADS": "1"} | dict.fromkeys(POOLS, "1") | more
     if prefect_url:
         env["PREFECT_API_URL"] = prefect_url
     return env

@@ -8,6 +8,7 @@ from flows.asked import ask_again, keep
 from flows.batch import BatchRequest
 from flows.cli import app
 from flows.farm.runs import open_run
+from flows.local import run_here
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
 
@@ -75,3 +76,18 @@ def test_retry_without_words_tells_when_nothing_failed(asked, library, tmp_path)
     assert done.exit_code == 0 and "nothing to retry" in done.stderr
     done = CliRunner().invoke(app, ["retry", "--library", library, "--recipe", "fast", "--json"])
     assert done.exit_code == 2 and "--recipe fast" in json.loads(done.stdout)["message"]
+
+
+def test_half_a_note_of_an_old_run_is_passed_over_and_named(asked, manifest, library):
+    half = Library(library).root / "runs" / "old" / "asked.json"
+    half.parent.mkdir(parents=True)
+    half.write_text('{"request": {')
+    said = []
+    assert ask_again(library, said.append).manifest == str(manifest)
+    assert len(said) == 1 and str(half) in said[0]
+
+
+def test_a_manifest_that_asks_for_none_of_the_failed_is_an_error(asked, manifest, library):
+    request = asked.model_copy(update={"only": ("gem",)})
+    with pytest.raises(RequestError, match="asks for none of gem; name the manifest"):
+        run_here(request, as_json=True)

@@ -1,5 +1,7 @@
 """A file is read for its sha256 when it is made and when it is delivered, not at every hop between."""
 
+import os
+
 import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -50,3 +52,20 @@ def test_one_asset_costs_a_dozen_passes_and_a_cached_one_its_deliverables(journe
         storage._hashed.clear()  # as in another process
         assert make(journey) == made and made["stage"] == DELIVERY
     assert sorted(hashed) == sorted(made["outputs"]) and len(hashed) <= len(DELIVERABLES) + 1
+
+
+def test_damage_everywhere_that_no_time_tells_of_is_mended_in_one_go(journey, prefect_url):
+    """Rot leaves sizes and times as they are; the deliverables are gone, so every stage is read again."""
+    make = flow(make_asset, name="one", persist_result=False, validate_parameters=False)
+    library = storage.Library(journey.library)
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        made = make(journey)
+        for path in (library.root / "stages").glob("*/*/*"):
+            if path.name != "record.json":
+                stat, data = path.stat(), path.read_bytes()
+                path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+                os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        library.discard(DELIVERY, journey.keys[DELIVERY])
+        storage._hashed.clear()
+        assert make(journey)["outputs"].keys() == made["outputs"].keys()
+    assert all(library.find(name, key) for name, key in journey.keys.items())

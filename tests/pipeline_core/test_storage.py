@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_core.errors import RequestError
-from pipeline_core.storage import Library, stage_key
+from pipeline_core.storage import Library, sha256_file, stage_key
 
 KEY = "0" * 32
 
@@ -172,3 +172,23 @@ def test_places_that_cannot_be_a_library_are_refused(tmp_path):
 def test_paths_are_made_of_plain_ids_only(library, asset_id):
     with pytest.raises(AssertionError):
         library.asset_dir(asset_id)
+
+
+def test_a_file_that_goes_away_while_it_is_looked_at_is_damaged(library, monkeypatch):
+    publish(library)
+
+    def gone(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("pipeline_core.storage.known_sha256", gone)
+    assert library.whole_file("init_points", KEY, "points.ply") is None
+
+
+def test_what_is_deleted_is_forgotten(library, monkeypatch):
+    """On a disk that knows times by the second, a new file may have the marks of one that was deleted."""
+    monkeypatch.setattr("pipeline_core.storage._mark", lambda path: (path.stat().st_size,))
+    for data in (b"one", b"two"):
+        with library.workspace() as folder:
+            (folder / "points.ply").write_bytes(data)
+            (told,) = library.outputs(folder, library.stage_dir("init_points", KEY))
+            assert told["sha256"] == sha256_file(folder / "points.ply")

@@ -336,6 +336,8 @@ def test_shards_that_end_without_a_word_are_not_submitted_for_ever(opened):
     assert len(told["failures"]) == 12 and {each["error_type"] for each in told["failures"]} == {"NotMade"}
     stages = {each["asset_id"]: each["stage"] for each in told["failures"]}
     assert stages.pop("mug-0003") == "optimize_gaussians" and set(stages.values()) == {"init_points"}
+    held = "select count(*) as n from stage_runs where stage_key is not null and error_type = 'NotMade'"
+    assert query.rows(request.library, held) == [{"n": 0}], "it says nothing of the asset, so nothing is quarantined"
 
 
 def test_what_a_person_cancelled_is_not_submitted_again(opened):

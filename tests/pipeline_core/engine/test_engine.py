@@ -449,3 +449,13 @@ def test_a_result_is_made_even_when_no_thread_starts_any_more(exact_prior, stage
     result, _ = engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=1))).result(timeout=60)
     assert len(result)
     engine.close()
+
+
+def test_a_point_prior_that_is_callable_too_is_not_called(exact_points):
+    class Network(exact_points):
+        def __call__(self, cloud):
+            raise AssertionError("a prior is asked to predict")
+
+    prior, cpu = Network.__new__(Network), torch.device("cpu")
+    for given in (prior, lambda: prior):
+        assert ModelCalls(None, given, cpu, Clock(cpu), fixed_sizes=False).point_prior() is prior
