@@ -50,7 +50,7 @@ class ModelCalls:
         if self._point_prior is None:
             raise StageError("this engine has no point prior: set point_weight = 0 or name a point prior")
         if not hasattr(self._point_prior, "predict"):  # a prior may be callable too
-            self._point_prior = cast(Callable[[], PointPrior], self._point_prior)()
+            self._point_prior = self._point_prior()
         return cast(PointPrior, self._point_prior)
 
     def save_memory(self) -> None:
