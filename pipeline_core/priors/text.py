@@ -92,12 +92,16 @@ def quiet_libraries() -> Iterator[None]:
 
 def load_pretrained(cls: Any, folder: Path, stem: str, dtype: torch.dtype) -> Any:
     """``cls.from_pretrained`` on local safetensors only; a tensor that is missing or has another shape is an error,
-    where the libraries would fill in random numbers and go on."""
+    where the libraries would fill in random numbers and go on.
+
+    It is read in float32 and cast then: for another precision the libraries change torch's default for the whole
+    process while they read, and what other threads compute meanwhile would be made in it.
+    """
     try:
         with quiet_libraries():
             model, info = cls.from_pretrained(
                 str(folder),
-                dtype=dtype,
+                dtype=torch.float32,
                 variant=weight_variant(folder, stem),
                 use_safetensors=True,
                 local_files_only=True,
@@ -114,7 +118,7 @@ def load_pretrained(cls: Any, folder: Path, stem: str, dtype: torch.dtype) -> An
             f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
             f"(first: {what}); config.json and weights do not belong together: download the folder again"
         )
-    return model
+    return model.to(dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -577,3 +577,16 @@ def test_remote_code_runs_only_when_it_is_allowed(copy, monkeypatch, tmp_path):
     with pytest.raises(RequestError):
         load_image_prior(str(folder))
     assert type(load_image_prior(str(folder), allow_remote_code=True).unet).__name__ == "OddUNet"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_loading_leaves_the_process_default_precision_alone(checkpoint, monkeypatch, dtype):
+    """Other threads compute while a prior is read: a default of bfloat16 would be in what they make."""
+    from diffusers import UNet2DConditionModel
+
+    folder, defaults = checkpoint("starter-image"), []
+    monkeypatch.setattr(torch, "set_default_dtype", lambda wanted: defaults.append(wanted))
+    prior = load_image_prior(str(folder), dtype=dtype)
+    assert set(defaults) <= {torch.float32}
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").to(dtype)
+    assert all(torch.equal(mine, prior.unet.state_dict()[name]) for name, mine in unet.state_dict().items())
