@@ -6,6 +6,7 @@ Both say x_t = signal x_0 + sigma noise. They differ in how signal and sigma fol
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -19,18 +20,18 @@ SMALLEST = 1e-4
 """Signal and sigma are kept above it where they divide: a schedule may end at 0."""
 
 
-class _Linear:
+class _Linear(ABC):
     """What follows from signal and sigma alone."""
 
+    @abstractmethod
     def signal_and_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Both [B]."""
-        raise NotImplementedError
 
-    def x0_and_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def x0_and_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def nearest(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def nearest(self, t: Tensor) -> Tensor: ...
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         signal, sigma = self._rows(x0, t)
