@@ -11,16 +11,33 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
 
-class Section(BaseModel):
-    """A frozen group of settings."""
+LATER = {"later": True}
+"""``json_schema_extra`` of a field that came after a release: it is written, and enters keys, only where it is not its
+default, so that what was made before keeps its keys."""
+
+
+class Written(BaseModel):
+    """Frozen plain data that refuses unknown fields. A field marked :data:`LATER` is not written while it is unused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        for name, info in type(self).model_fields.items():
+            if info.json_schema_extra == LATER and getattr(self, name) == info.default:
+                data.pop(name, None)
+        return data
+
+
+class Section(Written):
+    """A frozen group of settings."""
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of the settings as canonical JSON."""
@@ -173,14 +190,14 @@ class Recipe(Section):
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""
-        tree = self.model_dump()
+        tree, known = self.model_dump(), {"name", *leaf_names()}
         for dotted, value in values.items():
+            if dotted not in known:
+                raise KeyError(dotted)
             *groups, leaf = dotted.split(".")
             node = tree
             for group in groups:
                 node = node[group]
-            if leaf not in node:
-                raise KeyError(dotted)
             node[leaf] = value
         return Recipe.model_validate(tree)
 
@@ -305,8 +322,13 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 }
 # fmt: on
 
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {}
+"""Recipes that are another one but for a few leaves: name, whose, and the leaves."""
+
 RECIPES: dict[str, Recipe] = {
     name: Recipe(name=name).override({leaf: row[i] for leaf, row in _ROWS.items() if row[i] is not ...})
     for i, name in enumerate(_COLUMNS)
 }
+for _name, (_base, _leaves) in _VARIANTS.items():
+    RECIPES[_name] = RECIPES[_base].override({"name": _name, **_leaves})
 """The recipes a manifest may name: two for the starter prior (``factory`` is the default), two as published."""

@@ -13,9 +13,9 @@ import re
 import unicodedata
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline_core.config import RECIPES, Recipe
+from pipeline_core.config import RECIPES, Recipe, Written
 
 MAX_PROMPT = 2000
 MAX_SEED = 2**32 - 1
@@ -47,10 +47,8 @@ def clean_text(text: str) -> str:
     return text
 
 
-class AssetSpec(BaseModel):
+class AssetSpec(Written):
     """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     asset_id: str = Field("", pattern=ID_PATTERN, description="derived from the prompt and the seed when absent")
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT)

@@ -7,9 +7,9 @@ from pipeline_core.guidance.schedules import linear, log_linear, resolution
 
 
 def test_every_recipe_is_named_and_different():
-    assert list(RECIPES) == ["draft", "factory", "dreamgaussian", "gsgen"]
+    assert list(RECIPES)[:4] == ["draft", "factory", "dreamgaussian", "gsgen"]
     assert all(recipe.name == name for name, recipe in RECIPES.items())
-    assert len({recipe.fingerprint() for recipe in RECIPES.values()}) == 4
+    assert len({recipe.fingerprint() for recipe in RECIPES.values()}) == len(RECIPES)
 
 
 @pytest.mark.parametrize("name", ["draft", "factory"])
