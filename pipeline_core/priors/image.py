@@ -19,7 +19,6 @@ trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels)
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +26,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.families import family_of
-from pipeline_core.priors.gradient_scale import GradientScale
 from pipeline_core.priors.interface import Camera, ImagePrior
+from pipeline_core.priors.latents import LatentPrior, pack_pooled, unpack_pooled, vae_factor
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
-from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
-from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion, OwnsNoise
+from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
     Encoder,
@@ -51,10 +48,8 @@ from pipeline_core.priors.text import (
 
 CAMERA_DIM = 8
 """Length of :func:`camera_embedding`."""
-COMPILED_ROWS, COMPILED_VIEWS = 12, 6
-"""Rows of the U-Net and views of the encoder from which on compiling pays: below, the GPU waits for launches."""
-PROMPT_CACHE = 1024
-"""Prompt embeddings kept per prior (SD 1.5: 118 KB each in half precision)."""
+COMPILED_ROWS = 12
+"""Rows of the U-Net from which on compiling pays: below, the GPU waits for launches."""
 
 
 def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
@@ -81,56 +76,35 @@ class Parts:
     zero_empty_prompt: bool
 
 
-class DiffusersPrior(OwnsNoise):
-    """An ``interface.ImagePrior`` out of a diffusers folder. See the module's docstring for the calls.
+class DiffusersPrior(LatentPrior):
+    """An ``interface.ImagePrior`` out of a diffusers folder with a U-Net. See the module's docstring for the calls.
 
     Its predictions are noise, whatever the network predicts.
     """
 
     def __init__(self, parts: Parts, model_id: str, device: torch.device | str, dtype: torch.dtype) -> None:
-        super().__init__(Diffusion(parts.process.alphas_cumprod.to(device)))
+        super().__init__(
+            Diffusion(parts.process.alphas_cumprod.to(device)),
+            model_id=model_id, device=device, dtype=dtype, encoders=parts.encoders, vae=parts.vae,
+            latent_channels=int(parts.unet.config.in_channels), size=parts.size, background=parts.background,
+        )  # fmt: skip
         self._network_process = parts.process.to(device)
-        self.model_id, self.device, self.dtype = model_id, torch.device(device), dtype
-        self.unet, self.vae, self.encoders = parts.unet, parts.vae, parts.encoders
-        self.camera, self.background, self.size = parts.camera, parts.background, parts.size
+        self.unet, self.camera = parts.unet, parts.camera
         self.num_views = 4 if self.camera == "mvdream" else 1
-        self.latent_channels = int(self.unet.config.in_channels)
-        self.latent_size = self.size // (vae_factor(self.vae) if self.vae is not None else 1)
         self._zero_empty_prompt = parts.zero_empty_prompt
-        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
         self._added = getattr(self.unet.config, "addition_embed_type", None)
         # SDXL: original size, crop corner, target size. A whole image at the prior's own size.
         self._time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=device)
 
     def speed_up(self) -> None:
         """On a GPU: exchange what is slow in networks of known make (frozen.py), in place."""
-        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers import UNet2DConditionModel
 
         from pipeline_core.priors.frozen import speed_up
 
+        super().speed_up()
         if isinstance(self.unet, UNet2DConditionModel):
             compile_when_it_pays(speed_up(self.unet), COMPILED_ROWS, differentiated=False)
-        if isinstance(self.vae, AutoencoderKL):
-            speed_up(self.vae)
-            compile_when_it_pays(self.vae.encoder, COMPILED_VIEWS, differentiated=True)
-
-    # ------------------------------------------------------------------------------------------------- prompts
-
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Embeddings [B, L, D] of ``prompts`` in the denoiser's precision; each prompt is encoded once and kept.
-
-        Prompts are encoded one at a time, so an embedding never depends on which others were asked for. Where the
-        U-Net also wants a pooled vector (SDXL), it travels as the last token(s), padded with zeros: a row stays a row.
-        """
-        rows = []
-        for prompt in prompts:
-            if prompt not in self._prompts:
-                self._prompts[prompt] = self._encode_prompt(prompt)
-                if len(self._prompts) > PROMPT_CACHE:
-                    self._prompts.popitem(last=False)
-            self._prompts.move_to_end(prompt)
-            rows.append(self._prompts[prompt])
-        return torch.stack(rows)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         outputs = [encoder(prompt) for encoder in self.encoders]
@@ -141,43 +115,7 @@ class DiffusersPrior(OwnsNoise):
             embedding = pack_pooled(embedding, pooled)
         if self._zero_empty_prompt and not prompt:  # SDXL: no negative prompt is all zeros, not the empty string
             embedding = torch.zeros_like(embedding)
-        return embedding.to(self.device, self.dtype)
-
-    # ------------------------------------------------------------------------------------------------- latents
-
-    def encode(self, images: Tensor, generator: Generators | None = None) -> Tensor:
-        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] in [0, 1]; differentiable.
-
-        Images of another size are resized (bilinear, antialiased when shrinking). ``generator``: one a row, or one
-        for all, to sample the encoder's posterior; None for its mean. The draw is done in float32 whatever the
-        encoder's precision, because half-precision noise would go straight into the distillation gradient.
-        """
-        if images.shape[-2:] != (self.size, self.size):
-            shrink = max(images.shape[-2:]) > self.size
-            images = F.interpolate(images.float(), (self.size, self.size), mode="bilinear", antialias=shrink)
-        x = images.float() * 2 - 1
-        if self.vae is None:
-            return x
-        scale = GradientScale() if self.vae.dtype == torch.float16 else None
-        encoded = self.vae.encode(self._for_network(x if scale is None else scale.out(x), self.vae))
-        if hasattr(encoded, "latents"):  # AutoencoderTiny
-            latents = encoded.latents.float()
-        else:
-            posterior = encoded.latent_dist
-            latents = posterior.mean.float()
-            if generator is not None and hasattr(posterior, "std"):
-                latents = latents + posterior.std.float() * row_noise(latents.shape, generator, latents.device)
-        factor, shift = _latent_scale(self.vae)
-        latents = (latents - shift) * factor
-        return latents if scale is None else scale.into(latents)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images [B, 3, S, S] float32 in [0, 1] of ``latents`` [B, C, h, w]."""
-        x = latents
-        if self.vae is not None:
-            scale, shift = _latent_scale(self.vae)
-            x = self.vae.decode(self._for_network(latents.float() / scale + shift, self.vae)).sample
-        return (x.float() * 0.5 + 0.5).clamp(0, 1)
+        return embedding
 
     # ------------------------------------------------------------------------------------------------ denoiser
 
@@ -210,35 +148,6 @@ class DiffusersPrior(OwnsNoise):
             added = {"text_embeds": pooled, "time_ids": self._time_ids.to(x.dtype).expand(len(x), 6)}
         return self.unet(x, timesteps, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
 
-    def _for_network(self, x: Tensor, network: Any) -> Tensor:
-        return x.to(self.device, network.dtype, memory_format=layout_of(network))
-
-
-def pack_pooled(hidden: Tensor, pooled: Tensor) -> Tensor:
-    """[L, D] hidden states with ``pooled`` [P] appended as ceil(P / D) more tokens, padded with zeros."""
-    tokens = -(-len(pooled) // hidden.shape[-1])
-    extra = F.pad(pooled, (0, tokens * hidden.shape[-1] - len(pooled))).reshape(tokens, -1)
-    return torch.cat([hidden, extra])
-
-
-def unpack_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Inverse of :func:`pack_pooled` for rows [B, L + k, D]: hidden states [B, L, D] and pooled [B, width]."""
-    tokens = -(-width // embeddings.shape[-1])
-    return embeddings[:, :-tokens], embeddings[:, -tokens:].flatten(1)[:, :width]
-
-
-def vae_factor(vae: Any) -> int:
-    """Pixels a side per latent."""
-    if isinstance(vae, PatchAutoencoder):
-        return int(vae.config.patch_size)
-    widths = getattr(vae.config, "encoder_block_out_channels", None) or vae.config.block_out_channels
-    return 2 ** (len(widths) - 1)
-
-
-def _latent_scale(vae: Any) -> tuple[float, float]:
-    """(scaling_factor, shift_factor): latents = (z - shift) * scale."""
-    return float(vae.config.scaling_factor), float(getattr(vae.config, "shift_factor", None) or 0.0)
-
 
 # ------------------------------------------------------------------------------------------------------ loading
 
@@ -270,15 +179,15 @@ def load_diffusers(
     """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
-    unet = _load_network(folder, "unet", dtype, allow_remote_code)
+    unet = load_network(folder, "unet", dtype, allow_remote_code)
     vae = None
     if index.get("vae", [None])[0] is not None:
-        vae = _load_network(folder, "vae", _vae_dtype(folder, index, dtype), allow_remote_code)
+        vae = load_network(folder, "vae", _vae_dtype(folder, index, dtype), allow_remote_code)
     factor = vae_factor(vae) if vae is not None else 1
     parts = Parts(
-        unet=_place(unet, device),
+        unet=place(unet, device),
         encoders=_load_encoders(folder, index, device, dtype),
-        vae=_place(vae, device) if vae is not None else None,
+        vae=place(vae, device) if vae is not None else None,
         process=load_process(folder / "scheduler"),
         camera=_camera_kind(unet, side, folder),
         background=tuple(side["background"]) if side.get("background") else None,
@@ -316,15 +225,8 @@ def load_process(folder: Path) -> Diffusion:
     return Diffusion(scheduler.alphas_cumprod.float(), prediction)
 
 
-def _place(network: Any, device: torch.device | str) -> Any:
+def place(network: Any, device: torch.device | str) -> Any:
     return network.to(device).requires_grad_(False).eval()
-
-
-def layout_of(network: Any) -> torch.memory_format:
-    """Layout of images that the network's convolutions want: that of their weights."""
-    weight = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1), None)
-    last = weight is not None and weight.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _vae_dtype(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> torch.dtype:
@@ -336,7 +238,7 @@ def _vae_dtype(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> torch
     return torch.float32 if overflows or config.get("_class_name") == PatchAutoencoder.__name__ else dtype
 
 
-def _load_network(folder: Path, name: str, dtype: torch.dtype, allow_remote_code: bool) -> nn.Module:
+def load_network(folder: Path, name: str, dtype: torch.dtype, allow_remote_code: bool) -> nn.Module:
     """A U-Net or autoencoder, by the ``_class_name`` of its own configuration."""
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from pipeline_core.benchmark.random_priors import random_prior
 from pipeline_core.priors import frozen
 from pipeline_core.priors.fused_norm import norm_silu_reference
-from pipeline_core.priors.image import layout_of
+from pipeline_core.priors.latents import layout_of
 
 
 @pytest.fixture

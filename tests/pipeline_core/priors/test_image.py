@@ -273,7 +273,7 @@ def test_prompts_are_encoded_once_and_alone(prior, monkeypatch):
 
 
 def test_prompt_cache_is_bounded(checkpoint, monkeypatch):
-    monkeypatch.setattr("pipeline_core.priors.image.PROMPT_CACHE", 2)
+    monkeypatch.setattr("pipeline_core.priors.latents.PROMPT_CACHE", 2)
     p = load_image_prior(str(checkpoint("starter-image")))
     first = p.encode_prompts(["p"])
     p.encode_prompts(["q", "r", "s"])
