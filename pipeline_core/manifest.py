@@ -190,7 +190,7 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
         resolved = RECIPES[preset]
         for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):
             name = named_as.get(leaf, leaf)
-            table.refuse(row.number, name, cells.get(name, ""), allowed_values(leaf))
+            table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), allowed_values(leaf)))
     values: dict[str, Any] = {"recipe": resolved}
     for name in ("prompt", "negative_prompt", "seed", "height_m"):
         if name in cells:
@@ -207,7 +207,7 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
     except ValidationError as error:
         for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors() if problem["loc"]):
             name = "id" if name == "asset_id" else name
-            table.refuse(row.number, name, cells.get(name, ""), ALLOWED[name])
+            table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), ALLOWED[name]))
         return None
 
 
@@ -351,6 +351,13 @@ def _unknown(name: str) -> str:
     return "unknown column; " + (hint if nearest else hint + ", ".join(FIELDS))
 
 
+def _with_point(value: Any, allowed: str) -> str:
+    """``allowed``, and how to write ``value`` where it is a number with a decimal comma."""
+    comma = isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip())
+    hint = f"; the comma in it is a decimal comma: write {value.strip().replace(',', '.')}" if comma else ""
+    return allowed + (hint if allowed.startswith(("a number", "an integer")) else "")
+
+
 def _nearest(name: str, valid: list[str]) -> str:
     near = get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
@@ -429,18 +436,25 @@ def _csv_rows(text: str, delimiter: str, table: Table) -> list[list[str]]:
 
 
 def _read_csv(data: bytes, table: Table) -> None:
-    """Comma, semicolon or tab separated, whichever makes more columns of the header known."""
+    """Comma, semicolon or tab separated: as Excel's first line ``sep=;`` says, else whichever makes more columns of
+    the header known. Columns that have no name and are empty throughout are passed over."""
     text = _decode(data, table)
     if not text:
         return
+    said = re.match(r'(?i)sep=([^\w\s"]|\t)\r?\n', text)
+    text = text[said.end() :] if said else text
     head = text.split("\n", 1)[0][:100_000]
     known = {d: sum(cell.strip().strip('"') in FIELDS for cell in head.split(d)) for d in ",;\t"}
-    rows = _csv_rows(text, max(known, key=lambda d: known[d]), table)
+    rows = _csv_rows(text, said[1] if said else max(known, key=lambda d: known[d]), table)
     if not rows:
         return
     header = [name.strip() for name in rows[0]]
-    _check_columns(header, 1, table.refuse_file)
-    for name in sorted({name for name in header if header.count(name) > 1}):
+    named = [name for name in header if name]
+    for at in (at for at, name in enumerate(header) if not name):
+        if number := next((n for n, cells in enumerate(rows, start=1) if at < len(cells) and cells[at].strip()), 0):
+            table.refuse_file(number, f"column {at + 1}", rows[number - 1][at], "a name in the header, or empty cells")
+    _check_columns(named, 1, table.refuse_file)
+    for name in sorted({name for name in named if named.count(name) > 1}):
         table.refuse_file(1, "column", name, "given once; it is in the header more than once")
     if "prompt" not in header:
         table.refuse_file(1, "column", "prompt", "required, but not in the header")
@@ -452,7 +466,7 @@ def _read_csv(data: bytes, table: Table) -> None:
         if len(cells) != len(header):
             table.refuse(number, "", cells, f"{len(header)} cells as in the header, not {len(cells)}; quote commas")
         else:
-            table.rows.append(Row(number, dict(zip(header, cells))))
+            table.rows.append(Row(number, {name: cell for name, cell in zip(header, cells) if name}))
 
 
 def _read_jsonl(data: bytes, table: Table) -> None:

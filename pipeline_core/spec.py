@@ -22,6 +22,7 @@ MAX_SEED = 2**32 - 1
 ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,95}$"
 ID_RULE = "1 to 96 of a-z, 0-9, - and _, starting with a letter or digit, and not a device name such as con or nul"
 MAX_TAGS, MAX_TAG = 32, 64
+ZERO_WIDTH_JOINER = "\u200d"
 
 # Windows opens these as devices whatever the folder; a library is often shared with artists' machines.
 DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))])
@@ -36,15 +37,30 @@ def derive_id(prompt: str, negative_prompt: str, seed: int) -> str:
 
 
 def clean_text(text: str) -> str:
-    """``text`` with white space collapsed; raises ``ValueError`` for characters that no prompt needs."""
+    """``text`` in composed form (NFC) with white space collapsed, and without characters that nobody sees.
+
+    Invisible format characters go, such as U+200B, U+FEFF and U+202E; U+200D stays where it joins an emoji. Raises
+    ``ValueError`` for characters that no prompt needs.
+    """
     if len(text) > 10 * MAX_PROMPT:
         raise ValueError(f"has {len(text)} characters; at most {MAX_PROMPT} are allowed")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", "".join(c for i, c in enumerate(text) if _is_seen(text, i)))
     text = " ".join(text.split())
     for character in text:
         category = unicodedata.category(character)
         if category in ("Cc", "Cs"):
             raise ValueError(f"contains U+{ord(character):04X}; text without control characters or lone surrogates")
     return text
+
+
+def _is_seen(text: str, at: int) -> bool:
+    """Whether the character at ``at`` is more than an invisible mark, or joins an emoji to another."""
+    if unicodedata.category(text[at]) != "Cf":
+        return True
+    return text[at] == ZERO_WIDTH_JOINER and all(
+        any(unicodedata.category(c) == "So" for c in text[max(i, 0) : i + 2]) for i in (at - 2, at + 1)
+    )
 
 
 class AssetSpec(Written):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline_core.config import RECIPES, leaf_names
 from pipeline_core.errors import ManifestError
 from pipeline_core.manifest import MAX_ROWS, READERS, allowed_values, load_manifest, parse_override
-from pipeline_core.spec import MAX_SEED
+from pipeline_core.spec import MAX_SEED, clean_text
 
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 
@@ -35,7 +35,9 @@ def problems(path, **options):
     return [line.removeprefix(str(path)).removeprefix(", ") for line in lines[1:]]
 
 
-texts = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=30)
+texts = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=30).filter(
+    lambda text: clean_text(text) == text
+)
 rows = st.lists(
     st.fixed_dictionaries(
         {"prompt": texts, "seed": st.integers(0, MAX_SEED)},
@@ -244,6 +246,37 @@ def test_semicolons_tabs_and_a_byte_order_mark(tmp_path):
     for text in ("prompt;seed\r\na mug;3\r\n\r\n", "prompt\tseed\na mug\t3\n", "\ufeffprompt,seed\na mug,3\n"):
         (spec,) = load_manifest(write(tmp_path, "m.csv", text)).specs
         assert spec.prompt == "a mug" and spec.seed == 3
+
+
+def test_the_first_line_of_excel_names_the_separator(tmp_path):
+    for text in ("sep=;\r\nid;prompt;seed\r\na;a red mug;1\r\n", "SEP=|\nid|prompt|seed\na|a red mug|1\n"):
+        (spec,) = load_manifest(write(tmp_path, "m.csv", text)).specs
+        assert (spec.asset_id, spec.prompt, spec.seed) == ("a", "a red mug", 1)
+    said = problems(write(tmp_path, "m.csv", "sep=;\nid;prompt;seed\na;a mug;1\nb;a mug;x\n"))
+    assert said == ["row 3, seed, 'x': an integer from 0 to 4294967295"]  # as Excel counts: it hides the line
+
+
+def test_columns_without_name_and_content_are_passed_over(tmp_path):
+    text = "id,prompt,,seed,,\r\na,a red mug,,1,,\r\nb,a cup,,2,,\r\n"
+    assert [(s.asset_id, s.seed) for s in load_manifest(write(tmp_path, "m.csv", text)).specs] == [("a", 1), ("b", 2)]
+    said = problems(write(tmp_path, "m.csv", "id,prompt,,\na,a red mug,,\nb,a cup,, blue\n"))
+    assert said == ["row 3, column 4, ' blue': a name in the header, or empty cells"]
+
+
+def test_a_decimal_comma_is_told(tmp_path):
+    text = "id;prompt;height_m;geometry.lr.means;tags\na;a mug;0,6;0,01;1,5\nb;a mug;x;1;1,5\n"
+    assert problems(write(tmp_path, "m.csv", text)) == [
+        "row 2, geometry.lr.means, '0,01': a number above 0; the comma in it is a decimal comma: write 0.01",
+        "row 2, height_m, '0,6': a number from 0.001 to 1000; the comma in it is a decimal comma: write 0.6",
+        "row 3, height_m, 'x': a number from 0.001 to 1000",
+    ]
+
+
+def test_prompts_that_look_the_same_are_the_same(tmp_path):
+    rows = ["a caf\u00e9 table", "a cafe\u0301 table", "a\u200b caf\u00e9 \ufefftable\u202e"]
+    said = problems(write(tmp_path, "m.csv", "prompt\n" + "\n".join(rows)))
+    assert [line.split(",")[0] for line in said] == ["row 3", "row 4"]
+    assert all("row 2 has the same (same prompt and seed" in line for line in said)
 
 
 def test_overrides_have_the_last_word(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline_core.config import RECIPES
-from pipeline_core.spec import DEVICE_NAMES, ID_PATTERN, MAX_SEED, AssetSpec, derive_id
+from pipeline_core.spec import DEVICE_NAMES, ID_PATTERN, MAX_SEED, AssetSpec, clean_text, derive_id
 
 
 def test_ids_follow_prompt_negative_prompt_and_seed_and_nothing_else():
@@ -50,6 +50,22 @@ def test_json_round_trip(prompt, seed, recipe):
     except ValidationError:
         return
     assert AssetSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+JOINED = ["\U0001f469\u200d\U0001f3a4", "\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f469\U0001f3fd\u200d\U0001f680"]
+
+
+@pytest.mark.parametrize("emoji", JOINED)
+def test_what_nobody_sees_is_no_part_of_a_prompt(emoji):
+    assert AssetSpec(prompt=f"a\u200d {emoji}\u200d mug", negative_prompt="e\u0301\u00ad").prompt == f"a {emoji} mug"
+    assert AssetSpec(prompt="x", negative_prompt="e\u0301\u00ad").negative_prompt == "\u00e9"
+    with pytest.raises(ValidationError):
+        AssetSpec(prompt="\u200b\ufeff")
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20))
+def test_a_clean_text_stays_as_it_is(text):
+    assert clean_text(clean_text(text)) == clean_text(text)
 
 
 def test_specs_and_manifests_load_no_torch():
