@@ -12,8 +12,9 @@ from pipeline_core.cameras import orbit
 from pipeline_core.config import Densify, Distill, Init, LearningRates
 from pipeline_core.engine.gaussian_job import render
 from pipeline_core.gaussians.initialise import from_points
-from pipeline_core.priors.process import Diffusion, OwnsNoise
+from pipeline_core.priors.process import Diffusion, OwnsNoise, RectifiedFlow
 from pipeline_core.types import PointCloud
+from tests.gaussian_toy import network_says
 
 SIZE, FOVY = 24, 40.0
 WHITE = (1.0, 1.0, 1.0)
@@ -31,8 +32,8 @@ class ExactImagePrior(OwnsNoise):
     latent_channels, dtype = 3, torch.float32
     background, camera, model_id = WHITE, "angles", "exact"
 
-    def __init__(self, targets):
-        super().__init__(Diffusion(cosine_alphas()))
+    def __init__(self, targets, process):
+        super().__init__(process)
         self.names = ["", *targets]
         self.targets = targets
         self.calls, self.rows = 0, []
@@ -58,10 +59,10 @@ class ExactImagePrior(OwnsNoise):
         self.rows.append(len(x_t))
         names = [self.names[int(e)] for e in embeddings[:, 0, 0]]
         pictures = torch.stack([self.picture(n, az, el) for n, az, el in zip(names, *cameras, strict=True)]) * 2 - 1
-        eps = self.noise_of(x_t, pictures, t)
+        answer = network_says(self.process, pictures, self.noise_of(x_t, pictures, t), t)
         if self.poison is not None:
-            eps[[n == self.poison for n in names]] = torch.nan
-        return eps
+            answer[[n == self.poison for n in names]] = torch.nan
+        return answer
 
 
 class ExactPointPrior(OwnsNoise):
@@ -107,15 +108,20 @@ def make_gaussians():
     return gaussians
 
 
+PROCESSES = {"diffusion": Diffusion(cosine_alphas()), "flow": RectifiedFlow(shift=3.0)}
+
+
 @pytest.fixture
-def exact_prior():
-    """Prompts 'red', 'blue', ... for assets that differ in colour and shape from the grey ball a job starts with."""
+def exact_prior(request):
+    """Prompts 'red', 'blue', ... for assets that differ in colour and shape from the grey ball a job starts with.
+    A test's parameter may name one of PROCESSES."""
     return ExactImagePrior(
         {
             "red": gaussians(1, (0.9, 0.1, 0.1)),
             "blue": gaussians(2, (0.1, 0.2, 0.9), (0.3, 0.5, 0.3)),
             "green": gaussians(3, (0.1, 0.8, 0.2), (0.4, 0.4, 0.2)),
-        }
+        },
+        PROCESSES[getattr(request, "param", "diffusion")],
     )
 
 

@@ -17,6 +17,7 @@ from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageErr
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
 GREY = (0.5, 0.5, 0.5)
+EVERY_PROCESS = pytest.mark.parametrize("exact_prior", ["diffusion", "flow"], indirect=True)
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def block_until(engine, jobs):
         return [engine.submit(job) for job in jobs]
 
 
+@EVERY_PROCESS
 def test_distillation_reproduces_what_the_prior_believes(engine, exact_prior, stage, make_gaussians):
     start = make_gaussians(9, GREY, (0.35, 0.35, 0.35))
     result, curves = distill(start, "red", "", stage(steps=150, densify={"every": 50}), engine, seed=0)
@@ -53,6 +55,7 @@ def test_distillation_reproduces_what_the_prior_believes(engine, exact_prior, st
     assert len(curves["step"]) == 50 and curves["step"][-1] == 150
 
 
+@EVERY_PROCESS
 def test_guidance_scale_extrapolates_from_the_unconditional_picture(engine, exact_prior, stage, make_gaussians):
     """With scale s the optimum is u + s (c - u); u is grey, so the red asset's white surroundings are overshot too:
     the clamp holds them, and the asset turns purer red than the target."""
@@ -72,6 +75,7 @@ def test_one_model_call_per_step_for_all_jobs(engine, exact_prior, stage, make_g
     assert exact_prior.rows == [6] * 5  # three jobs of two views; guidance scale 1 needs no unconditional rows
 
 
+@EVERY_PROCESS
 def test_result_does_not_depend_on_company(exact_prior, stage, make_gaussians):
     """Alone, and in a batch of 8 with other lengths, prompts and guidance."""
     settings = stage(steps=12, guidance_scale=2.0, densify={"every": 5, "grad_threshold": 1e-6, "max_gaussians": 120})

@@ -7,16 +7,10 @@ import torch
 
 from pipeline_core.priors.points import cosine_schedule
 from pipeline_core.priors.process import Diffusion, OwnsNoise, RectifiedFlow
+from tests.gaussian_toy import network_says
 
 TABLE = torch.tensor(cosine_schedule(1000), dtype=torch.float32)
 T = torch.tensor([0.05, 0.3, 0.6, 0.9])
-
-
-def what_a_network_should_say(process, x0, noise, t):
-    """The prediction of one that knows ``x0`` and ``noise`` [B, N]."""
-    signal, sigma = (value[:, None] for value in process.signal_and_sigma(t))
-    kind = getattr(process, "prediction_type", "flow")
-    return {"epsilon": noise, "v_prediction": signal * noise - sigma * x0, "sample": x0, "flow": noise - x0}[kind]
 
 
 PROCESSES = [
@@ -30,7 +24,7 @@ PROCESSES = [
 def test_the_implied_x0_and_noise_are_those_that_were_mixed(process):
     x0, noise = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
     x_t = process.add_noise(x0, noise, T)
-    prediction = what_a_network_should_say(process, x0, noise, T)
+    prediction = network_says(process, x0, noise, T)
     got = process.x0_and_noise(x_t, prediction, T)
     torch.testing.assert_close(got, (x0, noise), rtol=0, atol=1e-5)
     torch.testing.assert_close(process.noise_of(x_t, x0, T), noise, rtol=0, atol=1e-5)
@@ -48,7 +42,7 @@ def test_the_best_prediction_for_a_gaussian_implies_its_posterior_means(process)
     spread = (signal * deviation).square() + sigma.square()
     x0 = mean + signal * deviation**2 / spread * (x_t - signal * mean)
     noise = sigma / spread * (x_t - signal * mean)
-    prediction = what_a_network_should_say(process, x0, noise, T)
+    prediction = network_says(process, x0, noise, T)
     torch.testing.assert_close(process.x0_and_noise(x_t, prediction, T), (x0, noise), rtol=1e-5, atol=1e-5)
 
 

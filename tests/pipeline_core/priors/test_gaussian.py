@@ -1,0 +1,58 @@
+"""Every noise process on pictures that are one Gaussian: what is implied, what distillation reaches, what is drawn."""
+
+import pytest
+import torch
+
+from pipeline_core.priors.interface import ImagePrior
+from pipeline_core.priors.points import cosine_schedule
+from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion, RectifiedFlow
+from tests.gaussian_toy import GaussianPrior, distill, gaussian, samples
+
+TABLES = {
+    "cosine": torch.tensor(cosine_schedule(1000), dtype=torch.float32),
+    "Stable Diffusion": (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()).cumprod(0),
+}
+PROCESSES = {
+    **{f"{name}, {kind}": Diffusion(table, kind) for name, table in TABLES.items() for kind in PREDICTION_TYPES},
+    **{f"flow, shift {shift}": RectifiedFlow(shift) for shift in (1.0, 3.0, 6.0)},
+}
+
+
+@pytest.fixture(params=PROCESSES)
+def prior(request):
+    return GaussianPrior(PROCESSES[request.param], {"": gaussian(1), "a mug": gaussian(0)})
+
+
+def test_the_implied_noise_and_x0_are_the_posterior_means(prior):
+    assert isinstance(prior, ImagePrior)
+    t = prior.nearest(torch.linspace(0.02, 0.98, 25))
+    x0, noise = torch.randn(2, 25, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    x_t = prior.add_noise(x0, noise, t)
+    prediction = prior.predict(x_t, t, prior.encode_prompts(["a mug"]).expand(25, -1, -1))
+    signal, sigma = prior.process.signal_and_sigma(t)
+    true_x0, true_noise = prior.gaussians["a mug"].posterior(x_t, signal, sigma)
+    implied_x0, implied = prior.x0_and_noise(x_t, prediction, t)
+    assert (implied - true_noise).abs().max() < 1e-5
+    rows = signal.reshape(-1, 1, 1, 1)
+    assert (rows * (implied_x0 - true_x0)).abs().max() < 1e-5  # what is all but noise tells x0 no better
+    torch.testing.assert_close(prior.noise_of(x_t, implied_x0, t), implied, rtol=0, atol=1e-5)
+    earlier = prior.nearest(t / 2)
+    torch.testing.assert_close(
+        prior.step(x_t, prediction, t, earlier), prior.add_noise(implied_x0, implied, earlier), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("weighting", ["x0", "sds", "uniform"])
+def test_distillation_reaches_the_mode(prior, weighting):
+    start = 3 * torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    steps = 80 if weighting == "x0" else 200
+    for scale in (1.0, 7.5):
+        reached = distill(prior, "a mug", start, scale=scale, weighting=weighting, steps=steps)[0]
+        torch.testing.assert_close(reached, prior.mode("a mug", scale), rtol=0, atol=2e-4)
+
+
+def test_the_sampler_draws_the_mean_and_the_covariance(prior):
+    data = prior.gaussians["a mug"]
+    mean, covariance = samples(prior, "a mug", 100)
+    torch.testing.assert_close(mean, data.mean.flatten().float(), rtol=0, atol=0.02)
+    torch.testing.assert_close(covariance, data.covariance().float(), rtol=0, atol=0.05)
