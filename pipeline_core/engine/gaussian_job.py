@@ -116,7 +116,9 @@ class GaussianJob:
             fovy_jitter=s.fovy_jitter, target_jitter=s.target_jitter, group=self.prior.num_views,
         )  # fmt: skip
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
-        backgrounds = draw_backgrounds(s.background, self.prior.background, len(cameras), self.generator)
+        backgrounds = draw_backgrounds(
+            s.background, self.prior.background, len(cameras), self.generator, group=self.prior.num_views
+        )
         cameras = cameras.to(self.device, non_blocking=True)
         return Scene(self.params, cameras, upload(backgrounds, self.device))
 

@@ -50,10 +50,18 @@ def draw_cameras(
 
 
 def draw_backgrounds(
-    kind: str, prior_background: tuple[float, float, float] | None, count: int, generator: torch.Generator
+    kind: str,
+    prior_background: tuple[float, float, float] | None,
+    count: int,
+    generator: torch.Generator,
+    *,
+    group: int = 1,
 ) -> Tensor:
-    """Background colours [count, 3] in [0, 1]. ``prior`` = the one the prior was trained on, else white or black."""
-    colour = torch.rand(count, 3, generator=generator)
+    """Background colours [count, 3] in [0, 1]. ``prior`` = the one the prior was trained on, else white or black.
+
+    Views of one ``group`` (see :func:`draw_cameras`) share theirs: a multi-view prior takes them for one picture.
+    """
+    colour = torch.rand(count, 3, generator=generator)[::group].repeat_interleave(group, dim=0)
     if kind == "prior" and prior_background is not None:
         return torch.tensor(prior_background, dtype=torch.float32).expand(count, 3)
     if kind in ("prior", "white_black"):

@@ -56,3 +56,17 @@ def test_backgrounds():
     assert 60 < mixed[:, 0].sum() < 140
     assert draw_backgrounds("black", (1.0, 1.0, 1.0), 2, generator()).sum() == 0
     assert draw_backgrounds("random", None, 50, generator()).std() > 0.2
+
+
+@pytest.mark.parametrize("kind", ["prior", "white_black", "random"])
+def test_the_views_of_a_rig_share_one_background(kind):
+    colours = torch.cat([draw_backgrounds(kind, None, 8, generator(seed), group=4) for seed in range(100)])
+    rigs = colours.reshape(200, 4, 3)
+    assert (rigs == rigs[:, :1]).all() and len(rigs[:, 0].unique(dim=0)) > 1
+
+
+def test_sharing_a_background_draws_as_often_as_not_sharing_it():
+    alone, shared = generator(), generator()
+    draw_backgrounds("random", None, 8, alone)
+    draw_backgrounds("random", None, 8, shared, group=4)
+    assert torch.equal(alone.get_state(), shared.get_state())
