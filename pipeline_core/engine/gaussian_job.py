@@ -245,7 +245,7 @@ class GaussianJob:
         assert self.image_prediction is not None and self.latents is not None
         s, prior = self.stage, self.prior
         guided = self.text.guide(self.image_prediction.float(), *self.angles, scale=s.guidance_scale)
-        eps = implied_noise(prior, self.latents_t.float(), self.t, *guided, s.guidance_rescale)
+        eps = implied_noise(prior, self.latents_t.float(), self.t, *guided, s.guidance_rescale, prior.num_views)
         gradient, finite = sds_gradient(eps, self.noise, prior.weight(self.t, s.weighting), clip=s.grad_clip)
         return sds_loss(self.latents.float(), gradient), finite.float().mean()
 

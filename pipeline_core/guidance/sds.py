@@ -13,19 +13,26 @@ from pipeline_core.priors.interface import NoiseProcess
 
 
 def implied_noise(
-    prior: NoiseProcess, latents_t: Tensor, t: Tensor, guided: Tensor, conditional: Tensor, rescale: float = 0.0
+    prior: NoiseProcess,
+    latents_t: Tensor,
+    t: Tensor,
+    guided: Tensor,
+    conditional: Tensor,
+    rescale: float = 0.0,
+    group: int = 1,
 ) -> Tensor:
     """Noise of the prediction ``guided``, whose x0 gets, to the share ``rescale``, the standard deviation of the
     x0 of ``conditional`` (threestudio, MVDream): large guidance scales saturate colours.
 
-    x0' = rescale * x0 * std(x0_cond) / std(x0) + (1 - rescale) * x0. All tensors [B, C, h, w], ``t`` [B].
+    x0' = rescale * x0 * std(x0_cond) / std(x0) + (1 - rescale) * x0. All tensors [B, C, h, w], ``t`` [B]. A deviation
+    is that of ``group`` rows together: the views of one sample of a multi-view prior.
     """
     x0, noise = prior.x0_and_noise(latents_t, guided, t)
     if rescale == 0.0:
         return noise
     x0_conditional, _ = prior.x0_and_noise(latents_t, conditional, t)
-    dims = tuple(range(1, x0.ndim))
-    ratio = x0_conditional.std(dims, keepdim=True) / x0.std(dims, keepdim=True).clamp(min=1e-8)
+    deviation, wanted = (each.reshape(len(x0) // group, -1).std(1) for each in (x0, x0_conditional))
+    ratio = (wanted / deviation.clamp(min=1e-8)).repeat_interleave(group).reshape(-1, *[1] * (x0.ndim - 1))
     return prior.noise_of(latents_t, x0 * (rescale * ratio + (1 - rescale)), t)
 
 

@@ -62,6 +62,32 @@ def test_rescale_restores_the_deviation_of_x0():
     assert implied_noise(PROCESS, latents_t, T, guided, conditional, 0.0) is guided
 
 
+def test_mvdreams_reconstruction_loss():
+    """MVDream-threestudio, multiview_diffusion_guidance.py, ``recon_loss`` with ``recon_std_rescale`` 0.5: the mean
+    over views of half the squared distance to an x0 whose deviation is that of the four views of a rig together."""
+    alphas = torch.tensor(0.3)
+    process, t = Diffusion(alphas[None]), torch.zeros(8)
+    latents, noise, text, uncond = torch.randn(4, 8, 4, 6, 6)
+    latents.requires_grad_()
+    latents_t = process.add_noise(latents.detach(), noise, t)
+    guided = uncond + 50.0 * (text - uncond)
+
+    recon, plain = ((latents_t - (1 - alphas).sqrt() * eps) / alphas.sqrt() for eps in (guided, text))
+    rigs = [x.view(-1, 4, *x.shape[1:]) for x in (plain, recon)]
+    plain_std, recon_std = (x.std([1, 2, 3, 4], keepdim=True) + 1e-8 for x in rigs)
+    adjusted = recon * (plain_std / recon_std).squeeze(1).repeat_interleave(4, dim=0)
+    target = 0.5 * adjusted + 0.5 * recon
+    published = 0.5 * torch.nn.functional.mse_loss(latents, target, reduction="sum") / latents.shape[0]
+    (expected,) = torch.autograd.grad(published, latents)
+
+    eps = implied_noise(process, latents_t, t, guided, text, 0.5, 4)
+    gradient, _ = sds_gradient(eps, noise, process.weight(t, "x0"))
+    ours = sds_loss(latents, gradient)
+    (got,) = torch.autograd.grad(ours, latents)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, published, rtol=1e-4, atol=0)
+
+
 def test_point_rows_are_noised_and_doubled_for_guidance():
     x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([0.4])
     condition = torch.tensor([[1.0], [0.0]])
