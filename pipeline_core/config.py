@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
 
-LATER = {"later": True}
+LATER: dict[str, Any] = {"later": True}
 """``json_schema_extra`` of a field that came after a release: it is written, and enters keys, only where it is not its
 default, so that what was made before keeps its keys."""
 
@@ -107,6 +107,11 @@ class Distill(Section):
     )
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
     distance: Positive = 2.5
+    framing: tuple[Positive, Positive] | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="instead of distance: half the picture's height at the object, drawn from this range (MVDream)",
+    )
     fovy: float = Field(49.1, gt=1, lt=170, description="degrees")
     fovy_jitter: float = Field(0.0, ge=0, lt=60, description="degrees, uniform on either side (GSGen: 13)")
     target_jitter: float = Field(0.0, ge=0, le=1, description="standard deviation of the point looked at (GSGen: 0.05)")
@@ -177,6 +182,9 @@ class Recipe(Section):
 
     name: str = "factory"
     image_prior: str = Field("starter", description="model reference: starter, a folder, or a hub id")
+    default_negative_prompt: str = Field(
+        "", json_schema_extra=LATER, description="negative prompt of a row that gives none"
+    )
     init: Init = Init()
     geometry: Distill = Distill()
     appearance: Distill = Distill()
@@ -322,7 +330,49 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 }
 # fmt: on
 
-_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {}
+MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
+
+_DULL = (
+    "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
+    "lowres, low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed, dehydrated, bad "
+    "proportions"
+)
+_MVDREAM_VIEWS: dict[str, Any] = {
+    "views": 4,
+    "framing": (0.8, 1.0),
+    "fovy": 37.5,
+    "fovy_jitter": 22.5,
+    "elevation": (0.0, 30.0),
+    "background": "random",
+    "guidance_scale": 50.0,
+    "guidance_rescale": 0.5,
+    "weighting": "x0",
+}
+
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    # MVDream-threestudio's configs/mvdream-sd21.yaml: cameras, background, guidance, negative prompt, 10000 steps, over
+    # the first 8000 of which the window of t narrows, 64 pixels in the first 5000. Its field is a NeRF; the Gaussians
+    # are DreamGaussian's, by its configs/text_mv.yaml (centres slow down over 300 steps, growth ends at 3000). The
+    # release has a second rig of views in the first 5000 steps, and a learned background in half of them.
+    "mvdream": ("dreamgaussian", {
+        "image_prior": MVDREAM,
+        "default_negative_prompt": _DULL,
+        **{f"{stage}.{leaf}": value for stage in ("geometry", "appearance") for leaf, value in _MVDREAM_VIEWS.items()},
+        "geometry.steps": 8000,
+        "geometry.resolution": ((0.625, 64), (1.0, 256)),
+        "geometry.t_max": (0.98, 0.5),
+        "geometry.t_min": (0.98, 0.02),
+        "geometry.lr.decay_until": 0.0375,
+        "geometry.densify.stop": 0.375,
+        "geometry.densify.prune_scale_last": 0.4,
+        "appearance.steps": 2000,
+        "appearance.resolution": ((1.0, 256),),
+        "appearance.t_max": (0.5, 0.5),
+        "appearance.t_min": (0.02, 0.02),
+        "texture.views": 4,
+        "texture.elevation": (0.0, 30.0),
+    }),
+}  # fmt: skip
 """Recipes that are another one but for a few leaves: name, whose, and the leaves."""
 
 RECIPES: dict[str, Recipe] = {

@@ -83,6 +83,8 @@ class AssetSpec(Written):
 
     @model_validator(mode="after")
     def _derive(self) -> AssetSpec:
+        if not self.negative_prompt and self.recipe.default_negative_prompt:
+            object.__setattr__(self, "negative_prompt", self._clean(self.recipe.default_negative_prompt))
         if not self.asset_id:
             object.__setattr__(self, "asset_id", derive_id(self.prompt, self.negative_prompt, self.seed))
         return self

@@ -112,7 +112,7 @@ class GaussianJob:
             return None
         s, size = self.stage, resolution(self.stage.resolution, self.progress)
         cameras = draw_cameras(
-            s.views, size, self.generator, elevation=s.elevation, distance=s.distance, fovy=s.fovy,
+            s.views, size, self.generator, elevation=s.elevation, distance=s.distance, framing=s.framing, fovy=s.fovy,
             fovy_jitter=s.fovy_jitter, target_jitter=s.target_jitter, group=self.prior.num_views,
         )  # fmt: skip
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them

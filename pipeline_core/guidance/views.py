@@ -17,6 +17,7 @@ def draw_cameras(
     *,
     elevation: tuple[float, float],
     distance: float = DISTANCE,
+    framing: tuple[float, float] | None = None,
     fovy: float = FOVY,
     fovy_jitter: float = 0.0,
     target_jitter: float = 0.0,
@@ -25,10 +26,11 @@ def draw_cameras(
     """``views`` random cameras around the asset; the settings are those of ``config.Distill``.
 
     Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere. Views stand in
-    groups of ``group`` (a multiple of which ``views`` must be), spread evenly over the turn at one elevation and field
-    of view, which is what a multi-view prior was trained on (MVDream: 4).
+    groups of ``group`` (a multiple of which ``views`` must be), spread evenly over the turn at one elevation, distance
+    and field of view, which is what a multi-view prior was trained on (MVDream: 4).
     """
-    # Fixed number of draws whatever the settings, so that turning one feature on does not reseed the others.
+    # Fixed number of draws whatever the settings (but for framing's), so that turning one feature on does not reseed
+    # the others.
     turn, spread = torch.rand(1, generator=generator), torch.rand(views, generator=generator)
     height, zoom = torch.rand(views, generator=generator), torch.rand(views, generator=generator)
     aim = torch.randn(views, 3, generator=generator)
@@ -46,7 +48,13 @@ def draw_cameras(
     heights = torch.rad2deg((low + (high - low) * height).asin())
     target = aim * target_jitter if target_jitter else None
     fovys = fovy + fovy_jitter * (2 * zoom - 1)
-    return orbit(azimuth, heights, size=size, distance=distance, fovy=fovys, target=target)
+    if framing is None:
+        return orbit(azimuth, heights, size=size, distance=distance, fovy=fovys, target=target)
+    nearest, farthest = framing
+    frame = nearest + (farthest - nearest) * torch.rand(views, generator=generator)[::group].repeat_interleave(group)
+    return orbit(
+        azimuth, heights, size=size, distance=frame / torch.deg2rad(fovys / 2).tan(), fovy=fovys, target=target
+    )
 
 
 def draw_backgrounds(

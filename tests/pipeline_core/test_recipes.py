@@ -48,5 +48,40 @@ def test_gsgen_has_its_published_schedule():
     assert second.densify.compactness and second.densify.every == 1000
 
 
+def test_mvdream_has_its_published_settings():
+    """MVDream-threestudio, configs/mvdream-sd21.yaml; what concerns Gaussians, DreamGaussian's configs/text_mv.yaml."""
+    recipe = RECIPES["mvdream"]
+    first, last = recipe.geometry, recipe.appearance
+    assert recipe.image_prior == "ashawkey/mvdream-sd2.1-diffusers"  # sd-v2.1-base-4view
+    assert first.steps + last.steps == 10_000  # trainer.max_steps
+    for iteration in (0, 2000, 8000, 9999):  # min_step_percent [0, 0.98, 0.02, 8000], max_step_percent [.., 0.50, 8000]
+        stage, step = (first, iteration) if iteration < 8000 else (last, iteration - 8000)
+        share, progress = min(iteration / 8000, 1.0), step / (stage.steps - 1)
+        assert linear(stage.t_min, progress) == pytest.approx(0.98 + (0.02 - 0.98) * share, abs=1e-3)
+        assert linear(stage.t_max, progress) == pytest.approx(0.98 + (0.50 - 0.98) * share, abs=1e-3)
+    for iteration, pixels in ((0, 64), (4998, 64), (5001, 256), (7999, 256)):  # width [64, 256], milestones [5000]
+        assert resolution(first.resolution, iteration / 7999) == pixels
+    assert last.resolution == ((1.0, 256),)
+    for stage in (first, last):
+        assert stage.guidance_scale == 50.0  # guidance_scale
+        assert stage.guidance_rescale == 0.5  # recon_std_rescale
+        assert stage.weighting == "x0"  # recon_loss: w = 1 on x - x0
+        assert stage.views == 4  # n_view; batch_size [8, 4] is two rigs in the first 5000 steps, then one
+        assert stage.framing == (0.8, 1.0)  # camera_distance_range, relative to 1 / tan(fovy / 2)
+        assert (stage.fovy - stage.fovy_jitter, stage.fovy + stage.fovy_jitter) == (15.0, 60.0)  # fovy_range
+        assert stage.elevation == (0.0, 30.0)  # elevation_range
+        assert stage.target_jitter == 0.0  # center_perturb
+        assert stage.background == "random"  # random_aug, share_aug_bg
+        assert stage.image_weight == 1.0 and stage.point_weight == 0.0  # lambda_sds, and nothing else
+    assert recipe.default_negative_prompt.startswith("ugly, bad anatomy, blurry, pixelated obscure, unnatural colors")
+    assert recipe.default_negative_prompt.endswith("poorly drawn face, deformed, dehydrated, bad proportions")
+    assert (recipe.init.start, recipe.init.num_points, recipe.init.opacity) == ("ball", 5000, 0.1)  # num_pts
+    assert first.lr.decay_until * first.steps == 300  # position_lr_max_steps
+    assert (first.lr.means, first.lr.means_final) == (0.01, 0.0002) and last.lr.means == 0.0002
+    assert (first.densify.every, first.densify.stop * first.steps) == (50, 3000)  # densification_interval, end_iter
+    assert last.densify.every == 0 and (first.densify.prune_scale_last, last.densify.prune_scale_last) == (0.4, 0.1)
+    assert recipe.texture.views % 4 == 0
+
+
 def test_defaults_are_a_valid_recipe():
     assert Recipe().geometry.steps == 500

@@ -71,3 +71,12 @@ def test_a_clean_text_stays_as_it_is(text):
 def test_specs_and_manifests_load_no_torch():
     code = "import sys, pipeline_core.manifest, pipeline_core.storage; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_recipe_may_have_a_negative_prompt_for_rows_that_give_none():
+    recipe = RECIPES["mvdream"]
+    spec = AssetSpec(prompt="a mug", recipe=recipe)
+    assert spec.negative_prompt == recipe.default_negative_prompt and AssetSpec.from_json(spec.to_json()) == spec
+    assert AssetSpec(prompt="a mug", negative_prompt="dust", recipe=recipe).negative_prompt == "dust"
+    assert AssetSpec(prompt="a mug", recipe=recipe.override({"default_negative_prompt": ""})).negative_prompt == ""
+    assert AssetSpec(prompt="a mug").negative_prompt == ""

@@ -49,6 +49,16 @@ def test_a_rig_is_four_views_a_quarter_turn_apart():
         draw(32, generator(), views=3, group=4)
 
 
+def test_framing_is_half_the_pictures_height_at_the_object_whatever_the_field_of_view():
+    cameras = draw(32, generator(), views=80, fovy=37.5, fovy_jitter=22.5, framing=(0.8, 1.0), group=4)
+    distance = cameras.viewmats[:, :3, 3].norm(dim=1)
+    frame = distance * 16 / cameras.Ks[:, 1, 1]
+    assert (frame >= 0.8 - 1e-5).all() and (frame <= 1.0 + 1e-5).all() and frame.std() > 0.02
+    assert (distance.reshape(20, 4).diff(dim=1).abs() < 1e-5).all()
+    plain = draw(32, generator(), views=80, fovy=37.5, fovy_jitter=22.5, group=4)
+    assert torch.equal(plain.azimuth, cameras.azimuth) and torch.equal(plain.Ks, cameras.Ks)
+
+
 def test_backgrounds():
     assert draw_backgrounds("prior", (1.0, 1.0, 1.0), 3, generator()).tolist() == [[1.0, 1.0, 1.0]] * 3
     mixed = draw_backgrounds("prior", None, 200, generator())

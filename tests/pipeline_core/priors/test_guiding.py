@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipeline_core.config import Densify, Distill
+from pipeline_core.config import RECIPES, Densify, Distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.priors.image import load_image_prior
@@ -48,6 +48,21 @@ def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
         if name in ("means", "scales", "opacities", "sh0"):
             assert not torch.equal(value, start[name])
         torch.testing.assert_close(beside.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_mvdreams_recipe_guides(checkpoint):
+    """Its own settings but for fewer steps and pixels: rigs of four views on one background, a camera in every row."""
+    prior, rows = load_image_prior(str(checkpoint("mvdream"))), []
+    predict = prior.predict
+    prior.predict = lambda x, t, e, cameras: rows.append((t, cameras)) or predict(x, t, e, cameras)
+    short = {"steps": 3, "resolution": ((1.0, 24),), "densify": Densify(every=0)}
+    result, curves = run(prior, None, [RECIPES["mvdream"].geometry.model_copy(update=short)])
+    assert all(math.isfinite(loss) and loss > 0 for loss in curves["loss_image"])
+    assert not torch.equal(result.means, grey_ball().means)
+    for t, (azimuth, elevation) in rows:
+        assert len(t.unique()) == 1
+        assert torch.equal(azimuth[:4], azimuth[4:]) and torch.equal(elevation[:4], elevation[4:])
+        assert azimuth.isfinite().all() and (elevation >= 0).all() and (elevation <= 30).all()
 
 
 def test_view_words_and_perp_neg_go_where_the_prior_takes_no_camera(checkpoint):
