@@ -66,7 +66,7 @@ def sql(
 
     Example: splatmill sql "select asset_id, status, faces from assets order by faces desc limit 10"
     """
-    from catalog import guard, questions, render
+    from catalog import bounded, guard, questions
 
     if examples:
         typer.echo(questions.markdown())
@@ -77,9 +77,9 @@ def sql(
     if not live:
         _bring_up_to_date(library, refresh)
     limits = guard.Limits(timeout_s=timeout, memory=memory, rows=limit)
-    answer = guard.ask(library, text, live=live, limits=limits)
-    _write(render.render(answer.table, form), output, binary=form is Format.parquet)
-    if answer.truncated:
+    data, truncated = bounded.answer(library, text, form, live=live, limits=limits)
+    _write(data, output, binary=form is Format.parquet)
+    if truncated:
         typer.echo(f"only the first {limit} rows; --limit gives more", err=True)
 
 

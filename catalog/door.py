@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,9 +34,29 @@ class Door(TyperGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(arguments, *more, **options | {"standalone_mode": False})
+            sys.stdout.flush()
+        except SystemExit as end:  # the parser's own end, where its output was a pipe that is closed
+            code = 0 if _nobody_reads() else end.code
+        except BrokenPipeError:
+            code = 0 if _nobody_reads() else FAILED
         except (Exception, KeyboardInterrupt) as error:
             code = tell(error, as_json=asks_for_json(arguments))
         sys.exit(code or 0)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that its reader closed (``| head``), who has what he wanted.
+
+    Then what is left to say goes nowhere, or the interpreter would complain of it when it ends.
+    """
+    try:
+        os.write(1, b"")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        return True
+    return type(sys.stdout).__name__ == "PacifyFlushWrapper"
 
 
 def tell(error: BaseException, *, as_json: bool) -> int:

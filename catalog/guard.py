@@ -161,19 +161,29 @@ def _translated(limits: Limits) -> Iterator[None]:
     try:
         yield
     except duckdb.InterruptException as error:
-        raise SqlFailed(
-            f"the query was stopped after {limits.timeout_s:g} s: narrow it (a join without a condition?), "
-            "or raise --timeout"
-        ) from error
+        raise too_slow(limits) from error
     except duckdb.OutOfMemoryException as error:
-        raise SqlFailed(
-            f"the query needs more than {limits.memory} of memory (and {limits.spill} on disk): narrow it, "
-            "or raise --memory"
-        ) from error
+        raise too_large(limits) from error
     except duckdb.PermissionException as error:
         raise SqlRefused(f"only the catalogue's own relations can be read here: {_first_lines(error)}") from error
     except duckdb.Error as error:
         raise SqlFailed(_first_lines(error)) from error
+
+
+def too_slow(limits: Limits) -> SqlFailed:
+    """What is said of a query whose time is over."""
+    return SqlFailed(
+        f"the query was stopped after {limits.timeout_s:g} s: narrow it (a join without a condition?), "
+        "or raise --timeout"
+    )
+
+
+def too_large(limits: Limits) -> SqlFailed:
+    """What is said of a query that its memory does not hold."""
+    return SqlFailed(
+        f"the query needs more than {limits.memory} of memory (and {limits.spill} on disk): narrow it, "
+        "or raise --memory"
+    )
 
 
 def _first_lines(error: Exception) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 from typer.testing import CliRunner
 
+from catalog import bounded
 from catalog import cli as catalogue
-from catalog import guard
 from flows import cli as factory
+from pipeline_core import python
 from pipeline_core.errors import DataError, ManifestError, RequestError, TransientError
 
 SECRET = "hf_squeamish_ossifrage"
@@ -25,7 +28,7 @@ def fails_with(request, monkeypatch):
         def ask(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(guard, "ask", ask)
+        monkeypatch.setattr(bounded, "answer", ask)
         done = CliRunner().invoke(APPS[request.param], ["sql", "select 1", "--live", *options])
         return done.exit_code, done.stdout, done.stderr
 
@@ -83,3 +86,14 @@ def test_json_is_asked_for_in_many_ways():
         assert asks_for_json(arguments)
     for arguments in (["gc"], ["sql", "select 1 -- --json"], ["sql", "json", "-f", "csv"]):
         assert not asks_for_json(arguments)
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure(one_asset):
+    for words in (["compare", "last", "last"], ["sql", "from range(100000)", "-f", "csv"], ["sql", "--help"]):
+        options = [] if "--help" in words else ["--library", str(one_asset)]
+        line = python.command("catalog.cli", *words, *options)
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, env=python.environment(), text=True)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, ""), words
