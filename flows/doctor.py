@@ -16,7 +16,7 @@ from typing import Any
 
 from catalog.render import aligned
 from flows.server import pointed_at, warm_server
-from pipeline_core.config import RECIPES, Recipe
+from pipeline_core.config import RECIPES, ModelRef, Recipe
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import ModelNotFound, SplatmillError
 from pipeline_core.models import licence
@@ -68,9 +68,10 @@ def show_models(*, as_json: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
     wanted = {named for recipe in RECIPES.values() for named in _named(recipe)}
     rows: list[dict[str, Any]] = []
-    for kind, ref in sorted(wanted):
-        used_by = [name for name, r in RECIPES.items() if ref in (r.image_prior, r.init.point_prior)]
-        row = {"kind": kind, "reference": ref, "recipes": used_by, "id": "", "licence": "", "folder": "", "missing": ""}
+    for kind, ref in sorted(wanted, key=str):
+        used_by = [name for name, r in RECIPES.items() if r.model_refs()[kind] == ref]
+        row = {"kind": kind, "reference": str(ref), "recipes": used_by}
+        row |= dict.fromkeys(("id", "licence", "folder", "missing"), "")
         try:
             row |= {"id": model_id(ref, kind), "licence": licence(ref, kind), "folder": str(resolve_model(ref, kind))}
         except ModelNotFound as error:
@@ -86,9 +87,10 @@ def show_models(*, as_json: bool) -> None:
             print(f"\n{row['missing']}")
 
 
-def _named(recipe: Recipe) -> tuple[tuple[Kind, str], ...]:
+def _named(recipe: Recipe) -> tuple[tuple[Kind, ModelRef], ...]:
     """Kind and reference of the models that a recipe names."""
-    return ("image", recipe.image_prior), ("points", recipe.init.point_prior)
+    refs = recipe.model_refs()
+    return ("image", refs["image"]), ("points", refs["points"])
 
 
 def _machine() -> list[Finding]:
@@ -154,7 +156,7 @@ def _models(recipe: str) -> list[Finding]:
         try:
             findings.append(Finding("ok", what, f"{model_id(ref, kind)} ({licence(ref, kind)})"))
         except SplatmillError as error:
-            findings.append(Finding("missing", what, ref, str(error).replace("\n", " ")))
+            findings.append(Finding("missing", what, str(ref), str(error).replace("\n", " ")))
     return findings
 
 

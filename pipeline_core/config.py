@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -177,6 +185,48 @@ class Evaluate(Section):
     turntable_frames: int = Field(24, ge=0, le=360)
 
 
+class Lora(Written):
+    """Low-rank changes that are added to the image prior's weights when it is loaded: a style, a character."""
+
+    path: str = Field(min_length=1, description="a .safetensors file, or a folder that holds one")
+    scale: float = Field(1.0, ge=-10, le=10, description="how strongly it is added")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """How a recipe names one model: where it is, and what is added to it. Plain, and a key of caches.
+
+    Args:
+        ref: ``starter``, ``point-e``, a folder, a single-file checkpoint, or a hub id.
+        loras: changes to its weights.
+        encoder: a folder or hub id of the distilled encoder that stands in for the full one in distillation.
+        config: the folder of configurations and tokenizers that a single-file checkpoint is read with.
+    """
+
+    ref: str
+    loras: tuple[Lora, ...] = ()
+    encoder: str | None = None
+    config: str | None = None
+
+    @classmethod
+    def of(cls, named: Named) -> ModelRef:
+        """``named`` itself, or the model of that name with nothing added."""
+        return cls(named) if isinstance(named, str) else named
+
+    def parts(self, kind: str) -> list[tuple[str, str]]:
+        """Kind and reference of each published thing that it is made of: the model, used as ``kind``, comes first."""
+        encoder = [("encoder", self.encoder)] if self.encoder else []
+        return [(kind, self.ref), *(("lora", lora.path) for lora in self.loras), *encoder]
+
+    def __str__(self) -> str:
+        loras = "".join(f" + {lora.path} * {lora.scale:g}" for lora in self.loras)
+        return self.ref + loras + (f", encoded by {self.encoder}" if self.encoder else "")
+
+
+Named = str | ModelRef
+"""A model where nothing need be added to it."""
+
+
 class Recipe(Section):
     """Everything that decides how an asset is made, except prompt, seed and targets."""
 
@@ -185,6 +235,24 @@ class Recipe(Section):
     default_negative_prompt: str = Field(
         "", json_schema_extra=LATER, description="negative prompt of a row that gives none"
     )
+    image_lora: tuple[Lora, ...] = Field(
+        (),
+        description="LoRAs that are merged into the image prior, or the path of one",
+        examples=[["styles/clay.safetensors"]],
+        json_schema_extra=LATER,
+    )
+    image_encoder: str | None = Field(
+        None,
+        min_length=1,
+        description="distilled encoder (AutoencoderTiny) for distillation: a folder or a hub id",
+        json_schema_extra=LATER,
+    )
+    image_config: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of configurations and tokenizers for an image_prior that is a single file",
+        json_schema_extra=LATER,
+    )
     init: Init = Init()
     geometry: Distill = Distill()
     appearance: Distill = Distill()
@@ -192,9 +260,19 @@ class Recipe(Section):
     texture: Texture = Texture()
     evaluate: Evaluate = Evaluate()
 
-    def model_refs(self) -> dict[str, str]:
-        """References of the models by kind."""
-        return {"image": self.image_prior, "points": self.init.point_prior}
+    @field_validator("image_lora", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        """A path stands for a LoRA at its full scale."""
+        entries = [value] if isinstance(value, (str, dict)) else value
+        if not isinstance(entries, (list, tuple)):
+            return entries
+        return [{"path": each} if isinstance(each, str) else each for each in entries]
+
+    def model_refs(self) -> dict[str, ModelRef]:
+        """The models by kind: all that this recipe says of them."""
+        image = ModelRef(self.image_prior, self.image_lora, self.image_encoder, self.image_config)
+        return {"image": image, "points": ModelRef(self.init.point_prior)}
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""

@@ -225,10 +225,20 @@ def _recipe_resolver(overrides: dict[str, Any]) -> Callable[[str, dict[str, Any]
 
 
 def _hashable(value: Any) -> Any:
-    """Lists as tuples, all the way down; what cannot be hashed even so becomes text, which no number field takes."""
+    """Lists as tuples and mappings as entries, all the way down; what cannot be hashed even so becomes text, which no
+    number field takes."""
     if isinstance(value, list):
         return tuple(map(_hashable, value))
+    if isinstance(value, dict):
+        return _Entry((str(name), _hashable(each)) for name, each in value.items())
     return value if value.__hash__ else shown(value)
+
+
+class _Entry(dict[str, Any]):
+    """A mapping that may be part of a cache's key; nothing changes it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 def _plain(leaf: str, value: Any) -> Any:
@@ -319,6 +329,8 @@ def allowed_values(leaf: str) -> str:
 def _words(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(map(_words, schema["anyOf"]))
+    if "$ref" in schema:
+        schema = _schema()["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     kind = schema.get("type", "value")
@@ -326,7 +338,10 @@ def _words(schema: dict[str, Any]) -> str:
         return " ".join(["an integer" if kind == "integer" else "a number", *_range_words(schema)])
     if kind == "array":
         items = schema.get("prefixItems") or [schema.get("items", {})]
-        return f"a list of {_words(items[0])}, such as {json.dumps(schema.get('default'))}"
+        example = schema.get("examples", [schema.get("default")])[0]
+        return f"a list of {_words(items[0])}, such as {json.dumps(example)}"
+    if kind == "object":
+        return "entries with " + " and ".join(f"{name} ({_words(each)})" for name, each in schema["properties"].items())
     return {"boolean": "true or false", "string": "text", "null": "null"}.get(kind, kind)
 
 

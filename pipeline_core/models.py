@@ -12,7 +12,7 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline_core.config import Recipe
+from pipeline_core.config import ModelRef, Named, Recipe
 from pipeline_core.device import pick_device
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.resolve import Kind, resolve_model
@@ -29,7 +29,7 @@ sampling = threading.Lock()
 """Held while the point prior samples: side by side, samplers would only share the same cores."""
 
 _lock = threading.RLock()
-_engines: dict[tuple[str, str], DistillationEngine] = {}
+_engines: dict[tuple[ModelRef, ModelRef], DistillationEngine] = {}
 
 
 def device() -> Any:
@@ -38,29 +38,29 @@ def device() -> Any:
 
 
 @lru_cache(maxsize=4)
-def _image_prior(ref: str) -> Any:
+def _image_prior(ref: ModelRef) -> Any:
     from pipeline_core.priors.image import load_image_prior
 
     return load_image_prior(ref, device=device())
 
 
 @lru_cache(maxsize=4)
-def _point_prior(ref: str) -> Any:
+def _point_prior(ref: ModelRef) -> Any:
     from pipeline_core.priors.points import load_point_prior
 
     return load_point_prior(ref, device=device())
 
 
-def image_prior(ref: str) -> Any:
+def image_prior(ref: Named) -> Any:
     """The image prior ``ref``, loaded once."""
     with _lock:
-        return _image_prior(ref)
+        return _image_prior(ModelRef.of(ref))
 
 
-def point_prior(ref: str) -> Any:
+def point_prior(ref: Named) -> Any:
     """The point prior ``ref``, loaded once."""
     with _lock:
-        return _point_prior(ref)
+        return _point_prior(ModelRef.of(ref))
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +77,8 @@ def engine(recipe: Recipe) -> DistillationEngine:
     from pipeline_core.engine.engine import DistillationEngine
 
     prepare_device()
-    pair = (recipe.image_prior, recipe.init.point_prior)
+    refs = recipe.model_refs()
+    pair = refs["image"], refs["points"]
     with _lock:
         found = _engines.get(pair)
         if found is None or found.closed:
@@ -107,7 +108,7 @@ def close_engines() -> None:
 
 
 @lru_cache(maxsize=64)
-def licence(ref: str, kind: Kind) -> str:
+def licence(ref: Named, kind: Kind) -> str:
     """The licence that a model's folder states (``splatmill.json``), else ``unknown``."""
     try:
         stated = json.loads((resolve_model(ref, kind) / "splatmill.json").read_text(encoding="utf-8")).get("licence")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_core import stages
+from pipeline_core.config import ModelRef
 from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec
@@ -48,7 +49,9 @@ class Journey:
         return self.spec.asset_id
 
 
-def plan_journey(library: str, run_id: str, spec: AssetSpec, resolve: Callable[[str, Any], str] = model_id) -> Journey:
+def plan_journey(
+    library: str, run_id: str, spec: AssetSpec, resolve: Callable[[ModelRef, Any], str] = model_id
+) -> Journey:
     """Keys of all stages of ``spec``. Raises :class:`ModelNotFound` when a model is not there.
 
     ``resolve(ref, kind)`` gives a model's id; a batch passes a cached one.

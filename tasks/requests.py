@@ -24,6 +24,6 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
         for each in journeys
     ]
     used = {(kind, each.models[kind], ref) for each in journeys for kind, ref in each.spec.recipe.model_refs().items()}
-    for kind, name, ref in sorted(used):
+    for kind, name, ref in sorted(used, key=str):
         rows.append(schema.model(name, kind="point" if kind == "points" else kind, licence=licence(ref, kind)))
     return rows

@@ -14,13 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from pipeline_core.config import Named
 from pipeline_core.errors import RequestError
 
 
 class Loader(Protocol):
     """What a row's ``loader`` names: a function that loads a checked folder."""
 
-    def __call__(self, ref: str, folder: Path, *, device: Any, dtype: Any, allow_remote_code: bool) -> Any:
+    def __call__(self, ref: Named, folder: Path, *, device: Any, dtype: Any, allow_remote_code: bool) -> Any:
         """An ``interface.ImagePrior`` or ``interface.PointPrior``, frozen, on ``device``."""
 
 

@@ -22,14 +22,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from pipeline_core.config import ModelRef, Named
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.compiled import compile_when_it_pays
+from pipeline_core.priors.encoder import load_encoder
 from pipeline_core.priors.families import family_of
 from pipeline_core.priors.interface import Camera, ImagePrior
 from pipeline_core.priors.latents import LatentPrior, pack_pooled, unpack_pooled, vae_factor
@@ -153,12 +155,13 @@ class DiffusersPrior(LatentPrior):
 
 
 def load_image_prior(
-    ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
+    ref: Named, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
 ) -> ImagePrior:
     """Load an image prior, frozen and in evaluation mode.
 
     Args:
-        ref: starter, a folder of a family that families.py lists, or a hub id (resolve.py)
+        ref: starter, a folder of a family that families.py lists, or a hub id (resolve.py); or one of these with what
+            is added to it (``Recipe.model_refs``)
         device: where it runs
         dtype: precision of the U-Net and the autoencoder; None = ``device.default_dtype``
         allow_remote_code: let the folder's own Python define a class that splatmill does not know
@@ -167,14 +170,19 @@ def load_image_prior(
         ModelNotFound: the folder is missing or incomplete (every missing file is named), or its weights do not fit
         RequestError: the folder is complete, but of a kind that cannot guide
     """
-    folder, dtype = resolve_model(ref, "image"), dtype or default_dtype(device)
-    load = family_of(folder, "image").load
-    prior: ImagePrior = load(ref, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
-    return prior
+    model = ModelRef.of(ref)
+    folder, dtype = resolve_model(model, "image"), dtype or default_dtype(device)
+    family = family_of(folder, "image")
+    prior: Any = family.load(model, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
+    if model.loras:
+        raise RequestError(f"image_lora: {family.name} take no LoRAs")
+    if model.encoder:
+        prior.use_encoder(load_encoder(model.encoder, prior))
+    return cast(ImagePrior, prior)
 
 
 def load_diffusers(
-    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+    ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusersPrior:
     """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
     index = read_json(folder / "model_index.json")

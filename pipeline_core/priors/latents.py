@@ -61,6 +61,7 @@ class LatentPrior(OwnsNoise):
         self.latent_channels = latent_channels
         self.latent_size = size // (vae_factor(vae) if vae is not None else 1)
         self._factor, self._shift = latent_scale(vae, device) if vae is not None else (1.0, 0.0)
+        self.distilled: Any | None = None
         self._prompts: OrderedDict[str, Tensor] = OrderedDict()
 
     def speed_up(self) -> None:
@@ -72,6 +73,10 @@ class LatentPrior(OwnsNoise):
         if isinstance(self.vae, AutoencoderKL):
             speed_up(self.vae)
             compile_when_it_pays(self.vae.encoder, COMPILED_VIEWS, differentiated=True)
+
+    def use_encoder(self, encoder: Any) -> None:
+        """From now on :meth:`encode` asks the distilled ``encoder``; :meth:`decode` stays with the full autoencoder."""
+        self.distilled = encoder.to(self.device).requires_grad_(False).eval()
 
     # ------------------------------------------------------------------------------------------------- prompts
 
@@ -110,8 +115,9 @@ class LatentPrior(OwnsNoise):
         x = images.float() * 2 - 1
         if self.vae is None:
             return x
-        scale = GradientScale() if self.vae.dtype == torch.float16 else None
-        encoded = self.vae.encode(self._for_network(x if scale is None else scale.out(x), self.vae))
+        encoder = self.distilled or self.vae
+        scale = GradientScale() if encoder.dtype == torch.float16 else None
+        encoded = encoder.encode(self._for_network(x if scale is None else scale.out(x), encoder))
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
             z = posterior.mean.float()
@@ -119,7 +125,7 @@ class LatentPrior(OwnsNoise):
                 z = z + posterior.std.float() * row_noise(z.shape, generator, z.device)
         else:  # AutoencoderTiny says latents, AutoencoderDC says latent
             z = (encoded.latents if hasattr(encoded, "latents") else encoded.latent).float()
-        latents = self._normalise(z)
+        latents = self._normalise(z) if self.distilled is None else z * self.distilled.config.scaling_factor
         return latents if scale is None else scale.into(latents)
 
     def decode(self, latents: Tensor) -> Tensor:

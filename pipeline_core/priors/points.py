@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline_core.config import Named
 from pipeline_core.device import default_dtype
 from pipeline_core.priors.families import family_of
 from pipeline_core.priors.interface import PointPrior
@@ -299,7 +300,7 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 
 
 def load_point_prior(
-    ref: str, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
+    ref: Named, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
 ) -> PointPrior:
     """Load a point prior, frozen; its weights stay float32.
 
@@ -322,7 +323,7 @@ def load_point_prior(
 
 
 def load_point_e(
-    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+    ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusionPointPrior:
     """Point-E out of a folder of its published checkpoints, with the upsampler where that is there."""
     paths = [_published(folder, name) for name in POINT_E_FILES]
@@ -364,7 +365,7 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
 
 
 def load_independent(
-    ref: str, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
+    ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusionPointPrior:
     """The starter's network in diffusers' format, with everything the sampler needs in its ``config.json``."""
     from pipeline_core.priors.independent_points import IndependentPointDiffusion

@@ -23,18 +23,22 @@ import urllib.request
 from pathlib import Path
 from typing import Literal
 
+from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.files import cache_folder, replaced, write_json
 from pipeline_core.priors.families import FAMILIES, family_of
 
-Kind = Literal["image", "points", "clip"]
-"""What a folder is to be used as: a diffusers pipeline, a point prior, or a CLIP text encoder."""
+Kind = Literal["image", "points", "clip", "encoder", "lora"]
+"""What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a distilled encoder
+(AutoencoderTiny), or changes to a pipeline's weights."""
 
 STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
 POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
 POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
 
 TOKENIZER_SETS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+LORA_FILE = "pytorch_lora_weights.safetensors"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 OPTIONAL = ("vae", "text_encoder_2", "tokenizer_2")
 COMPONENTS = tuple(dict.fromkeys((*(name for row in FAMILIES for name in row.components), *OPTIONAL)))
 SIDE_FILES = ("model_index.json", "splatmill.json", "config.json")
@@ -51,12 +55,15 @@ WITHDRAWN = {
 # ---------------------------------------------------------------------------------------------------- resolving
 
 
-def resolve_model(ref: str, kind: Kind | None = None) -> Path:
-    """Folder that holds ``ref``; with ``kind``, the part of it of that kind, checked to be complete.
+def resolve_model(named: Named, kind: Kind | None = None) -> Path:
+    """Folder that holds a model (of a LoRA, its file); with ``kind``, its part of that kind, checked to be complete.
 
     A folder that holds both priors has them in ``image/`` and ``points/``, as the starter has. Raises
     :class:`ModelNotFound` with what was tried, what is missing, and how to get it. Never retries by itself.
     """
+    ref = ModelRef.of(named).ref
+    if kind == "lora":
+        return _lora_file(ref)
     if ref == "starter":
         if not STARTER_WEIGHTS.is_dir():
             raise ModelNotFound(
@@ -77,19 +84,55 @@ def resolve_model(ref: str, kind: Kind | None = None) -> Path:
     return _from_hub(ref, kind)
 
 
-def model_id(ref: str, kind: Kind) -> str:
-    """Name and content of the weights behind ``ref``, for stage keys and catalogue rows: ``name@<16 hex digits>``.
+def model_id(named: Named, kind: Kind) -> str:
+    """Name and content of a model's weights, for stage keys and catalogue rows: ``name@<16 hex digits>``, then
+    ``+lora:<name>:<16 hex digits>*<scale>`` for each LoRA and ``+encoder:<name>:<16 hex digits>``.
 
-    The digits are of the sha256 over (name, sha256) of every file that is read, so two machines with the same files
-    agree, wherever the folders lie.
+    The digits are of the sha256 over (name, sha256) of every file that is read (of a LoRA, the file's own), so two
+    machines with the same files agree, wherever the folders lie.
     """
-    return folder_id(ref, resolve_model(ref, kind))
+    return folder_id(named, resolve_model(named, kind))
 
 
-def folder_id(ref: str, folder: Path) -> str:
+def folder_id(named: Named, folder: Path) -> str:
     """As :func:`model_id`, for a folder that is resolved already."""
-    name = Path(ref).expanduser().resolve().name if Path(ref).expanduser().is_dir() else ref
-    return f"{name}@{content_hash(folder)[:16]}"
+    model = ModelRef.of(named)
+    whole = f"{_name(model.ref)}@{content_hash(folder)[:16]}"
+    for lora in model.loras:
+        file = resolve_model(lora.path, "lora")
+        whole += f"+lora:{_name(lora.path)}:{_hashes([file])[file][:16]}*{lora.scale!r}"
+    if model.encoder:
+        folder = resolve_model(model.encoder, "encoder")
+        whole += f"+encoder:{_name(model.encoder)}:{content_hash(folder)[:16]}"
+    return whole
+
+
+def _name(ref: str) -> str:
+    """What ids call a model: the name of a file or folder, else the reference itself."""
+    path = Path(ref).expanduser()
+    return path.resolve().name if path.exists() else ref
+
+
+def _lora_file(ref: str) -> Path:
+    """``ref`` itself, or what diffusers writes in the folder ``ref``, else the only .safetensors file there."""
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        held = sorted(path.glob("*.safetensors"))
+        if not held:
+            raise ModelNotFound(f"image_lora {ref!r}: the folder holds no .safetensors file")
+        usual = path / LORA_FILE
+        if usual not in held and len(held) > 1:
+            raise ModelNotFound(
+                f"image_lora {ref!r}: the folder holds {len(held)} files ({', '.join(p.name for p in held[:3])} ...); "
+                "name one of them"
+            )
+        path = usual if usual in held else held[0]
+    problem = safetensors_problem(path)
+    if path.suffix in PICKLED and path.is_file():
+        problem = "is pickled, and pickled weights are never loaded: convert it to .safetensors"
+    if problem:
+        raise ModelNotFound(f"image_lora {ref!r}: {path} {problem}")
+    return path
 
 
 def _part(folder: Path, kind: Kind | None) -> Path:
@@ -104,7 +147,7 @@ def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
     if problems:
         listed = "\n  - ".join(problems)
         raise ModelNotFound(
-            f"model {ref!r} cannot be used as {'an image' if kind == 'image' else f'a {kind}'} model; in {folder}:"
+            f"model {ref!r} cannot be used as {'a' if kind in ('clip', 'points') else 'an'} {kind} model; in {folder}:"
             f"\n  - {listed}\nCopy or download the folder again; splatmill doctor checks it file by file."
         )
     return folder
@@ -119,6 +162,8 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         return _point_problems(folder)
     if kind == "clip":
         return _part_problems(folder, "", "model") + _tokenizer_problems(folder, "")
+    if kind == "encoder":
+        return _part_problems(folder, "", "diffusion_pytorch_model")
     index = folder / "model_index.json"
     if not index.is_file():
         return ["model_index.json is missing: not a diffusers folder (single-file checkpoints must be converted first)"]
@@ -242,7 +287,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
     Training leftovers (``non_ema``), other frameworks, safety checkers and single-file checkpoints are left out.
     """
     wanted: list[str] = []
-    for place in ("",) if kind == "clip" else ("", *COMPONENTS):
+    for place in ("",) if kind in ("clip", "encoder") else ("", *COMPONENTS):
         here = [n for n in names if n.rpartition("/")[0] == place]
         weights = [
             n
@@ -252,7 +297,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         if not place and kind == "points":
             stems = tuple(Path(name).stem for name in POINT_E_FILES)
             weights += [n for n in here if n.startswith(stems) and n.endswith((".safetensors", ".pt"))]
-        weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points") else []
+        weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points", "encoder") else []
         half = [n for n in weights if ".fp16" in n]
         wanted += half or weights
         wanted += [
@@ -335,14 +380,20 @@ def download(url: str, path: Path) -> None:
 
 def content_hash(folder: Path) -> str:
     """sha256 over (relative name, sha256) of the files a loader may read below ``folder``, in order of name."""
+    total = hashlib.sha256()
+    for name, digest in sorted((p.relative_to(folder).as_posix(), d) for p, d in _hashes(_used_files(folder)).items()):
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _hashes(paths: list[Path]) -> dict[Path, str]:
+    """sha256 of each file."""
     known = _load_hashes()
     fresh = dict(known)
-    total = hashlib.sha256()
-    for path in sorted(_used_files(folder), key=lambda p: p.relative_to(folder).as_posix()):
-        total.update(f"{path.relative_to(folder).as_posix()}\0{_file_hash(path, fresh)}\n".encode())
+    digests = {path: _file_hash(path, fresh) for path in paths}
     if fresh != known:
         _save_hashes(fresh)
-    return total.hexdigest()
+    return digests
 
 
 def _used_files(folder: Path) -> list[Path]:

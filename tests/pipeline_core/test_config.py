@@ -3,7 +3,7 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from pipeline_core.config import LATER, Recipe, Section, leaf_names
+from pipeline_core.config import LATER, RECIPES, Lora, ModelRef, Recipe, Section, leaf_names
 
 
 def test_unknown_fields_are_refused():
@@ -37,8 +37,6 @@ def test_fingerprints_follow_the_section_that_changed_and_no_other():
 
 def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
     """What a library holds was made under these keys: a new field must be LATER, or everything is made again."""
-    from pipeline_core.config import RECIPES
-
     known = {
         "draft": "1196287ba8c93b6f",
         "factory": "a674b36b1fe84610",
@@ -61,3 +59,38 @@ def test_a_later_field_is_written_only_where_it_is_used():
     assert New().fingerprint() == Old().fingerprint() and Whole().model_dump() == {"part": {"steps": 3}}
     assert New(style="clay").model_dump() == {"steps": 3, "style": "clay"}
     assert New.model_validate(New(style="clay").model_dump()) == New(style="clay")
+
+
+@pytest.mark.parametrize(
+    "given, want",
+    [
+        ("clay.safetensors", (Lora(path="clay.safetensors"),)),
+        ({"path": "clay.safetensors", "scale": 0.8}, (Lora(path="clay.safetensors", scale=0.8),)),
+        (["a.safetensors", {"path": "b", "scale": -1}], (Lora(path="a.safetensors"), Lora(path="b", scale=-1))),
+        ([], ()),
+    ],
+)
+def test_loras_are_paths_with_scales(given, want):
+    recipe = RECIPES["draft"].override({"image_lora": given})
+    assert recipe.image_lora == want and Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    assert (recipe.fingerprint() == RECIPES["draft"].fingerprint()) is (not want)
+
+
+@pytest.mark.parametrize(
+    "bad", [3, [3], [{"scale": 1}], {"path": "a", "scale": "much"}, {"path": "a", "weight": 1}, ""]
+)
+def test_other_words_for_a_lora_are_refused(bad):
+    with pytest.raises(ValidationError):
+        RECIPES["draft"].override({"image_lora": bad})
+
+
+def test_what_a_recipe_says_of_its_image_model_is_one_value():
+    added = {"image_lora": {"path": "s/clay.safetensors", "scale": 0.8}, "image_encoder": "madebyollin/taesd"}
+    model = RECIPES["dreamgaussian"].override({**added, "image_prior": "m.safetensors"}).model_refs()["image"]
+    assert str(model) == "m.safetensors + s/clay.safetensors * 0.8, encoded by madebyollin/taesd"
+    assert model.parts("image") == [
+        ("image", "m.safetensors"),
+        ("lora", "s/clay.safetensors"),
+        ("encoder", "madebyollin/taesd"),
+    ]
+    assert RECIPES["draft"].model_refs()["image"] == ModelRef.of("starter") and len({model, model}) == 1

@@ -302,3 +302,25 @@ def test_one_target_given_twice_is_refused(tmp_path):
 def test_what_is_allowed_can_be_said_of_every_recipe_field(leaf):
     words = allowed_values(leaf)
     assert words and "{" not in words and "None" not in words and not words.startswith("array"), words
+
+
+def test_loras_in_every_kind_of_manifest(tmp_path):
+    entries = [{"path": "clay.safetensors", "scale": 0.8}, "ink.safetensors"]
+    text = json.dumps(entries)
+    files = {
+        "a.csv": 'prompt,image_lora\na mug,"' + text.replace('"', '""') + '"\na jug,clay.safetensors\n',
+        "a.jsonl": "\n".join(
+            json.dumps({"prompt": p, "image_lora": v}) for p, v in (("a mug", entries), ("a jug", "clay.safetensors"))
+        ),
+        "a.yaml": f"- {{prompt: a mug, image_lora: {text}}}\n- {{prompt: a jug, image_lora: clay.safetensors}}\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        mug, jug = (spec.recipe.image_lora for spec in load_manifest(tmp_path / name).specs)
+        assert [(lora.path, lora.scale) for lora in mug] == [("clay.safetensors", 0.8), ("ink.safetensors", 1.0)], name
+        assert [(lora.path, lora.scale) for lora in jug] == [("clay.safetensors", 1.0)], name
+    assert parse_override(f"image_lora={text}") == ("image_lora", entries)
+    with pytest.raises(
+        ManifestError, match=r"a list of entries with path \(text\) and scale \(a number from -10 to 10\)"
+    ):
+        parse_override('image_lora=[{"path": "a", "scale": 99}]')

@@ -101,6 +101,21 @@ def write_vae(folder):
     ).save_pretrained(folder / "vae")
 
 
+def write_tiny_encoder(folder, latent_channels=4):
+    """The layout of madebyollin/taesd, which halves once as the tiny autoencoders here do."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(8)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        latent_channels=latent_channels,
+    ).save_pretrained(folder)
+    return folder
+
+
 def write_index(folder, class_name, **parts):
     base = {
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -304,6 +319,8 @@ WRITERS = {
     "pixel": write_pixel,
     "mvdream": write_mvdream,
     "starter-image": write_starter_image,
+    "taesd": write_tiny_encoder,
+    "taesd3": lambda folder: write_tiny_encoder(folder, 16),
     "clip": write_clip,
     "point-e": write_point_e,
     "point-e-pt": lambda folder: write_point_e(folder, ".pt"),

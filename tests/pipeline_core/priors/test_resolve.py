@@ -10,7 +10,10 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from pipeline_core.config import RECIPES
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.priors import resolve
 from pipeline_core.priors.resolve import (
@@ -49,6 +52,42 @@ def test_starter_is_the_package_folder(checkpoint, tmp_path, monkeypatch):
     assert model_id("starter", "image").startswith("starter@")
     with pytest.raises(ModelNotFound, match=r"'starter' cannot be used as a points model"):
         resolve_model("starter", "points")
+
+
+def test_what_is_added_to_a_model_is_in_its_id(checkpoint, tmp_path):
+    folder, tiny = checkpoint("sd"), checkpoint("taesd")
+    file = tmp_path / "clay.safetensors"
+    save_file({"unet.x.lora_A.weight": torch.zeros(1, 2), "unet.x.lora_B.weight": torch.zeros(2, 1)}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    recipe = RECIPES["draft"].override({"image_prior": str(folder)})
+
+    def whole(**added):
+        return model_id(recipe.override(added).model_refs()["image"], "image")
+
+    plain = model_id(str(folder), "image")
+    assert whole() == plain
+    loras = [{"path": str(file), "scale": 0.8}, {"path": str(file)}]
+    assert whole(image_lora=loras) == f"{plain}+lora:clay.safetensors:{digest}*0.8+lora:clay.safetensors:{digest}*1.0"
+    assert whole(image_encoder=str(tiny)) == f"{plain}+encoder:taesd:{content_hash(tiny)[:16]}"
+    assert whole(image_lora=[{"path": str(file), "scale": 0.8000001}]) != whole(image_lora=loras[:1])
+
+
+def test_a_lora_lies_in_a_file_or_a_folder(tmp_path):
+    folder = tmp_path / "style"
+    folder.mkdir()
+    with pytest.raises(ModelNotFound, match=r"image_lora .*style': the folder holds no .safetensors file"):
+        resolve_model(str(folder), "lora")
+    for name in ("a.safetensors", "b.safetensors"):
+        save_file({"unet.x.lora_A.weight": torch.zeros(1, 2)}, folder / name)
+    with pytest.raises(ModelNotFound, match=r"holds 2 files \(a.safetensors, b.safetensors ...\); name one of them"):
+        resolve_model(str(folder), "lora")
+    usual = (folder / "a.safetensors").rename(folder / "pytorch_lora_weights.safetensors")
+    assert resolve_model(str(folder), "lora") == usual == resolve_model(str(usual), "lora")
+    (folder / "style.pt").write_bytes(b"PK")
+    with pytest.raises(ModelNotFound, match=r"style.pt is pickled, and pickled weights are never loaded"):
+        resolve_model(str(folder / "style.pt"), "lora")
+    with pytest.raises(ModelNotFound, match=r"c.safetensors is missing"):
+        resolve_model(str(folder / "c.safetensors"), "lora")
 
 
 @pytest.mark.parametrize("ref", ["no-such-folder", "a/b/c", "../x/y", "", "  ", "sd 1.5", "owner/name@"])

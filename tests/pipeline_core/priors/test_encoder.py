@@ -1,0 +1,44 @@
+"""A distilled encoder: the latents that diffusers would give the U-Net, with their gradient; never another family's."""
+
+import shutil
+
+import pytest
+import torch
+
+from pipeline_core.config import ModelRef
+from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.image import load_image_prior
+
+
+def test_a_distilled_encoder_encodes_and_the_full_autoencoder_decodes(checkpoint):
+    from diffusers import AutoencoderTiny
+
+    full, tiny = load_image_prior(str(checkpoint("sd"))), AutoencoderTiny.from_pretrained(checkpoint("taesd"))
+    quick = load_image_prior(ModelRef(str(checkpoint("sd")), encoder=str(checkpoint("taesd"))))
+    images = torch.rand(2, 3, full.size, full.size).requires_grad_()
+    latents = quick.encode(images)
+    with torch.no_grad():  # scaled already: what a pipeline with this vae gives its U-Net
+        want = tiny.encode(images * 2 - 1).latents * tiny.config.scaling_factor
+    torch.testing.assert_close(latents, want)
+    latents.square().sum().backward()
+    assert images.grad.abs().amin(dim=(1, 2, 3)).min() > 0
+    assert torch.equal(quick.decode(want), full.decode(want))
+    assert quick.model_id.startswith(full.model_id + "+encoder:taesd:")
+
+
+def test_an_encoder_of_another_family_is_refused(checkpoint, tmp_path):
+    sd = str(checkpoint("sd"))
+    for encoder, message in (
+        (checkpoint("taesd3"), r"gives 16 channels of 8 x 8 .*trained on 4 channels of 8 x 8 .*use madebyollin/taesd$"),
+        (
+            shutil.copytree(checkpoint("taesd"), tmp_path / "taesdxl"),
+            r"scaling_factor 0.13025 does.*with 0.18215; use ",
+        ),
+        (checkpoint("sd") / "vae", r"of class 'AutoencoderKL'; a distilled encoder is an AutoencoderTiny"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            load_image_prior(ModelRef(sd, encoder=str(encoder)))
+    with pytest.raises(RequestError, match="works on pixels and needs no encoder"):
+        load_image_prior(ModelRef(str(checkpoint("pixel")), encoder=str(checkpoint("taesd"))))
+    with pytest.raises(ModelNotFound, match=r"cannot be used as an encoder model(.|\n)*config.json is missing"):
+        load_image_prior(ModelRef(sd, encoder=str(tmp_path)))
