@@ -119,7 +119,7 @@ def gc(
     min_age: Annotated[float, typer.Option(min=0, help="hours an output must be unchanged")] = 24.0,
     json_: JsonOption = False,
 ) -> None:
-    """Remove stage outputs that no current asset refers to. A dry run unless told otherwise.
+    """Remove stage outputs and inputs that no current asset refers to. A dry run unless told otherwise.
 
     Example: splatmill gc --library ./library
     """
@@ -131,10 +131,13 @@ def gc(
         return
     for stage, key, size in report.outputs:
         typer.echo(f"stages/{stage}/{key}  {size / 2**20:.1f} MiB")
+    for name, size in report.inputs:
+        typer.echo(f"inputs/{name}  {size / 2**20:.1f} MiB")
     for line in report.unknown:
         typer.echo(f"kept: {line} (splatmill catalog rebuild)", err=True)
     verb = "removed" if delete else "would be removed (--delete does it)"
-    typer.echo(f"{len(report.outputs)} outputs, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
+    what = f"{len(report.outputs)} outputs, {len(report.inputs)} inputs"
+    typer.echo(f"{what}, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
 
 
 @app.command()

@@ -12,6 +12,8 @@
     lost-artifact    a current row names a file that is not there     copied from a file with that sha256, if any
     bad-artifact     a current row's file has another sha256 or size  likewise, else to quarantine/; `splatmill run`
                                                                       makes it again
+    lost-input       the copy of a file that a row named is not there  nothing: `splatmill run` copies it anew
+    bad-input        that copy has another sha256                     to quarantine/; `splatmill run` copies it anew
     clock            events from the future                           nothing: says by how much
 """
 
@@ -28,7 +30,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catalog import compact, ids, listing, query
+from catalog import compact, ids, inputs, listing, query
 from catalog.rebuild import rebuild
 from catalog.schema import drift
 from catalog.store import Store, open_store
@@ -62,6 +64,7 @@ def fsck(
         findings.append(Finding("restored", store.url("live"), "read from stage records", f"{added} events added"))
     if artifacts and readable and not _unrepaired(findings):
         findings += _artifacts(store, repair, hashes)
+        findings += _inputs(store, repair, hashes)
     return findings
 
 
@@ -228,6 +231,20 @@ def _mend_artifact(store: Store, row: dict, twins: list[str]) -> str:
         return ""
     store.set_aside(path)
     return "moved to quarantine/; `splatmill run` makes it again"
+
+
+def _inputs(store: Store, repair: bool, hashes: bool) -> Iterator[Finding]:
+    with query.connect(store) as con:
+        named = inputs.named(con)
+    for each in {each.path: each for each in named}.values():
+        where = f"{each.asset_id} / {each.column}: {each.path}"
+        if store.size(each.path) is None:
+            yield Finding("lost-input", where, f"not there; `splatmill run` of the manifest with {each.name} copies it")
+        elif hashes and (digest := _sha256(store, each.path)) != each.sha256:
+            if repair:
+                store.set_aside(each.path)
+            done = "moved to quarantine/; `splatmill run` copies it anew" if repair else ""
+            yield Finding("bad-input", where, f"sha256 is {digest[:12]}…, planned was {each.sha256[:12]}…", done)
 
 
 def _leaves(path: str) -> bool:

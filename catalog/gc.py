@@ -1,4 +1,4 @@
-"""Remove stage outputs that no current asset refers to.
+"""Remove stage outputs, and copies of files that rows named, that no current asset refers to.
 
 An output ``stages/<stage>/<key>`` is kept when
 
@@ -6,6 +6,9 @@ An output ``stages/<stage>/<key>`` is kept when
 * such an output was made from it, at any distance (``upstream_keys``), or
 * its record is not in the catalogue (``splatmill catalog rebuild`` first), or cannot be read, or
 * it changed less than ``min_age_s`` ago: a run may be about to use it.
+
+A file in ``inputs/`` is kept while an asset names it, as last asked for or as last delivered, while it is as young, and
+while the catalogue does not know every output.
 
 What is left goes to ``trash/`` beside the catalogue (object stores: is deleted). A dry run only says what would go.
 """
@@ -17,7 +20,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from catalog import query
+from catalog import inputs, query
 from catalog.store import Store, open_store
 
 DAY_S = 86_400.0
@@ -29,13 +32,14 @@ class Report:
 
     deleted: bool
     outputs: list[tuple[str, str, int]] = field(default_factory=list)  # stage, key, bytes
+    inputs: list[tuple[str, int]] = field(default_factory=list)  # name in inputs/, bytes
     kept: int = 0
     unknown: list[str] = field(default_factory=list)  # kept because the catalogue does not know them
 
     @property
     def bytes(self) -> int:
-        """Bytes in the removed outputs."""
-        return sum(item[2] for item in self.outputs)
+        """Bytes in the removed outputs and inputs."""
+        return sum(item[2] for item in self.outputs) + sum(item[1] for item in self.inputs)
 
 
 def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s: float = DAY_S) -> Report:
@@ -45,7 +49,8 @@ def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s:
         report = Report(deleted=delete)
         now = time.time()
         candidates = list(store.outputs())  # before the catalogue is read: what appears later is not looked at
-        needed, known = _needed(store)
+        files = store.inputs()
+        needed, known, named = _needed(store)
         for output in candidates:
             name = f"stages/{output.stage}/{output.key}"
             event = (output.record or {}).get("event_id")
@@ -57,14 +62,22 @@ def gc(root: str | os.PathLike[str] | Store, *, delete: bool = False, min_age_s:
                 report.outputs.append((output.stage, output.key, output.bytes))
                 if delete:
                     store.collect(output.stage, output.key)
+        for file in files:
+            if report.unknown or f"inputs/{file.name}" in named or now - file.modified < min_age_s:
+                report.kept += 1
+                continue
+            report.inputs.append((file.name, file.bytes))
+            if delete:
+                store.collect_input(file.name)
     return report
 
 
-def _needed(store: Store) -> tuple[set[tuple[str, str]], set[str]]:
-    """(stage, key) of outputs that current rows need, and the ids of all events."""
+def _needed(store: Store) -> tuple[set[tuple[str, str]], set[str], set[str]]:
+    """(stage, key) of outputs that current rows need, the ids of all events, and paths of inputs that are named."""
     with query.connect(store) as con:
         events = con.execute("select event_id, stage, stage_key, upstream_keys, is_latest from stage_runs").fetchall()
         paths = con.execute("select path from artifacts where is_latest and path like 'stages/%'").fetchall()
+        named = {each.path for each in inputs.named(con)}
     stages_of: dict[str, set[str]] = {}
     upstream: dict[str, set[str]] = {}
     current: set[str] = set()
@@ -78,7 +91,7 @@ def _needed(store: Store) -> tuple[set[tuple[str, str]], set[str]]:
     keys = _closure(current, upstream)
     needed = {(stage, key) for key in keys for stage in stages_of.get(key, ())}
     needed |= {tuple(path.split("/")[1:3]) for (path,) in paths}
-    return needed, {event[0] for event in events}
+    return needed, {event[0] for event in events}, named
 
 
 def _closure(start: Iterable[str], upstream: dict[str, set[str]]) -> set[str]:

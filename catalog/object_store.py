@@ -44,10 +44,13 @@ class ObjectStore(Store):
             return self.filesystem.exists(self.library)
 
     def entries(self, folder: str) -> list[Entry]:
+        return self._entries(f"{self.root}/{folder}")
+
+    def _entries(self, folder: str) -> list[Entry]:
         self.filesystem.invalidate_cache()
         try:
-            with remote_errors(self.url(folder)):
-                found = self.filesystem.ls(f"{self.root}/{folder}", detail=True)
+            with remote_errors(f"{self.scheme}://{folder}"):
+                found = self.filesystem.ls(folder, detail=True)
         except FileNotFoundError:
             return []
         return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, _modified(f)) for f in found if f["type"] == "file"]
@@ -147,6 +150,13 @@ class ObjectStore(Store):
         with remote_errors(full):
             self.filesystem.copy(full, f"{self.root}/quarantine/{path.replace('/', '~')}")
             self.filesystem.rm_file(full)
+
+    def inputs(self) -> list[Entry]:
+        return self._entries(f"{self.library}/inputs")
+
+    def collect_input(self, name: str) -> None:
+        """Deleted at once."""
+        self.filesystem.rm_file(f"{self.library}/inputs/{name}")
 
     def glob(self, pattern: str) -> list[str]:
         found = self.filesystem.glob(f"{self.library}/{pattern}")

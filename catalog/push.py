@@ -1,8 +1,9 @@
 """Bring a library into another one, usually a bucket: ``splatmill catalog push s3://bucket/props``.
 
-Assets are made in a local folder. A push copies what the other library lacks: stage outputs (immutable, by their key;
-the record goes last, so an output is there whole or not at all), records, delivered assets unless the other library has
-newer ones, and last the catalogue's events, as transactions of the other catalogue. Many machines may push into one
+Assets are made in a local folder. A push copies what the other library lacks: files that rows named, stage outputs
+(immutable, by their key; the record goes last, so an output is there whole or not at all), records, delivered assets
+unless the other library has newer ones, and last the catalogue's events, as transactions of the other catalogue. Many
+machines may push into one
 library as often as they like: a push that was killed is finished by the next, and pushing twice adds nothing.
 """
 
@@ -52,6 +53,9 @@ def push(source: str | os.PathLike[str], target: str | os.PathLike[str] | Store)
     if root is None or not store.root.is_dir():
         raise RequestError(f"{source} is no library in a local folder; only such a one can be pushed")
     with query.connect(store) as con:  # what happens from here on is for the next push
+        for path in sorted((root / "inputs").glob("[0-9a-f]*")):
+            if other.size(_name(root, path)) is None:
+                _copy(other, root, path, report)
         for path in sorted((root / "stages").glob(f"*/*/{RECORD}")):
             if other.size(_name(root, path)) is None:
                 report.outputs += 1

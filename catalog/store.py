@@ -146,6 +146,14 @@ class Store(ABC):
         """Move a file to the catalogue's quarantine, under its path with ``~`` for ``/``."""
 
     @abstractmethod
+    def inputs(self) -> list[Entry]:
+        """The files in ``inputs/``."""
+
+    @abstractmethod
+    def collect_input(self, name: str) -> None:
+        """Let go of a file in ``inputs/``."""
+
+    @abstractmethod
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, in order."""
 
@@ -193,14 +201,7 @@ class LocalStore(Store):
             return []
 
     def entries(self, folder: str) -> list[Entry]:
-        found = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / folder) as scan:
-            for item in scan:
-                with contextlib.suppress(FileNotFoundError):
-                    if item.is_file():
-                        stat = item.stat()
-                        found.append(Entry(item.name, stat.st_size, stat.st_mtime))
-        return found
+        return _entries(self.root / folder)
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -282,6 +283,13 @@ class LocalStore(Store):
     def set_aside(self, path: str) -> None:
         self._move(self.folder / path, self.root / "quarantine" / path.replace("/", "~"))
 
+    def inputs(self) -> list[Entry]:
+        return _entries(self.folder / "inputs")
+
+    def collect_input(self, name: str) -> None:
+        """Into the trash, as outputs."""
+        self._move(self.folder / "inputs" / name, self.root / "trash" / f"inputs~{name}")
+
     def glob(self, pattern: str) -> list[str]:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
 
@@ -316,6 +324,17 @@ def open_store(library: str | os.PathLike[str] | Store) -> Store:
     from catalog.object_store import ObjectStore  # fsspec takes a while to import
 
     return ObjectStore(text)
+
+
+def _entries(folder: Path) -> list[Entry]:
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as scan:
+        for item in scan:
+            with contextlib.suppress(FileNotFoundError):
+                if item.is_file():
+                    stat = item.stat()
+                    found.append(Entry(item.name, stat.st_size, stat.st_mtime))
+    return found
 
 
 def _link(scratch: Path, target: Path) -> bool:

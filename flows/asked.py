@@ -1,6 +1,7 @@
 """Keeps what a run was asked for in the run's folder, so that ``splatmill retry`` needs no arguments.
 
-<library>/runs/<run_id>/asked.json      the request, where its manifest was, and the manifest's sha256
+<library>/runs/<run_id>/asked.json      the request, where its manifest was, the manifest's sha256,
+                                        and that of the files its rows name
 <library>/runs/<run_id>/asked/<name>    a copy of the manifest
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.batch import BatchRequest
+from flows.batch import BatchRequest, Plan
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes, write_json
 from pipeline_core.storage import Library
@@ -21,10 +22,10 @@ from pipeline_core.storage import Library
 ASKED = "asked.json"
 
 
-def keep(request: BatchRequest) -> Path:
-    """Keep a request and a copy of its manifest; returns the copy."""
+def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
+    """Keep a request and a copy of its manifest; returns the copy. ``plan`` knows the files that its rows name."""
     folder, manifest = Library(request.library).run_dir(request.run_id), Path(request.manifest)
-    data = manifest.read_bytes()
+    data, specs = manifest.read_bytes(), plan.manifest.specs if plan else []
     copy = folder / "asked" / manifest.name
     write_bytes(copy, data)
     document = {
@@ -32,6 +33,7 @@ def keep(request: BatchRequest) -> Path:
         "manifest": str(manifest.absolute()),
         "sha256": hashlib.sha256(data).hexdigest(),
         "asked": time.time(),
+        "files": {ref.name: ref.sha256 for spec in specs for ref in spec.files.values()},
     }
     write_json(folder / ASKED, document)
     return copy
@@ -41,7 +43,8 @@ def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchR
     """The request of the library's last run, as a run of its own: the same manifest, recipe and overrides.
 
     ``changes`` are the new request's fields; overrides join those that the run had. Where the manifest is gone or no
-    longer what it was, the run's copy is used and ``say`` is told so. Raises :class:`RequestError` when no run kept
+    longer what it was, the run's copy is used and ``say`` is told so; likewise the library's copies of files that rows
+    name, where they are gone. Raises :class:`RequestError` when no run kept
     its request, or the copy is gone too.
     """
     kept = []
@@ -63,8 +66,13 @@ def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchR
             )
         say(f"{manifest} {fate} since run {asked.run_id}; the copy that the run kept is used: {copy}")
         manifest = copy
+    files = told.get("files", {})
+    gone = [name for name in files if not (manifest.parent / name).exists()]
+    if gone:
+        say(f"{len(gone)} files that {manifest} names are gone, {gone[0]} the first; the library's copies are used")
     overrides = asked.overrides | changes.pop("overrides", {})
     again = {"manifest": str(manifest), "library": library, "recipe": asked.recipe, "overrides": overrides}
+    again |= {"allow_outside": asked.allow_outside, "kept": files}
     return BatchRequest(**again | changes)
 
 

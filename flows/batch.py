@@ -58,6 +58,8 @@ class BatchRequest(BaseModel):
     overrides: dict[str, Any] = Field({}, description="dotted recipe fields that have the last word")
     skip_invalid: bool = Field(False, description="make the good rows of a manifest that has bad ones")
     in_flight: int = Field(4, ge=1, le=256, description="assets on their way at the same time")
+    allow_outside: bool = Field(False, description="rows may name files outside of the manifest's folder")
+    kept: dict[str, str] = Field({}, description="sha256 by name of files that the library has, should they be gone")
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
@@ -101,8 +103,9 @@ class Summary:
 def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
     """The manifest, and the journeys it asks for. Raises :class:`RequestError` for what cannot be made at all."""
     manifest = load_manifest(
-        request.manifest, recipe=request.recipe, overrides=request.overrides, skip_invalid=request.skip_invalid
-    )
+        request.manifest, recipe=request.recipe, overrides=request.overrides, skip_invalid=request.skip_invalid,
+        allow_outside=request.allow_outside, kept=request.kept,
+    )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
     return manifest, plan_specs(request, specs)
 
@@ -144,6 +147,7 @@ def run_batch(
     began = time.monotonic()
     plan = plan or prepare(request)
     Library(request.library).create().sweep()
+    keep_inputs(plan)
     announce(plan)
     gate = admission(request, spent=lambda: time.monotonic() - began)
     summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate)
@@ -171,6 +175,18 @@ def make_missing(request: BatchRequest, todo: Todo, make: Make, stop: threading.
     if todo.missing:
         _make_all(todo.missing, make, request.in_flight, stop, gate, summary)
     return summary
+
+
+def keep_inputs(plan: Plan) -> None:
+    """Copy the files that rows name into the library, before work: no later stage, and no other machine, needs more.
+
+    What changed or went away since it was planned is left to its asset's stage, which says so.
+    """
+    library, sources = Library(plan.request.library), plan.manifest.sources
+    needed = {ref for each in plan.todo.missing for ref in each.spec.files.values()}
+    for ref in sources:
+        if ref in needed or not library.input_file(ref).exists():
+            library.keep_input(ref, sources[ref])
 
 
 def announce(plan: Plan) -> None:

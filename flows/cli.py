@@ -46,6 +46,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="recipe field for all rows: geometry.steps=200")
 ]
 SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="make the good rows of a manifest that has bad ones")]
+OutsideOption = Annotated[
+    bool, typer.Option("--allow-outside", help="rows may name files outside of the manifest's folder")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
 InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
@@ -69,6 +72,7 @@ def run(
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
     skip_invalid: SkipOption = False,
+    allow_outside: OutsideOption = False,
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
@@ -83,7 +87,7 @@ def run(
     from flows.local import run_here
 
     _prepare(threads, device)
-    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight)
+    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight, allow_outside)
     raise typer.Exit(run_here(_with_limits(request, deadline, gpu_hours), as_json=json_))
 
 
@@ -94,6 +98,7 @@ def submit(
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
     skip_invalid: SkipOption = False,
+    allow_outside: OutsideOption = False,
     in_flight: InFlightOption = 4,
     deadline: DeadlineOption = "",
     gpu_hours: HoursOption = 0.0,
@@ -105,7 +110,8 @@ def submit(
     from flows.farm.commands import submit_batch
     from pipeline_core.storage import Library
 
-    request = _request(manifest.absolute(), str(Library(library).root), recipe, set_, skip_invalid, in_flight)
+    root = str(Library(library).root)
+    request = _request(manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside)
     typer.echo(submit_batch(_with_limits(request, deadline, gpu_hours)))
 
 
@@ -171,6 +177,7 @@ def plan(
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
     skip_invalid: SkipOption = False,
+    allow_outside: OutsideOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what ``run`` would do: resolved settings, what is cached, what would be made. Changes nothing.
@@ -179,7 +186,7 @@ def plan(
     """
     from flows.show import show_plan
 
-    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1), as_json=json_)
+    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1, allow_outside), as_json=json_)
 
 
 @app.command()
@@ -195,6 +202,7 @@ def retry(
         str | None, typer.Option("--recipe", "-r", help="recipe of rows that name none; default: factory, or the run's")
     ] = None,
     set_: SetOption = None,
+    allow_outside: OutsideOption = False,
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
@@ -212,7 +220,7 @@ def retry(
     _prepare(threads, device)
     failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
     if manifest:
-        request = _request(manifest, library, recipe or "factory", set_, True, in_flight)
+        request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside)
     else:
         request = _request_again(library, recipe, set_, in_flight)
     if not failed:
@@ -412,8 +420,9 @@ def _prepare(threads: int, device: str) -> None:
 
 
 def _request(
-    manifest: Path, library: str, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int
-) -> Any:
+    manifest: Path, library: str, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int,
+    allow_outside: bool,
+) -> Any:  # fmt: skip
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
 
@@ -423,6 +432,7 @@ def _request(
         **_settings(recipe, overrides),
         skip_invalid=skip_invalid,
         in_flight=in_flight,
+        allow_outside=allow_outside,
     )
 
 

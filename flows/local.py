@@ -32,7 +32,7 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
         named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
         raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
     root = Library(request.library).create().root
-    keep(request)
+    keep(request, plan)
     if not plan.todo.missing:
         summary = run_batch(request, _nothing_to_make, plan=plan)  # the files say so: no server and no models
     else:
@@ -84,7 +84,8 @@ def _warm_up(journey: Journey) -> None:
         from pipeline_core import models
 
         with contextlib.suppress(Exception):
-            models.point_prior(journey.spec.recipe.init.point_prior)
+            if journey.spec.recipe.init.uses("points"):
+                models.point_prior(journey.spec.recipe.init.point_prior)
             models.engine(journey.spec.recipe)
 
     threading.Thread(target=load, name="warm-up", daemon=True).start()

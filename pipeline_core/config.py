@@ -60,7 +60,9 @@ class Section(Written):
 class Init(Section):
     """Point cloud from the prompt, and Gaussians from the point cloud."""
 
-    start: Literal["prior", "ball"] = Field("prior", description="of the point prior, or a grey ball")
+    start: Literal["prior", "ball", "file"] = Field(
+        "prior", description="of the point prior, a grey ball, or the row's init_file"
+    )
     point_prior: str = Field("starter", description="model reference: starter, point-e, a folder, or a hub id")
     guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
     guidance_sigma_min: float = Field(0.0, ge=0, description="guidance acts at noise levels from this sigma on")
@@ -69,6 +71,10 @@ class Init(Section):
     tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
     scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
+
+    def uses(self, kind: str) -> bool:
+        """No prior where a file is the start."""
+        return self.start != "file"
 
 
 class LearningRates(Section):

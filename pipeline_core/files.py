@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -157,6 +158,57 @@ def is_private(folder: Path) -> bool:
     except OSError:
         return False
     return info.st_uid == os.getuid() and stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
+
+
+# --- hashes ----------------------------------------------------------------------------------------------------------
+
+
+class Hashes:
+    """sha256 of files, kept for this user by place, size and times: what nobody touched is read once.
+
+    Used as a context, which keeps what it learned; a cache that cannot be read or written only costs time.
+    """
+
+    def __init__(self) -> None:
+        self._fresh: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._fresh:
+            with contextlib.suppress(OSError):
+                write_json(_hashes_file(), self._read() | self._fresh)
+
+    @functools.cached_property
+    def _known(self) -> dict[str, Any]:
+        return self._read()
+
+    @staticmethod
+    def _read() -> dict[str, Any]:
+        try:
+            value = json.loads(_hashes_file().read_text())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def sha256(self, path: Path) -> str:
+        """Hex sha256 of the file that ``path`` leads to."""
+        real = path.resolve()
+        info = real.stat()
+        mark = [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+        entry = self._known.get(str(real))
+        if isinstance(entry, list) and entry[:-1] == mark:
+            return str(entry[-1])
+        with real.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if info.st_size > 1 << 20:  # small files are read faster than looked up
+            self._known[str(real)] = self._fresh[str(real)] = [*mark, digest]
+        return digest
+
+
+def _hashes_file() -> Path:
+    return cache_folder() / "sha256.json"
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,9 @@ from pipeline_core import models
 from pipeline_core.config import RECIPES, Distill, Recipe
 from pipeline_core.engine import distill as stage_of_distillation
 from pipeline_core.engine.jobs import Progress
+from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.initialise import ball, from_points
+from pipeline_core.io.ply import load_points
 from pipeline_core.meshing import extract
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
@@ -28,9 +30,16 @@ from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
 FACTORY = RECIPES["factory"]
 
 
-def points(prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0) -> PointCloud:
-    """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks."""
+def points(
+    prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0, init_file: Path | None = None
+) -> PointCloud:
+    """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks,
+    and the points of ``init_file`` where that is file."""
     settings, generator = recipe.init, torch.Generator("cpu").manual_seed(seed)
+    if settings.start == "file":
+        if init_file is None:
+            raise RequestError("init.start is file: give the file as init_file")
+        return load_points(init_file)
     if settings.start == "ball":
         return ball(settings.num_points, generator)
     prior = models.point_prior(settings.point_prior)

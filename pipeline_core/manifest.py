@@ -4,10 +4,10 @@
     [spec.asset_id for spec in manifest.specs]
 
 Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``, ``face_budget``, ``texture_size``,
-``height_m``, and any recipe field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole
-file is read and every problem is reported as *file, row, field, value, what is allowed*. Rows are counted the way
-the reader of the file counts them: spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for
-YAML and rows for Parquet, from 1.
+``height_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), and any recipe field by its
+dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every problem is reported
+as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file counts them: spreadsheet
+rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet, from 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import math
 import re
 import reprlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -32,9 +32,12 @@ from pydantic import ValidationError
 
 from pipeline_core.config import RECIPES, Recipe, leaf_names
 from pipeline_core.errors import ManifestError
-from pipeline_core.spec import ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec
+from pipeline_core.inputs import Inputs
+from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec, FileRef
 
-FIELDS = ("id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m")
+FIELDS = (
+    "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m", *FILES,
+)  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
 """Columns that are short names of recipe fields."""
 
@@ -97,12 +100,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read: good rows as specs, bad rows as problems; ``sha256`` of the file's bytes."""
+    """A manifest that was read: good rows as specs, bad rows as problems; ``sha256`` of the file's bytes.
+
+    ``sources``: where the files that rows name lie on this machine.
+    """
 
     path: Path
     sha256: str
     specs: list[AssetSpec]
     problems: list[Problem]
+    sources: dict[FileRef, Path] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -111,10 +118,13 @@ def load_manifest(
     recipe: str = "factory",
     overrides: dict[str, Any] | None = None,
     skip_invalid: bool = False,
+    allow_outside: bool = False,
+    kept: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Read and validate a manifest.
 
-    ``recipe`` is used by rows that name none; ``overrides`` (dotted) have the last word over every row. Raises
+    ``recipe`` is used by rows that name none; ``overrides`` (dotted) have the last word over every row;
+    ``allow_outside`` and ``kept`` are about files that rows name: see :class:`~pipeline_core.inputs.Inputs`. Raises
     :class:`ManifestError` listing every problem, unless ``skip_invalid`` and only single rows are bad, not all of them.
     """
     path = Path(path)
@@ -122,14 +132,15 @@ def load_manifest(
     data = _read_bytes(path, table)
     if not table.problems:
         READERS[path.suffix.lower()](data, table)
-    specs = _specs(table, recipe, overrides or {})
+    with Inputs(path, outside=allow_outside, kept=kept) as inputs:
+        specs = _specs(table, recipe, overrides or {}, inputs)
     if not specs and not table.problems:
         table.refuse_file(0, "", "", "holds no assets; at least one row with a prompt is needed")
     table.problems.sort(key=lambda problem: problem.row)
     if table.problems and (table.unusable or not skip_invalid or not specs):
         count = len(table.problems)
         raise ManifestError(f"{count} problem{'s' * (count > 1)}\n" + "\n".join(map(str, table.problems)))
-    return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems)
+    return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems, inputs.sources)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -148,7 +159,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 # --- from rows to specs ----------------------------------------------------------------------------------------------
 
 
-def _specs(table: Table, recipe: str, overrides: dict[str, Any]) -> list[AssetSpec]:
+def _specs(table: Table, recipe: str, overrides: dict[str, Any], inputs: Inputs) -> list[AssetSpec]:
     """Specs of the good rows; problems of the others are added to ``table``."""
     resolve = _recipe_resolver(overrides)
     bad = {problem.row for problem in table.problems if problem.row}
@@ -156,7 +167,7 @@ def _specs(table: Table, recipe: str, overrides: dict[str, Any]) -> list[AssetSp
     first_row: dict[str, int] = {}
     for row in table.rows:
         before = len(table.problems)
-        spec = _spec(row, table, recipe, resolve)
+        spec = _spec(row, table, recipe, resolve, inputs)
         if spec is None or len(table.problems) > before or row.number in bad:
             continue
         if spec.asset_id in first_row:
@@ -169,8 +180,11 @@ def _specs(table: Table, recipe: str, overrides: dict[str, Any]) -> list[AssetSp
     return specs
 
 
-def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str, Any]], Recipe]) -> AssetSpec | None:
+def _spec(
+    row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str, Any]], Recipe], inputs: Inputs
+) -> AssetSpec | None:
     """The row as a spec, or None with its problems in ``table``."""
+    before = len(table.problems)
     cells = {name: value for name, value in row.cells.items() if not _empty(value)}
     preset = cells.get("recipe", recipe)
     if not isinstance(preset, str) or preset not in RECIPES:
@@ -184,6 +198,8 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
             if leaf in changes:
                 table.refuse(row.number, name, value, f"given once; {named_as[leaf]} sets the same recipe field")
             changes[leaf], named_as[leaf] = _hashable(_plain(leaf, value)), name
+    if "init_file" in cells:
+        changes.setdefault("init.start", "file")
     try:
         resolved = resolve(preset, changes)
     except ValidationError as error:
@@ -191,7 +207,7 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
         for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):
             name = named_as.get(leaf, leaf)
             table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), allowed_values(leaf)))
-    values: dict[str, Any] = {"recipe": resolved}
+    values: dict[str, Any] = {"recipe": resolved} | _files(row.number, cells, table, inputs)
     for name in ("prompt", "negative_prompt", "seed", "height_m"):
         if name in cells:
             values[name] = cells[name]
@@ -208,7 +224,22 @@ def _spec(row: Row, table: Table, recipe: str, resolve: Callable[[str, dict[str,
         for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors() if problem["loc"]):
             name = "id" if name == "asset_id" else name
             table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), ALLOWED[name]))
+        for problem in error.errors():
+            if not problem["loc"] and len(table.problems) == before:
+                table.refuse(row.number, "", "", problem["msg"].removeprefix("Value error, "))
         return None
+
+
+def _files(number: int, cells: dict[str, Any], table: Table, inputs: Inputs) -> dict[str, FileRef]:
+    """The files that a row names, by column."""
+    found: dict[str, FileRef] = {}
+    for column in FILES:
+        if column in cells:
+            try:
+                found[column] = inputs.look_up(column, str(cells[column]).strip())
+            except ValueError as error:
+                table.refuse(number, column, cells[column], str(error))
+    return found
 
 
 def _recipe_resolver(overrides: dict[str, Any]) -> Callable[[str, dict[str, Any]], Recipe]:

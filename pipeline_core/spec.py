@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline_core.config import RECIPES, Recipe, Written
+from pipeline_core.config import LATER, RECIPES, Recipe, Written
 
 MAX_PROMPT = 2000
 MAX_SEED = 2**32 - 1
@@ -63,6 +65,49 @@ def _is_seen(text: str, at: int) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class FileColumn:
+    """What a column of files takes: ``suffixes`` in lower case, and at most so many bytes."""
+
+    suffixes: tuple[str, ...]
+    most_bytes: int
+
+
+FILES: dict[str, FileColumn] = {
+    "init_file": FileColumn((".ply", ".glb", ".obj"), 512 * 2**20),
+}
+"""Fields of :class:`AssetSpec` that hold a file, by their names, which are the manifest's columns."""
+
+SUFFIXES = frozenset(suffix for column in FILES.values() for suffix in column.suffixes)
+
+
+class FileRef(Written):
+    """A file that a manifest row names: as it is written there, and the sha256 of what it held when it was planned.
+
+    The library keeps a copy, ``inputs/<file>`` (``pipeline_core.storage``), and work is done from that copy alone.
+    """
+
+    name: str = Field(min_length=1, max_length=1000)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("name")
+    @classmethod
+    def _known_kind(cls, name: str) -> str:
+        if suffix_of(name) not in SUFFIXES:
+            raise ValueError(f"a name that ends in {', '.join(sorted(SUFFIXES))}")
+        return name
+
+    @property
+    def file(self) -> str:
+        """Name of the library's copy: content and kind, nothing that a user wrote."""
+        return self.sha256 + suffix_of(self.name)
+
+
+def suffix_of(name: str) -> str:
+    """The ending of a file's name, in lower case: ``.glb``."""
+    return PurePosixPath(name).suffix.lower()
+
+
 class AssetSpec(Written):
     """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres."""
 
@@ -75,6 +120,7 @@ class AssetSpec(Written):
         Field({}, max_length=MAX_TAGS)
     )
     height_m: float = Field(1.0, ge=0.001, le=1000)
+    init_file: FileRef | None = Field(None, json_schema_extra=LATER)
 
     @field_validator("prompt", "negative_prompt", mode="before")
     @classmethod
@@ -87,6 +133,11 @@ class AssetSpec(Written):
             object.__setattr__(self, "negative_prompt", self._clean(self.recipe.default_negative_prompt))
         if not self.asset_id:
             object.__setattr__(self, "asset_id", derive_id(self.prompt, self.negative_prompt, self.seed))
+        if (self.init_file is None) == (self.recipe.init.start == "file"):
+            raise ValueError(
+                "init.start is file, so init_file must name one (.ply, .glb, .obj)" if self.init_file is None else
+                f"init_file is given, so init.start must be file, not {self.recipe.init.start}; leave one of them out"
+            )  # fmt: skip
         return self
 
     @field_validator("asset_id")
@@ -95,6 +146,12 @@ class AssetSpec(Written):
         if asset_id in DEVICE_NAMES:
             raise ValueError(ID_RULE)
         return asset_id
+
+    @property
+    def files(self) -> dict[str, FileRef]:
+        """The files that it is made from, by column."""
+        named = {column: getattr(self, column) for column in FILES}
+        return {column: ref for column, ref in named.items() if ref is not None}
 
     @property
     def face_budget(self) -> int:

@@ -27,7 +27,8 @@ class Stage:
         section: the section of the recipe that it reads; empty = the whole recipe.
         upstream: the stages whose outputs its task is given, in the order of the task's arguments.
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
-        reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``spec`` (all of it).
+        reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``init_file`` where a row names
+            one, ``spec`` (all of it).
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -67,7 +68,7 @@ ASKED = ("prompt", "negative", "seed")
 
 # fmt: off
 STAGES: tuple[Stage, ...] = (
-    Stage("init_points", 1, "init", reads=("prompt", "seed"), models=("points",),
+    Stage("init_points", 1, "init", reads=("prompt", "seed", "init_file"), models=("points",),
           weight=0.05, outputs=("points.ply",), shown=False),
     Stage("optimize_gaussians", 2, "geometry", ("init_points",), reads=ASKED, models=("image", "points"),
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),

@@ -10,6 +10,7 @@
     <library>/
       assets/<asset_id>/           what an artist takes; replaced as a whole when an asset is made again
       stages/<stage>/<key>/        immutable outputs and their record.json, published by write, fsync, rename
+      inputs/<sha256>.<ext>        copies of the files that manifest rows named; work is done from these
       checkpoints/                 unfinished optimisations; gone when the stage is done
       catalog/                     rows (catalog.store)
       records/                     rows that belong to no output: requests, failures, reviews (catalog.rebuild)
@@ -39,6 +40,7 @@ from typing import Any
 from pipeline_core import deliverables, stages
 from pipeline_core.errors import RequestError, TransientError
 from pipeline_core.files import disk_errors, sync, write_json
+from pipeline_core.spec import FileRef
 
 RECORD = "record.json"
 STALE_S = 7 * 86400.0
@@ -141,6 +143,10 @@ class Library:
         assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", run_id), run_id
         return self.root / "runs" / run_id
 
+    def input_file(self, ref: FileRef) -> Path:
+        """The library's copy of a file that a manifest row named."""
+        return self.root / "inputs" / ref.file
+
     def checkpoint(self, stage: str, key: str) -> Path:
         """Where an unfinished optimisation keeps its state."""
         assert stage in stages.names(), stage
@@ -225,6 +231,30 @@ class Library:
                 self._move_away(target)
         raise TransientError(f"{target} could not be replaced: others keep writing it; run again")
 
+    def keep_input(self, ref: FileRef, source: Path) -> bool:
+        """Copy what a row named into the library, unless a whole copy is there.
+
+        Returns False, and keeps nothing, where ``source`` is gone or no longer what was planned.
+        """
+        if self.whole_input(ref) is not None:
+            os.utime(self.input_file(ref))  # young again: gc leaves it alone
+            return True
+        try:
+            file = source.open("rb")
+        except OSError:
+            return False
+        with file, self.workspace() as folder:
+            scratch, target = folder / ref.file, self.input_file(ref)
+            with scratch.open("wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            if sha256_file(scratch) != ref.sha256:
+                return False
+            sync(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(scratch, target)
+            sync(target.parent)
+        return True
+
     # --- finding -----------------------------------------------------------------------------------------------------
 
     def find(self, stage: str, key: str, *, quick: bool = False) -> dict[str, Any] | None:
@@ -260,6 +290,14 @@ class Library:
                     if known_sha256(path) == artifact["sha256"]:
                         return path
                 self.discard(stage, key)
+        return None
+
+    def whole_input(self, ref: FileRef) -> Path | None:
+        """Where the copy of a row's file lies, whole as this process knows it; None where it is not."""
+        path = self.input_file(ref)
+        with contextlib.suppress(FileNotFoundError):
+            if known_sha256(path) == ref.sha256:
+                return path
         return None
 
     def has(self, stage: str, key: str) -> bool:

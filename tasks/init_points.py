@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.journey import Journey
 from tasks.policy import stage_task
+from tasks.stage import input_of
 
 
 @stage_task
@@ -14,6 +15,7 @@ def init_points(journey: Journey, folder: Path) -> dict[str, float]:
     from pipeline_core import make
     from pipeline_core.io.ply import save_points
 
-    cloud = make.points(journey.spec.prompt, journey.spec.recipe, seed=journey.spec.seed)
+    file = input_of(journey, "init_file") if journey.spec.init_file else None
+    cloud = make.points(journey.spec.prompt, journey.spec.recipe, seed=journey.spec.seed, init_file=file)
     save_points(folder / "points.ply", cloud)
     return {"points": len(cloud)}

@@ -23,9 +23,10 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "prompt": lambda spec: spec.prompt,
     "negative": lambda spec: spec.negative_prompt,
     "seed": lambda spec: spec.seed,
+    "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "spec": AssetSpec.to_json,
 }
-"""How each word of the table's ``reads`` is looked up in the request."""
+"""How each word of the table's ``reads`` is looked up in the request; a file that no row named is no part of a key."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def plan_journey(
     configs = {stage.name: stage.settings(recipe).fingerprint() for stage in stages.STAGES}
     keys: dict[str, str] = {}
     for stage in stages.STAGES:
-        parts = {part: READS[part](spec) for part in stage.reads}
+        parts = {part: value for part in stage.reads if (value := READS[part](spec)) is not None}
         used = [models[kind] for kind in stage.models_used(recipe)]
         if used:
             parts["models"] = used

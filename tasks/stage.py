@@ -119,6 +119,21 @@ def path_of(journey: Journey, upstream: Reference, name: str) -> Path:
     return path
 
 
+def input_of(journey: Journey, column: str) -> Path:
+    """The library's copy of the file that the row named in ``column``.
+
+    Raises :class:`DamagedInput` when it is gone or is not what was planned.
+    """
+    ref = journey.spec.files[column]
+    path = Library(journey.library).whole_input(ref)
+    if path is None:
+        raise DamagedInput(
+            f"{column} {ref.name}: the library's copy, inputs/{ref.file}, is gone or not what was planned (did the "
+            "file change while the run began?); run the manifest again, which copies it anew"
+        )
+    return path
+
+
 def stage_run(
     journey: Journey,
     stage: str,

@@ -31,6 +31,7 @@ from flows.batch import (
     Summary,
     admission,
     announce,
+    keep_inputs,
     make_missing,
     plan_batch,
     plan_specs,
@@ -69,8 +70,9 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
     Raises :class:`RequestError` for what cannot be made at all.
     """
     plan = plan or prepare(request)
-    root, copy = Library(request.library).create().root, keep(request)
+    root, copy = Library(request.library).create().root, keep(request, plan)
     request = request.model_copy(update={"manifest": str(copy), "library": str(root)})
+    keep_inputs(plan)
     announce(plan)
     todo = plan.todo
     write_specs(request.folder / SPECS, [each.spec for each in todo.missing])

@@ -11,7 +11,6 @@ This module never imports torch: a plan or a cache key must not wait for it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from typing import Literal
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
-from pipeline_core.files import cache_folder, replaced, write_json
+from pipeline_core.files import Hashes, cache_folder, replaced
 from pipeline_core.priors.families import FAMILIES, family_of
 
 Kind = Literal["image", "points", "clip", "encoder", "lora"]
@@ -388,12 +387,8 @@ def content_hash(folder: Path) -> str:
 
 def _hashes(paths: list[Path]) -> dict[Path, str]:
     """sha256 of each file."""
-    known = _load_hashes()
-    fresh = dict(known)
-    digests = {path: _file_hash(path, fresh) for path in paths}
-    if fresh != known:
-        _save_hashes(fresh)
-    return digests
+    with Hashes() as hashes:
+        return {path: _file_hash(path, hashes) for path in paths}
 
 
 def _used_files(folder: Path) -> list[Path]:
@@ -406,30 +401,6 @@ def _used_files(folder: Path) -> list[Path]:
     return found
 
 
-def _file_hash(path: Path, known: dict[str, list]) -> str:
-    real = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", real.name):  # a blob of the hub's cache is named by its sha256
-        return real.name
-    stat = real.stat()
-    entry = known.get(str(real))
-    if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
-        return entry[2]
-    with real.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if stat.st_size > 1 << 20:  # small files are read faster than looked up
-        known[str(real)] = [stat.st_size, stat.st_mtime_ns, digest]
-    return digest
-
-
-def _load_hashes() -> dict[str, list]:
-    try:
-        value = json.loads((cache_folder() / "hashes.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _save_hashes(hashes: dict[str, list]) -> None:
-    """Keep what was hashed; a cache that cannot be written only costs time."""
-    with contextlib.suppress(OSError):
-        write_json(cache_folder() / "hashes.json", hashes)
+def _file_hash(path: Path, hashes: Hashes) -> str:
+    blob = path.resolve().name
+    return blob if re.fullmatch(r"[0-9a-f]{64}", blob) else hashes.sha256(path)  # the hub's cache names by sha256

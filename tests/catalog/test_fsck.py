@@ -168,6 +168,26 @@ def test_artifacts_are_looked_at(tmp_path, make_run) -> None:
     assert kinds(tmp_path, hashes=False) == ["bad-artifact", "bad-artifact", "lost-artifact"]
 
 
+def test_files_that_rows_named_are_looked_at_and_set_aside(tmp_path, make_run) -> None:
+    def asked(asset: str, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        spec = {"prompt": "a mug", "init_file": {"name": "starts/mug.glb", "sha256": digest}}
+        append(tmp_path, [make_run(asset, "request", spec_json=json.dumps(spec), artifacts=(), stage_key=None)])
+        return f"inputs/{digest}.glb"
+
+    whole, bad, lost = asked("whole", b"whole"), asked("bad", b"bad"), asked("lost", b"lost")
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / whole).write_bytes(b"whole")
+    (tmp_path / bad).write_bytes(b"damaged")
+    found = {finding.where: finding.kind for finding in fsck(tmp_path)}
+    assert found == {f"bad / init_file: {bad}": "bad-input", f"lost / init_file: {lost}": "lost-input"}
+    assert kinds(tmp_path, hashes=False) == ["lost-input"]
+    done = {finding.kind: finding.done for finding in fsck(tmp_path, repair=True)}
+    assert "moved to quarantine/" in done["bad-input"] and done["lost-input"] == ""
+    assert (tmp_path / "catalog" / "quarantine" / bad.replace("/", "~")).read_bytes() == b"damaged"
+    assert kinds(tmp_path) == ["lost-input", "lost-input"]
+
+
 def test_artifacts_are_copied_from_their_twins_or_set_aside(tmp_path, make_run) -> None:
     def artifact(path: str) -> Artifact:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

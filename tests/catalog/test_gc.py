@@ -89,6 +89,31 @@ def test_what_is_young_stays(library) -> None:
     assert [output[1] for output in gc.gc(library).outputs] == ["m1"]
 
 
+def asked(make_run, stage: str, sha256: str, asset: str = "chair-07", **columns):
+    """The event of a request or of a delivery whose row named a file."""
+    spec = {"prompt": "a chair", "init_file": {"name": "starts/chair.ply", "sha256": sha256}}
+    return make_run(asset, stage, spec_json=json.dumps(spec), artifacts=(), stage_key=None, **columns)
+
+
+def test_files_that_rows_named_stay_while_an_asset_is_asked_for_or_delivered_with_them(tmp_path, make_run) -> None:
+    append(tmp_path, [asked(make_run, "request", "0" * 64), asked(make_run, "record", "1" * 64)])
+    append(tmp_path, [asked(make_run, "request", "2" * 64)])
+    for digit in "0123":
+        (tmp_path / "inputs").mkdir(exist_ok=True)
+        (tmp_path / "inputs" / f"{digit * 64}.ply").write_bytes(b"ply")
+    assert gc.gc(tmp_path).inputs == [], "all are young"
+    report = gc.gc(tmp_path, delete=True, min_age_s=OLD)
+    assert report.inputs == [(f"{digit * 64}.ply", 3) for digit in "03"] and report.bytes == 6
+    assert sorted(path.name[0] for path in (tmp_path / "inputs").iterdir()) == ["1", "2"]
+    assert (tmp_path / "catalog" / "trash" / f"inputs~{'0' * 64}.ply").exists()
+
+
+def test_without_every_output_s_record_all_files_that_rows_named_stay(library) -> None:
+    (library / "inputs").mkdir()
+    (library / "inputs" / f"{'0' * 64}.ply").write_bytes(b"ply")
+    assert gc.gc(library, min_age_s=OLD).inputs == [], "an output is unknown, and so may be its asset's request"
+
+
 def test_without_its_catalogue_nothing_is_garbage(library) -> None:
     shutil.rmtree(library / "catalog")
     assert [output[1] for output in gc.gc(library, min_age_s=OLD).outputs] == ["bare"]

@@ -144,6 +144,21 @@ def test_machines_push_their_libraries_into_one(bucket, make_run, seen_ids, tmp_
     assert rebuild.rebuild(target).added == 8
 
 
+def test_files_that_rows_named_are_pushed_looked_at_and_collected(bucket, make_run, tmp_path) -> None:
+    target, home = f"{bucket}/started", tmp_path / "home"
+    names = [f"{hashlib.sha256(content).hexdigest()}.ply" for content in (b"named", b"forgotten")]
+    spec = {"init_file": {"name": "mug.ply", "sha256": names[0].removesuffix(".ply")}}
+    append(home, [make_run("mug", "request", spec_json=json.dumps(spec), artifacts=(), stage_key=None)])
+    (home / "inputs").mkdir()
+    for name, content in zip(names, (b"named", b"forgotten"), strict=True):
+        (home / "inputs" / name).write_bytes(content)
+    assert push.push(home, target).files == 2
+    assert push.push(home, target).files == 0
+    assert fsck(target) == []
+    assert gc.gc(target, delete=True, min_age_s=-60.0).inputs == [(names[1], 9)]
+    assert [entry.name for entry in open_store(target).inputs()] == [names[0]]
+
+
 def test_what_cannot_be_reached_is_told_in_one_line(bucket, monkeypatch, tmp_path) -> None:
     from typer.testing import CliRunner
 

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from flows.asked import ask_again, keep
-from flows.batch import BatchRequest
+from flows.batch import BatchRequest, prepare
 from flows.cli import app
 from flows.farm.runs import open_run
 from flows.local import run_here
-from pipeline_core.errors import RequestError
+from pipeline_core.errors import DamagedInput, RequestError
 from pipeline_core.storage import Library
+from tasks.stage import input_of
 
 
 @pytest.fixture
@@ -66,6 +67,30 @@ def test_a_farm_s_run_keeps_what_it_was_asked_for_too(manifest, library, tiny):
     assert ask_again(library, print).manifest == str(manifest)
     manifest.unlink()
     assert ask_again(library, lambda words: None).manifest == opened.manifest
+
+
+def test_a_file_that_a_row_named_is_the_library_s_once_it_is_gone(tmp_path, library, tiny):
+    start, path = tmp_path / "starts" / "mug.ply", tmp_path / "props.csv"
+    start.parent.mkdir()
+    start.write_bytes(b"ply of a mug")
+    path.write_text("id,prompt,init_file\nmug,a blue mug,starts/mug.ply\n")
+    open_run(BatchRequest(manifest=str(path), library=library, overrides=tiny))
+    said = []
+    again = ask_again(library, said.append)
+    assert said == [] and again.manifest == str(path)
+    planned = prepare(again).todo.missing[0]
+    start.unlink()
+    path.unlink()
+    again = ask_again(library, said.append)
+    assert "is gone" in said[0] and "1 files" in said[1] and "starts/mug.ply" in said[1]
+    [later] = prepare(again).todo.missing
+    assert later.keys == planned.keys
+    assert input_of(later, "init_file").read_bytes() == b"ply of a mug"
+    keep(again, prepare(again))  # a retry of the retry
+    assert ask_again(library, said.append).kept == {"starts/mug.ply": later.spec.init_file.sha256}
+    input_of(later, "init_file").write_bytes(b"damaged")
+    with pytest.raises(DamagedInput, match=r"starts/mug.ply: the library's copy, inputs/.*run the manifest again"):
+        input_of(later, "init_file")
 
 
 def test_retry_without_words_tells_when_nothing_failed(asked, library, tmp_path):

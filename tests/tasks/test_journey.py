@@ -54,6 +54,20 @@ def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first)
     assert changed(**options) == (renewed_with(read(first)) if first else [])
 
 
+def test_a_file_that_a_row_names_counts_by_its_content_and_kind_alone():
+    def started(name="starts/mug.ply", digit="0", **changes):
+        spec = {"prompt": "a blue mug", "seed": 1, "asset_id": "mug"}
+        recipe = RECIPES["draft"].override({"init.start": "file"} | changes)
+        spec |= {"recipe": recipe, "init_file": {"name": name, "sha256": digit * 64}}
+        return plan_journey("library", "r", AssetSpec(**spec), lambda ref, kind: f"{ref}@0").keys
+
+    first = started()
+    assert [stage for stage in names() if started(digit="1")[stage] != first[stage]] == list(names())
+    assert [stage for stage in names() if started(name="starts/mug.glb")[stage] != first[stage]] == list(names())
+    assert [stage for stage in names() if started(name="other.PLY")[stage] != first[stage]] == ["record"]
+    assert started(**{"init.point_prior": "point-e"})["init_points"] != keys()["init_points"]
+
+
 @pytest.mark.parametrize("stage", names())
 def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
     before = keys()
