@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -32,10 +33,11 @@ class Family:
     Args:
         kind: what its priors are used as.
         name: what messages call it.
-        loader: ``module.function`` in ``priors/``, a :class:`Loader`.
+        loader: ``module.function`` or ``module.Class.method`` in ``priors/``, a :class:`Loader`.
         marker: the file by which a folder is recognised, a pattern where ``classes`` is empty.
         classes: what ``_class_name`` in that JSON file may say; empty = anything, or the file is no JSON.
         components: sub-folders that must be there, each with its weights, tokenizer or configuration.
+        transformers: of diffusers' folders, the classes of ``transformer/``; empty = the folder has none.
     """
 
     kind: Literal["image", "points"]
@@ -44,24 +46,33 @@ class Family:
     marker: str
     classes: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
+    transformers: tuple[str, ...] | None = None
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
-        if not self.classes:
-            return any(folder.glob(self.marker))
-        return _class_name(folder / self.marker) in self.classes
+        if self.classes:
+            return _class_name(folder / self.marker) in self.classes
+        if self.transformers is not None and (named := transformer_class(folder)):
+            return named in self.transformers
+        return any(folder.glob(self.marker)) and not self.transformers
 
     @property
     def load(self) -> Loader:
         """The function that loads a folder of this family; its module is imported only now."""
         module, _, function = self.loader.partition(".")
-        return cast(Loader, getattr(import_module(f"pipeline_core.priors.{module}"), function))
+        return cast(Loader, attrgetter(function)(import_module(f"pipeline_core.priors.{module}")))
 
 
 # fmt: off
 FAMILIES: tuple[Family, ...] = (
     Family("image", "diffusers' U-Nets", "image.load_diffusers", "model_index.json",
-           components=("unet", "scheduler", "text_encoder", "tokenizer")),
+           components=("unet", "scheduler", "text_encoder", "tokenizer"), transformers=()),
+    Family("image", "Stable Diffusion 3", "sd3.SD3Prior.load", "model_index.json",
+           components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+           transformers=("SD3Transformer2DModel",)),
+    Family("image", "Sana", "sana.SanaPrior.load", "model_index.json",
+           components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
+           transformers=("SanaTransformer2DModel",)),
     Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
            classes=("IndependentPointDiffusion",)),
     Family("points", "Point-E's published checkpoints", "points.load_point_e", "base_40m_textvec.*"),
@@ -76,14 +87,36 @@ def family_of(folder: Path, kind: str) -> Family:
     for row in rows:
         if row.recognises(folder):
             return row
+    known = " and ".join(
+        f"{row.name} ({', '.join(row.transformers)})" if row.transformers else row.name for row in rows
+    )
+    if kind == "image" and (said := transformer_class(folder)):
+        raise RequestError(f"{folder / 'model_index.json'}: transformer {said!r} is not known; splatmill knows {known}")
     named = ((folder / row.marker, _class_name(folder / row.marker)) for row in rows if row.classes)
     where, said = next((each for each in named if each[1]), (folder, None))
-    known = " and ".join(row.name for row in rows)
     raise RequestError(f"{where}: network {said!r} is not known; splatmill knows {known}")
 
 
-def _class_name(path: Path) -> str | None:
-    if not path.is_file():
+def transformer_class(folder: Path) -> str | None:
+    """The class that a diffusers folder's ``model_index.json`` names for its transformer, or else the transformer."""
+    index = _read(folder / "model_index.json")
+    named = index.get("transformer")
+    if named is None and "unet" in index:
         return None
-    name = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+    if isinstance(named, list) and len(named) == 2 and named[1]:
+        return str(named[1])
+    return _class_name(folder / "transformer" / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; one that is missing or damaged says nothing here, and is reported by resolve.py."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _class_name(path: Path) -> str | None:
+    name = _read(path).get("_class_name")
     return str(name) if name else None

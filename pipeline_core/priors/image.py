@@ -40,6 +40,7 @@ from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
+    TEXT_NETWORKS,
     Encoder,
     TextEncoder,
     load_pretrained,
@@ -187,10 +188,10 @@ def load_diffusers(
     """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
-    unet = load_network(folder, "unet", dtype, allow_remote_code)
+    unet = load_network(folder, "unet", dtype, UNETS, allow_remote_code)
     vae = None
     if index.get("vae", [None])[0] is not None:
-        vae = load_network(folder, "vae", _vae_dtype(folder, index, dtype), allow_remote_code)
+        vae = load_network(folder, "vae", _vae_dtype(folder, index, dtype), AUTOENCODERS, allow_remote_code)
     factor = vae_factor(vae) if vae is not None else 1
     parts = Parts(
         unet=place(unet, device),
@@ -246,22 +247,33 @@ def _vae_dtype(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> torch
     return torch.float32 if overflows or config.get("_class_name") == PatchAutoencoder.__name__ else dtype
 
 
-def load_network(folder: Path, name: str, dtype: torch.dtype, allow_remote_code: bool) -> nn.Module:
-    """A U-Net or autoencoder, by the ``_class_name`` of its own configuration."""
-    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+UNETS = ("UNet2DConditionModel", "MultiViewUNetModel")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "PatchAutoencoder")
+"""Classes of autoencoders whose latents are those of the denoiser up to a scale and a shift."""
 
-    config = read_json(folder / name / "config.json")
-    class_name = config.get("_class_name", "")
+
+def load_network(
+    folder: Path, name: str, dtype: torch.dtype, classes: Sequence[str], allow_remote_code: bool | None = None
+) -> nn.Module:
+    """A denoiser or autoencoder, one of ``classes``, by the ``_class_name`` of its own configuration.
+
+    ``allow_remote_code``: of another class too, where the folder defines it; None = where that is no choice.
+    """
+    import diffusers
+
+    class_name = read_json(folder / name / "config.json").get("_class_name", "")
+    if class_name not in classes and not allow_remote_code:
+        way_out = "; allow_remote_code would let the folder's own Python define it: only for a source that you trust"
+        raise RequestError(
+            f"{folder / name}: class {class_name!r} is not one that splatmill knows here ({', '.join(classes)})"
+            + ("" if allow_remote_code is None else way_out)
+        )
     if class_name == "MultiViewUNetModel":
         return MultiViewUNet.from_folder(folder / name, dtype)
-    known = {c.__name__: c for c in (UNet2DConditionModel, AutoencoderKL, AutoencoderTiny, PatchAutoencoder)}
-    if class_name not in known and not allow_remote_code:
-        raise RequestError(
-            f"{folder / name}: class {class_name!r} is not one that splatmill knows "
-            f"({', '.join([*known, 'MultiViewUNetModel'])}); "
-            "allow_remote_code would let the folder's own Python define it: only for a source that you trust"
-        )
-    cls = known.get(class_name) or _remote_class(folder, name, class_name)
+    if class_name not in classes:
+        cls: Any = _remote_class(folder, name, class_name)
+    else:
+        cls = PatchAutoencoder if class_name == PatchAutoencoder.__name__ else getattr(diffusers, class_name)
     return load_pretrained(cls, folder / name, "diffusion_pytorch_model", dtype)
 
 
@@ -283,21 +295,24 @@ def _load_encoders(
     folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype
 ) -> list[TextEncoder]:
     suffixes = ["", "_2"] if index.get("text_encoder_2", [None])[0] is not None else [""]
-    if torch.device(device).type == "cpu":
-        dtype = torch.float32  # a prompt is encoded once: nothing to gain from half precision
+    output: Literal["last", "penultimate"] = "penultimate" if len(suffixes) == 2 else "last"
     encoders = []
     for suffix in suffixes:
-        model = load_text_network(folder / f"text_encoder{suffix}", dtype).to(device).requires_grad_(False).eval()
-        output: Literal["last", "penultimate"] = "penultimate" if len(suffixes) == 2 else "last"
-        encoders.append(
-            TextEncoder(
-                load_tokenizer(folder / f"tokenizer{suffix}"),
-                model,
-                output=output,
-                strip=model.config.model_type == "t5",
-            )
-        )
+        tokenizer, model = load_text_encoder(folder, suffix, device, dtype)
+        t5 = model.config.model_type == "t5"
+        length = min(int(tokenizer.model_max_length), 77) if t5 else None  # T5 has no positions; IF was trained with 77
+        encoders.append(TextEncoder(tokenizer, model, output=output, strip=t5, length=length, masked=t5))
     return encoders
+
+
+def load_text_encoder(
+    folder: Path, suffix: str, device: torch.device | str, dtype: torch.dtype, classes: Sequence[str] = TEXT_NETWORKS
+) -> tuple[Any, Any]:
+    """The tokenizer and the network of ``tokenizer<suffix>/`` and ``text_encoder<suffix>/``, frozen."""
+    if torch.device(device).type == "cpu":
+        dtype = torch.float32  # a prompt is encoded once: nothing to gain from half precision
+    model = place(load_text_network(folder / f"text_encoder{suffix}", dtype, classes), device)
+    return load_tokenizer(folder / f"tokenizer{suffix}"), model
 
 
 def _sample_size(unet: Any) -> int:

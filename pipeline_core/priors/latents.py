@@ -6,7 +6,7 @@ A family is a subclass that says how a prompt becomes one row (``_encode_prompt`
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ COMPILED_VIEWS = 6
 """Views of the encoder from which on compiling pays: below, the GPU waits for launches."""
 
 
-class LatentPrior(OwnsNoise):
+class LatentPrior(OwnsNoise, ABC):
     """Base of the families of image priors.
 
     Args:

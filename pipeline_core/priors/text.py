@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,15 +35,22 @@ class TextEncoder:
     Args:
         output: which hidden states condition the U-Net: "last" (after the final norm) or "penultimate" (SDXL)
         strip: lower-case and strip prompts first, as DeepFloyd IF does
+        length: tokens that it reads; None = what tokenizer and network allow
+        masked: whether it is told which tokens are padding
     """
 
     def __init__(
-        self, tokenizer: Any, model: Any, *, output: Literal["last", "penultimate"] = "last", strip: bool = False
+        self,
+        tokenizer: Any,
+        model: Any,
+        *,
+        output: Literal["last", "penultimate"] = "last",
+        strip: bool = False,
+        length: int | None = None,
+        masked: bool = False,
     ) -> None:
-        self.tokenizer, self.model, self.output, self.strip = tokenizer, model, output, strip
-        positions = getattr(model.config, "max_position_embeddings", None) or 77  # T5 has none; IF was trained with 77
-        self.length = min(int(tokenizer.model_max_length), positions)
-        self.masked = model.config.model_type == "t5"
+        self.tokenizer, self.model, self.output, self.strip, self.masked = tokenizer, model, output, strip, masked
+        self.length = length or min(int(tokenizer.model_max_length), model.config.max_position_embeddings)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
@@ -118,7 +125,8 @@ def load_pretrained(cls: Any, folder: Path, stem: str, dtype: torch.dtype) -> An
             f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
             f"(first: {what}); config.json and weights do not belong together: download the folder again"
         )
-    return model.to(dtype)
+    with quiet_libraries():  # the cast of a whole network is meant
+        return model.to(dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -134,14 +142,18 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def load_text_network(folder: Path, dtype: torch.dtype) -> Any:
-    """CLIPTextModel, CLIPTextModelWithProjection or T5EncoderModel, by ``architectures`` of the folder's config."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+TEXT_NETWORKS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+"""Classes of text encoders that U-Nets are conditioned on."""
+OVERFLOWING = ("T5EncoderModel", "Gemma2Model")
+"""Their activations overflow float16; bfloat16 has the range."""
 
-    known = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)}
+
+def load_text_network(folder: Path, dtype: torch.dtype, classes: Sequence[str] = TEXT_NETWORKS) -> Any:
+    """A text network of transformers, one of ``classes``, by ``architectures`` of the folder's config."""
+    import transformers
+
     name = (read_json(folder / "config.json").get("architectures") or ["nothing"])[0]
-    if name not in known:
-        raise RequestError(f"{folder}: text encoder {name!r} is not supported; known are {', '.join(known)}")
-    # T5's activations overflow float16; bfloat16 has the range.
-    precision = torch.bfloat16 if name == "T5EncoderModel" and dtype == torch.float16 else dtype
-    return load_pretrained(known[name], folder, "model", precision)
+    if name not in classes:
+        raise RequestError(f"{folder}: text encoder {name!r} is not supported; known are {', '.join(classes)}")
+    precision = torch.bfloat16 if name in OVERFLOWING and dtype == torch.float16 else dtype
+    return load_pretrained(getattr(transformers, name), folder, "model", precision)
