@@ -1,9 +1,11 @@
 """Tiny checkpoints of every family, made once (checkpoints.py)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline_core.priors.image import load_image_prior
 from tests.pipeline_core.priors.checkpoints import WRITERS
 
 
@@ -18,6 +20,41 @@ def checkpoint(tmp_path_factory):
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def prior(checkpoint):
+    """``prior(name)``: the tiny checkpoint of that name, loaded once."""
+    loaded = {}
+
+    def get(name):
+        if name not in loaded:
+            loaded[name] = load_image_prior(str(checkpoint(name)))
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def pipeline(checkpoint):
+    """``pipeline(name)``: the same checkpoint in diffusers' own pipeline."""
+    from diffusers import DiffusionPipeline
+
+    loaded = {}
+
+    def get(name):
+        if name not in loaded:
+            absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd3-without-t5" else {}
+            loaded[name] = DiffusionPipeline.from_pretrained(str(checkpoint(name)), local_files_only=True, **absent)
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """``copy(name)``: a copy of a tiny checkpoint, to be damaged."""
+    return lambda name: shutil.copytree(checkpoint(name), tmp_path / name)
 
 
 @pytest.fixture(scope="package", autouse=True)

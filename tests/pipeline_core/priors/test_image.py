@@ -30,29 +30,6 @@ def generators(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-@pytest.fixture(scope="module")
-def prior(checkpoint):
-    """``prior(name)``: the tiny checkpoint of that name, loaded once."""
-    loaded = {}
-
-    def get(name):
-        if name not in loaded:
-            loaded[name] = load_image_prior(str(checkpoint(name)))
-        return loaded[name]
-
-    return get
-
-
-@pytest.fixture
-def copy(checkpoint, tmp_path):
-    """``copy(name)``: a copy of a tiny checkpoint, to be damaged."""
-
-    def get(name):
-        return shutil.copytree(checkpoint(name), tmp_path / name)
-
-    return get
-
-
 def rows(prior, n=4, seed=0):
     """Random latents, timesteps and cameras for one call."""
     g = torch.Generator().manual_seed(seed)
