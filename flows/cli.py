@@ -21,6 +21,7 @@ from catalog import cli as catalogue
 from catalog.door import Door
 from pipeline_core.errors import RequestError
 from pipeline_core.files import ensure_home
+from pipeline_core.python import reach_loopback_directly
 from pipeline_core.secrets import redact
 
 app = typer.Typer(
@@ -306,7 +307,8 @@ def train_starter(context: typer.Context) -> None:
 
 
 HostOption = Annotated[str, typer.Option(help="address to bind; beyond loopback a password is asked for")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535)]
+StartPortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="port to bind; 4200 if none")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="port to bind; 0 = any that is free")]
 DatabaseOption = Annotated[
     str,
     typer.Option(
@@ -343,7 +345,7 @@ def bench_gpu(context: typer.Context) -> None:
 
 
 @server_app.command("start")
-def server_start(host: HostOption = "127.0.0.1", port: PortOption = 4200, database: DatabaseOption = "") -> None:
+def server_start(host: HostOption = "127.0.0.1", port: StartPortOption = None, database: DatabaseOption = "") -> None:
     """Start a server that stays; runs use it until it is stopped.
 
     Example: splatmill server start
@@ -468,6 +470,7 @@ def _with_limits(request: Any, deadline: str, gpu_hours: float) -> Any:
 def main() -> None:
     """Entry point; errors are told at the :class:`~catalog.door.Door`."""
     ensure_home()
+    reach_loopback_directly()
     app()
 
 

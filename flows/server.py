@@ -3,9 +3,10 @@
     with prefect_server(library):         # sets PREFECT_* in this process; import prefect only inside
         ...
 
-Our own server keeps its SQLite file under ``<library>/.prefect``, listens on a free port of the loopback interface,
-sends nothing anywhere, and ends with its parent however the parent ends. Prefect's ephemeral mode is not used: it is
-slower and prints tracebacks when it stops. The settings that batch its recorders cut its CPU time about fourfold.
+Our own server keeps its SQLite file in the user's state folder, so that a library's full disk does not silence it. It
+listens on a free port of the loopback interface, sends nothing anywhere, and ends with its parent however that ends.
+Prefect's ephemeral mode is not used: it is slower and prints tracebacks when it stops. The settings that batch its
+recorders cut its CPU time about fourfold.
 
 This module never imports Prefect, except in the server's own process (``python -m flows.server``).
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -119,6 +121,7 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 @contextlib.contextmanager
 def prefect_server(library: Path) -> Iterator[str]:
     """Point this process at a Prefect server, starting one when there is none; yields its address."""
+    python.reach_loopback_directly()
     settings = dict(CLIENT)
     settings["PREFECT_LOCAL_STORAGE_PATH"] = str(library / ".prefect" / "results")
     url = pointed_at()
@@ -151,9 +154,8 @@ def _set_defaults(settings: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _home(library: Path) -> Iterator[Path]:
-    """Yields ``<library>/.prefect``, or a temporary folder while another run of the same library holds that one."""
-    home = library / ".prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    """Yields the server's folder for this library, or a temporary one while another run of the library holds that."""
+    home = state_folder() / "libraries" / hashlib.sha256(str(library.resolve()).encode()).hexdigest()[:16]
     with lock(home / "lock", wait=False) as mine:
         if mine:
             yield home
@@ -281,13 +283,21 @@ def end(child: subprocess.Popen[str]) -> None:
 # --- the warm server -------------------------------------------------------------------------------------------------
 
 
-def start_warm(host: str = "127.0.0.1", port: int = 4200, database: str | None = None) -> dict[str, Any]:
-    """Start a server that stays, in the background; returns its process id, address and, if any, ``user:password``."""
+def start_warm(host: str = "127.0.0.1", port: int | None = None, database: str | None = None) -> dict[str, Any]:
+    """Start a server that stays, in the background; returns its process id, address and, if any, ``user:password``.
+
+    The one that is there already is returned where it is what was asked for, else :class:`RequestError` is raised.
+    """
     found = warm_server()
     if found:
+        if port not in (None, 0, int(found["url"].rsplit(":", 1)[1].split("/")[0])) or database:
+            raise RequestError(
+                f"{found['url']} (pid {found['pid']}) is kept by this user already, with settings of its own; "
+                "splatmill server stop ends it, then start this one"
+            )
         return found
     home, settings = state_folder() / "prefect", _settings(host, database)
-    child, url = launch(home, host=host, port=port, settings=settings)
+    child, url = launch(home, host=host, port=4200 if port is None else port, settings=settings)
     wait_until_healthy(child, url, home)
     return _keep_address(child.pid, url, settings.get("PREFECT_SERVER_API_AUTH_STRING"))
 

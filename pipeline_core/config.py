@@ -159,7 +159,7 @@ class Meshing(Section):
     """Density field, marching cubes, clean-up, decimation, UV atlas, colour bake."""
 
     grid: int = Field(128, ge=16, le=1024, description="samples of the density grid along the longest side")
-    iso: float | None = Field(None, gt=0, description="density of the surface (DreamGaussian: 1.0); none = automatic")
+    iso: float | None = Field(None, gt=0, le=1000, description="density of the surface (published: 1); none = auto")
     min_component: Share = Field(0.05, description="components with less than this share of the faces are dropped")
     blur: float = Field(1.0, ge=0, le=10, description="smoothing of the log density, in grid spacings")
     smooth: int = Field(5, ge=0, le=100, description="Taubin smoothing iterations")

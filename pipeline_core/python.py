@@ -26,3 +26,14 @@ def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """``given`` for such a process: our rooms come first, and the working directory not at all."""
     path = os.pathsep.join(part for part in (ROOT, given.get("PYTHONPATH")) if part)
     return dict(given) | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def reach_loopback_directly() -> None:
+    """Let no proxy stand between this process, or one that it starts, and a server on this machine."""
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        named = f"{os.environ.get('no_proxy', '')},{os.environ.get('NO_PROXY', '')}".split(",")
+        hosts = ",".join(dict.fromkeys([*(host.strip() for host in named if host.strip()), *LOOPBACK]))
+        os.environ |= {"no_proxy": hosts, "NO_PROXY": hosts}

@@ -106,11 +106,31 @@ def test_a_warm_server_with_a_password(tmp_path):
         assert call(state["url"], "/flows/filter", {})[0] == 401
         assert call(state["url"], "/flows/filter", {}, auth=state["auth"])[0] == 200
         assert str(state["pid"]) in splatmill("server", "status", env=env).stdout
+        assert str(state["pid"]) in splatmill("server", "start", env=env).stdout
+        other = splatmill("server", "start", "--port", 4299, env=env)
+        assert other.returncode == 2 and "splatmill server stop ends it" in other.stderr
     finally:
         stopped = splatmill("server", "stop", env=env)
     assert "stopped" in stopped.stdout
     assert wait_for(lambda: not psutil.pid_exists(state["pid"]))
     assert splatmill("server", "status", env=env).returncode == 1
+
+
+def test_no_proxy_stands_between_a_run_and_its_server(tmp_path):
+    """And the server's database lies outside of the library, whose full disk would silence it."""
+    code = (
+        "import asyncio, pathlib, sys\nfrom flows.server import healthy, prefect_server\n"
+        "with prefect_server(pathlib.Path(sys.argv[1])) as url:\n"
+        "    assert healthy(url)\n    from prefect import get_client\n"
+        "    print(asyncio.run(get_client().hello()).status_code)"
+    )
+    nobody = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    env = environment(SPLATMILL_STATE=str(tmp_path / "state"), **nobody)
+    env = {name: value for name, value in env.items() if name.lower() != "no_proxy"}
+    library = tmp_path / "library"
+    done = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.stdout.strip() == "200", done.stderr
+    assert not library.exists() and list((tmp_path / "state" / "libraries").glob("*/prefect.db"))
 
 
 def test_which_server_is_meant(tmp_path, monkeypatch):

@@ -24,3 +24,14 @@ def test_a_child_never_looks_in_the_working_directory(tmp_path, monkeypatch):
 def test_the_children_of_a_child_neither():
     told = python.environment({"PYTHONPATH": "theirs", "HOME": "/home"})
     assert told == {"PYTHONPATH": os.pathsep.join([python.ROOT, "theirs"]), "HOME": "/home", "PYTHONSAFEPATH": "1"}
+
+
+def test_hosts_of_this_machine_are_asked_directly(monkeypatch):
+    for name in [each for each in os.environ if each.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    python.reach_loopback_directly()
+    assert "no_proxy" not in os.environ
+    os.environ |= {"http_proxy": "http://proxy:3128", "NO_PROXY": "intern.example, localhost"}
+    python.reach_loopback_directly()
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intern.example,localhost,127.0.0.1,::1"
