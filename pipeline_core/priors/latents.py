@@ -25,6 +25,8 @@ from pipeline_core.priors.text import Encoder
 
 PROMPT_CACHE = 1024
 """Prompt embeddings kept per prior (SD 1.5: 118 KB each in half precision, SD 3.5: 2.7 MB)."""
+PROMPT_BYTES = 1 << 30
+"""Bytes that they may take in all (FLUX.2-klein: 7.9 MB each)."""
 COMPILED_VIEWS = 6
 """Views of the encoder from which on compiling pays: below, the GPU waits for launches."""
 
@@ -90,7 +92,7 @@ class LatentPrior(OwnsNoise, ABC):
         for prompt in prompts:
             if prompt not in self._prompts:
                 self._prompts[prompt] = self._encode_prompt(prompt).to(self.device, self.dtype)
-                if len(self._prompts) > PROMPT_CACHE:
+                if len(self._prompts) > min(PROMPT_CACHE, PROMPT_BYTES // self._prompts[prompt].nbytes):
                     self._prompts.popitem(last=False)
             self._prompts.move_to_end(prompt)
             rows.append(self._prompts[prompt])

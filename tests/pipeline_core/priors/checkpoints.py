@@ -6,6 +6,8 @@ import json
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.pipeline_core.priors.qwen_checkpoints import write_flux2, write_z_image
+
 WORDS = ["a", "red", "blue", "mushroom", "mug", "front", "view", "."]
 TEXT_WIDTH = 32
 LATENT_SIZE = 8
@@ -449,6 +451,8 @@ WRITERS = {
     "sd3": write_sd3,
     "sd3-without-t5": lambda folder: write_sd3(folder, t5=False),
     "sana": write_sana,
+    "flux2": write_flux2,
+    "z-image": write_z_image,
     "mvdream": write_mvdream,
     "starter-image": write_starter_image,
     "taesd": write_tiny_encoder,

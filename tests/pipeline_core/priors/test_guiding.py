@@ -36,7 +36,7 @@ def run(prior, points, stages, fixed_sizes=None):
     return results[0]
 
 
-@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image"])
+@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image", "flux2", "z-image"])
 def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
     prior = load_image_prior(str(checkpoint(kind)))
     alone, curves = run(prior, None, [STAGE])
