@@ -38,6 +38,7 @@ class Family:
         classes: what ``_class_name`` in that JSON file may say; empty = anything, or the file is no JSON.
         components: sub-folders that must be there, each with its weights, tokenizer or configuration.
         transformers: of diffusers' folders, the classes of ``transformer/``; empty = the folder has none.
+        shown: whether its priors are shown a picture in place of a prompt.
     """
 
     kind: Literal["image", "points"]
@@ -47,6 +48,7 @@ class Family:
     classes: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
     transformers: tuple[str, ...] | None = None
+    shown: bool = False
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
@@ -63,8 +65,14 @@ class Family:
         return cast(Loader, attrgetter(function)(import_module(f"pipeline_core.priors.{module}")))
 
 
+_SHOWN = ("unet", "vae", "image_encoder", "feature_extractor", "scheduler")
+
 # fmt: off
 FAMILIES: tuple[Family, ...] = (
+    Family("image", "Zero-1-to-3", "zero123.load_zero123", "model_index.json", classes=("Zero123Pipeline",),
+           components=(*_SHOWN, "clip_camera_projection"), shown=True),
+    Family("image", "Zero-1-to-3 of diffusers' community", "zero123.load_zero123", "model_index.json",
+           classes=("Zero1to3StableDiffusionPipeline",), components=(*_SHOWN, "cc_projection"), shown=True),
     Family("image", "diffusers' U-Nets", "image.load_diffusers", "model_index.json",
            components=("unet", "scheduler", "text_encoder", "tokenizer"), transformers=()),
     Family("image", "Stable Diffusion 3", "sd3.SD3Prior.load", "model_index.json",
@@ -93,8 +101,9 @@ def family_of(folder: Path, kind: str) -> Family:
     for row in rows:
         if row.recognises(folder):
             return row
+    by_name = sorted(rows, key=lambda row: bool(row.classes))
     known = " and ".join(
-        f"{row.name} ({', '.join(row.transformers)})" if row.transformers else row.name for row in rows
+        f"{row.name} ({', '.join(row.transformers)})" if row.transformers else row.name for row in by_name
     )
     if kind == "image" and (said := transformer_class(folder)):
         raise RequestError(f"{folder / 'model_index.json'}: transformer {said!r} is not known; splatmill knows {known}")

@@ -17,6 +17,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pipeline_core.picture import Picture
 from pipeline_core.types import PointCloud
 
 Camera = Literal["none", "angles", "mvdream"]
@@ -109,6 +110,15 @@ class ImagePrior(NoiseProcess, Protocol):
             cameras: (azimuth [B], elevation [B]) degrees, NaN azimuth for rows without a camera; ignored where
                 ``camera`` is "none". Each run of ``num_views`` rows must be views of one object.
         """
+        ...
+
+
+@runtime_checkable
+class PicturePrior(ImagePrior, Protocol):
+    """An image prior that is shown a picture of the object in place of a prompt (Zero-1-to-3)."""
+
+    def encode_image(self, picture: Picture) -> Tensor:
+        """The row [L, D] that stands where a prompt's embedding would; all zeros and no camera = unconditional."""
         ...
 
 

@@ -174,16 +174,27 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
     problems = [
         f"model_index.json names no {name}" for name in family_of(folder, "image").components if name not in present
     ]
-    for name in COMPONENTS:
+    for name in _read_components(folder):
         if name not in present:
             continue
         if name == "scheduler":
             problems += _json_problems(folder, "scheduler/scheduler_config.json")
         elif name.startswith("tokenizer"):
             problems += _tokenizer_problems(folder, name)
+        elif name == "feature_extractor":
+            problems += _json_problems(folder, "feature_extractor/preprocessor_config.json")
         else:
-            problems += _part_problems(folder, name, "model" if name.startswith("text") else "diffusion_pytorch_model")
+            encoder = name.startswith("text") or name == "image_encoder"
+            problems += _part_problems(folder, name, "model" if encoder else "diffusion_pytorch_model")
     return problems
+
+
+def _read_components(folder: Path) -> tuple[str, ...]:
+    """The sub-folders that are read: of a diffusers folder those of its family, and what any may have."""
+    if not (folder / "model_index.json").is_file():
+        return COMPONENTS
+    own = family_of(folder, "image").components
+    return tuple(name for name in COMPONENTS if name in own or name in OPTIONAL)
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:
@@ -287,7 +298,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
     Training leftovers (``non_ema``), other frameworks, safety checkers and single-file checkpoints are left out.
     """
     wanted: list[str] = []
-    for place in ("",) if kind in ("clip", "encoder") else ("", *COMPONENTS):
+    for place in ("",) if kind in ("clip", "encoder") else ("", *_published_components(names)):
         here = [n for n in names if n.rpartition("/")[0] == place]
         weights = [
             n
@@ -306,6 +317,13 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
             if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
         ]
     return sorted(set(wanted))
+
+
+def _published_components(names: list[str]) -> tuple[str, ...]:
+    """The sub-folders that are read of a repository of these files: of the families that it has all components of."""
+    there = {name.partition("/")[0] for name in names}
+    own = {name for row in FAMILIES if there.issuperset(row.components) for name in row.components}
+    return tuple(name for name in COMPONENTS if name in own or name in OPTIONAL) if own else COMPONENTS
 
 
 def _from_hub(ref: str, kind: Kind | None) -> Path:
@@ -393,7 +411,7 @@ def _hashes(paths: list[Path]) -> dict[Path, str]:
 
 
 def _used_files(folder: Path) -> list[Path]:
-    places = [folder, *(folder / name for name in (*COMPONENTS, "clip"))]
+    places = [folder, *(folder / name for name in (*_read_components(folder), "clip"))]
     found = [
         p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in USED_SUFFIXES and p.is_file()
     ]

@@ -372,6 +372,41 @@ def write_mvdream(folder):
     return folder
 
 
+def write_zero123(folder, community=False):
+    """The layouts of ashawkey/zero123-xl-diffusers, and of diffusers' community pipeline (kxic/zero123-xl)."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(8)
+    write_unet(folder, in_channels=8)
+    write_vae(folder)
+    write_scheduler(folder, _class_name="DDIMScheduler")
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
+        projection_dim=TEXT_WIDTH,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    write_json(folder / "feature_extractor" / "preprocessor_config.json", {
+        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 28},
+        "crop_size": {"height": 28, "width": 28}, "resample": 3, "do_resize": True, "do_center_crop": True,
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+    })  # fmt: skip
+    name, layer = ("cc_projection", "projection") if community else ("clip_camera_projection", "proj")
+    own = ["pipeline_zero1to3", "CCProjection"] if community else ["zero123", "CLIPCameraProjection"]
+    linear = torch.nn.Linear(TEXT_WIDTH + 4, TEXT_WIDTH)
+    write_json(folder / name / "config.json", {"_class_name": own[1]})
+    tensors = {f"{layer}.{part}": value.detach() for part, value in linear.state_dict().items()}
+    save_file(tensors, folder / name / "diffusion_pytorch_model.safetensors")
+    index = {
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"], "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"], "safety_checker": [None, None], name: own,
+    }  # fmt: skip
+    pipeline = "Zero1to3StableDiffusionPipeline" if community else "Zero123Pipeline"
+    write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
+    return folder
+
+
 def write_starter_image(folder):
     """The starter's layout: camera as class labels, linear autoencoder, splatmill.json."""
     from transformers import CLIPTextModel
@@ -455,6 +490,9 @@ WRITERS = {
     "z-image": write_z_image,
     "mvdream": write_mvdream,
     "starter-image": write_starter_image,
+    "zero123-xl": write_zero123,
+    "zero1to3-community": lambda folder: write_zero123(folder, community=True),
+    "stable-zero123": write_zero123,
     "taesd": write_tiny_encoder,
     "taesd3": lambda folder: write_tiny_encoder(folder, 16),
     "clip": write_clip,
