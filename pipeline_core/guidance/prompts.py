@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline_core.device import upload
 from pipeline_core.guidance.rows import Rows
-from pipeline_core.priors.interface import Camera, ImagePrior
+from pipeline_core.priors.interface import Camera, ImagePrior, Negative
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
 
@@ -138,7 +138,7 @@ def encode_text(
 ) -> TextConditioning:
     """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera."""
     worded = prior.camera == "none" and (view_prompts or perp_neg)
-    texts = [prompt, negative_prompt] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
+    texts = [prompt, Negative(negative_prompt)] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
     embeddings = prior.encode_prompts(texts)
     views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
     return TextConditioning(embeddings[0], embeddings[1], views, perp_neg and worded, prior.camera)

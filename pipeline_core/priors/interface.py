@@ -24,6 +24,10 @@ Camera = Literal["none", "angles", "mvdream"]
 Weighting = Literal["sds", "uniform", "x0"]
 
 
+class Negative(str):
+    """A negative prompt: what guidance leads away from. A prior may word what it is asked for, and not this (Sana)."""
+
+
 class NoiseProcess(Protocol):
     """x_t = signal(t) x_0 + sigma(t) noise. Samples are [B, ...], ``t`` [B] float32 shares of the schedule."""
 
@@ -87,7 +91,7 @@ class ImagePrior(NoiseProcess, Protocol):
     num_views: int
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Embeddings [B, L, D]."""
+        """Embeddings [B, L, D]; negative prompts come as :class:`Negative`, and no prompt at all as the empty one."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:

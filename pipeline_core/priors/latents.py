@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.gradient_scale import GradientScale
-from pipeline_core.priors.interface import Camera, NoiseProcess
+from pipeline_core.priors.interface import Camera, Negative, NoiseProcess
 from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import OwnsNoise
@@ -90,12 +90,13 @@ class LatentPrior(OwnsNoise, ABC):
         """
         rows = []
         for prompt in prompts:
-            if prompt not in self._prompts:
-                self._prompts[prompt] = self._encode_prompt(prompt).to(self.device, self.dtype)
-                if len(self._prompts) > min(PROMPT_CACHE, PROMPT_BYTES // self._prompts[prompt].nbytes):
+            key = f"not: {prompt}" if isinstance(prompt, Negative) else prompt
+            if key not in self._prompts:
+                self._prompts[key] = self._encode_prompt(prompt).to(self.device, self.dtype)
+                if len(self._prompts) > min(PROMPT_CACHE, PROMPT_BYTES // self._prompts[key].nbytes):
                     self._prompts.popitem(last=False)
-            self._prompts.move_to_end(prompt)
-            rows.append(self._prompts[prompt])
+            self._prompts.move_to_end(key)
+            rows.append(self._prompts[key])
         return torch.stack(rows)
 
     @abstractmethod

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.flow import FlowPrior
 from pipeline_core.priors.image import load_text_encoder
+from pipeline_core.priors.interface import Negative
 from pipeline_core.priors.latents import pack_pooled, unpack_pooled
 from pipeline_core.priors.text import Encoder, tokenize
 
@@ -45,7 +46,7 @@ class GemmaEncoder:
     @torch.no_grad()
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor]:
         """The first token and the last 299, so that the instruction's drop out."""
-        before = instruction() if prompt else ""
+        before = instruction() if prompt and not isinstance(prompt, Negative) else ""
         extra = len(self.tokenizer.encode(before)) - 2 if before else 0
         tokens = tokenize(self.tokenizer, [before + prompt.lower().strip()], TOKENS + extra).to(self.model.device)
         hidden = self.model(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state[0]

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import itertools
 import json
 import os
 import subprocess
@@ -55,6 +54,7 @@ from pipeline_core.metrics.judge import load_judge
 from pipeline_core.metrics.negatives import full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.sampling import sample_images
 from pipeline_core.props.captions import caption
 from pipeline_core.props.primitives import ball, pack, plain
 from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
@@ -124,25 +124,13 @@ def from_a_ball(engine: DistillationEngine, spec: PropSpec, seed: int) -> Gaussi
     return distill(start, caption(spec), "", FROM_A_BALL.geometry, engine, seed=seed)[0]
 
 
-@torch.no_grad()
-def sample_images(prior, prompt: str, guidance_scale: float, steps: int, seed: int) -> Tensor:
-    """Images [8, 3, S, S] of the image prior at the evaluation cameras: DDIM with classifier-free guidance."""
+def sample_views(prior, prompt: str, guidance_scale: float, steps: int, seed: int) -> Tensor:
+    """Images [8, 3, S, S] of the image prior at the evaluation cameras."""
     cameras = fidelity.evaluation_cameras()
-    views = len(cameras)
-    none = torch.full((views,), torch.nan)  # unconditional rows have no camera either, as in training
-    angles = tuple(torch.cat([a, none]) for a in (cameras.azimuth, cameras.elevation))
-    angles = angles if prior.camera == "angles" else None
-    embeddings = prior.encode_prompts([prompt] * views + [""] * views)
-    times = prior.nearest(torch.linspace(1, 0, steps + 1))
+    angles = (cameras.azimuth, cameras.elevation) if prior.camera == "angles" else None
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(views, prior.latent_channels, prior.latent_size, prior.latent_size, generator=generator)
-    for now, then in itertools.pairwise(times):
-        t = now.expand(2 * views)
-        conditional, unconditional = prior.predict(latents.repeat(2, 1, 1, 1), t, embeddings, angles).chunk(2)
-        guided = unconditional + guidance_scale * (conditional - unconditional)
-        clean, _ = prior.x0_and_noise(latents, guided, t[:views])
-        latents = prior.step(latents, guided, t[:views], then.expand(views))
-    return prior.decode(clean).clamp(0, 1)
+    prompts = [prompt] * len(cameras)
+    return sample_images(prior, prompts, generator, guidance_scale=guidance_scale, steps=steps, cameras=angles)
 
 
 def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list[str]) -> None:
@@ -298,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.skip_samples:
         prior, cameras = load_image_prior(recipe.image_prior), fidelity.evaluation_cameras()
         pictures["2D samples"] = [
-            sample_images(prior, prompt, args.guidance_scale, args.sampler_steps, seed=i)
+            sample_views(prior, prompt, args.guidance_scale, args.sampler_steps, seed=i)
             for i, prompt in enumerate(prompts)
         ]
         table["2D samples"] = [

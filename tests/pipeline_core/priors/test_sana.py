@@ -4,6 +4,7 @@ import inspect
 
 import torch
 
+from pipeline_core.priors.interface import Negative
 from pipeline_core.priors.latents import unpack_pooled
 
 PROMPT = "a red mug"
@@ -21,6 +22,14 @@ def test_sana_answers_as_its_pipeline(prior, pipeline):
     s = 3 * t / (1 + 2 * t)
     theirs = pipe.transformer(x_t, hidden, s * 1000, encoder_attention_mask=mask).sample
     torch.testing.assert_close(p.predict(x_t, t, ours), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_prompt_is_not_instructed(prior, pipeline):
+    """The pipeline puts its instruction before prompts only."""
+    _, _, hidden, mask = pipeline("sana").encode_prompt("a mug", negative_prompt=PROMPT)
+    ours = prior("sana").encode_prompts([Negative(PROMPT), PROMPT])
+    torch.testing.assert_close(unpack_pooled(ours[:1], 300), (hidden, mask.float()), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours[0], ours[1])
 
 
 def test_latents_are_those_of_its_pipeline(prior, pipeline):
