@@ -5,13 +5,16 @@ import math
 import pytest
 import torch
 
-from pipeline_core.config import RECIPES, Densify, Distill
+from pipeline_core.config import RECIPES, Densify, Distill, Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.points import load_point_prior
+from pipeline_core.texturing.refine import refine_texture
 from pipeline_core.types import Gaussians
+from tests.pipeline_core.metrics.test_mesh_health import box
 
+KINDS = ["sd", "sd-v", "sdxl", "pixel", "sd3", "sana", "flux2", "z-image", "mvdream", "starter-image"]
 STAGE = Distill(
     steps=2, views=4, resolution=((0.5, 12), (1.0, 24)), guidance_scale=5.0, t_max=(0.9, 0.5), t_min=(0.5, 0.1),
     densify=Densify(every=0),
@@ -36,7 +39,7 @@ def run(prior, points, stages, fixed_sizes=None):
     return results[0]
 
 
-@pytest.mark.parametrize("kind", ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image", "flux2", "z-image"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
     prior = load_image_prior(str(checkpoint(kind)))
     alone, curves = run(prior, None, [STAGE])
@@ -48,6 +51,28 @@ def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
         if name in ("means", "scales", "opacities", "sh0"):
             assert not torch.equal(value, start[name])
         torch.testing.assert_close(beside.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sana", "flux2", "z-image"])
+def test_an_asset_guided_by_a_flow_is_alone_what_it_is_among_eight(checkpoint, kind):
+    prior = load_image_prior(str(checkpoint(kind)))
+    short = STAGE.model_copy(update={"steps": 1, "views": 1, "perp_neg": True})
+    alone, _ = run(prior, None, [short])
+    among, _ = run(prior, None, [short, *(short.model_copy(update={"guidance_scale": 2.0 + i}) for i in range(7))])
+    for name, value in alone.tensors().items():
+        torch.testing.assert_close(among.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_refines_a_texture(checkpoint, kind):
+    prior = load_image_prior(str(checkpoint(kind)))
+    settings = Texture(steps=2, views=4, resolution=32, strength=(0.5, 0.3), denoise_steps=6, guidance_scale=3.0)
+    engine = DistillationEngine(prior)
+    plain = box()
+    refined = refine_texture(plain, "a red mug", settings, engine)
+    engine.close()
+    change = abs(refined.texture - plain.texture)
+    assert 0.001 < change.mean() and refined.texture.min() >= 0 and refined.texture.max() <= 1
 
 
 def test_mvdreams_recipe_guides(checkpoint):
