@@ -79,16 +79,13 @@ class FlowPrior(LatentPrior):
         half, vae_dtype = (cls.half, cls.vae_half) if dtype == torch.float16 else (dtype, dtype)
         if read_json(folder / "vae" / "config.json").get("_class_name") == PatchAutoencoder.__name__:
             vae_dtype = torch.float32
-        prior = cls(
+        return cls(
             folder,
             transformer=place(load_network(folder, "transformer", half, (cls.network,)), device),
             vae=place(load_network(folder, "vae", vae_dtype, cls.autoencoders), device),
             encoders=cls.load_encoders(folder, device, half),
             model_id=folder_id(ref, folder), device=device, dtype=half,
         )  # fmt: skip
-        if prior.device.type == "cuda":
-            prior.speed_up()
-        return prior
 
     # ------------------------------------------------------------------------------------------ of each family
 

@@ -35,6 +35,7 @@ from pipeline_core.priors.encoder import load_encoder
 from pipeline_core.priors.families import family_of
 from pipeline_core.priors.interface import Camera, ImagePrior
 from pipeline_core.priors.latents import LatentPrior, pack_pooled, unpack_pooled, vae_factor
+from pipeline_core.priors.lora import merge
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion
@@ -175,10 +176,16 @@ def load_image_prior(
     folder, dtype = resolve_model(model, "image"), dtype or default_dtype(device)
     family = family_of(folder, "image")
     prior: Any = family.load(model, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
-    if model.loras:
-        raise RequestError(f"image_lora: {family.name} take no LoRAs")
+    if not isinstance(prior, LatentPrior):
+        if model.loras or model.encoder:
+            raise RequestError(f"model {model.ref!r}: {family.name} take neither image_lora nor image_encoder")
+        return prior
+    for lora in model.loras:
+        merge(resolve_model(lora.path, "lora"), lora.scale, prior.networks())
     if model.encoder:
         prior.use_encoder(load_encoder(model.encoder, prior))
+    if prior.device.type == "cuda":
+        prior.speed_up()
     return cast(ImagePrior, prior)
 
 
@@ -204,10 +211,7 @@ def load_diffusers(
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
     _check_channels(parts, folder)
-    prior = DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
-    if prior.device.type == "cuda":
-        prior.speed_up()
-    return prior
+    return DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
 
 
 def load_process(folder: Path) -> Diffusion:

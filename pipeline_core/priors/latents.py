@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.gradient_scale import GradientScale
 from pipeline_core.priors.interface import Camera, Negative, NoiseProcess
+from pipeline_core.priors.lora import DENOISERS
 from pipeline_core.priors.noise import Generators, row_noise
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import OwnsNoise
@@ -75,6 +76,12 @@ class LatentPrior(OwnsNoise, ABC):
         if isinstance(self.vae, AutoencoderKL):
             speed_up(self.vae)
             compile_when_it_pays(self.vae.encoder, COMPILED_VIEWS, differentiated=True)
+
+    def networks(self) -> dict[str, Any]:
+        """The networks that LoRAs change, by the names of their folders."""
+        denoiser = {name: getattr(self, name) for name in DENOISERS if hasattr(self, name)}
+        texts = {f"text_encoder_{i}" if i > 1 else "text_encoder": e.model for i, e in enumerate(self.encoders, 1)}
+        return denoiser | texts
 
     def use_encoder(self, encoder: Any) -> None:
         """From now on :meth:`encode` asks the distilled ``encoder``; :meth:`decode` stays with the full autoencoder."""

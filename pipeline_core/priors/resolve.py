@@ -25,6 +25,7 @@ from typing import Literal
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.files import Hashes, cache_folder, replaced
+from pipeline_core.priors import headers, lora
 from pipeline_core.priors.families import FAMILIES, family_of
 
 Kind = Literal["image", "points", "clip", "encoder", "lora"]
@@ -91,16 +92,33 @@ def model_id(named: Named, kind: Kind) -> str:
     The digits are of the sha256 over (name, sha256) of every file that is read (of a LoRA, the file's own), so two
     machines with the same files agree, wherever the folders lie.
     """
-    return folder_id(named, resolve_model(named, kind))
+    folder = resolve_model(named, kind)
+    for added in ModelRef.of(named).loras:
+        lora.changes(resolve_model(added.path, "lora"), _network_shapes(folder))
+    return folder_id(named, folder)
+
+
+def _network_shapes(folder: Path) -> dict[str, dict[str, headers.Shape]]:
+    """Shapes of the weights of the networks that LoRAs change, by the files of a whole folder."""
+    return {
+        name: {key: shape for file in files for key, shape in headers.read_header(file).shapes.items()}
+        for name in lora.NETWORKS
+        if (files := weight_files(folder / name, _stem(name))) and (folder / name).is_dir()
+    }
+
+
+def _stem(name: str) -> str:
+    """What the weights of a component are called, as its library names them."""
+    return "model" if name.startswith("text") or name == "image_encoder" else "diffusion_pytorch_model"
 
 
 def folder_id(named: Named, folder: Path) -> str:
     """As :func:`model_id`, for a folder that is resolved already."""
     model = ModelRef.of(named)
     whole = f"{_name(model.ref)}@{content_hash(folder)[:16]}"
-    for lora in model.loras:
-        file = resolve_model(lora.path, "lora")
-        whole += f"+lora:{_name(lora.path)}:{_hashes([file])[file][:16]}*{lora.scale!r}"
+    for added in model.loras:
+        file = resolve_model(added.path, "lora")
+        whole += f"+lora:{_name(added.path)}:{_hashes([file])[file][:16]}*{added.scale!r}"
     if model.encoder:
         folder = resolve_model(model.encoder, "encoder")
         whole += f"+encoder:{_name(model.encoder)}:{content_hash(folder)[:16]}"
@@ -184,8 +202,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         elif name == "feature_extractor":
             problems += _json_problems(folder, "feature_extractor/preprocessor_config.json")
         else:
-            encoder = name.startswith("text") or name == "image_encoder"
-            problems += _part_problems(folder, name, "model" if encoder else "diffusion_pytorch_model")
+            problems += _part_problems(folder, name, _stem(name))
     return problems
 
 

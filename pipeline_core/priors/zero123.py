@@ -168,10 +168,7 @@ def load_zero123(
         size=int(side.get("size") or int(unet.config.sample_size) * vae_factor(vae)),
         stable=stable,
     )
-    prior = Zero123Prior(parts, folder_id(ref, folder), device, dtype)
-    if prior.device.type == "cuda":
-        prior.speed_up()
-    return prior
+    return Zero123Prior(parts, folder_id(ref, folder), device, dtype)
 
 
 def _is_stable(ref: str, folder: Path, side: dict[str, Any]) -> bool:

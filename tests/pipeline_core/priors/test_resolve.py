@@ -57,7 +57,10 @@ def test_starter_is_the_package_folder(checkpoint, tmp_path, monkeypatch):
 def test_what_is_added_to_a_model_is_in_its_id(checkpoint, tmp_path):
     folder, tiny = checkpoint("sd"), checkpoint("taesd")
     file = tmp_path / "clay.safetensors"
-    save_file({"unet.x.lora_A.weight": torch.zeros(1, 2), "unet.x.lora_B.weight": torch.zeros(2, 1)}, file)
+    save_file(
+        {"unet.conv_in.lora_A.weight": torch.zeros(1, 4, 3, 3), "unet.conv_in.lora_B.weight": torch.zeros(16, 1, 1, 1)},
+        file,
+    )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     recipe = RECIPES["draft"].override({"image_prior": str(folder)})
 
