@@ -164,6 +164,12 @@ left join files using (asset_id)
 """
 
 RUNS_SQL = f"""
+with ended as (  -- how each stage of an asset ended in a run, whatever became of it in later ones
+    select run_id, asset_id, arg_max(status, event_id) as status
+    from {{stage_runs}} where {WORK} group by run_id, asset_id, stage
+), unmade as (
+    select run_id, count(distinct asset_id) filter (status not in {GOOD}) as failed from ended group by run_id
+)
 select
     run_id,
     min(coalesce(queued_at, started_at, finished_at)) as started_at,
@@ -172,7 +178,7 @@ select
     date_diff('millisecond', min(coalesce(queued_at, started_at, finished_at)), max(finished_at)) / 1000.0 as wall_s,
     count(distinct asset_id) as assets,
     count(distinct asset_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
-    count(distinct asset_id) filter (status not in {GOOD} and is_latest) as failed,
+    any_value(failed) as failed,
     count(*) as attempts,
     count(*) filter (status not in {GOOD}) as failed_attempts,
     sum(duration_s) as machine_s,
@@ -183,7 +189,7 @@ select
     max(peak_vram_mb) as peak_vram_mb,
     count(distinct host) as hosts,
     max(code_version) as code_version
-from {{stage_runs}} where {WORK} group by run_id
+from {{stage_runs}} join unmade using (run_id) where {WORK} group by run_id
 """
 
 FAILURES_SQL = f"""
@@ -321,7 +327,7 @@ VIEWS: dict[str, View] = {
             "wall_s": "seconds from started_at to finished_at",
             "assets": "assets it worked on (count)",
             "delivered": "assets whose files it published (count)",
-            "failed": "assets whose latest attempt of some stage failed in this run (count)",
+            "failed": "assets of which some stage's last attempt in this run failed, whatever became of them (count)",
             "attempts": "stage attempts (count)",
             "failed_attempts": "those that did not succeed (count)",
             "machine_s": "seconds of work over all attempts",

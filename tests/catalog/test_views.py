@@ -126,6 +126,15 @@ def test_runs_and_failures(tmp_path, make_run) -> None:
         assert found.fetchall() == [("extract_mesh", "DataError", 2, 2, 1, "vase")]
 
 
+def test_what_a_run_failed_at_stays_failed_in_its_history(tmp_path, make_run) -> None:
+    append(tmp_path, [make_run(status="failed"), make_run("vase", status="failed"), make_run("vase", status="ok")])
+    append(tmp_path, [make_run(status="ok", run_id="night-2")])
+    assert query.rows(tmp_path, "select run_id, failed from runs order by 1") == [
+        {"run_id": "night-1", "failed": 1},
+        {"run_id": "night-2", "failed": 0},
+    ]
+
+
 def test_a_query_never_loads_the_learned_parts_or_the_orchestrator() -> None:
     modules = [path.stem for path in Path(views.__file__).parent.glob("*.py") if path.stem != "__init__"]
     heavy = ("torch", "prefect", "diffusers", "transformers", "numba")
