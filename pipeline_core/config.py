@@ -146,6 +146,11 @@ class Distill(Section):
     image_weight: float = Field(1.0, ge=0)
     point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
     point_guidance_scale: float = Field(10.0, ge=0, le=1000)
+    reference_weight: float = Field(
+        0.0, ge=0, json_schema_extra=LATER, description="of the mean squared distance to the row's image, at its view"
+    )
+    reference_mask_weight: float = Field(0.0, ge=0, json_schema_extra=LATER, description="of that to its outline")
+    reference_ramp: bool = Field(True, json_schema_extra=LATER, description="both weights grow from 0 over the stage")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of a latent pixel's gradient; 0 = off")
     lr: LearningRates = LearningRates()
     densify: Densify = Densify()
@@ -415,6 +420,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 # fmt: on
 
 MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
+ZERO123 = "ashawkey/zero123-xl-diffusers"
 
 _DULL = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
@@ -431,6 +437,13 @@ _MVDREAM_VIEWS: dict[str, Any] = {
     "guidance_scale": 50.0,
     "guidance_rescale": 0.5,
     "weighting": "x0",
+}
+
+_IMAGE_VIEWS: dict[str, Any] = {
+    "distance": 2.0,
+    "guidance_scale": 5.0,
+    "reference_weight": 10_000.0,
+    "reference_mask_weight": 1000.0,
 }
 
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -455,6 +468,15 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "appearance.t_min": (0.02, 0.02),
         "texture.views": 4,
         "texture.elevation": (0.0, 30.0),
+    }),
+    # DreamGaussian's configs/image.yaml, main.py (weights of the known view) and zero123_utils.py (guidance).
+    "dreamgaussian-image": ("dreamgaussian", {
+        "image_prior": ZERO123,
+        **{f"{stage}.{leaf}": value for stage in ("geometry", "appearance") for leaf, value in _IMAGE_VIEWS.items()},
+        "geometry.lr.decay_until": 1.0,
+        "geometry.densify.every": 100,
+        "geometry.densify.start": 100,
+        "texture.guidance_scale": 5.0,
     }),
 }  # fmt: skip
 """Recipes that are another one but for a few leaves: name, whose, and the leaves."""
