@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.tiny import TINY
-from tests.pipeline_core.priors.conftest import write_starter_image, write_starter_points
+from tests.pipeline_core.priors.checkpoints import write_starter_image, write_starter_points
 
 ROOT = Path(__file__).resolve().parents[2]
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
