@@ -134,7 +134,9 @@ class Distill(Section):
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
-    weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): noise variance, 1, or x0 residual")
+    weighting: Literal["sds", "uniform", "x0", "velocity"] = Field(
+        "sds", description="w(t): noise variance, 1, or what makes it the residual of x0, or of the velocity"
+    )
     t_max: tuple[Share, Share] = Field(
         (0.98, 0.02), description="top of the timestep window at the first and last step"
     )
@@ -421,6 +423,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 
 MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
 ZERO123 = "ashawkey/zero123-xl-diffusers"
+KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
+Z_IMAGE = "Tongyi-MAI/Z-Image"
 
 _DULL = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
@@ -444,6 +448,16 @@ _IMAGE_VIEWS: dict[str, Any] = {
     "guidance_scale": 5.0,
     "reference_weight": 10_000.0,
     "reference_mask_weight": 1000.0,
+}
+
+_RFDS: dict[str, Any] = {
+    # Rectified-flow distillation (Yang et al. 2025) of configs/rfds_sd3.yaml: guidance, the window of t, which counts
+    # the scheduler's timesteps from the noisy end there, and the loss on the velocity, whose random weight has mean
+    # 0.5. Its field is a NeRF that learns for 15000 steps; cameras, Gaussians and steps are DreamGaussian's.
+    "geometry.guidance_scale": 100.0,
+    "geometry.weighting": "velocity",
+    "geometry.t_max": (0.7, 0.7),
+    "geometry.t_min": (0.02, 0.02),
 }
 
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -476,6 +490,15 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "geometry.lr.decay_until": 1.0,
         "geometry.densify.every": 100,
         "geometry.densify.start": 100,
+        "texture.guidance_scale": 5.0,
+    }),
+    # The texture's guidance is what each is sampled with: 4 for klein, which knows no negative prompt; 4 for Z-Image,
+    # whose c + s (c - u) is a scale of s + 1 here.
+    "dreamgaussian-flux2-klein": ("dreamgaussian", {"image_prior": KLEIN, **_RFDS, "texture.guidance_scale": 4.0}),
+    "dreamgaussian-zimage": ("dreamgaussian", {
+        "image_prior": Z_IMAGE,
+        "default_negative_prompt": "unrealistic, blurry, low quality, oversaturation.",
+        **_RFDS,
         "texture.guidance_scale": 5.0,
     }),
 }  # fmt: skip
