@@ -71,6 +71,15 @@ class Init(Section):
     tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
     scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
+    file_frame: Literal["auto", "y-up", "z-up", "y-down"] = Field(
+        "auto", description="axes of init_file: by its kind, or +Y up, +Z up, -Y up", json_schema_extra=LATER
+    )
+    file_turn: float = Field(
+        0.0, ge=-360, le=360, description="turn about the vertical, degrees: its front to +Z", json_schema_extra=LATER
+    )
+    max_gaussians: int = Field(
+        100_000, ge=64, le=1_000_000, description="most Gaussians kept of a splat file", json_schema_extra=LATER
+    )
 
     def uses(self, kind: str) -> bool:
         """No prior where a file is the start."""
