@@ -27,6 +27,7 @@ from pipeline_core.errors import ModelNotFound
 from pipeline_core.files import Hashes, cache_folder, replaced
 from pipeline_core.priors import headers, lora
 from pipeline_core.priors.families import FAMILIES, family_of
+from pipeline_core.priors.licences import LICENCE_FILES
 
 Kind = Literal["image", "points", "clip", "encoder", "lora"]
 """What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a distilled encoder
@@ -115,17 +116,17 @@ def _stem(name: str) -> str:
 def folder_id(named: Named, folder: Path) -> str:
     """As :func:`model_id`, for a folder that is resolved already."""
     model = ModelRef.of(named)
-    whole = f"{_name(model.ref)}@{content_hash(folder)[:16]}"
+    whole = f"{name_of(model.ref)}@{content_hash(folder)[:16]}"
     for added in model.loras:
         file = resolve_model(added.path, "lora")
-        whole += f"+lora:{_name(added.path)}:{_hashes([file])[file][:16]}*{added.scale!r}"
+        whole += f"+lora:{name_of(added.path)}:{_hashes([file])[file][:16]}*{added.scale!r}"
     if model.encoder:
         folder = resolve_model(model.encoder, "encoder")
-        whole += f"+encoder:{_name(model.encoder)}:{content_hash(folder)[:16]}"
+        whole += f"+encoder:{name_of(model.encoder)}:{content_hash(folder)[:16]}"
     return whole
 
 
-def _name(ref: str) -> str:
+def name_of(ref: str) -> str:
     """What ids call a model: the name of a file or folder, else the reference itself."""
     path = Path(ref).expanduser()
     return path.resolve().name if path.exists() else ref
@@ -190,9 +191,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         return [problem]
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
     problems = [
-        f"model_index.json names no {'unet, and no transformer' if name == 'unet' else name}"
-        for name in family_of(folder, "image").components
-        if name not in present
+        f"model_index.json names no {name}" for name in family_of(folder, "image").components if name not in present
     ]
     for name in _read_components(folder):
         if name not in present:
@@ -331,7 +330,9 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         half = [n for n in weights if ".fp16" in n]
         wanted += half or weights
         wanted += [
-            n for n in here if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
+            n
+            for n in here
+            if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
         ]
     return sorted(set(wanted))
 
@@ -363,7 +364,9 @@ def _from_hub(ref: str, kind: Kind | None) -> Path:
         info = huggingface_hub.HfApi().model_info(repo, revision=version, timeout=20)  # one request, never retried
         files = select_files([sibling.rfilename for sibling in info.siblings or []], kind)
         folder = Path(
-            huggingface_hub.snapshot_download(repo, revision=version, allow_patterns=files or ["model_index.json"])
+            huggingface_hub.snapshot_download(
+                repo, revision=version, allow_patterns=[*(files or ["model_index.json"]), *LICENCE_FILES]
+            )
         )
     except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
