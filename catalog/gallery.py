@@ -34,7 +34,7 @@ SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
     "asset_id", "status", "prompt", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
-    "review_note", "tags", "metrics",
+    "review_note", "licence_class", "tags", "metrics",
 )  # fmt: skip
 
 
@@ -85,10 +85,10 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     by_asset: dict[str, dict[str, float]] = {}
     for asset_id, name, value in numbers:
         by_asset.setdefault(asset_id, {})[name] = value
-    return [asset | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": _tags(asset)} for asset in assets]
+    return [asset | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)} for asset in assets]
 
 
-def _tags(asset: dict[str, Any]) -> dict[str, str]:
+def tags_of(asset: dict[str, Any]) -> dict[str, str]:
     """Tags in the asset's specification; none where a foreign row holds something else."""
     try:
         return {str(name): str(value) for name, value in json.loads(asset["spec_json"] or "{}")["tags"].items()}

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from catalog.ids import ID_PATTERN, new_id
 from pipeline_core import stages
+from pipeline_core.priors import licences
 
 STATEMENTS = ("request", "review", "model")
 """Events that are no stage: they say something of an asset or a model, and are no work."""
@@ -43,19 +44,8 @@ STATUSES = ("ok", "failed", "skipped", "timeout", "cancelled", "quarantined")
 ERROR_CLASSES = ("transient", "permanent", "oom", "data")
 MAX_ERROR_BYTES = 2048
 
-COMMERCIAL = {
-    "apache-2.0": True,
-    "mit": True,
-    "bsd-2-clause": True,
-    "bsd-3-clause": True,
-    "cc0-1.0": True,
-    "cc-by-4.0": True,
-    "openrail++": True,
-    "creativeml-openrail-m": True,
-    "cc-by-nc-4.0": False,
-    "cc-by-nc-sa-4.0": False,
-}
-"""Licences by which what a model made may (True) or may not be sold; no other is guessed at."""
+SOLD = {"open": True, "conditions": True, "non-commercial": False}
+"""By class of a licence, whether what the model made may be sold; nobody knows it of an unknown one."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 ARTIFACT = pa.struct(
@@ -290,14 +280,12 @@ def review(asset_id: str, accepted: bool, *, by: str, note: str = "", run_id: st
 def model(model_id: str, *, kind: str, licence: str | None, run_id: str = "models", **details: Any) -> StageRun:
     """A model came into use: ``kind`` is image, point or judge; ``licence`` an SPDX id where there is one.
 
-    ``details`` may hold ``commercial_use`` (bool; :data:`COMMERCIAL` knows the common licences), ``source`` (address)
-    and ``bytes``. A licence "unknown" counts as none.
+    ``details`` may hold ``source`` (address) and ``bytes``, and where the licence's name does not tell them, its
+    ``licence_class``, ``conditions`` and ``link``. A licence "unknown" counts as none.
     """
-    licence = None if licence == "unknown" else licence
-    text = json.dumps(
-        {"kind": kind, "licence": licence, "commercial_use": COMMERCIAL.get((licence or "").lower()), **details},
-        sort_keys=True,
-    )
+    kept = licences.read_back(licence).to_json() | details
+    told = kept | {"kind": kind, "licence": None if licence == "unknown" else licence}
+    text = json.dumps({"commercial_use": SOLD.get(kept["licence_class"]), **told}, sort_keys=True)
     return StageRun(run_id=run_id, asset_id=model_id, stage="model", status="ok", model_ids=(model_id,), spec_json=text)
 
 

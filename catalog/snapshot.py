@@ -298,18 +298,38 @@ def _renew_derived(con: duckdb.DuckDBPyConnection) -> None:
             con.execute(f"insert into {name} {views.select_sql(name, **sources)}")
     for name in BASE:
         con.execute(f"insert into {name} from fresh_{name}")
+    con.execute("create temp table known_models as from models")
     con.execute("delete from models")
     con.execute(f"insert into models {views.select_sql('models')}")
+    _renew_licences(con)
+
+
+def _renew_licences(con: duckdb.DuckDBPyConnection) -> None:
+    """Compute anew the licence class of assets without fresh events whose models were declared with another class."""
+    con.execute("""
+        create temp table relicensed as select distinct asset_id from lineage where model_id in (
+            select model_id from models join known_models old using (model_id)
+            where models.licence_class <> old.licence_class
+        )
+    """)
+    if _any(con, "relicensed"):
+        rows = "(from stage_runs where asset_id in (from relicensed))"
+        con.execute(f"""
+            update assets set licence_class = new.licence_class
+            from ({views.LICENSED_SQL.format(stage_runs=rows, declared="stage_runs")}) new
+            where assets.asset_id = new.asset_id
+        """)
 
 
 def _rows_of(con: duckdb.DuckDBPyConnection, key: str) -> dict[str, str]:
     """Names of tables with all rows, old and fresh, of the touched assets or runs."""
+    declared = "(from stage_runs where stage = 'model' union all by name from fresh_stage_runs where stage = 'model')"
     if not _any(con, f"returning_{key}"):
-        return {name: f"fresh_{name}" for name in BASE}
+        return {name: f"fresh_{name}" for name in BASE} | {"declared": declared}
     for name in BASE:
         old = f"from {name} where {key} in (from returning_{key})"
         con.execute(f"create temp table touched_{key}_{name} as {old} union all by name from fresh_{name}")
-    return {name: f"touched_{key}_{name}" for name in BASE}
+    return {name: f"touched_{key}_{name}" for name in BASE} | {"declared": declared}
 
 
 def _note(con: duckdb.DuckDBPyConnection, seen: listing.Visible) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from catalog import schema
 from pipeline_core.deliverables import DELIVERABLES
+from pipeline_core.priors.licences import CLASSES, LICENCES
 from pipeline_core.stages import DELIVERY, sql_list
 
 EVENT_TEXT = {column.name: column.description for column in schema.COLUMNS} | {
@@ -22,6 +23,15 @@ GOOD = "('ok', 'skipped')"
 WORK = f"stage not in {sql_list(schema.STATEMENTS)}"
 
 ORDER = ", ".join(f"'{name}'" for name in schema.order())
+BY_NAME = {
+    name: sql_list([key for key, each in LICENCES.items() if each.licence_class == name])
+    for name in CLASSES
+    if name != "unknown"
+}
+CASES = " ".join(f"when lower(spec_json->>'$.licence') in {names} then '{name}'" for name, names in BY_NAME.items())
+CLASS = f"coalesce(spec_json->>'$.licence_class', case {CASES} else 'unknown' end)"
+"""The class of a declared model's licence; older declarations hold only its name."""
+
 PLACE = f"(list_position([{ORDER}], stage) - 1)::smallint as stage_idx"
 """The place of a stage follows from its name; no file holds it."""
 
@@ -59,6 +69,21 @@ def event_columns(*names: str) -> dict[str, str]:
     """Columns that mean what the event's columns mean."""
     return {name: EVENT_TEXT[name] for name in names}
 
+
+LICENSED_SQL = f"""
+select asset_id, arg_max(licence_class, list_position({list(CLASSES)}, licence_class)) as licence_class
+from (
+    select asset_id, coalesce({CLASS}, 'unknown') as licence_class
+    from (
+        select distinct asset_id, unnest(model_ids) as model_id from {{stage_runs}}
+        where is_latest and status in {GOOD} and {WORK}
+    ) left join (
+        select asset_id as model_id, spec_json from {{declared}} where stage = 'model' and is_latest
+    ) using (model_id)
+)
+group by asset_id
+"""
+"""The strictest class of the licences of the models that an asset's current stages used."""
 
 ASSETS_SQL = f"""
 with latest as (select * from {{stage_runs}} where is_latest and stage <> 'model'),
@@ -114,7 +139,8 @@ files as (
         asset_id,
         {", ".join(f"{sql} as {name}" for name, (sql, _) in FILE_COLUMNS.items())}
     from {{artifacts}} where is_latest and stage = '{DELIVERY}' group by asset_id
-)
+),
+licensed as ({LICENSED_SQL})
 select
     asset_id,
     case
@@ -154,6 +180,7 @@ select
     review_json->>'$.verdict' as verdict,
     review_json->>'$.by' as reviewed_by,
     review_json->>'$.note' as review_note,
+    licence_class,
     code_version,
     spec_json
 from journey
@@ -161,6 +188,7 @@ left join spec using (asset_id)
 left join effort using (asset_id)
 left join measured using (asset_id)
 left join files using (asset_id)
+left join licensed using (asset_id)
 """
 
 RUNS_SQL = f"""
@@ -217,14 +245,14 @@ select
 from {{stage_runs}} where is_latest and status in {GOOD} and {WORK}
 """
 
-MODELS_SQL = """
+MODELS_SQL = f"""
 with used as (
     select model_id, count(distinct asset_id) as assets, count(*) as stages,
         min(finished_at) as first_used_at, max(finished_at) as last_used_at
     from lineage where model_id is not null group by model_id
 ),
 declared as (
-    select asset_id as model_id, spec_json from {stage_runs} where stage = 'model' and is_latest
+    select asset_id as model_id, spec_json from {{stage_runs}} where stage = 'model' and is_latest
 )
 select
     model_id,
@@ -232,6 +260,9 @@ select
     nullif(split_part(model_id, '@', 2), '') as revision,
     spec_json->>'$.kind' as kind,
     spec_json->>'$.licence' as licence,
+    {CLASS} as licence_class,
+    nullif(spec_json->>'$.conditions', '') as conditions,
+    nullif(spec_json->>'$.link', '') as licence_link,
     try_cast(spec_json->>'$.commercial_use' as boolean) as commercial_use,
     spec_json->>'$.source' as source,
     try_cast(spec_json->>'$.bytes' as bigint) as bytes,
@@ -311,6 +342,10 @@ VIEWS: dict[str, View] = {
             "verdict": "accepted or rejected by a person; NULL when nobody looked",
             "reviewed_by": "who gave the verdict",
             "review_note": "what they wrote",
+            "licence_class": (
+                "strictest class of its models' licences: open, conditions, unknown or non-commercial; what is open or "
+                "has conditions may be sold; NULL while nothing is made"
+            ),
             "code_version": EVENT_TEXT["code_version"],
             "spec_json": "the whole specification as JSON",
         },
@@ -378,6 +413,9 @@ VIEWS: dict[str, View] = {
             "revision": "hash of the weights or hub revision",
             "kind": "image, point or judge",
             "licence": "SPDX id or name of the licence; NULL when nobody declared it",
+            "licence_class": "open, conditions (commercial use with conditions), unknown or non-commercial",
+            "conditions": "what the licence asks for, in plain sentences; NULL when nothing or not kept",
+            "licence_link": "where the licence can be read; NULL when not kept",
             "commercial_use": "whether the licence allows shipping what it made; NULL when not declared",
             "source": "where it came from",
             "bytes": "size of the weights in bytes",
@@ -394,8 +432,11 @@ DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
 
 
 def select_sql(name: str, **sources: str) -> str:
-    """SQL of a derived relation; ``sources`` may name tables to read in place of stage_runs, metrics and artifacts."""
-    names = {"stage_runs": "stage_runs", "metrics": "metrics", "artifacts": "artifacts"} | sources
+    """SQL of a derived relation; ``sources`` may name tables to read in place of stage_runs, metrics and artifacts.
+
+    ``declared`` among them has the models' declarations where ``stage_runs`` has the rows of some assets only.
+    """
+    names = {name: name for name in ("stage_runs", "metrics", "artifacts")} | {"declared": "stage_runs"} | sources
     sql = VIEWS[name].sql
     assert sql is not None, f"{name} is not derived"
     return sql.format(**names)

@@ -16,11 +16,11 @@ from typing import Any
 
 from catalog.render import aligned
 from flows.server import pointed_at, warm_server
-from pipeline_core.config import RECIPES, ModelRef, Recipe
+from pipeline_core.config import RECIPES, ModelRef
 from pipeline_core.device import describe, pick_device, thread_count
-from pipeline_core.errors import ModelNotFound, SplatmillError
+from pipeline_core.errors import SplatmillError
 from pipeline_core.models import licence
-from pipeline_core.priors.resolve import Kind, model_id, resolve_model
+from pipeline_core.priors.resolve import model_id
 from pipeline_core.secrets import redact
 from pipeline_core.version import code_version
 
@@ -61,36 +61,6 @@ def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
     else:
         print(aligned(["", "what", "found", "to mend it"], [[f.state, f.what, f.found, f.way_out] for f in findings]))
     return int(any(finding.state == "missing" for finding in findings))
-
-
-def show_models(*, as_json: bool) -> None:
-    """Print the models that the recipes name: id, licence and place, or what is missing."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    wanted = {named for recipe in RECIPES.values() for named in _named(recipe)}
-    rows: list[dict[str, Any]] = []
-    for kind, ref in sorted(wanted, key=str):
-        used_by = [name for name, r in RECIPES.items() if r.model_refs()[kind] == ref]
-        row = {"kind": kind, "reference": str(ref), "recipes": used_by}
-        row |= dict.fromkeys(("id", "licence", "folder", "missing"), "")
-        try:
-            row |= {"id": model_id(ref, kind), "licence": licence(ref, kind), "folder": str(resolve_model(ref, kind))}
-        except ModelNotFound as error:
-            row["missing"] = str(error)
-        rows.append(row)
-    if as_json:
-        print(json.dumps(rows))
-        return
-    shown = [[r["kind"], r["reference"], r["id"] or "not here", r["licence"], ", ".join(r["recipes"])] for r in rows]
-    print(aligned(["kind", "reference", "id", "licence", "recipes"], shown))
-    for row in rows:
-        if row["missing"]:
-            print(f"\n{row['missing']}")
-
-
-def _named(recipe: Recipe) -> tuple[tuple[Kind, ModelRef], ...]:
-    """Kind and reference of the models that a recipe names."""
-    refs = recipe.model_refs()
-    return ("image", refs["image"]), ("points", refs["points"])
 
 
 def _machine() -> list[Finding]:
@@ -151,10 +121,12 @@ def _version(name: str) -> str | None:
 
 def _models(recipe: str) -> list[Finding]:
     findings = []
-    for kind, ref in _named(RECIPES[recipe]):
+    named: dict[Any, ModelRef] = RECIPES[recipe].model_refs()
+    for kind, ref in named.items():
         what = f"{kind} model of {recipe}"
         try:
-            findings.append(Finding("ok", what, f"{model_id(ref, kind)} ({licence(ref, kind)})"))
+            found = licence(ref, kind)
+            findings.append(Finding("ok", what, f"{model_id(ref, kind)} ({found.name}, {found.licence_class})"))
         except SplatmillError as error:
             findings.append(Finding("missing", what, str(ref), str(error).replace("\n", " ")))
     return findings

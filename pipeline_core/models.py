@@ -6,7 +6,6 @@ optimises goes through it, so views of different assets share the model calls.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline_core.config import ModelRef, Named, Recipe
 from pipeline_core.device import pick_device
 from pipeline_core.errors import RequestError
+from pipeline_core.priors.licences import Licence, licence_of, together
 from pipeline_core.priors.resolve import Kind, resolve_model
 
 if TYPE_CHECKING:
@@ -108,10 +108,12 @@ def close_engines() -> None:
 
 
 @lru_cache(maxsize=64)
-def licence(ref: Named, kind: Kind) -> str:
-    """The licence that a model's folder states (``splatmill.json``), else ``unknown``."""
-    try:
-        stated = json.loads((resolve_model(ref, kind) / "splatmill.json").read_text(encoding="utf-8")).get("licence")
-    except (OSError, ValueError, AttributeError):
-        stated = None
-    return str(stated or "unknown")
+def licence(named: Named, kind: Kind) -> Licence:
+    """The licence of a model with what is added to it; raises :class:`ModelNotFound` as resolving each of them does."""
+    return together(part_licence(ref, each) for each, ref in ModelRef.of(named).parts(kind))
+
+
+@lru_cache(maxsize=64)
+def part_licence(ref: str, kind: Any) -> Licence:
+    """The licence of one published thing, as :meth:`ModelRef.parts` names it."""
+    return licence_of(ref, resolve_model(ref, kind))

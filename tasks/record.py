@@ -67,8 +67,9 @@ def describe(journey: Journey) -> dict[str, Any]:
         "seed": spec.seed,
         "spec": spec.to_json(),
         "models": {
-            kind: {"id": journey.models[kind], "licence": licence(ref, kind)}
+            kind: {"id": journey.models[kind], "licence": found.name, "licence_class": found.licence_class}
             for kind, ref in spec.recipe.model_refs().items()
+            if (found := licence(ref, kind))
         },
         "code_version": code_version(),
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from catalog import schema
 from catalog.schema import StageRun
-from pipeline_core.models import licence
+from pipeline_core.models import licence, part_licence
+from pipeline_core.priors.resolve import name_of
 from pipeline_core.version import code_version
 from tasks.journey import Journey
 
@@ -25,5 +28,14 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
     ]
     used = {(kind, each.models[kind], ref) for each in journeys for kind, ref in each.spec.recipe.model_refs().items()}
     for kind, name, ref in sorted(used, key=str):
-        rows.append(schema.model(name, kind="point" if kind == "points" else kind, licence=licence(ref, kind)))
+        told: dict[str, Any] = licence(ref, kind).to_json()
+        parts = [_part(of, part) for of, part in ref.parts(kind)]
+        if len(parts) > 1:
+            told["parts"] = parts
+        rows.append(schema.model(name, kind="point" if kind == "points" else kind, **told))
     return rows
+
+
+def _part(kind: str, ref: str) -> dict[str, str]:
+    """What the catalogue keeps of one thing that a model is made of."""
+    return {"kind": kind, "name": name_of(ref), **part_licence(ref, kind).to_json()}

@@ -81,7 +81,7 @@ function card(asset) {
   }
   const head = [["faces", asset.faces === null ? null : number(asset.faces) + (asset.face_budget ? " / " + number(asset.face_budget) : "")],
     ["fidelity", number(asset.fidelity)], ["consistency", number(asset.consistency)],
-    ["work", asset.machine_s === null ? null : number(Math.round(asset.machine_s)) + " s"]];
+    ["work", asset.machine_s === null ? null : number(Math.round(asset.machine_s)) + " s"], ["licence", asset.licence_class]];
   const text = element("div", { className: "text" },
     element("p", { className: "prompt", textContent: asset.prompt || asset.asset_id, title: asset.prompt || "" }),
     element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
