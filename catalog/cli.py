@@ -1,6 +1,6 @@
-"""The catalogue's commands: sql, compare, gc, gallery, compact, snapshot, fsck, rebuild, push, review.
+"""The catalogue's commands: sql, compare, gc, gallery, attribution, compact, snapshot, fsck, rebuild, push, review.
 
-``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts sql, compare, gc and gallery at the top level too.
+``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts the first five at the top level too.
 """
 
 from __future__ import annotations
@@ -236,6 +236,37 @@ def gallery(
     from catalog.gallery import write_gallery
 
     typer.echo(write_gallery(library, output, viewers=viewers))
+
+
+@app.command()
+def attribution(
+    assets: Annotated[list[str] | None, typer.Argument(help="asset ids; all delivered ones when none is given")] = None,
+    library: LibraryOption = "library",
+    sql: Annotated[str, typer.Option("--sql", help="those that a SELECT answers in its column asset_id")] = "",
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="those with this tag: category=furniture")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the two files")] = Path("."),
+    json_: JsonOption = False,
+) -> None:
+    """Write ATTRIBUTION.md and attribution.json: the models that made some assets, their licences, what to do for them.
+
+    Example: splatmill attribution --tag category=furniture --output shipped
+    """
+    from catalog import attribution as work
+
+    pairs = [each.partition("=") for each in tag or ()]
+    if assets and (sql or pairs):
+        raise RequestError("splatmill attribution: asset ids, or --sql and --tag, not both")
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise RequestError(f"--tag {wrong[0]}: name=value, such as category=furniture")
+    if sql:
+        _bring_up_to_date(library, True)
+    chosen = assets or work.select(library, sql, {name: value for name, _, value in pairs})
+    if not chosen:
+        raise RequestError(f"no delivered asset of {library} fits; splatmill status tells what there is")
+    path = work.write_attribution(library, output, chosen)
+    told = json.loads((output / work.DATA).read_bytes())
+    words = f"{path}: {len(told['assets'])} assets, {len(told['models'])} models, licence class {told['licence_class']}"
+    _say(json_, told, words)
 
 
 @app.command()
