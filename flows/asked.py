@@ -71,7 +71,8 @@ def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchR
     if gone:
         say(f"{len(gone)} files that {manifest} names are gone, {gone[0]} the first; the library's copies are used")
     overrides = asked.overrides | changes.pop("overrides", {})
-    again = {"manifest": str(manifest), "library": library, "recipe": asked.recipe, "overrides": overrides}
+    again: dict[str, Any] = {"manifest": str(manifest), "library": library, "overrides": overrides}
+    again |= {"recipe": asked.recipe, "commercial": asked.commercial}
     again |= {"allow_outside": asked.allow_outside, "kept": files}
     return BatchRequest(**again | changes)
 

@@ -22,13 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.budget import Admission
 from flows.farm.shards import measured
+from flows.licences import check_commercial, site_is_commercial
 from flows.todo import Todo, ids, sort_out
 from pipeline_core.errors import error_class
 from pipeline_core.files import write_json, write_text
@@ -63,7 +64,15 @@ class BatchRequest(BaseModel):
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
+    commercial: bool = Field(
+        False, validate_default=True, description="refuse models whose licence forbids commercial use or is unknown"
+    )
     shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
+
+    @field_validator("commercial")
+    @classmethod
+    def _or_the_site(cls, asked: bool) -> bool:
+        return asked or site_is_commercial()
 
     @property
     def folder(self) -> Path:
@@ -111,7 +120,13 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
 
 
 def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
-    """The journeys of ``specs``, with the models of this machine, each of which is resolved once."""
+    """The journeys of ``specs``, with the models of this machine, each of which is resolved once.
+
+    Raises :class:`RequestError` where the request is for commercial use and a model's licence is not.
+    """
+    specs = list(specs)
+    if request.commercial:
+        check_commercial(specs)
     library, resolve = str(Library(request.library).root), lru_cache(maxsize=256)(model_id)
     return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
 

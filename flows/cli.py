@@ -60,6 +60,9 @@ DeadlineOption = Annotated[
 HoursOption = Annotated[
     float, typer.Option("--gpu-hours", min=0.0, help="begin nothing that would take the run beyond; 0 = no limit")
 ]
+CommercialOption = Annotated[
+    bool, typer.Option("--commercial", help="refuse, before any work, models that forbid commercial use or do not say")
+]
 
 DEFAULT_LIBRARY = "library"
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -79,6 +82,7 @@ def run(
     device: DeviceOption = "auto",
     deadline: DeadlineOption = "",
     gpu_hours: HoursOption = 0.0,
+    commercial: CommercialOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Make every asset of a manifest; what is there already is not made again.
@@ -88,7 +92,7 @@ def run(
     from flows.local import run_here
 
     _prepare(threads, device)
-    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight, allow_outside)
+    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight, allow_outside, commercial)
     raise typer.Exit(run_here(_with_limits(request, deadline, gpu_hours), as_json=json_))
 
 
@@ -103,6 +107,7 @@ def submit(
     in_flight: InFlightOption = 4,
     deadline: DeadlineOption = "",
     gpu_hours: HoursOption = 0.0,
+    commercial: CommercialOption = False,
 ) -> None:
     """Queue a manifest on the farm that PREFECT_API_URL points at; its workers make it. See deployments/README.md.
 
@@ -112,7 +117,7 @@ def submit(
     from pipeline_core.storage import Library
 
     root = str(Library(library).root)
-    request = _request(manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside)
+    request = _request(manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside, commercial)
     typer.echo(submit_batch(_with_limits(request, deadline, gpu_hours)))
 
 
@@ -160,6 +165,9 @@ def deploy(
         typer.Option(envvar="SPLATMILL_NIGHTLY_MANIFEST", help="what nightly makes; none = no nightly schedule"),
     ] = None,
     file: Annotated[Path, typer.Option(help="the deployments")] = Path("deployments/prefect.yaml"),
+    commercial: Annotated[
+        bool, typer.Option("--commercial", envvar="SPLATMILL_COMMERCIAL", help="nightly is for commercial use")
+    ] = False,
 ) -> None:
     """Register work pools, deployments and, with SPLATMILL_WEBHOOK set, word of every night's end. Repeat at will.
 
@@ -167,7 +175,7 @@ def deploy(
     """
     from flows.farm.setup import set_up
 
-    for line in set_up(library, gpus, manifest, file):
+    for line in set_up(library, gpus, manifest, file, commercial):
         typer.echo(line)
 
 
@@ -179,6 +187,7 @@ def plan(
     set_: SetOption = None,
     skip_invalid: SkipOption = False,
     allow_outside: OutsideOption = False,
+    commercial: CommercialOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what ``run`` would do: resolved settings, what is cached, what would be made. Changes nothing.
@@ -187,7 +196,7 @@ def plan(
     """
     from flows.show import show_plan
 
-    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1, allow_outside), as_json=json_)
+    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1, allow_outside, commercial), as_json=json_)
 
 
 @app.command()
@@ -207,6 +216,7 @@ def retry(
     in_flight: InFlightOption = 4,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
+    commercial: CommercialOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Make again the assets of a manifest whose last attempt failed, and no others.
@@ -221,9 +231,9 @@ def retry(
     _prepare(threads, device)
     failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
     if manifest:
-        request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside)
+        request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside, commercial)
     else:
-        request = _request_again(library, recipe, set_, in_flight)
+        request = _request_again(library, recipe, set_, in_flight, commercial)
     if not failed:
         typer.echo("nothing to retry: no asset of this library failed that way", err=True)
         raise typer.Exit(0)
@@ -261,20 +271,37 @@ def doctor(
 
 
 @app.command()
-def models(json_: JsonOption = False) -> None:
-    """The models that the recipes name: where they are, their ids and licences.
+def models(
+    manifest: Annotated[Path | None, typer.Argument(help="its models; without: those that the recipes name")] = None,
+    recipe: RecipeOption = "factory",
+    set_: SetOption = None,
+    library: Annotated[str, typer.Option("--library", "-l", help="instead: what this library's assets used")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """The models that recipes, a manifest or a library's assets name: where they are, ids, licences and conditions.
 
     Example: splatmill models
     """
-    from flows.doctor import show_models
+    from flows.licences import show_models, show_used_models
+    from pipeline_core.config import RECIPES
+    from pipeline_core.manifest import load_manifest
 
-    show_models(as_json=json_)
+    if manifest and library:
+        raise RequestError("splatmill models: a manifest or --library, not both")
+    if library:
+        show_used_models(library, as_json=json_)
+    elif manifest:
+        specs = load_manifest(manifest, **_settings(recipe, set_)).specs
+        show_models([spec.recipe for spec in specs], as_json=json_)
+    else:
+        show_models(list(RECIPES.values()), as_json=json_)
 
 
 app.command()(catalogue.sql)
 app.command()(catalogue.compare)
 app.command()(catalogue.gc)
 app.command()(catalogue.gallery)
+app.command()(catalogue.attribution)
 
 
 @app.command()
@@ -423,7 +450,7 @@ def _prepare(threads: int, device: str) -> None:
 
 def _request(
     manifest: Path, library: str, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int,
-    allow_outside: bool,
+    allow_outside: bool, commercial: bool,
 ) -> Any:  # fmt: skip
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
@@ -435,17 +462,21 @@ def _request(
         skip_invalid=skip_invalid,
         in_flight=in_flight,
         allow_outside=allow_outside,
+        commercial=commercial,
     )
 
 
-def _request_again(library: str, recipe: str | None, overrides: list[str] | None, in_flight: int) -> Any:
+def _request_again(
+    library: str, recipe: str | None, overrides: list[str] | None, in_flight: int, commercial: bool
+) -> Any:
     """The batch of the library's last run, with the changes that the options ask for."""
     from flows.asked import ask_again
 
     def say(words: str) -> None:
         typer.echo(words, err=True)
 
-    return ask_again(library, say, **_settings(recipe, overrides), skip_invalid=True, in_flight=in_flight)
+    changes = _settings(recipe, overrides) | ({"commercial": True} if commercial else {})
+    return ask_again(library, say, **changes, skip_invalid=True, in_flight=in_flight)
 
 
 def _settings(recipe: str | None, overrides: list[str] | None) -> dict[str, Any]:

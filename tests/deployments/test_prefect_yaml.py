@@ -9,6 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deployments" / "prefect.yaml").read_text()
 FILLED = {"$SPLATMILL_LIBRARY": "/mnt/library", "$SPLATMILL_MANIFEST": "props.csv", "$SPLATMILL_NIGHTLY": "true"}
+FILLED |= {"$SPLATMILL_COMMERCIAL": "true"}
 DEPLOYMENTS = yaml.safe_load(re.sub(r"\{\{ (\S+) \}\}", lambda name: FILLED[name[1]], TEXT))["deployments"]
 COMPLETE = {"shard": {"request": {"manifest": "props.csv", "library": "/mnt/library"}}}
 
@@ -42,6 +43,13 @@ def test_deployments_that_were_registered_before_still_load(entrypoint):
 
     flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     assert (flow.name, list(flow.parameters.properties)) == REGISTERED_ONCE[entrypoint]
+
+
+def test_nightly_may_be_for_commercial_use():
+    from flows.batch import BatchRequest
+
+    (nightly,) = [each for each in DEPLOYMENTS if each["name"] == "nightly"]
+    assert BatchRequest.model_validate(nightly["parameters"]["request"]).commercial
 
 
 def test_what_is_scheduled_never_overlaps_itself():
