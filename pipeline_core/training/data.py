@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -62,18 +63,27 @@ def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: 
 
 
 def write_image_chunk(
-    folder: Path, *, seed: int, index: int, count: int = CHUNK, size: int = IMAGE_SIZE, twins: bool = True
+    folder: Path,
+    *,
+    seed: int,
+    index: int,
+    count: int = CHUNK,
+    size: int = IMAGE_SIZE,
+    twins: bool = True,
+    categories: Sequence[str] = (),
 ) -> None:
     """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
 
     With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras with
     something wrong (faults.py), some seen from the other side and mirrored. The rest does not depend on it.
+    ``categories`` are those of the props, none named = all.
     """
     rng, wrong = _rng(seed, 0, index), _rng(seed, 2, index)
     rgba, faults, cameras, captions = [], [], [], []
     for start in range(0, count, 256):
         n = min(256, count - start)
-        specs = [sample_spec(rng, split="train") for _ in range(-(-n // VIEWS))]
+        kinds = [categories[int(rng.integers(len(categories)))] if categories else None for _ in range(-(-n // VIEWS))]
+        specs = [sample_spec(rng, split="train", category=kind) for kind in kinds]
         azimuth = rng.uniform(-180, 180, (len(specs), VIEWS))
         elevation = rng.uniform(*ELEVATION, (len(specs), VIEWS))
         distance = DISTANCE * (1 + DISTANCE_JITTER * rng.uniform(-1, 1, (len(specs), VIEWS)))
@@ -140,7 +150,7 @@ class ChunkPool:
     """
 
     def __init__(
-        self, folder: Path, write, names: tuple[str, ...], *, seed: int, limit: int, ahead: int = 8, **options: int
+        self, folder: Path, write, names: tuple[str, ...], *, seed: int, limit: int, ahead: int = 8, **options: Any
     ) -> None:
         self.folder, self.write, self.names = folder, write, names
         self.seed, self.limit, self.ahead = seed, limit, ahead

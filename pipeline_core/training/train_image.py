@@ -7,76 +7,39 @@ through ``class_embed_type="projection"``; zeros stand for "no camera", and unco
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pipeline_core.guidance.prompts import view_prompt
-from pipeline_core.priors.image import camera_embedding
-from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.priors.process import Diffusion, PredictionType
-from pipeline_core.training.data import IMAGE_SIZE, Chunk, ChunkPool, view_word, visible_chunks, write_image_chunk
-from pipeline_core.training.degrade import degrade
-from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
-from pipeline_core.training.tokenizer import build_tokenizer, tokenize
-from pipeline_core.training.words import vary, words
+from pipeline_core.training.pictures import (
+    TIMESTEPS,
+    PicturePart,
+    PictureSettings,
+    PictureSteps,
+    Text,
+    build_text_encoder,
+)
 
-TIMESTEPS = 1000
 MIDDLE = (0.04, 0.4)
 """Timesteps as shares of the schedule."""
-SMALLEST_DEGRADED = 0.05
-"""Below this noise variance images are not degraded: the finest noise is for finding what is there."""
-DEGRADED_VARIANCE = 0.2
-"""Below this noise variance the error on degraded images is measured in x_0, not in v, which would grow without end."""
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class ImageSettings(PictureSettings):
     """Architecture and data of the image prior; the defaults are what ships."""
 
     widths: tuple[int, ...] = (48, 96, 128, 192)
     attention: tuple[bool, ...] = (False, False, True, True)
     layers: int = 1
     norm_groups: int = 16
-    text_width: int = 128
-    text_layers: int = 2
-    tokens: int = 24
-    patch: int = 4
-    channels: int = 16
     prediction: PredictionType = "v_prediction"
     noise_shift: float = 0.15
-    size: int = IMAGE_SIZE
-    chunks: int = 96
-    chunk_size: int = 2048
-    first_chunks: int = 6
-    fresh: float = 0.5
-    """New images per image trained on: each is seen 1 / fresh times on average, until all chunks are in use."""
-    drop_condition: float = 0.1
-    drop_camera: float = 0.05
-    view_words: float = 0.5
-    synonyms: float = 0.06
-    nonsense: float = 0.06
-    """See :func:`pipeline_core.training.words.vary`."""
-    background: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    jitter: int = 2
-    """Images move by up to this many pixels, so that a slightly off-centre object is not out of distribution."""
-    degraded: float = 0.5
-    """Share of the images that are seen as an unfinished splat would show them, and asked back clean (degrade.py)."""
-    faulty: float = 0.0
-    """Share of those that also have something wrong (faults.py), half of them with nothing else."""
-    fault_weight: float = 0.0
-    """How much more than the rest those places count, in every image, that a faulty twin has wrong: small parts."""
-    words_weight: float = 0.02
-    """Weight of the loss of words that the text encoder forgets (:meth:`ImagePart.word_loss`)."""
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
 
@@ -109,24 +72,6 @@ def build_unet(settings: ImageSettings) -> UNet2DConditionModel:
     return unet
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int, layers: int, tokens: int) -> CLIPTextModel:
-    """A tiny CLIP text transformer."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=max(1, width // 32),
-            max_position_embeddings=tokens,
-            projection_dim=width,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
 def build_scheduler(prediction: str, shift: float) -> DDIMScheduler:
     """1000 steps of the cosine schedule with its signal-to-noise amplitude multiplied by ``shift``.
 
@@ -144,17 +89,6 @@ def build_scheduler(prediction: str, shift: float) -> DDIMScheduler:
     )  # fmt: skip
 
 
-def as_planes(rgba: Tensor) -> Tensor:
-    """uint8 RGBA [B, H, W, 4] to [B, 4, H, W] in [0, 1]."""
-    return rgba.permute(0, 3, 1, 2).float() / 255
-
-
-def over(rgba: Tensor, background: tuple[float, float, float]) -> Tensor:
-    """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over a colour in [0, 1]."""
-    colour, alpha = rgba[:, :3], rgba[:, 3:]
-    return (colour * alpha + torch.tensor(background, device=rgba.device).reshape(3, 1, 1) * (1 - alpha)) * 2 - 1
-
-
 def timestep_share(u: Tensor, middle: float) -> Tensor:
     """Uniform ``u`` in [0, 1] to shares of the schedule, ``middle`` of which fall on MIDDLE and the rest anywhere."""
     low, high = MIDDLE
@@ -164,130 +98,24 @@ def timestep_share(u: Tensor, middle: float) -> Tensor:
     return torch.where((u < below) | (u > above), outside, inside)
 
 
-class ImageSteps:
-    """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
+class ImageSteps(PictureSteps):
+    """Steps of the U-Net: whole timesteps of a diffusion."""
 
-    Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), token ids [B, L],
-    cameras [B, 8], noise [B, C, h, w], timesteps [B]; with ``fault_weight`` also ``weight`` [B, 1, h, w] of mean 1 in
-    each row.
-    """
+    settings: ImageSettings
 
     def __init__(self, settings: ImageSettings, folder: Path, *, seed: int, batch: int) -> None:
-        self.settings, self.seed, self.size = settings, seed, batch
-        self.twins = bool(settings.faulty or settings.fault_weight)
-        names = ("rgba", "cameras", *["twins"] * self.twins)
-        self.pool = ChunkPool(
-            folder / "twins" if self.twins else folder, write_image_chunk, names, seed=seed, limit=settings.chunks,
-            count=settings.chunk_size, size=settings.size, twins=self.twins,
-        )  # fmt: skip
-        self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+        super().__init__(settings, folder, seed=seed, batch=batch)
         self.variance = 1 - build_scheduler(settings.prediction, settings.noise_shift).alphas_cumprod
 
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.assemble(*self.draw(step), torch.Generator().manual_seed(self.seed * 1_000_003 + step))
+    def times(self, u: Tensor) -> Tensor:
+        return (timestep_share(u, self.settings.middle) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
 
-    def assemble(
-        self, rgba: Tensor, twins: Tensor, ids: Tensor, camera: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
-        s, device = self.settings, rgba.device
-        side = s.size // s.patch
-        noise = torch.randn((self.size, s.channels, side, side), generator=generator, device=device)
-        u = (torch.arange(self.size, device=device) + uniform(self.size, generator)) / self.size  # stratified
-        t = (timestep_share(u, s.middle) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
-        images = over(rgba, s.background)
-        seen = images.clone()
-        rough = torch.randperm(self.size, generator=generator, device=device)[: round(s.degraded * self.size)]
-        if len(rough):
-            u = uniform(len(rough), generator).reshape(-1, 1, 1, 1)
-            shown = torch.where(u < s.faulty, twins[rough], rgba[rough])
-            shown = torch.where(u < s.faulty / 2, shown, degrade(shown, generator))
-            noisy = (self.variance.to(device)[t[rough]] >= SMALLEST_DEGRADED).reshape(-1, 1, 1, 1)
-            seen[rough] = torch.where(noisy, over(shown, s.background), images[rough])
-        inputs = {"images": images, "seen": seen, "ids": ids, "camera": camera, "noise": noise, "t": t}
-        if s.fault_weight:
-            wrong = (over(twins, s.background) - images).abs().mean(1, keepdim=True)
-            weight = 1 + s.fault_weight * F.avg_pool2d((4 * wrong).clamp(max=1), s.patch)
-            inputs["weight"] = weight / weight.mean((1, 2, 3), keepdim=True)
-        return inputs
-
-    def visible(self, step: int) -> int:
-        """How many chunks step ``step`` draws from."""
-        return visible_chunks(self.settings, step * self.size)
-
-    def text(self, caption: str, azimuth: float, elevation: float, rng: np.random.Generator) -> str:
-        """``caption`` as it may be asked for: other words for some, and now and then the view."""
-        s = self.settings
-        caption = vary(caption, rng, synonyms=s.synonyms, nonsense=s.nonsense)
-        return view_prompt(caption, view_word(azimuth, elevation)) if rng.random() < s.view_words else caption
-
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], cameras [B, 8]."""
-        s, size = self.settings, self.size
-        rng = np.random.default_rng([self.seed, 2, step])
-        chunks = rng.integers(0, self.visible(step), size)
-        rows = rng.integers(0, s.chunk_size, size)
-        rgba, twins, captions, cameras = [], [], [], []
-        for chunk_index, row in zip(chunks.tolist(), rows.tolist(), strict=True):
-            chunk: Chunk = self.pool[chunk_index]
-            azimuth, elevation = chunk.arrays["cameras"][row].tolist()
-            move = tuple(rng.integers(-s.jitter, s.jitter + 1, 2))
-            text = chunk.captions[row][int(rng.integers(len(chunk.captions[row])))]
-            text = self.text(text, azimuth, elevation, rng)
-            drop = rng.random()
-            if drop < s.drop_condition:
-                text = ""
-            if drop < s.drop_condition + s.drop_camera:
-                azimuth = float("nan")
-            rgba.append(np.roll(chunk.arrays["rgba"][row], move, axis=(0, 1)))
-            if self.twins:
-                twins.append(np.roll(chunk.arrays["twins"][row], move, axis=(0, 1)))
-            captions.append(text)
-            cameras.append((azimuth, elevation))
-        camera = torch.tensor(cameras)
-        embedding = camera_embedding(camera[:, 0], camera[:, 1])
-        images = as_planes(torch.from_numpy(np.stack(rgba)))
-        faulty = as_planes(torch.from_numpy(np.stack(twins))) if self.twins else images
-        return images, faulty, tokenize(self.tokenizer, captions), embedding
-
-    def read(self, index: int) -> dict[str, np.ndarray]:
-        """A chunk's arrays for :class:`ResidentChunks`: as in its files, and token ids ``ids`` [n, TEXTS, L]."""
-        chunk = Chunk.open(self.pool.folder, index, self.pool.names)
-        rng = np.random.default_rng([self.seed, 4, index])
-        texts = [
-            self.text(captions[int(rng.integers(len(captions)))], azimuth, elevation, rng)
-            for captions, (azimuth, elevation) in zip(chunk.captions, chunk.arrays["cameras"].tolist(), strict=True)
-            for _ in range(TEXTS)
-        ]
-        ids = tokenize(self.tokenizer, texts).reshape(-1, TEXTS, self.settings.tokens)
-        return chunk.arrays | {"ids": ids.to(torch.int16).numpy()}
-
-    def resident(self, device: torch.device) -> ResidentImages:
-        """The same steps from chunks that are kept on ``device``."""
-        return ResidentImages(self, device)
+    def noise_variance(self, t: Tensor) -> Tensor:
+        return self.variance.to(t.device)[t]
 
 
-class ResidentImages(ResidentSteps):
-    """Steps of an :class:`ImageSteps` on a device."""
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        steps, s, size = self.steps, self.steps.settings, self.steps.size
-        generator, rows = self.begin(step)
-        move = pick(2 * size, 2 * s.jitter + 1, generator).reshape(2, size, 1) - s.jitter
-        y, x = (torch.arange(s.size, device=self.device) - move).remainder(s.size)
-        rgba, twins = (
-            as_planes(self.chunks[name][rows[:, None, None], y[:, :, None], x[:, None, :]])
-            for name in ("rgba", "twins" if steps.twins else "rgba")
-        )
-        drop = uniform(size, generator)
-        ids = torch.where(drop[:, None] < s.drop_condition, self.empty, self.ids(rows, generator))
-        azimuth, elevation = self.chunks["cameras"][rows].unbind(1)
-        azimuth = torch.where(drop < s.drop_condition + s.drop_camera, torch.nan, azimuth)
-        return steps.assemble(rgba, twins, ids, camera_embedding(azimuth, elevation), generator)
-
-
-class ImagePart:
-    """What :func:`pipeline_core.training.train.train_part` needs to train the image prior."""
+class ImagePart(PicturePart):
+    """The U-Net of the starter."""
 
     name = "image"
     summary = "Text- and camera-conditioned latent diffusion of 128 px game props on grey, in diffusers' folder format."
@@ -295,140 +123,45 @@ class ImagePart:
     def __init__(
         self, settings: ImageSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
     ) -> None:
-        self.settings, self.start = settings, start
-        self.steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
-        self.tokenizer = self.steps.tokenizer
+        steps = ImageSteps(settings, data_dir / "images", seed=seed, batch=batch)
         self.scheduler = build_scheduler(settings.prediction, settings.noise_shift)
         self.process = Diffusion(self.scheduler.alphas_cumprod, settings.prediction)
+        self.smallest_variance = 1e-4 if settings.prediction == "v_prediction" else 0.05
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
-        self.modules = nn.ModuleDict(
-            {
-                "unet": build_unet(settings),
-                "text_encoder": build_text_encoder(
-                    self.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
-                ),
-            }
-        )
-        if settings.words_weight:  # training only
-            self.modules["readout"] = nn.Linear(settings.text_width, 3 * len(self.tokenizer))
-        self.vae: PatchAutoencoder | None = None
-        if start is not None:
-            unet = UNet2DConditionModel.from_pretrained(start / "unet", use_safetensors=True, local_files_only=True)
-            text = CLIPTextModel.from_pretrained(start / "text_encoder", use_safetensors=True, local_files_only=True)
-            self.modules["unet"].load_state_dict(unet.state_dict())
-            self.modules["text_encoder"].load_state_dict(text.state_dict())
-            vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
-            c = vae.config  # a fresh one, or the folder's path would be exported with it
-            self.vae = PatchAutoencoder(c.patch_size, c.latent_channels, c.scaling_factor, c.sample_size)
-            self.vae.load_state_dict(vae.state_dict())
+        networks = {
+            "unet": build_unet(settings),
+            "text_encoder": build_text_encoder(
+                steps.tokenizer, width=settings.text_width, layers=settings.text_layers, tokens=settings.tokens
+            ),
+        }
+        super().__init__(settings, steps, networks, start=start)
+
+    @property
+    def text_dim(self) -> int:
+        return self.settings.text_width
 
     def prepare(self, device: torch.device) -> None:
-        """Fit the autoencoder on the first chunk, unless it came with the weights to start from."""
         if device.type == "cpu":
             # Flash attention's backward costs three times plain matrix products at these tiny sizes.
             cast(UNet2DConditionModel, self.modules["unet"]).set_attn_processor(AttnProcessor())
-        if self.vae is None:
-            rgba = torch.from_numpy(np.array(self.steps.pool[0].arrays["rgba"][:2048]))
-            images = over(as_planes(rgba), self.settings.background)
-            self.vae = fit_patch_autoencoder(images, patch=self.settings.patch, channels=self.settings.channels)
-        self.vae = self.vae.to(device).requires_grad_(False).eval()
+        super().prepare(device)
 
-    def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
-        """Error of one step's inputs, an item of :class:`ImageSteps` on the modules' device, in v.
+    def encode(self, modules: nn.ModuleDict, ids: Tensor) -> Text:
+        return (modules["text_encoder"](ids).last_hidden_state,)
 
-        The target is what leads from the noisy latents of what is *seen* to the clean image: with x_t = sqrt(a) x' +
-        sqrt(1 - a) eps, v = (sqrt(a) x_t - x_0) / sqrt(1 - a), which is Salimans and Ho's v where x' = x_0.
-        """
-        assert self.vae is not None
-        noise, timesteps = inputs["noise"], inputs["t"]
-        t, process = timesteps / TIMESTEPS, self.process.to(timesteps.device)
-        scale = self.vae.config.scaling_factor
-        latents = self.vae.encode(inputs["images"]).latent_dist.mean * scale
-        noisy = process.add_noise(self.vae.encode(inputs["seen"]).latent_dist.mean * scale, noise, t)
-        with autocast():
-            text = self.modules["text_encoder"](inputs["ids"]).last_hidden_state
-            out = self.modules["unet"](noisy, timesteps, text, class_labels=inputs["camera"]).sample.float()
-        answer, _ = process.x0_and_noise(noisy, out, t)
-        variance = process.weight(t, "sds").reshape(-1, 1, 1, 1)
-        rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
-        floor = torch.where(rough, DEGRADED_VARIANCE, 1e-4 if self.settings.prediction == "v_prediction" else 0.05)
-        error = ((answer - latents).square() / variance.maximum(floor) * inputs.get("weight", 1.0)).mean()
-        if not self.settings.words_weight:
-            return error
-        return error + self.settings.words_weight * self.word_loss(text.float(), inputs["ids"])
+    def denoise(self, modules: nn.ModuleDict, x_t: Tensor, t: Tensor, text: Text, camera: Tensor) -> Tensor:
+        return modules["unet"](x_t, t, text[0], class_labels=camera).sample
 
-    def word_loss(self, text: Tensor, ids: Tensor) -> Tensor:
-        """Whether the text encoder's outputs [B, L, D] still tell each token, the one before, and at the end all.
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return self.process.to(t.device).add_noise(latents, noise, t / TIMESTEPS)
 
-        Pixels alone teach it late: the colour of a handle is a few pixels' worth, and after 500 thousand images "green"
-        and "red" before "handle" were the same vector to one part in twenty.
-        """
-        vocabulary = len(self.tokenizer)
-        own, before, every = self.modules["readout"](text).split(vocabulary, -1)
-        end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
-        inside = torch.arange(ids.shape[1], device=ids.device)[None, 1:] <= end[:, None]
-        told = F.cross_entropy(own[:, 1:].transpose(1, 2), ids[:, 1:], reduction="none")
-        told = told + F.cross_entropy(before[:, 1:].transpose(1, 2), ids[:, :-1], reduction="none")
-        loss = (told * inside).sum() / inside.sum()
-        there = torch.zeros(len(ids), vocabulary, device=ids.device).scatter_(1, ids, 1.0)
-        at_end = every[torch.arange(len(ids), device=ids.device), end]
-        return loss + vocabulary / 8 * F.binary_cross_entropy_with_logits(at_end, there)
+    def clean(self, x_t: Tensor, answer: Tensor, t: Tensor) -> Tensor:
+        return self.process.to(t.device).x0_and_noise(x_t, answer, t / TIMESTEPS)[0]
 
-    @torch.no_grad()
-    def sample(
-        self, modules: nn.ModuleDict, prompts: list[str], azimuth: Tensor, elevation: Tensor, *, seed: int = 0,
-        steps: int = 25, guidance_scale: float = 3.0,
-    ) -> Tensor:  # fmt: skip
-        """DDIM samples [B, 3, H, W] in [0, 1] of ``prompts`` from cameras [B] degrees."""
-        assert self.vae is not None
-        s = self.settings
-        unet, text_encoder = modules["unet"], modules["text_encoder"]
-        device = next(unet.parameters()).device
-        n = len(prompts)
-        side = s.size // s.patch
-        x = torch.randn(n, s.channels, side, side, generator=torch.Generator().manual_seed(seed)).to(device)
-        text = text_encoder(tokenize(self.tokenizer, [*prompts, *[""] * n]).to(device)).last_hidden_state
-        camera = camera_embedding(azimuth, elevation)
-        camera = torch.cat([camera, torch.zeros_like(camera)]).to(device)
-        self.scheduler.set_timesteps(steps)
-        at_once = 8 if device.type == "cpu" else 256
-        for t in self.scheduler.timesteps:
-            out = []
-            for i in range(0, n, at_once):
-                rows = torch.arange(i, min(i + at_once, n), device=device)
-                both = torch.cat([rows, n + rows])
-                answer = unet(x[rows].repeat(2, 1, 1, 1), t, text[both], class_labels=camera[both]).sample
-                cond, uncond = answer.chunk(2)
-                out.append(uncond + guidance_scale * (cond - uncond))
-            x = self.scheduler.step(torch.cat(out), t, x).prev_sample
-        images = self.vae.decode(x / self.vae.config.scaling_factor).sample
-        return (images.cpu() / 2 + 0.5).clamp(0, 1)
-
-    def grid(self, modules: nn.ModuleDict) -> np.ndarray:
-        """Contact sheet uint8 [H, W, 3]: a row per view, a column per prompt of :data:`GRID_PROMPTS`."""
-        views = ((20.0, 15.0), (110.0, 15.0), (200.0, 30.0))
-        prompts = [p for _ in views for p in GRID_PROMPTS]
-        azimuth = torch.tensor([a for a, _ in views for _ in GRID_PROMPTS])
-        elevation = torch.tensor([e for _, e in views for _ in GRID_PROMPTS])
-        images = self.sample(modules, prompts, azimuth, elevation)
-        size = self.settings.size
-        sheet = images.reshape(len(views), len(GRID_PROMPTS), 3, size, size).permute(0, 3, 1, 4, 2)
-        return (sheet.reshape(len(views) * size, len(GRID_PROMPTS) * size, 3).numpy() * 255 + 0.5).astype(np.uint8)
-
-    def export(self, modules: nn.ModuleDict, folder: Path) -> None:
-        """Write a diffusers folder in fp16."""
-        assert self.vae is not None
-        folder.mkdir(parents=True, exist_ok=True)
-        half: dict[str, Any] = {name: _copy_half(modules[name]) for name in ("unet", "text_encoder")}
-        half["unet"].save_pretrained(folder / "unet")
-        half["text_encoder"].save_pretrained(folder / "text_encoder")
-        self.vae.save_pretrained(folder / "vae")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        self.scheduler.save_pretrained(folder / "scheduler")
-        index = {
+    def index(self) -> dict[str, Any]:
+        return {
             "_class_name": "StableDiffusionPipeline",
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["pipeline_core.priors.patch_autoencoder", "PatchAutoencoder"],
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "scheduler": ["diffusers", "DDIMScheduler"],
@@ -436,23 +169,6 @@ class ImagePart:
             "feature_extractor": [None, None],
             "requires_safety_checker": False,
         }
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        s = self.settings
-        facts = {"background": s.background, "camera": "angles", "size": s.size, "licence": "Apache-2.0"}
-        (folder / "splatmill.json").write_text(json.dumps(facts, indent=2) + "\n")
 
-    def facts(self) -> dict:
-        """Settings for the model card."""
-        return asdict(self.settings)
-
-
-GRID_PROMPTS = (
-    "a red mushroom", "a blue barrel", "a wooden crate", "a green pine", "a yellow house", "a purple potion",
-    "a grey sword", "a brown chest", "a white mug", "an orange pumpkin", "a black anvil", "a pink chair",
-)  # fmt: skip
-
-
-def _copy_half(module: Any) -> Any:
-    twin = type(module)(module.config) if isinstance(module, CLIPTextModel) else type(module).from_config(module.config)
-    twin.load_state_dict(module.state_dict())
-    return twin.half()
+    def side_facts(self) -> dict[str, Any]:
+        return super().side_facts() | {"camera": "angles"}

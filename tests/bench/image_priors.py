@@ -38,8 +38,9 @@ from pipeline_core.props.captions import caption
 from pipeline_core.props.props import PropSpec, build
 from pipeline_core.props.raycast import render
 from pipeline_core.training.data import DISTANCE, ELEVATION, FOVY, view_word
+from pipeline_core.training.pictures import ResidentPictures, as_planes, over
 from pipeline_core.training.tokenizer import tokenize
-from pipeline_core.training.train_image import ImagePart, ImageSettings, ResidentImages, as_planes, over
+from pipeline_core.training.train_image import ImagePart, ImageSettings
 from tests.bench.equal_compute import Contestant, name_of, train_in_turns
 from tests.bench.fidelity import heldout_prompts
 
@@ -84,7 +85,7 @@ class Images(Contestant):
             part.steps.pool.ahead = 0
             part.steps.pool.wait_for(0)
             shared = None if first is None else first.steps.chunks
-            steps = ResidentImages(part.steps, device, shared)
+            steps = ResidentPictures(part.steps, device, shared)
         part.prepare(device)
         part.modules.to(device)
         lr = RATE * (batch / 32) ** 0.25 * RATES.get(name, 1.0)
