@@ -262,7 +262,8 @@ class PicturePart(ABC):
         self.vae: PatchAutoencoder | None = None
         if start is not None:
             for name, network in networks.items():
-                known = type(network).from_pretrained(start / name, use_safetensors=True, local_files_only=True)
+                kind: Any = type(network)
+                known = kind.from_pretrained(start / name, use_safetensors=True, local_files_only=True)
                 network.load_state_dict(known.state_dict())
             vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
             c = vae.config  # a fresh one, or the folder's path would be exported with it

@@ -38,6 +38,9 @@ from pipeline_core.errors import RequestError
 from pipeline_core.training.checkpoint import Groups, load_training, save_training
 
 PARTS = ("image", "points")
+"""What ships."""
+ALL_PARTS = (*PARTS, "flow")
+"""``flow`` ships nowhere: it is asked for by name."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +358,7 @@ def commit() -> str:
 
 
 def _classes(name: str) -> tuple[type, type]:
-    """The part called ``name``, one of :data:`PARTS`, and its settings."""
+    """The part called ``name``, one of :data:`ALL_PARTS`, and its settings."""
     if name == "image":
         from pipeline_core.training.train_image import ImagePart, ImageSettings
 
@@ -364,16 +367,20 @@ def _classes(name: str) -> tuple[type, type]:
         from pipeline_core.training.train_points import PointPart, PointSettings
 
         return PointPart, PointSettings
-    raise RequestError(f"part {name!r} must be one of {', '.join(PARTS)}")
+    if name == "flow":
+        from pipeline_core.training.train_flow import FlowPart, FlowSettings
+
+        return FlowPart, FlowSettings
+    raise RequestError(f"part {name!r} must be one of {', '.join(ALL_PARTS)}")
 
 
 def build_part(name: str, data_dir: Path, *, seed: int, batch: int, start: Path | None = None, **settings: Any) -> Any:
-    """The part called ``name``, one of :data:`PARTS`, with changed settings, on from the weights of ``start``."""
+    """The part called ``name``, one of :data:`ALL_PARTS`, with changed settings, on from the weights of ``start``."""
     part, kind = _classes(name)
     return part(kind(**settings), data_dir, seed=seed, batch=batch, start=start)
 
 
-OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3)}
+OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3), "flow": Optimisation()}
 
 
 def optimisation_of(name: str, batch: int | None = None, lr: float | None = None) -> Optimisation:
@@ -405,7 +412,7 @@ def train_starter(
 
     Args:
         out_dir: where checkpoints, curves, samples and models go; a run found there is resumed
-        parts: any of :data:`PARTS`
+        parts: any of :data:`ALL_PARTS`
         device: None takes CUDA when there is one
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
         resident, compiled: see :func:`train_part`
@@ -438,7 +445,11 @@ def train_starter(
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="train-starter", description="Train the starter prior from a seed.")
-    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
+    parser.add_argument(
+        "--part", choices=[*ALL_PARTS, "all"], default="all",
+        help="image and points are the starter, all is both; flow is a small transformer in SD3's format, which does "
+        "not ship: it proves that path with real weights",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="where data chunks are kept (default: OUT/data)")
     parser.add_argument("--seed", type=int, default=0)
