@@ -10,13 +10,10 @@ catalogue, not in Prefect.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -30,9 +27,9 @@ from catalog.writer import append
 from flows.budget import Admission
 from flows.farm.shards import measured
 from flows.licences import check_commercial, site_is_commercial
+from flows.making import Making
+from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
-from pipeline_core.errors import error_class
-from pipeline_core.files import write_json, write_text
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec, derive_id
@@ -43,7 +40,6 @@ from tasks.progress import board
 from tasks.requests import request_rows
 from tasks.rules import to_quarantine
 
-SUMMARY = "summary.json"
 Make = Callable[[Journey], Any]
 
 
@@ -78,35 +74,6 @@ class BatchRequest(BaseModel):
     def folder(self) -> Path:
         """Where the run writes its report."""
         return Library(self.library).run_dir(self.run_id)
-
-
-@dataclass
-class Summary:
-    """How a batch ended. Each of ``failures`` has an asset id, stage, error class, error type and message.
-
-    ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
-    ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
-    """
-
-    run_id: str
-    library: str
-    manifest: str
-    asked: int = 0
-    made: list[str] = field(default_factory=list)
-    cached: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    left_why: str = ""
-    quarantined: list[str] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    first_asset_s: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything that was asked for is there."""
-        return not (self.failures or self.stopped or self.refused or self.left or self.quarantined)
 
 
 def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
@@ -173,8 +140,15 @@ def run_batch(
     return summary
 
 
-def make_missing(request: BatchRequest, todo: Todo, make: Make, stop: threading.Event, gate: Admission) -> Summary:
-    """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board."""
+def make_missing(
+    request: BatchRequest,
+    todo: Todo,
+    make: Make,
+    stop: threading.Event,
+    gate: Admission,
+    held_s: float = float("inf"),
+) -> Summary:
+    """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board (``held_s``: ``Making``)."""
     halt.release()
     for state, journeys in (("cached", todo.made), ("quarantined", todo.held), ("waiting", todo.missing)):
         for each in journeys:
@@ -188,7 +162,7 @@ def make_missing(request: BatchRequest, todo: Todo, make: Make, stop: threading.
         quarantined=ids(todo.held),
     )
     if todo.missing:
-        _make_all(todo.missing, make, request.in_flight, stop, gate, summary)
+        Making(todo.missing, make, request.in_flight, stop, gate, summary, held_s).run()
     return summary
 
 
@@ -218,12 +192,6 @@ def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> No
         append(request.library, rows, keep=True)
 
 
-def write_summary(folder: Path, summary: Summary) -> None:
-    """Write ``report.md``, then ``summary.json``, which is the sign that the run is over."""
-    write_text(folder / "report.md", markdown(summary) + "\n")
-    write_json(folder / SUMMARY, asdict(summary))
-
-
 def admission(
     request: BatchRequest, *, spent: Callable[[], float], processes: Callable[[], int] = lambda: 1
 ) -> Admission:
@@ -240,71 +208,6 @@ def admission(
         spent=spent,
         processes=processes,
     )
-
-
-def _make_all(
-    journeys: list[Journey],
-    make: Make,
-    in_flight: int,
-    stop: threading.Event,
-    gate: Admission,
-    summary: Summary,
-) -> None:
-    """Make ``journeys`` in order, ``in_flight`` at a time, filling ``summary``."""
-    began, queue = time.monotonic(), deque(journeys)
-    running: dict[Future[Any], tuple[Journey, float]] = {}
-    pool = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="asset")
-    try:
-        while True:
-            while queue and len(running) < in_flight and not stop.is_set() and not summary.left_why:
-                summary.left_why = gate.refusal()
-                if not summary.left_why:
-                    # tasks find their flow run in the context, which a thread does not inherit by itself
-                    journey, context = queue.popleft(), contextvars.copy_context()
-                    running[pool.submit(context.run, make, journey)] = journey, time.monotonic()
-            if not running:
-                break
-            done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in done:
-                journey, since = running.pop(future)
-                if _note(journey, future, stop, summary, began):
-                    gate.note(time.monotonic() - since)
-            if stop.is_set():
-                halt.pull()
-    except BaseException:
-        stop.set()
-        halt.pull()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    unmade = summary.stopped if stop.is_set() else summary.left
-    unmade += [each.asset_id for each in queue]
-
-
-def _note(journey: Journey, future: Future[Any], stop: threading.Event, summary: Summary, began: float) -> bool:
-    """Put down how an asset ended; returns whether it was made."""
-    error = future.exception() if not future.cancelled() else CancelledError()
-    if error is None:
-        summary.made.append(journey.asset_id)
-        summary.first_asset_s = summary.first_asset_s or time.monotonic() - began
-        board.update(journey.asset_id, state="done")
-    elif isinstance(error, (CancelledError, KeyboardInterrupt)) or stop.is_set():
-        summary.stopped.append(journey.asset_id)
-        board.update(journey.asset_id, state="stopped")
-    else:
-        stage = next((p.stage for p in board.positions() if p.asset_id == journey.asset_id), "")
-        message = str(error) or type(error).__name__
-        summary.failures.append(
-            {
-                "asset_id": journey.asset_id,
-                "stage": stage,
-                "error_class": error_class(error),
-                "error_type": type(error).__name__,
-                "message": message,
-            }
-        )
-        board.update(journey.asset_id, state="failed", error=message)
-    return error is None
 
 
 def refused_rows(request: BatchRequest, manifest: Manifest) -> list[StageRun]:
@@ -324,25 +227,3 @@ def refused_rows(request: BatchRequest, manifest: Manifest) -> list[StageRun]:
         )
         for row, problems in by_row.items()
     ]
-
-
-def markdown(summary: Summary) -> str:
-    """The run's report. Users' text is quoted so that it stays text."""
-    lines = [
-        f"# Run {summary.run_id}",
-        "",
-        "| asked | made | there already | failed | refused | quarantined | stopped | left | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
-        f"| {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} | {len(summary.left)} "
-        f"| {summary.seconds:.0f} |",
-    ]
-    if summary.left:
-        names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
-        lines += ["", f"Not begun because of {summary.left_why}: {names}"]
-    if summary.failures:
-        lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
-    for each in summary.failures:
-        message = each["message"].replace("|", "/").replace("`", "'").replace("\n", " ")[:200]
-        lines.append(f"| {each['asset_id']} | {each['stage']} | {each['error_class']} | `{message}` |")
-    return "\n".join(lines)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.asked import keep
-from flows.batch import SUMMARY, BatchRequest, Plan, Summary, prepare, run_batch
+from flows.batch import BatchRequest, Plan, prepare, run_batch
 from flows.live import progress
 from flows.server import prefect_server
+from flows.summary import SUMMARY, Summary
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey

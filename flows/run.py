@@ -13,7 +13,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled, Completed, Failed, State
 
 from flows.asset import make_asset
-from flows.batch import BatchRequest, Plan, Summary, markdown, run_batch
+from flows.batch import BatchRequest, Plan, run_batch
+from flows.summary import Summary, markdown
 
 
 def run_flow(plan: Plan, stop: threading.Event) -> Flow[[BatchRequest], State[Any]]:

@@ -15,6 +15,7 @@
       catalog/                     rows (catalog.store)
       records/                     rows that belong to no output: requests, failures, reviews (catalog.rebuild)
       runs/<run_id>/               report of one run
+      leases/                      locks of the assets that runs are making
       tmp/                         work in progress; what a killed process left there is swept
 
 Two processes that make the same stage at once are harmless: the first to publish wins and the other takes that
@@ -137,6 +138,10 @@ class Library:
         """Folder that an artist takes. ``asset_id`` comes from a validated spec, so it is one plain path part."""
         assert re.fullmatch("[a-z0-9][a-z0-9_-]*", asset_id), asset_id
         return self.root / "assets" / asset_id
+
+    def lease(self, asset_id: str) -> Path:
+        """The lock file that a run holds while it makes an asset."""
+        return self.root / "leases" / self.asset_dir(asset_id).name
 
     def run_dir(self, run_id: str) -> Path:
         """Folder of a run's report."""

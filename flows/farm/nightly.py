@@ -17,13 +17,14 @@ from catalog import compact as compaction
 from catalog.gallery import write_gallery
 from catalog.snapshot import build as build_snapshot
 from catalog.store import LeaseHeld
-from flows.batch import BatchRequest, Summary, markdown
+from flows.batch import BatchRequest
 from flows.budget import next_time
 from flows.farm.flows import at_work, stop
 from flows.farm.prefect import PrefectFarm
 from flows.farm.reconcile import watch
 from flows.farm.runs import open_run
 from flows.run import ended
+from flows.summary import Summary, markdown
 
 FAILURES = ("asset_id", "stage", "error_class", "error_type", "message")
 

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 
 from catalog.schema import StageRun
 from catalog.writer import append
-from flows.batch import SUMMARY, BatchRequest, Summary, conclude, write_summary
+from flows.batch import BatchRequest, conclude
 from flows.budget import Admission
 from flows.farm import beats
 from flows.farm.beats import Beat
@@ -36,6 +36,7 @@ from flows.farm.protocol import Farm, FarmUnreachable, Shard
 from flows.farm.runs import Run, journeys, open_runs, read_run
 from flows.farm.shards import START_S, measured, split
 from flows.farm.standing import WORKER_LOST, Standing, assess, next_stage, rows_of_failures, verify
+from flows.summary import SUMMARY, Summary, write_summary
 from pipeline_core.files import lock
 from pipeline_core.storage import Library
 

@@ -24,11 +24,9 @@ from typing import Any
 
 from flows.asked import keep
 from flows.batch import (
-    SUMMARY,
     BatchRequest,
     Make,
     Plan,
-    Summary,
     admission,
     announce,
     keep_inputs,
@@ -36,9 +34,9 @@ from flows.batch import (
     plan_batch,
     plan_specs,
     prepare,
-    write_summary,
 )
 from flows.farm import beats
+from flows.summary import SUMMARY, Summary, write_summary
 from flows.todo import ids, sort_out
 from pipeline_core.config import Recipe
 from pipeline_core.errors import RequestError
@@ -49,6 +47,8 @@ from tasks.journey import Journey
 
 REQUEST, SPECS = "request.json", "specs.jsonl"
 LISTS = ("todo", "cached", "quarantined", "refused")
+HELD_S = 120.0
+"""How long a shard waits for assets that a worker holds who may be lost without being dead."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = 
     specs = read_specs(run.folder / SPECS, only=request.only)
     gate = admission(request, spent=lambda: beats.spent_s(run.folder), processes=lambda: beats.count_live(run.folder))
     todo = sort_out(request.library, plan_specs(request, specs), by_name=True)
-    summary = make_missing(request, todo, make, stop or threading.Event(), gate)
+    summary = make_missing(request, todo, make, stop or threading.Event(), gate, held_s=HELD_S)
     summary.seconds = time.monotonic() - began
     write_summary(run.folder / "shards" / request.shard, summary)
     return summary

@@ -37,8 +37,8 @@ sys.path.insert(0, str(ROOT))
 from catalog import compact, query  # noqa: E402
 from catalog.fsck import fsck  # noqa: E402
 from catalog.render import aligned  # noqa: E402
-from flows.batch import SUMMARY  # noqa: E402
 from flows.farm.standing import WORKER_LOST  # noqa: E402
+from flows.summary import SUMMARY  # noqa: E402
 from pipeline_core.stages import names, sql_list  # noqa: E402
 from pipeline_core.storage import sha256_file  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402

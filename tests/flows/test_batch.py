@@ -7,7 +7,8 @@ import time
 import pytest
 
 from catalog import query
-from flows.batch import BatchRequest, Summary, markdown, plan_batch, run_batch
+from flows.batch import BatchRequest, plan_batch, run_batch
+from flows.summary import Summary, markdown
 from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound
 from pipeline_core.storage import Library
 from tasks.progress import board

@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flows.batch import BatchRequest, markdown, run_batch
+from flows.batch import BatchRequest, run_batch
 from flows.budget import Admission, next_time
+from flows.summary import markdown
 from pipeline_core.errors import RequestError
 from tests.flows.test_batch import finish, write
 

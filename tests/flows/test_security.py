@@ -12,7 +12,8 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from flows.batch import BatchRequest, Summary, markdown, plan_batch
+from flows.batch import BatchRequest, plan_batch
+from flows.summary import Summary, markdown
 from pipeline_core.errors import RequestError, TransientError
 from pipeline_core.storage import Library
 from tests.flows.conftest import ROOT, environment, splatmill

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from flows.batch import BatchRequest, Summary
+from flows.batch import BatchRequest
+from flows.summary import Summary
 from tests.flows.test_server import call
 
 HOSTILE = "`rm -rf` | <b>no</b>\n| x |"

@@ -1,0 +1,67 @@
+"""How a batch ended: for the command, for ``summary.json``, and as a report for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pipeline_core.files import write_json, write_text
+
+SUMMARY = "summary.json"
+
+
+@dataclass
+class Summary:
+    """How a batch ended. Each of ``failures`` has an asset id, stage, error class, error type and message.
+
+    ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
+    ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
+    """
+
+    run_id: str
+    library: str
+    manifest: str
+    asked: int = 0
+    made: list[str] = field(default_factory=list)
+    cached: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    left_why: str = ""
+    quarantined: list[str] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    first_asset_s: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return not (self.failures or self.stopped or self.refused or self.left or self.quarantined)
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write ``report.md``, then ``summary.json``, which is the sign that the run is over."""
+    write_text(folder / "report.md", markdown(summary) + "\n")
+    write_json(folder / SUMMARY, asdict(summary))
+
+
+def markdown(summary: Summary) -> str:
+    """The run's report. Users' text is quoted so that it stays text."""
+    lines = [
+        f"# Run {summary.run_id}",
+        "",
+        "| asked | made | there already | failed | refused | quarantined | stopped | left | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
+        f"| {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} | {len(summary.left)} "
+        f"| {summary.seconds:.0f} |",
+    ]
+    if summary.left:
+        names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
+        lines += ["", f"Not begun because of {summary.left_why}: {names}"]
+    if summary.failures:
+        lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
+    for each in summary.failures:
+        message = each["message"].replace("|", "/").replace("`", "'").replace("\n", " ")[:200]
+        lines.append(f"| {each['asset_id']} | {each['stage']} | {each['error_class']} | `{message}` |")
+    return "\n".join(lines)
