@@ -40,6 +40,7 @@ _HOMES = {
     "save_turntable": "io.images",
     "score_mesh": "metrics.fidelity",
     "start": "make",
+    "start_of": "make",
     "turntable": "metrics.views",
 }
 """Module of this package that each public name comes from."""

@@ -71,6 +71,15 @@ class Init(Section):
     tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
     scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
+    file_frame: Literal["auto", "y-up", "z-up", "y-down"] = Field(
+        "auto", description="axes of init_file: by its kind, or +Y up, +Z up, -Y up", json_schema_extra=LATER
+    )
+    file_turn: float = Field(
+        0.0, ge=-360, le=360, description="turn about the vertical, degrees: its front to +Z", json_schema_extra=LATER
+    )
+    max_gaussians: int = Field(
+        100_000, ge=64, le=1_000_000, description="most Gaussians kept of a splat file", json_schema_extra=LATER
+    )
 
     def uses(self, kind: str) -> bool:
         """No prior where a file is the start."""
@@ -134,7 +143,9 @@ class Distill(Section):
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
-    weighting: Literal["sds", "uniform", "x0"] = Field("sds", description="w(t): noise variance, 1, or x0 residual")
+    weighting: Literal["sds", "uniform", "x0", "velocity"] = Field(
+        "sds", description="w(t): noise variance, 1, or what makes it the residual of x0, or of the velocity"
+    )
     t_max: tuple[Share, Share] = Field(
         (0.98, 0.02), description="top of the timestep window at the first and last step"
     )
@@ -146,6 +157,11 @@ class Distill(Section):
     image_weight: float = Field(1.0, ge=0)
     point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
     point_guidance_scale: float = Field(10.0, ge=0, le=1000)
+    reference_weight: float = Field(
+        0.0, ge=0, json_schema_extra=LATER, description="of the mean squared distance to the row's image, at its view"
+    )
+    reference_mask_weight: float = Field(0.0, ge=0, json_schema_extra=LATER, description="of that to its outline")
+    reference_ramp: bool = Field(True, json_schema_extra=LATER, description="both weights grow from 0 over the stage")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of a latent pixel's gradient; 0 = off")
     lr: LearningRates = LearningRates()
     densify: Densify = Densify()
@@ -415,6 +431,9 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 # fmt: on
 
 MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
+ZERO123 = "ashawkey/zero123-xl-diffusers"
+KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
+Z_IMAGE = "Tongyi-MAI/Z-Image"
 
 _DULL = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
@@ -431,6 +450,23 @@ _MVDREAM_VIEWS: dict[str, Any] = {
     "guidance_scale": 50.0,
     "guidance_rescale": 0.5,
     "weighting": "x0",
+}
+
+_IMAGE_VIEWS: dict[str, Any] = {
+    "distance": 2.0,
+    "guidance_scale": 5.0,
+    "reference_weight": 10_000.0,
+    "reference_mask_weight": 1000.0,
+}
+
+_RFDS: dict[str, Any] = {
+    # Rectified-flow distillation (Yang et al. 2025) of configs/rfds_sd3.yaml: guidance, the window of t, which counts
+    # the scheduler's timesteps from the noisy end there, and the loss on the velocity, whose random weight has mean
+    # 0.5. Its field is a NeRF that learns for 15000 steps; cameras, Gaussians and steps are DreamGaussian's.
+    "geometry.guidance_scale": 100.0,
+    "geometry.weighting": "velocity",
+    "geometry.t_max": (0.7, 0.7),
+    "geometry.t_min": (0.02, 0.02),
 }
 
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -455,6 +491,24 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "appearance.t_min": (0.02, 0.02),
         "texture.views": 4,
         "texture.elevation": (0.0, 30.0),
+    }),
+    # DreamGaussian's configs/image.yaml, main.py (weights of the known view) and zero123_utils.py (guidance).
+    "dreamgaussian-image": ("dreamgaussian", {
+        "image_prior": ZERO123,
+        **{f"{stage}.{leaf}": value for stage in ("geometry", "appearance") for leaf, value in _IMAGE_VIEWS.items()},
+        "geometry.lr.decay_until": 1.0,
+        "geometry.densify.every": 100,
+        "geometry.densify.start": 100,
+        "texture.guidance_scale": 5.0,
+    }),
+    # The texture's guidance is what each is sampled with: 4 for klein, which knows no negative prompt; 4 for Z-Image,
+    # whose c + s (c - u) is a scale of s + 1 here.
+    "dreamgaussian-flux2-klein": ("dreamgaussian", {"image_prior": KLEIN, **_RFDS, "texture.guidance_scale": 4.0}),
+    "dreamgaussian-zimage": ("dreamgaussian", {
+        "image_prior": Z_IMAGE,
+        "default_negative_prompt": "unrealistic, blurry, low quality, oversaturation.",
+        **_RFDS,
+        "texture.guidance_scale": 5.0,
     }),
 }  # fmt: skip
 """Recipes that are another one but for a few leaves: name, whose, and the leaves."""

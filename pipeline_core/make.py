@@ -21,8 +21,8 @@ from pipeline_core.engine import distill as stage_of_distillation
 from pipeline_core.engine.jobs import Progress
 from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.initialise import ball, from_points
-from pipeline_core.io.ply import load_points
 from pipeline_core.meshing import extract
+from pipeline_core.starts import Start, load_start
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
 from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
@@ -30,16 +30,11 @@ from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
 FACTORY = RECIPES["factory"]
 
 
-def points(
-    prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0, init_file: Path | None = None
-) -> PointCloud:
-    """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks,
-    and the points of ``init_file`` where that is file."""
+def points(prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0) -> PointCloud:
+    """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks."""
     settings, generator = recipe.init, torch.Generator("cpu").manual_seed(seed)
     if settings.start == "file":
-        if init_file is None:
-            raise RequestError("init.start is file: give the file as init_file")
-        return load_points(init_file)
+        raise RequestError("init.start is file: starts are read by start_of(path, recipe)")
     if settings.start == "ball":
         return ball(settings.num_points, generator)
     prior = models.point_prior(settings.point_prior)
@@ -55,9 +50,23 @@ def points(
     return cloud
 
 
+def start_of(path: str | Path, recipe: Recipe = FACTORY, *, seed: int = 0) -> Start:
+    """What another generator's file holds (.ply, .glb or .obj), in our frame: ``start_of(path).begin`` is distilled.
+
+    Raises DataError where it cannot be used.
+    """
+    return load_start(Path(path), recipe.init, torch.Generator("cpu").manual_seed(seed))
+
+
 def start(cloud: PointCloud, recipe: Recipe = FACTORY, *, seed: int = 0) -> Gaussians:
-    """The Gaussians that distillation begins with: ``recipe.init`` of them at the points of ``cloud``."""
-    return from_points(cloud, recipe.init, torch.Generator("cpu").manual_seed(seed))
+    """The Gaussians that distillation begins with: ``recipe.init`` of them at the points of ``cloud``.
+
+    Points of a file are taken to be on its surface already, and are not tidied.
+    """
+    settings = recipe.init
+    if settings.start == "file":
+        settings = settings.model_copy(update={"tidy_neighbours": 0})
+    return from_points(cloud, settings, torch.Generator("cpu").manual_seed(seed))
 
 
 def distill(

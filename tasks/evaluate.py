@@ -9,6 +9,7 @@ from tasks.journey import Journey
 from tasks.measure import measure
 from tasks.policy import stage_task
 from tasks.stage import Reference, path_of
+from tasks.start import start_of
 
 
 @stage_task
@@ -16,10 +17,9 @@ def evaluate(
     journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
 ) -> dict[str, float]:
     """Write ``preview.png``, ``turntable.webp`` where the recipe wants frames, and ``metrics.json``."""
-    from pipeline_core import make
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.images import save_png, save_turntable
-    from pipeline_core.io.ply import load_points, load_splat
+    from pipeline_core.io.ply import load_splat
     from pipeline_core.metrics.views import preview, turntable
 
     settings = journey.spec.recipe.evaluate
@@ -29,8 +29,6 @@ def evaluate(
     if settings.turntable_frames:
         frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
-    cloud = load_points(path_of(journey, points, "points.ply"))
-    start = make.start(cloud, journey.spec.recipe, seed=journey.spec.seed)
-    metrics = measure(journey.spec, start, splat, textured)
+    metrics = measure(journey.spec, start_of(journey, points), splat, textured)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -1,21 +1,36 @@
-"""The first stage draws a point cloud for the prompt: one sample of the point prior."""
+"""The first stage makes the start: one sample of the point prior for the prompt, or what a file holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline_core.errors import DataError
 from tasks.journey import Journey
 from tasks.policy import stage_task
 from tasks.stage import input_of
+from tasks.start import START
 
 
 @stage_task
 def init_points(journey: Journey, folder: Path) -> dict[str, float]:
-    """Write ``points.ply``: what the prompt looks like to the point prior, or a grey ball."""
-    from pipeline_core import make
-    from pipeline_core.io.ply import save_points
+    """Write ``points.ply``: what the prompt looks like to the point prior, a grey ball, or points of the row's file.
 
-    file = input_of(journey, "init_file") if journey.spec.init_file else None
-    cloud = make.points(journey.spec.prompt, journey.spec.recipe, seed=journey.spec.seed, init_file=file)
+    A file that is a splat is also written as ``start.ply``, in our frame: distillation goes on from that.
+    """
+    from pipeline_core import make
+    from pipeline_core.io.ply import save_points, save_splat
+
+    spec = journey.spec
+    if spec.init_file is None:
+        cloud, metrics = make.points(spec.prompt, spec.recipe, seed=spec.seed), {}
+    else:
+        path = input_of(journey, "init_file")
+        try:
+            start = make.start_of(path, spec.recipe, seed=spec.seed)
+        except DataError as error:
+            raise DataError(f"init_file {str(error).replace(str(path), spec.init_file.name)}") from None
+        cloud, metrics = start.cloud, start.metrics
+        if start.gaussians is not None:
+            save_splat(folder / START, start.gaussians, comment="frame y-up")
     save_points(folder / "points.ply", cloud)
-    return {"points": len(cloud)}
+    return {"points": len(cloud)} | metrics

@@ -17,15 +17,18 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     """The health of the mesh, and what the judge sees: of the asset, and as ``control_*`` of what it started from.
 
     ``fidelity`` and ``consistency`` are the catalogue's headline columns: the share of views that put the true caption
-    first, and the agreement between views. A prompt outside the judge's words has ``judged`` 0 and no scores.
+    first, and the agreement between views. A prompt outside the judge's words has ``judged`` 0 and no scores. Of an
+    asset that started from a file, ``start_psnr`` says how near its splat has stayed to it, whatever the prompt.
     """
     from pipeline_core.metrics import fidelity, judge
-    from pipeline_core.metrics.consistency import consistency
+    from pipeline_core.metrics.consistency import consistency, likeness
     from pipeline_core.metrics.mesh_health import mesh_health
 
     metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(gaussians))}
     metrics |= {name: float(value) for name, value in mesh_health(textured).items()}
     metrics |= consistency(gaussians, textured, spec.recipe.evaluate)
+    if spec.init_file:
+        metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
     if not (judge.WEIGHTS / "model.safetensors").is_file():
         return metrics | {"judged": 0.0}
     metrics |= fidelity.score_mesh(textured, spec.prompt)

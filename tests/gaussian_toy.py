@@ -102,7 +102,7 @@ def distill(
     text = encode_text(prior, prompt, "" if scale != 1.0 else prompt, view_prompts=False)
     generator = torch.Generator().manual_seed(0)
     latents = start.clone().requires_grad_()
-    optimiser, angle = torch.optim.SGD([latents], lr=1.0), torch.zeros(2)
+    optimiser, angle = torch.optim.SGD([latents], lr=0.4 if weighting == "velocity" else 1.0), torch.zeros(2)
     for _ in range(steps):
         t = prior.draw_t(0.3, 0.9, 1, generator).expand(2)
         drawn = torch.randn(start.shape, generator=generator)

@@ -10,6 +10,7 @@ from pipeline_core.config import Distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Progress
+from pipeline_core.picture import Picture
 from pipeline_core.types import Gaussians
 
 Result = TypeVar("Result")
@@ -22,12 +23,14 @@ def distill(
     stage: Distill,
     engine: DistillationEngine,
     *,
+    picture: Picture | None = None,
     seed: int,
     name: str = "",
     on_progress: Progress | None = None,
     checkpoint_path: Path | None = None,
 ) -> tuple[Gaussians, dict[str, Any]]:
-    """Optimise ``gaussians`` until their renders are what the priors expect of ``prompt``; blocks until done.
+    """Optimise ``gaussians`` until their renders are what the priors expect of ``prompt``, or of ``picture`` where the
+    image prior is shown one; blocks until done.
 
     Other threads' calls share the engine's batches. ``checkpoint_path`` is a file that exists only while the stage is
     unfinished: the same call continues from it. Returns the Gaussians and ``curves`` (lists ``step``, ``loss_image``,
@@ -35,7 +38,7 @@ def distill(
     Raises DivergedError on NaN, OutOfMemory, or ``concurrent.futures.CancelledError`` when the engine is closed.
     """
     job = GaussianJob(
-        gaussians, prompt, stage, negative_prompt=negative_prompt, seed=seed, name=name,
+        gaussians, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip
     outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))

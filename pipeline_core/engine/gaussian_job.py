@@ -15,6 +15,7 @@ from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.adam import step_each
 from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Scene, render
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
@@ -22,7 +23,8 @@ from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear, log_linear, resolution
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
-from pipeline_core.guidance.views import draw_backgrounds, draw_cameras
+from pipeline_core.guidance.views import around, draw_backgrounds, draw_cameras
+from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior
 from pipeline_core.types import Gaussians, sh0_to_rgb
 
@@ -35,7 +37,8 @@ class GaussianJob:
 
     ``curves`` has one list per name, sampled about 50 times: ``step``, ``loss_image`` and ``loss_points`` (means since
     the sample before), ``gaussians``; and ``events`` and the prior's ``precision``, which decides the last bits.
-    ``seed`` feeds the job's only source of randomness, a CPU generator.
+    ``seed`` feeds the job's only source of randomness, a CPU generator. With a ``picture`` the prior is shown that in
+    place of the prompt, its view has a loss of its own (``engine/reference.py``), and ``curves`` a ``loss_reference``.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class GaussianJob:
         stage: Distill,
         *,
         negative_prompt: str = "",
+        picture: Picture | None = None,
         seed: int = 0,
         name: str = "",
         checkpoint_path: Path | None = None,
@@ -52,6 +56,7 @@ class GaussianJob:
     ) -> None:
         self.name = name or prompt
         self.prompt, self.negative_prompt, self.stage = prompt, negative_prompt, stage
+        self.picture = picture
         self.step, self.steps = 0, stage.steps
         self.checkpoint_path, self.on_progress = checkpoint_path, on_progress
         self.generator = torch.Generator().manual_seed(seed)
@@ -60,6 +65,9 @@ class GaussianJob:
         self.info: dict[str, Any] = {}  # of this step's render
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
+        if picture is not None:
+            self._identity.append(picture.digest)
+            self.curves["loss_reference"] = []
 
     # -- the protocol: see engine/jobs.py ------------------------------------------------------------------------
 
@@ -75,7 +83,7 @@ class GaussianJob:
                 f"for the multi-view prior {image_prior.model_id}"
             )
         self.text: TextConditioning = encode_text(
-            image_prior, self.prompt, self.negative_prompt,
+            image_prior, self.prompt, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
         )  # fmt: skip
         self.precision = str(image_prior.dtype).removeprefix("torch.")
@@ -101,7 +109,9 @@ class GaussianJob:
             if leaf.numel()
         }
         self.stats = GradientStats.zeros(len(self._initial), self.device)
-        self._sums = torch.zeros(4, device=self.device)  # image loss, point loss, finite rows, steps; since last look
+        self.reference = ReferenceView(self.picture, self.stage, self.device) if self.picture is not None else None
+        # image loss, point loss, finite rows, steps, and the reference's loss where there is one; since last look
+        self._sums = torch.zeros(4 if self.picture is None else 5, device=self.device)
 
     def draw(self) -> Tensor | None:
         scene = self.scene()
@@ -111,8 +121,9 @@ class GaussianJob:
         if not self.stage.image_weight:
             return None
         s, size = self.stage, resolution(self.stage.resolution, self.progress)
+        elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
         cameras = draw_cameras(
-            s.views, size, self.generator, elevation=s.elevation, distance=s.distance, framing=s.framing, fovy=s.fovy,
+            s.views, size, self.generator, elevation=elevation, distance=s.distance, framing=s.framing, fovy=s.fovy,
             fovy_jitter=s.fovy_jitter, target_jitter=s.target_jitter, group=self.prior.num_views,
         )  # fmt: skip
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
@@ -137,8 +148,13 @@ class GaussianJob:
         zero, one = self._sums.new_zeros(()), self._sums.new_ones(())
         image, finite = self._image_loss() if self.image_prediction is not None else (zero, one)
         points = self._point_loss() if self.point_prediction is not None else zero
-        self._sums += torch.stack([image.detach(), points.detach(), finite, one])
-        return self.stage.image_weight * image + self.stage.point_weight * points
+        total = self.stage.image_weight * image + self.stage.point_weight * points
+        parts = [image.detach(), points.detach(), finite, one]
+        if self.reference is not None:
+            reference = self.reference.loss(self.params, (self.step + 1) / self.steps)
+            total, parts = total + reference, [*parts, reference.detach()]
+        self._sums += torch.stack(parts)
+        return total
 
     def update(self) -> None:
         step_each(self.due())
@@ -164,7 +180,7 @@ class GaussianJob:
         return torch.cat([self._sums, finite_leaves])
 
     def look(self, numbers: list[float]) -> None:
-        (image, points, finite, steps), leaves = numbers[:4], numbers[4:]
+        (image, points, finite, steps, *reference), leaves = numbers[: len(self._sums)], numbers[len(self._sums) :]
         self._sums.zero_()
         steps = max(steps, 1.0)
         broken = [name for name, is_finite in zip(self.params, leaves, strict=True) if not is_finite]
@@ -178,6 +194,8 @@ class GaussianJob:
                 f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
             )
         sample = {"step": self.step, "loss_image": image / steps, "loss_points": points / steps}
+        if reference:
+            sample["loss_reference"] = reference[0] / steps
         for name, value in {**sample, "gaussians": len(self.params["means"])}.items():
             self.curves[name].append(value)
 

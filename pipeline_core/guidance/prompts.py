@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline_core.device import upload
+from pipeline_core.errors import RequestError
 from pipeline_core.guidance.rows import Rows
-from pipeline_core.priors.interface import Camera, ImagePrior, Negative
+from pipeline_core.picture import Picture
+from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
 
@@ -64,7 +66,9 @@ def perpendicular(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TextConditioning:
-    """Embeddings of one prompt. ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used.
+    """Embeddings of one prompt, or of a picture in its place.
+
+    ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used.
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
     """
@@ -134,9 +138,23 @@ class TextConditioning:
 
 
 def encode_text(
-    prior: ImagePrior, prompt: str, negative_prompt: str = "", *, view_prompts: bool = True, perp_neg: bool = False
+    prior: ImagePrior,
+    prompt: str,
+    negative_prompt: str = "",
+    *,
+    picture: Picture | None = None,
+    view_prompts: bool = True,
+    perp_neg: bool = False,
 ) -> TextConditioning:
-    """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera."""
+    """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera.
+
+    With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes none.
+    """
+    if picture is not None:
+        if not isinstance(prior, PicturePrior):
+            raise RequestError(f"{prior.model_id} reads a prompt and is shown no image")
+        shown = prior.encode_image(picture)
+        return TextConditioning(shown, torch.zeros_like(shown), {}, False, prior.camera)
     worded = prior.camera == "none" and (view_prompts or perp_neg)
     texts = [prompt, Negative(negative_prompt)] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
     embeddings = prior.encode_prompts(texts)

@@ -57,6 +57,13 @@ def draw_cameras(
     )
 
 
+def around(elevation: tuple[float, float], picture: float) -> tuple[float, float]:
+    """The range ``elevation``, widened to reach as far around a ``picture`` that was taken from so many degrees above
+    the horizon as it does around 0 (DreamGaussian); within 80 degrees."""
+    low, high = elevation
+    return max(min(low, low + picture), -80.0), min(max(high, high + picture), 80.0)
+
+
 def draw_backgrounds(
     kind: str,
     prior_background: tuple[float, float, float] | None,

@@ -1,4 +1,4 @@
-"""GLB files: one mesh, one material, one base-colour texture; what a game engine expects of a prop.
+"""GLB files: written with one mesh, one material, one base-colour texture; what a game engine expects of a prop.
 
     save_glb("asset.glb", textured, name="oak-crate", height_m=0.8, extras={"prompt": "an oak crate", "seed": 3})
 
@@ -17,17 +17,19 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
 from pipeline_core.io.images import decode_image, encode_png
+from pipeline_core.io.surface import Surface, check_count, corners_of
 from pipeline_core.spec import AssetSpec
-from pipeline_core.types import TexturedMesh
+from pipeline_core.types import TexturedMesh, rotation_matrices
 
 GENERATOR = "splatmill"
 _MAGIC, _JSON_CHUNK, _BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
@@ -192,7 +194,8 @@ def read_glb(path: str | Path) -> tuple[dict[str, Any], bytes]:
 
 
 def read_accessor(document: Mapping[str, Any], body: bytes, index: int) -> np.ndarray:
-    """Values of an accessor [count, width] (or [count] for SCALAR), honouring strides; sparse ones are refused."""
+    """Values of an accessor [count, width] (or [count] for SCALAR), honouring strides; normalised integers become
+    floats, sparse accessors are refused."""
     entry = document["accessors"][index]
     if "sparse" in entry or "bufferView" not in entry:
         raise DataError(f"accessor {index} is sparse or empty; export the file with plain accessors")
@@ -204,6 +207,8 @@ def read_accessor(document: Mapping[str, Any], body: bytes, index: int) -> np.nd
     if entry["count"] < 1 or end > len(body) or end - view.get("byteOffset", 0) > view["byteLength"]:
         raise DataError(f"accessor {index} reads to byte {end} of a buffer of {len(body)}")
     values = np.ndarray((entry["count"], width), dtype, body, start, (stride, dtype.itemsize)).copy()
+    if entry.get("normalized") and dtype.kind in "iu":
+        values = np.maximum(values / np.iinfo(dtype).max, -1.0)
     return values[:, 0] if entry["type"] == "SCALAR" else values
 
 
@@ -234,3 +239,112 @@ def load_glb(path: str | Path, *, object_units: bool = True) -> TexturedMesh:
     if object_units and frame:
         position = ((position.astype(np.float64) - np.array(frame["offset"])) / frame["scale"]).astype(np.float32)
     return TexturedMesh(position, faces, normal, uv, texture)
+
+
+# --- what others wrote -----------------------------------------------------------------------------------------------
+
+UNDERSTOOD = ("KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "KHR_materials_")
+"""Extensions that a file may require: materials keep their base colour."""
+
+
+def load_surfaces(path: Path) -> list[Surface]:
+    """The triangles of a GLB's scene: nodes placed, colours from base colour (factor, texture) and vertices."""
+    document, body = read_glb(path)
+    try:
+        _refuse_other_files(document)
+        vertices = [document["accessors"][p["attributes"]["POSITION"]]["count"] for p in _primitives(document)]
+        check_count(path, sum(vertices), "vertices")
+        surfaces: list[Surface] = []
+        for matrix, mesh in _placed(document):
+            for primitive in document["meshes"][mesh]["primitives"]:
+                if primitive.get("mode", 4) == 4:
+                    surfaces.append(_surface(path, document, body, primitive, matrix))
+                elif primitive["mode"] > 4:
+                    raise DataError("has triangle strips or fans; export it with plain triangles")
+            check_count(path, sum(len(each.corners) for each in surfaces), "triangles")
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is not a whole glTF scene: {error!r}") from None
+    return surfaces
+
+
+def _primitives(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [primitive for mesh in document.get("meshes", ()) for primitive in mesh["primitives"]]
+
+
+def _refuse_other_files(document: Mapping[str, Any]) -> None:
+    """Everything must lie in the one file, in a form that is understood."""
+    unknown = [name for name in document.get("extensionsRequired", ()) if not name.startswith(UNDERSTOOD)]
+    if unknown:
+        raise DataError(f"needs {', '.join(unknown)}, which is not supported; export it without (Draco, meshopt, KTX2)")
+    for part in (*document.get("buffers", ()), *document.get("images", ())):
+        if "uri" in part:
+            raise DataError(f"has data in another file ({str(part['uri'])[:60]}); export it as one GLB")
+
+
+def _placed(document: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """World matrix [4, 4] and mesh of each node of the scene that has one."""
+    nodes = document.get("nodes", [])
+    below = {child for node in nodes for child in node.get("children", ())}
+    scenes, everything = document.get("scenes", []), [i for i in range(len(nodes)) if i not in below]
+    roots = scenes[document.get("scene", 0)].get("nodes", []) if scenes else everything
+    todo, left = [(root, np.eye(4)) for root in roots], len(nodes)
+    while todo:
+        index, matrix = todo.pop()
+        left -= 1
+        if left < 0:
+            raise DataError("its nodes are no tree")
+        node = nodes[index]
+        matrix = matrix @ _matrix(node)
+        if "mesh" in node:
+            yield matrix, node["mesh"]
+        todo += [(child, matrix) for child in node.get("children", ())]
+
+
+def _matrix(node: Mapping[str, Any]) -> np.ndarray:
+    if "matrix" in node:
+        return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T
+    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
+    matrix = np.eye(4)
+    rotation = rotation_matrices(torch.tensor([[w, x, y, z]], dtype=torch.float64))[0].numpy()
+    matrix[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)))
+    matrix[:3, 3] = node.get("translation", (0, 0, 0))
+    return matrix
+
+
+def _surface(
+    path: Path, document: Mapping[str, Any], body: bytes, primitive: Mapping[str, Any], matrix: np.ndarray
+) -> Surface:
+    attributes = primitive["attributes"]
+    position = read_accessor(document, body, attributes["POSITION"]).astype(np.float64)
+    index = primitive.get("indices")
+    order = np.arange(len(position)) if index is None else read_accessor(document, body, index).astype(np.int64)
+    faces = order[: len(order) // 3 * 3].reshape(-1, 3)
+    material = document["materials"][primitive["material"]] if "material" in primitive else {}
+    base = material.get("pbrMetallicRoughness", {})
+    colours = np.ones((len(position), 3)) * np.array(base.get("baseColorFactor", (1, 1, 1, 1)), dtype=np.float64)[:3]
+    if "COLOR_0" in attributes:
+        colours *= read_accessor(document, body, attributes["COLOR_0"])[:, :3]
+    at = corners_of(path, np.concatenate([position @ matrix[:3, :3].T + matrix[:3, 3], colours], axis=1), faces)
+    textured: dict[str, Any] = {}
+    if "baseColorTexture" in base:
+        uvs, textured["texture"] = _texture(document, body, base["baseColorTexture"], attributes)
+        textured["uvs"] = corners_of(path, uvs, faces)
+    return Surface(at[..., :3], at[..., 3:], linear=True, **textured)
+
+
+def _texture(
+    document: Mapping[str, Any], body: bytes, info: Mapping[str, Any], attributes: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """uvs [V, 2] and picture [H, W, 3] of a material's texture."""
+    move = info.get("extensions", {}).get("KHR_texture_transform", {})
+    uvs = read_accessor(document, body, attributes[f"TEXCOORD_{move.get('texCoord', info.get('texCoord', 0))}"])
+    angle, scale = move.get("rotation", 0.0), np.array(move.get("scale", (1, 1)))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    texture = document["textures"][info["index"]]
+    webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
+    view = document["bufferViews"][document["images"][webp.get("source", texture.get("source"))]["bufferView"]]
+    start = view.get("byteOffset", 0)
+    picture = decode_image(body[start : start + view["byteLength"]], "its texture")
+    return (uvs * scale) @ turn.T + np.array(move.get("offset", (0, 0))), picture

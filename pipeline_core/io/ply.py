@@ -1,6 +1,7 @@
-"""PLY files: Gaussian splats in the standard 3DGS layout, and coloured point clouds.
+"""PLY files: Gaussian splats in the standard 3DGS layout, coloured point clouds, and (to read) meshes.
 
     save_splat("splat.ply", gaussians); load_splat("splat.ply")
+    look("any.ply").kind                                            # splat, mesh or points: by its header
 
 A splat file is one ``vertex`` element of little-endian float32: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity
 scale_0..2 rot_0..3`` with log scales, logit opacities, wxyz rotations and *channel-major* ``f_rest`` (all red
@@ -12,13 +13,18 @@ further elements, SH degree 0 to 3.
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
+from pipeline_core.io.surface import Surface, check_count, corners_of, fan
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
 
 _NUMBER_TYPES = {
@@ -27,11 +33,14 @@ _NUMBER_TYPES = {
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
+_STRUCT = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "f4": "f", "f8": "d"}
 _HEADER_LIMIT = 1 << 16
+MOST_TEXT = 256 * 2**20
+"""Bytes of an ASCII PLY that is read at all."""
 _REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}
 
 
-def save_splat(path: str | Path, gaussians: Gaussians) -> None:
+def save_splat(path: str | Path, gaussians: Gaussians, *, comment: str = "") -> None:
     """Write ``gaussians`` to ``path`` in the standard 3DGS layout, raw values, normals zero."""
     n, k = len(gaussians), gaussians.shN.shape[1]
     names = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(3 * k))]
@@ -44,7 +53,7 @@ def save_splat(path: str | Path, gaussians: Gaussians) -> None:
     rows[:, 9 + 3 * k] = host["opacities"]
     rows[:, 10 + 3 * k : 13 + 3 * k] = host["scales"]
     rows[:, 13 + 3 * k :] = host["quats"]
-    header = _header(n, [("float", name) for name in names])
+    header = _header(n, [("float", name) for name in names], comment)
     write_bytes(Path(path), header + rows.tobytes())
 
 
@@ -125,8 +134,90 @@ def load_points(path: str | Path) -> PointCloud:
     return PointCloud(torch.from_numpy(xyz), torch.from_numpy(rgb.astype(np.float32).clip(0, 1)))
 
 
-def _header(count: int, properties: list[tuple[str, str]]) -> bytes:
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
+@dataclass(frozen=True)
+class About:
+    """What a PLY's header tells: the kind of its content, counts, comments, rows of harmonics beyond the first."""
+
+    kind: Literal["splat", "mesh", "points"]
+    vertices: int
+    faces: int
+    comments: tuple[str, ...]
+    shN: int
+
+
+def look(path: Path) -> About:
+    """Read a PLY's header. Raises :class:`DataError` where it is none."""
+    with path.open("rb") as file:
+        data = file.read(_HEADER_LIMIT)
+    byte_order, elements, end = _parse_header(path, data)
+    if byte_order == "ascii" and path.stat().st_size > MOST_TEXT:
+        raise DataError(f"{path} is text of {path.stat().st_size} bytes; save it as a binary PLY")
+    counts = {name: count for name, count, _ in elements}
+    names = {prop for name, _, properties in elements if name == "vertex" for _, prop in properties}
+    if "packed_position" in names or {"f_dc_0", "opacity", "scale_0", "rot_0"} <= names:
+        kind: Literal["splat", "mesh", "points"] = "splat"
+    else:
+        kind = "mesh" if counts.get("face") else "points"
+    comments = re.findall(r"^comment (.*?)\s*$", data[:end].decode("latin-1"), re.MULTILINE)
+    rest = sum(name.startswith("f_rest_") for name in names)
+    return About(kind, counts.get("vertex", 0), counts.get("face", 0), tuple(comments), rest // 3)
+
+
+def load_surfaces(path: Path) -> list[Surface]:
+    """The triangles of a PLY with faces; polygons become fans, a mesh without colours of its own is grey."""
+    data = path.read_bytes()
+    byte_order, elements, start = _parse_header(path, data)
+    cloud = load_points(path)
+    try:
+        faces = np.array(_faces(_Cursor(data, byte_order, start), elements), dtype=np.int64).reshape(-1, 3)
+    except (struct.error, IndexError, ValueError) as error:
+        raise DataError(f"{path} is cut short, or its faces are not lists of vertex numbers: {error}") from None
+    check_count(path, len(faces), "triangles")
+    at = corners_of(path, np.concatenate([cloud.xyz.numpy(), cloud.rgb.numpy()], axis=1).astype(np.float64), faces)
+    return [Surface(at[..., :3], at[..., 3:])]
+
+
+class _Cursor:
+    """Walks through the body of a PLY, value by value: for faces, whose rows are of different lengths."""
+
+    def __init__(self, data: bytes, byte_order: str, start: int) -> None:
+        self._order, self._data = byte_order, data
+        self._words, self._at = (data[start:].split(), 0) if byte_order == "ascii" else ([], start)
+
+    def take(self, kind: str, count: int) -> Sequence[float]:
+        """The next ``count`` numbers of a numpy kind."""
+        begin = self._at
+        if self._order == "ascii":
+            self._at += count
+            if count < 0 or self._at > len(self._words):
+                raise IndexError(f"{count} numbers at {begin} of {len(self._words)}")
+            return [float(word) for word in self._words[begin : self._at]]
+        form = f"{self._order}{count}{_STRUCT[kind]}"
+        self._at += struct.calcsize(form)
+        return struct.unpack_from(form, self._data, begin)
+
+
+def _faces(cursor: _Cursor, elements: list[tuple[str, int, list[tuple[str, str]]]]) -> list[tuple[int, int, int]]:
+    """Triangles of the ``face`` element; polygons become fans."""
+    faces: list[tuple[int, int, int]] = []
+    for name, count, properties in elements:
+        for _ in range(count):
+            for kind, prop in properties:
+                if not kind.startswith("list"):
+                    cursor.take(kind, 1)
+                    continue
+                _, count_kind, item_kind = kind.split()
+                items = cursor.take(item_kind, int(cursor.take(count_kind, 1)[0]))
+                if name == "face" and prop in ("vertex_indices", "vertex_index"):
+                    faces += fan([int(item) for item in items])
+        if name == "face":
+            break
+    return faces
+
+
+def _header(count: int, properties: list[tuple[str, str]], comment: str = "") -> bytes:
+    lines = ["ply", "format binary_little_endian 1.0", *([f"comment {comment}"] if comment else [])]
+    lines += [f"element vertex {count}"]
     lines += [f"property {kind} {name}" for kind, name in properties] + ["end_header", ""]
     return "\n".join(lines).encode("ascii")
 
@@ -149,7 +240,7 @@ def _read_vertices(path: Path) -> dict[str, np.ndarray]:
     offset, token = start, 0
     words = data[start:].split() if byte_order == "ascii" else []
     for name, count, properties in elements:
-        if any(kind == "list" for kind, _ in properties):
+        if any(kind.startswith("list") for kind, _ in properties):
             if name == "vertex":
                 raise DataError(f"{path}: list properties in the vertex element are not supported")
             raise DataError(
@@ -189,7 +280,10 @@ def _ascii_columns(
 
 
 def _parse_header(path: Path, data: bytes) -> tuple[str, list[tuple[str, int, list[tuple[str, str]]]], int]:
-    """Byte order ("<", ">", "ascii"), elements as (name, count, [(numpy kind or "list", name)]), start of the body."""
+    """Byte order ("<", ">", "ascii"), elements as (name, count, properties), start of the body.
+
+    A property is (numpy kind, name), or ("list <count's kind> <items' kind>", name).
+    """
     if data[:3] != b"ply":
         raise DataError(f"{path} is not a PLY file: it starts with {data[:8]!r}")
     end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", data[:_HEADER_LIMIT])
@@ -207,7 +301,8 @@ def _parse_header(path: Path, data: bytes) -> tuple[str, list[tuple[str, int, li
             elif words[0] == "element":
                 elements.append((words[1], _count(words[2]), []))
             elif words[0] == "property" and words[1] == "list":
-                elements[-1][2].append(("list", words[4]))
+                count_kind, item_kind = _NUMBER_TYPES[words[2]], _NUMBER_TYPES[words[3]]
+                elements[-1][2].append((f"list {count_kind} {item_kind}", words[4]))
             elif words[0] == "property":
                 if any(name == words[2] for _, name in elements[-1][2]):
                     raise ValueError

@@ -38,6 +38,14 @@ def consistency(gaussians: Gaussians, textured: TexturedMesh, settings: Evaluate
     }
 
 
+def likeness(one: Gaussians, other: Gaussians, settings: Evaluate) -> float:
+    """PSNR of the renders of two splats on white, over the pixels where either is."""
+    cameras = evaluation_cameras(settings.views, settings.resolution)
+    (a, inside), (b, outside) = (render_gaussians(each.detach().to("cpu"), cameras) for each in (one, other))
+    either = (inside > 0.5) | (outside > 0.5)
+    return psnr(a[either], b[either])
+
+
 def psnr(first: Tensor, second: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of values in [0, 1], at most 99."""
     if not first.numel():

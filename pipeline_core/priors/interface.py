@@ -21,7 +21,7 @@ from pipeline_core.picture import Picture
 from pipeline_core.types import PointCloud
 
 Camera = Literal["none", "angles", "mvdream"]
-Weighting = Literal["sds", "uniform", "x0"]
+Weighting = Literal["sds", "uniform", "x0", "velocity"]
 
 
 class Negative(str):
@@ -46,7 +46,8 @@ class NoiseProcess(Protocol):
     def weight(self, t: Tensor, kind: Weighting) -> Tensor:
         """Weight [B] of (implied noise - noise) in score distillation, with a = signal^2 / (signal^2 + sigma^2).
 
-        ``sds``: 1 - a (DreamFusion); ``uniform``: 1; ``x0``: sigma / signal, which makes it x - x_0.
+        ``sds``: 1 - a (DreamFusion); ``uniform``: 1; ``x0``: sigma / signal, which makes it x - x_0; ``velocity``: 1 /
+        signal, which makes it the residual of the process's velocity (RFDS).
         """
         ...
 

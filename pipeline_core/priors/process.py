@@ -89,6 +89,8 @@ class Diffusion(_Linear):
             return 1 - alpha_bar
         if kind == "uniform":
             return torch.ones_like(alpha_bar)
+        if kind == "velocity":
+            return alpha_bar.clamp(min=SMALLEST).rsqrt()
         return ((1 - alpha_bar) / alpha_bar.clamp(min=SMALLEST)).sqrt()
 
     def x0_and_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +109,8 @@ class RectifiedFlow(_Linear):
     """signal = 1 - s, sigma = s, and the prediction is the velocity noise - x_0.
 
     ``shift`` moves the schedule towards noise, as models for large pictures are trained: s = shift t / (1 + (shift - 1)
-    t) (Esser et al. 2024, eq. 23). Weights are those of the diffusion that has the same ratio of signal to noise.
+    t) (Esser et al. 2024, eq. 23). Weights are those of the diffusion that has the same ratio of signal to noise, but
+    for that of the velocity, which is this one's own.
     """
 
     def __init__(self, shift: float = 1.0) -> None:
@@ -130,6 +133,8 @@ class RectifiedFlow(_Linear):
             return sigma.square() / (signal.square() + sigma.square())
         if kind == "uniform":
             return torch.ones_like(sigma)
+        if kind == "velocity":
+            return 1 / signal.clamp(min=SMALLEST)
         return sigma / signal.clamp(min=SMALLEST)
 
     def x0_and_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -191,7 +191,9 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         return [problem]
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
     problems = [
-        f"model_index.json names no {name}" for name in family_of(folder, "image").components if name not in present
+        f"model_index.json names no {'unet, and no transformer' if name == 'unet' else name}"
+        for name in family_of(folder, "image").components
+        if name not in present
     ]
     for name in _read_components(folder):
         if name not in present:
@@ -330,9 +332,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         half = [n for n in weights if ".fp16" in n]
         wanted += half or weights
         wanted += [
-            n
-            for n in here
-            if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
+            n for n in here if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
         ]
     return sorted(set(wanted))
 

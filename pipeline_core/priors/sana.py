@@ -20,7 +20,7 @@ from pipeline_core.priors.flow import FlowPrior
 from pipeline_core.priors.image import load_text_encoder
 from pipeline_core.priors.interface import Negative
 from pipeline_core.priors.latents import pack_pooled, unpack_pooled
-from pipeline_core.priors.text import Encoder, tokenize
+from pipeline_core.priors.text import Encoder, read_json, tokenize
 
 TOKENS = 300
 """Tokens of a prompt that the transformer sees."""
@@ -65,14 +65,18 @@ class SanaPrior(FlowPrior):
     def load_encoders(cls, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Sequence[Encoder]:
         return [GemmaEncoder(*load_text_encoder(folder, "", device, dtype, ("Gemma2Model",)))]
 
-    def check(self, folder: Path) -> None:
-        config, gemma = self.transformer.config, self.encoders[0].model.config
-        if config.guidance_embeds:
+    @classmethod
+    def refuse(cls, folder: Path) -> None:
+        config = folder / "transformer" / "config.json"
+        if read_json(config).get("guidance_embeds"):
             raise RequestError(
-                f"{folder / 'transformer'}: guidance_embeds is true: a network distilled for few steps (Sana-Sprint) "
-                "has no unconditional answer and cannot guide; use the Sana that it was distilled from"
+                f"{config}: guidance_embeds is true: a network that was distilled for few steps (Sana-Sprint) has no "
+                "unconditional answer and cannot guide; use the Sana that it was distilled from"
             )
-        self.must_fit(folder / "text_encoder", "a hidden_size", gemma.hidden_size, config.caption_channels)
+
+    def check(self, folder: Path) -> None:
+        said, wanted = self.encoders[0].model.config.hidden_size, self.transformer.config.caption_channels
+        self.must_fit(folder / "text_encoder", "a hidden_size", said, wanted)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         return pack_pooled(*self.encoders[0](prompt))  # type: ignore[arg-type]

@@ -41,7 +41,8 @@ from pipeline_core.engine.jobs import Progress, Query
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
-from pipeline_core.guidance.views import draw_cameras
+from pipeline_core.guidance.views import around, draw_cameras
+from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 from pipeline_core.rendering.visibility import Visibility, chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
@@ -93,6 +94,7 @@ class TextureJob:
         settings: Texture,
         *,
         negative_prompt: str = "",
+        picture: Picture | None = None,
         seed: int = 0,
         name: str = "",
         checkpoint_path: Path | None = None,
@@ -100,13 +102,14 @@ class TextureJob:
     ) -> None:
         self.name = name or prompt
         self.textured, self.settings = textured, settings
-        self.prompt, self.negative_prompt = prompt, negative_prompt
+        self.prompt, self.negative_prompt, self.picture = prompt, negative_prompt, picture
         self.checkpoint_path, self.on_progress = checkpoint_path, on_progress
         self.generator = torch.Generator().manual_seed(seed)
         self.rounds = [self._levels(i) for i in range(settings.steps)]
         self.step, self.steps = 0, sum(len(levels) for levels in self.rounds)
         self.round, self.phase, self.change = 0, 0, 0.0
         self._identity = [settings.fingerprint(), prompt, negative_prompt, seed, digest(textured)]
+        self._identity += [] if picture is None else [picture.digest]
         size = textured.texture.shape[0]
         texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
         self._nearest = torch.from_numpy(nearest_texel(texels))
@@ -138,7 +141,9 @@ class TextureJob:
                 f"texture.views={self.settings.views} must be a multiple of {image_prior.num_views} "
                 "for a multi-view prior"
             )
-        self.text: TextConditioning = encode_text(image_prior, self.prompt, self.negative_prompt)
+        self.text: TextConditioning = encode_text(
+            image_prior, self.prompt, self.negative_prompt, picture=self.picture
+        )
         identity = [*self._identity, image_prior.model_id, str(image_prior.dtype)]
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
@@ -233,7 +238,8 @@ class TextureJob:
 
     def _draw_cameras(self, generator: torch.Generator) -> Cameras:
         s = self.settings
-        return draw_cameras(s.views, s.resolution, generator, elevation=s.elevation, group=self.prior.num_views)
+        elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
+        return draw_cameras(s.views, s.resolution, generator, elevation=elevation, group=self.prior.num_views)
 
     def _look_ahead(self) -> None:
         """Begin to rasterise the next round's views. The job's generator stands still until they are used."""
@@ -371,6 +377,7 @@ def refine_texture(
     engine: DistillationEngine,
     *,
     negative_prompt: str = "",
+    picture: Picture | None = None,
     seed: int = 0,
     name: str = "",
     on_progress: Progress | None = None,
@@ -381,7 +388,7 @@ def refine_texture(
     Geometry and UVs stay as they are. Raises DivergedError when the prior answers NaN.
     """
     job = TextureJob(
-        textured, prompt, settings, negative_prompt=negative_prompt, seed=seed, name=name,
+        textured, prompt, settings, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip
     return wait(engine.submit(job))

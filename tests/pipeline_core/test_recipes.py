@@ -85,3 +85,21 @@ def test_mvdream_has_its_published_settings():
 
 def test_defaults_are_a_valid_recipe():
     assert Recipe().geometry.steps == 500
+
+
+def test_flows_are_distilled_as_published():
+    """RFDS, configs/rfds_sd3.yaml; the steps and the rest are DreamGaussian's."""
+    plain = RECIPES["dreamgaussian"]
+    for name, prior, sampled_with in (
+        ("dreamgaussian-flux2-klein", "black-forest-labs/FLUX.2-klein-base-4B", 4.0),  # guidance_scale
+        ("dreamgaussian-zimage", "Tongyi-MAI/Z-Image", 5.0),  # guidance_scale 4: c + 4 (c - u)
+    ):
+        recipe = RECIPES[name]
+        stage = recipe.geometry
+        assert recipe.image_prior == prior and recipe.texture.guidance_scale == sampled_with
+        assert stage.guidance_scale == 100  # guidance_scale
+        assert stage.t_min == (0.02, 0.02)  # max_step_percent 0.98: the timesteps fall from 1000
+        assert stage.t_max == (0.7, 0.7)  # min_step_percent 0.3
+        assert stage.weighting == "velocity"  # mse_loss(noise - latents, velocity)
+        assert stage.steps == plain.geometry.steps and stage.lr == plain.geometry.lr
+    assert RECIPES["dreamgaussian-zimage"].default_negative_prompt.startswith("unrealistic, blurry, low quality")

@@ -1,9 +1,20 @@
 """What all rectified-flow transformers are held to; each family's numbers are in test_<family>.py."""
 
+import json
+import math
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
+from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.families import FAMILIES
+from pipeline_core.priors.flow import load_flow
+from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.interface import ImagePrior
+from pipeline_core.priors.process import RectifiedFlow
+from pipeline_core.priors.resolve import content_hash, select_files
 
 KINDS = ["sd3", "sd3-without-t5", "sana", "flux2", "z-image"]
 PROMPT = "a red mug"
@@ -14,6 +25,12 @@ def rows(prior, n=2, seed=0):
     g = torch.Generator().manual_seed(seed)
     latents = torch.randn(n, prior.latent_channels, prior.latent_size, prior.latent_size, generator=g)
     return latents, torch.rand(n, generator=g)
+
+
+def change(path: Path, **values) -> None:
+    """The JSON file ``path`` with other values; ``...`` removes one."""
+    new = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in new.items() if value is not ...}))
 
 
 # ------------------------------------------------------------------------------------------ against diffusers
@@ -63,3 +80,160 @@ def test_a_row_is_the_same_in_any_company(prior, kind):
     for i in range(8):
         alone = p.predict(x_t[i : i + 1], t[i : i + 1], embeddings[i : i + 1])
         torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-5, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------- the noise
+
+
+def test_the_case_that_was_refused_is_a_flow(tmp_path):
+    """FlowMatchEuler with a shift and nothing else."""
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}))
+    process, steps = load_flow(path, math.nan)
+    assert isinstance(process, RectifiedFlow) and process.shift == 3.0 and steps == 1000
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_a_shift_by_size_is_that_of_the_pipeline(copy, kind):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+
+    folder = copy("sd3")
+    dynamic = {"use_dynamic_shifting": True, "time_shift_type": kind, "base_shift": 0.5, "max_shift": 1.15}
+    change(folder / "scheduler" / "scheduler_config.json", **dynamic, base_image_seq_len=4, max_image_seq_len=64)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    scheduler.set_timesteps(sigmas=[0.9, 0.5, 0.1], mu=calculate_shift(16, 4, 64, 0.5, 1.15))  # 8 x 8 latents, patch 2
+    ours = load_image_prior(str(folder)).process.timestep(torch.tensor([0.9, 0.5, 0.1]))
+    torch.testing.assert_close(ours, scheduler.sigmas[:-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler is no scheduler of a rectified flow"),
+        ({"_class_name": "SCMScheduler"}, "known are FlowMatchEulerDiscreteScheduler"),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, "use_flow_sigmas=False, prediction_type='epsilon'"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps=0"),
+        ({"invert_sigmas": True}, "invert_sigmas=True"),
+        ({"shift": 0}, "the shift 0.0 must be > 0"),
+    ],
+)
+def test_a_scheduler_of_another_kind_is_named(copy, values, said):
+    folder = copy("sd3")
+    change(folder / "scheduler" / "scheduler_config.json", **values)
+    with pytest.raises(RequestError, match=f"scheduler_config.json: .*{said}"):
+        load_image_prior(str(folder))
+
+
+# ------------------------------------------------------------------------------------------------- half folders
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_missing_component_is_named(checkpoint, tmp_path, kind):
+    row = next(row for row in FAMILIES if row.transformers and row.recognises(checkpoint(kind)))
+    for part in row.components:
+        folder = shutil.copytree(checkpoint(kind), tmp_path / part)
+        shutil.rmtree(folder / part)
+        with pytest.raises(ModelNotFound, match=f"{part}/.* is missing"):
+            load_image_prior(str(folder))
+        change(folder / "model_index.json", **{part: ...})
+        named = "unet, and no transformer" if part == "transformer" else part
+        with pytest.raises(ModelNotFound, match=f"model_index.json names no {named}"):
+            load_image_prior(str(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_that_is_read_is_asked_of_the_hub_and_hashed(checkpoint, tmp_path, kind):
+    folder = shutil.copytree(checkpoint(kind), tmp_path / "folder")
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert select_files([*files, "sd3_medium.safetensors"], "image") == files
+    before = content_hash(folder)
+    for name in (name for name in files if name.endswith((".safetensors", "config.json", "tokenizer.json"))):
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        before, last = content_hash(folder), before
+        assert before != last, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_of_another_kind_are_named(copy, kind):
+    folder = copy(kind)
+    for part, said in (("transformer", "DiTTransformer2DModel"), ("vae", "VQModel")):
+        path = folder / part / "config.json"
+        before = path.read_text()
+        change(path, _class_name=said)
+        with pytest.raises(RequestError, match=f"{part}: class '{said}' is not one that splatmill knows here"):
+            load_image_prior(str(folder))
+        path.write_text(before)
+    change(folder / "text_encoder" / "config.json", architectures=["BertModel"])
+    with pytest.raises(RequestError, match=r"text_encoder.*BertModel"):
+        load_image_prior(str(folder))
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    ["PixArtTransformer2DModel", "AuraFlowTransformer2DModel", "FluxTransformer2DModel", "HunyuanDiT2DModel",
+     "Lumina2Transformer2DModel", "QwenImageTransformer2DModel"],
+)  # fmt: skip
+def test_a_transformer_that_is_not_known_is_refused_by_name(copy, stranger):
+    folder = copy("sd3")
+    change(folder / "model_index.json", transformer=["diffusers", stranger])
+    with pytest.raises(RequestError) as error:
+        load_image_prior(str(folder))
+    assert f"model_index.json: transformer '{stranger}' is not known" in str(error.value)
+    assert "Stable Diffusion 3 (SD3Transformer2DModel)" in str(error.value) and "Sana (" in str(error.value)
+
+
+def test_weights_of_other_shapes_are_named(copy):
+    folder = copy("sana")
+    change(folder / "transformer" / "config.json", num_layers=3)
+    with pytest.raises(ModelNotFound, match=r"transformer: .*SanaTransformer2DModel are missing"):
+        load_image_prior(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "values", "said"),
+    [
+        ("sd3", "splatmill.json", {"size": 15}, "splatmill.json: a size of 15 pixels .* multiples of 4 up to 48"),
+        ("sd3", "splatmill.json", {"size": 64}, "splatmill.json: a size of 64 pixels .* multiples of 4 up to 48"),
+        ("sana", "splatmill.json", {"size": 100}, "splatmill.json: a size of 100 pixels .* multiples of 32"),
+        ("sana", "transformer/config.json", {"guidance_embeds": True}, "guidance_embeds is true.*Sana-Sprint"),
+        ("sd3", "model_index.json", {"tokenizer_3": [None, None]}, "it names text_encoder_3 alone"),
+    ],
+)
+def test_what_does_not_fit_is_named(copy, kind, path, values, said):
+    folder = copy(kind)
+    if not (folder / path).exists():
+        (folder / path).write_text("{}")
+    change(folder / path, **values)
+    with pytest.raises(RequestError, match=said):
+        load_image_prior(str(folder))
+
+
+def test_another_size_is_taken(copy):
+    folder = copy("sd3")
+    (folder / "splatmill.json").write_text(json.dumps({"size": 24, "background": [1, 1, 1]}))
+    p = load_image_prior(str(folder))
+    assert (p.size, p.latent_size, p.background) == (24, 12, (1.0, 1.0, 1.0))
+    x_t, t = rows(p)
+    assert p.predict(x_t, t, p.encode_prompts([PROMPT, ""])).shape == (2, 16, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("vae", "takes 16 channels but latents have 8"),
+        ("text_encoder_2", "a projection_dim of 32 does not fit the transformer, which wants 80"),
+        ("text_encoder_3", "a d_model of 24 does not fit the transformer, which wants 64"),
+    ],
+)
+def test_parts_of_different_models_are_named(copy, checkpoint, monkeypatch, part, said):
+    from pipeline_core.priors.sd3 import SD3Prior
+
+    monkeypatch.setattr(SD3Prior, "autoencoders", ("AutoencoderDC", "AutoencoderKL"))
+    mixed = copy("sd3")
+    source = {"vae": checkpoint("sana") / "vae", "text_encoder_2": checkpoint("sd3") / "text_encoder"}
+    shutil.rmtree(mixed / part)
+    shutil.copytree(source.get(part, checkpoint("pixel") / "text_encoder"), mixed / part)
+    with pytest.raises(RequestError, match=said):
+        load_image_prior(str(mixed))

@@ -42,7 +42,7 @@ def test_the_implied_noise_and_x0_are_the_posterior_means(prior):
     )
 
 
-@pytest.mark.parametrize("weighting", ["x0", "sds", "uniform"])
+@pytest.mark.parametrize("weighting", ["x0", "sds", "uniform", "velocity"])
 def test_distillation_reaches_the_mode(prior, weighting):
     start = 3 * torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     steps = 80 if weighting == "x0" else 200

@@ -69,6 +69,19 @@ def test_weights_depend_on_the_ratio_of_signal_to_noise_alone():
     torch.testing.assert_close(Diffusion(TABLE).weight(T, "sds"), 1 - TABLE[(T * 1000).long()])
 
 
+@pytest.mark.parametrize("process", [Diffusion(TABLE), RectifiedFlow(shift=3.0)], ids=lambda p: type(p).__name__)
+def test_the_velocitys_weight_makes_of_the_noises_residual_the_velocitys(process):
+    """Wherever implied x_0 and noise mix to the same x_t; of a diffusion, v = signal noise - sigma x_0."""
+    x0, noise, implied = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    x_t, (signal, sigma) = process.add_noise(x0, noise, T), (v[:, None] for v in process.signal_and_sigma(T))
+    implied_x0 = (x_t - sigma * implied) / signal
+    kind = RectifiedFlow() if isinstance(process, RectifiedFlow) else Diffusion(TABLE, "v_prediction")
+    residual = network_says(kind, implied_x0, implied, T) - network_says(kind, x0, noise, T)
+    torch.testing.assert_close(
+        process.weight(T, "velocity")[:, None] * (implied - noise), residual, rtol=1e-4, atol=1e-4
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ levels
 
 

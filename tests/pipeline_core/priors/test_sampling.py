@@ -28,7 +28,7 @@ def test_a_flow_samples_what_its_pipeline_samples(prior, pipeline):
     assert not torch.allclose(ours, sample_images(p, ["a red mug"], torch.Generator().manual_seed(0), **ARGUMENTS))
 
 
-@pytest.mark.parametrize("kind", ["sd", "mvdream", "starter-image", "sd3", "sana"])
+@pytest.mark.parametrize("kind", ["sd", "mvdream", "starter-image", "sd3", "sana", "flux2", "z-image"])
 def test_a_picture_is_the_same_in_any_company(prior, kind):
     p = prior(kind)
     cameras = (torch.arange(8) * 45.0, torch.full((8,), 15.0)) if p.camera != "none" else None

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline_core.config import ModelRef
+from pipeline_core.config import RECIPES, Densify, ModelRef, Texture
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.picture import Picture
 from pipeline_core.priors.families import family_of
@@ -16,6 +18,9 @@ from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.interface import ImagePrior, PicturePrior
 from pipeline_core.priors.resolve import content_hash, select_files
 from pipeline_core.priors.zero123 import relative_camera
+from pipeline_core.texturing.refine import refine_texture
+from tests.pipeline_core.metrics.test_mesh_health import box
+from tests.pipeline_core.priors.test_guiding import grey_ball
 
 KINDS = ["zero123-xl", "zero1to3-community", "stable-zero123"]
 
@@ -26,18 +31,6 @@ def picture(seed=0, elevation=0.0):
     rgba[50:200, 60:190] = [*generator.integers(0, 255, 3), 255]
     rgba[80:120, 80:150, :3] = generator.integers(0, 255, (40, 70, 3))
     return Picture(rgba, elevation)
-
-
-@pytest.fixture(scope="module")
-def prior(checkpoint):
-    loaded = {}
-
-    def get(kind):
-        if kind not in loaded:
-            loaded[kind] = load_image_prior(str(checkpoint(kind)))
-        return loaded[kind]
-
-    return get
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,3 +176,74 @@ def test_loras_are_refused(checkpoint):
 
     with pytest.raises((RequestError, ModelNotFound)):
         load_image_prior(ModelRef(str(checkpoint("zero123-xl")), loras=(Lora(path="style.safetensors"),)))
+
+
+# ------------------------------------------------------------------------------------------------------ guiding
+
+
+def job(number, **settings):
+    """An asset with a picture of its own."""
+    stage = RECIPES["dreamgaussian-image"].geometry.model_copy(
+        update={"steps": 2, "views": 2, "resolution": ((1.0, 24),), "densify": Densify(every=0), **settings}
+    )
+    return GaussianJob(
+        grey_ball(), "", stage, picture=picture(number, 10.0 * number), seed=number, name=f"no. {number}"
+    )
+
+
+def results(prior, jobs):
+    engine = DistillationEngine(prior, max_active=len(jobs))
+    with engine._wake:
+        futures = [engine.submit(each) for each in jobs]
+    found = [future.result(timeout=100) for future in futures]
+    engine.close()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_asset_is_alone_what_it_is_among_eight_of_other_pictures(prior, kind):
+    p, sizes = prior(kind), []
+    predict = p.predict
+    p.predict = lambda x, *rest: sizes.append(len(x)) or predict(x, *rest)
+    (alone, curves), *_ = results(p, [job(0)])
+    (among, _), *others = results(p, [job(number) for number in range(8)])
+    del p.predict
+    assert sizes == [4, 4, 32, 32]  # two views, conditional and unconditional, of all assets in one call
+    assert all(np.isfinite(curves[name]).all() for name in ("loss_image", "loss_reference"))
+    for name, value in alone.tensors().items():
+        torch.testing.assert_close(among.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+    assert not torch.equal(alone.means, grey_ball().means)
+    assert not torch.allclose(alone.sh0, others[0][0].sh0, atol=1e-3)
+
+
+def test_another_picture_guides_to_another_asset_even_without_its_own_loss(prior):
+    settings = {"reference_weight": 0.0, "reference_mask_weight": 0.0}
+    (one, _), (other, _) = results(prior("zero123-xl"), [job(0, **settings), job(0, **settings)])
+    assert all(torch.equal(one.tensors()[name], other.tensors()[name]) for name in one.tensors())
+    second = job(0, **settings)
+    second.picture = picture(5)
+    (changed, _), *_ = results(prior("zero123-xl"), [second])
+    assert not torch.equal(one.sh0, changed.sh0)
+
+
+def test_a_checkpoint_goes_on_with_the_same_picture_and_no_other(prior):
+    p, fresh = prior("zero123-xl"), job(0, steps=4)
+    whole, _ = results(p, [fresh])[0]
+    first = job(0, steps=4)
+    first.start(p, lambda: None, torch.device("cpu"))
+    state = first.state()
+    again = job(0, steps=4)
+    again.start(p, lambda: None, torch.device("cpu"))
+    again.restore(*state)
+    other = GaussianJob(grey_ball(), "", again.stage, picture=picture(3), seed=0)
+    other.start(p, lambda: None, torch.device("cpu"))
+    assert first.fingerprint == again.fingerprint != other.fingerprint and len(again._sums) == 5
+    assert whole.means.isfinite().all()
+
+
+def test_it_refines_a_texture(prior):
+    settings = Texture(steps=2, views=2, resolution=32, strength=(0.5, 0.3), denoise_steps=6, guidance_scale=5.0)
+    engine, plain = DistillationEngine(prior("zero123-xl")), box()
+    refined = refine_texture(plain, "", settings, engine, picture=picture())
+    engine.close()
+    assert 0.001 < abs(refined.texture - plain.texture).mean()

@@ -1,0 +1,164 @@
+"""Where distillation starts from a file: another generator's splat, mesh or points, brought into our frame.
+
+    start = load_start(Path("mug.glb"), recipe.init, generator)
+    start.cloud, start.gaussians, start.frame               # points; Gaussians of a splat, else None; "y-up"
+
+A splat is kept as it is, turned and scaled with its harmonics. On a mesh, ``init.num_points`` points are drawn, uniform
+by area; of a cloud all points are kept, and become ``init.num_points`` Gaussians as any cloud does.
+
+The frame is ``init.file_frame``, or, where that is ``auto``:
+
+=========================================  ==========  ============================================================
+the file                                   frame       up, front
+=========================================  ==========  ============================================================
+says ``comment frame <frame>`` (PLY)       that one
+GLB                                        y-up        +Y, +Z: the standard
+OBJ                                        y-up        +Y, +Z: what exporters write unless told otherwise
+splat with view-dependent colours          y-down      -Y, -Z: of cameras (3DGS, COLMAP)
+splat without                              y-up        of generators (DreamGaussian, splatmill)
+PLY of points or a mesh                    z-up        +Z, -Y: Blender, Point-E, Shap-E
+=========================================  ==========  ============================================================
+
+``init.file_turn`` then turns it about the vertical. Last, it is centred on its bounding box and scaled to the radius
+OBJECT_RADIUS, as samples of the point prior are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline_core.config import Init
+from pipeline_core.errors import DataError
+from pipeline_core.io.ply import load_points, load_splat, look
+from pipeline_core.io.surface import check_count, load_surfaces, sample
+from pipeline_core.rendering.sh import sh_basis
+from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud, rotation_matrices, sh0_to_rgb
+
+FRAMES = {
+    "y-up": (1.0, 0.0, 0.0, 0.0),
+    "z-up": (math.sqrt(0.5), -math.sqrt(0.5), 0.0, 0.0),
+    "y-down": (0.0, 1.0, 0.0, 0.0),
+}
+"""Quaternions wxyz that turn a frame into ours."""
+FAINT = 0.1
+"""Opacity below which a Gaussian does not count for the bounding box."""
+FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a file holds, in our frame. ``gaussians`` of a splat; ``kind`` is splat, mesh or points."""
+
+    cloud: PointCloud
+    gaussians: Gaussians | None
+    kind: str
+    frame: str
+
+    @property
+    def begin(self) -> PointCloud | Gaussians:
+        """What distillation begins with."""
+        return self.cloud if self.gaussians is None else self.gaussians
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Kind and frame, as metrics of these names with value 1."""
+        return {f"start_{self.kind}": 1.0, f"start_{self.frame.replace('-', '_')}": 1.0}
+
+
+def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
+    """The start in ``path``, a .ply, .glb or .obj. Raises :class:`DataError` that says what is wrong with the file."""
+    kind, auto = "mesh", "y-up"
+    if path.suffix == ".ply":
+        about = look(path)
+        check_count(path, about.vertices, "vertices")
+        check_count(path, about.faces, "faces")
+        kind, auto = about.kind, "z-up"
+        if kind == "splat":
+            auto = "y-down" if about.shN else "y-up"
+        auto = next((text[6:] for text in about.comments if text in {f"frame {name}" for name in FRAMES}), auto)
+    frame = auto if settings.file_frame == "auto" else settings.file_frame
+    quat = _product(_about_y(settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
+    if kind == "splat":
+        gaussians = _place(path, _most_seen(load_splat(path), settings.max_gaussians), quat)
+        rgb = sh0_to_rgb(gaussians.sh0).clamp(0, 1)
+        return Start(PointCloud(gaussians.means, rgb), gaussians, kind, frame)
+    cloud = load_points(path) if kind == "points" else sample(path, load_surfaces(path), settings.num_points, generator)
+    turned = cloud.xyz.double() @ rotation_matrices(quat)[0].T
+    centre, scale = _fit(path, turned)
+    return Start(PointCloud(((turned - centre) * scale).float(), cloud.rgb), None, kind, frame)
+
+
+def _fit(path: Path, xyz: Tensor) -> tuple[Tensor, float]:
+    """Centre [3] of the bounding box of ``xyz`` [N, 3], and the scale that gives it the radius OBJECT_RADIUS."""
+    if len(xyz) < FEWEST:
+        raise DataError(f"{path} has {len(xyz)} points; at least {FEWEST} are needed")
+    centre = (xyz.amin(0) + xyz.amax(0)) / 2
+    radius = float((xyz - centre).norm(dim=1).max())
+    if not 1e-12 < radius < 1e12:
+        raise DataError(f"{path}: its points reach {radius:g} from their centre; a thing with an extent is needed")
+    return centre, OBJECT_RADIUS / radius
+
+
+def _most_seen(gaussians: Gaussians, count: int) -> Gaussians:
+    """The ``count`` Gaussians that cover most: opacity times the area of the two longer axes; in their order."""
+    if len(gaussians) <= count:
+        return gaussians
+    area = gaussians.scales.double().topk(2, dim=1).values.sum(1).exp()
+    keep = (area * gaussians.opacities.double().sigmoid()).topk(count).indices.sort().values
+    return Gaussians(**{name: value[keep] for name, value in gaussians.tensors().items()})
+
+
+def _place(path: Path, gaussians: Gaussians, quat: Tensor) -> Gaussians:
+    """Turned by ``quat``, centred and scaled."""
+    [rotation] = rotation_matrices(quat)
+    means = gaussians.means.double() @ rotation.T
+    solid = gaussians.opacities.sigmoid() >= FAINT
+    centre, scale = _fit(path, means[solid] if int(solid.sum()) >= FEWEST else means)
+    return replace(
+        gaussians,
+        means=((means - centre) * scale).float(),
+        quats=_product(quat, gaussians.quats.double()).float(),
+        scales=gaussians.scales + math.log(scale),
+        shN=_turn_harmonics(gaussians.shN, gaussians.sh_degree, rotation),
+    )
+
+
+def _turn_harmonics(shN: Tensor, degree: int, rotation: Tensor) -> Tensor:
+    """``shN`` [N, K - 1, 3] as they are after ``rotation`` [3, 3]: each degree mixes within itself.
+
+    The mixture is solved from 64 directions d: basis(d) new = basis(rotation^-1 d) old.
+    """
+    directions = torch.nn.functional.normalize(
+        torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1
+    )
+    after, before = sh_basis(degree, directions), sh_basis(degree, directions @ rotation)
+    turned = shN.double()
+    for each in range(1, degree + 1):
+        rows = slice(each**2, (each + 1) ** 2)
+        mixture = torch.linalg.lstsq(after[:, rows], before[:, rows]).solution
+        below = slice(rows.start - 1, rows.stop - 1)
+        turned[:, below] = torch.einsum("ij,njc->nic", mixture, shN[:, below].double())
+    return turned.float()
+
+
+def _about_y(degrees: float) -> Tensor:
+    half = math.radians(degrees) / 2
+    return torch.tensor([math.cos(half), 0.0, math.sin(half), 0.0], dtype=torch.float64)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Quaternion product [..., 4] wxyz: first ``b``, then ``a``."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    parts = [
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ]
+    return torch.stack(parts, dim=-1)
