@@ -223,12 +223,14 @@ class ModelRef:
         loras: changes to its weights.
         encoder: a folder or hub id of the distilled encoder that stands in for the full one in distillation.
         config: the folder of configurations and tokenizers that a single-file checkpoint is read with.
+        size: pixels a side that it is shown pictures at; None = as the folder says.
     """
 
     ref: str
     loras: tuple[Lora, ...] = ()
     encoder: str | None = None
     config: str | None = None
+    size: int | None = None
 
     @classmethod
     def of(cls, named: Named) -> ModelRef:
@@ -242,7 +244,8 @@ class ModelRef:
 
     def __str__(self) -> str:
         loras = "".join(f" + {lora.path} * {lora.scale:g}" for lora in self.loras)
-        return self.ref + loras + (f", encoded by {self.encoder}" if self.encoder else "")
+        encoder = f", encoded by {self.encoder}" if self.encoder else ""
+        return self.ref + loras + encoder + (f", at {self.size} pixels" if self.size else "")
 
 
 Named = str | ModelRef
@@ -275,6 +278,13 @@ class Recipe(Section):
         description="folder of configurations and tokenizers for an image_prior that is a single file",
         json_schema_extra=LATER,
     )
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="pixels a side that the image prior is shown pictures at; none = what it was trained at",
+        json_schema_extra=LATER,
+    )
     init: Init = Init()
     geometry: Distill = Distill()
     appearance: Distill = Distill()
@@ -293,7 +303,7 @@ class Recipe(Section):
 
     def model_refs(self) -> dict[str, ModelRef]:
         """The models by kind: all that this recipe says of them."""
-        image = ModelRef(self.image_prior, self.image_lora, self.image_encoder, self.image_config)
+        image = ModelRef(self.image_prior, self.image_lora, self.image_encoder, self.image_config, self.image_size)
         return {"image": image, "points": ModelRef(self.init.point_prior)}
 
     def override(self, values: dict[str, Any]) -> Recipe:

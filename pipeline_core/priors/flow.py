@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from pipeline_core.config import Named
+from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.image import AUTOENCODERS, load_network, place
 from pipeline_core.priors.latents import LatentPrior, vae_factor
@@ -48,7 +48,16 @@ class FlowPrior(LatentPrior):
     vae: Any
     process: RectifiedFlow
 
-    def __init__(self, folder: Path, *, transformer: Any, vae: Any, encoders: Sequence[Encoder], **common: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        transformer: Any,
+        vae: Any,
+        encoders: Sequence[Encoder],
+        size: int | None = None,
+        **common: Any,
+    ) -> None:
         self.transformer, self.vae = transformer, vae
         side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
         channels = int(transformer.config.in_channels)
@@ -60,13 +69,14 @@ class FlowPrior(LatentPrior):
             )
         super().__init__(
             RectifiedFlow(), vae=vae, encoders=encoders,
-            latent_channels=channels, size=int(side.get("size") or self.native_size()),
+            latent_channels=channels, size=int(size or side.get("size") or self.native_size()),
             background=tuple(side["background"]) if side.get("background") else None, **common,
         )  # fmt: skip
         tokens = (self.size // vae_factor(vae) // self.patch) ** 2
         scheduler = folder / "scheduler" / "scheduler_config.json"
         self.process, self.train_steps = load_flow(scheduler, lambda config: self.dynamic_shift(tokens, config))
-        self._check_size(folder / ("splatmill.json" if side.get("size") else "transformer/config.json"))
+        said_in = "splatmill.json" if side.get("size") else "transformer/config.json"
+        self._check_size("image_size" if size else folder / said_in)
         self.check(folder)
 
     @classmethod
@@ -84,7 +94,7 @@ class FlowPrior(LatentPrior):
             transformer=place(load_network(folder, "transformer", half, (cls.network,)), device),
             vae=place(load_network(folder, "vae", vae_dtype, cls.autoencoders), device),
             encoders=cls.load_encoders(folder, device, half),
-            model_id=folder_id(ref, folder), device=device, dtype=half,
+            model_id=folder_id(ref, folder), device=device, dtype=half, size=ModelRef.of(ref).size,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ of each family
@@ -141,12 +151,12 @@ class FlowPrior(LatentPrior):
 
     # ------------------------------------------------------------------------------------------------- checks
 
-    def _check_size(self, said_in: Path) -> None:
+    def _check_size(self, said_in: Path | str) -> None:
         step, largest = vae_factor(self.vae) * self.patch, self.largest_size()
         if self.size % step or self.size > largest:
             raise RequestError(
                 f"{said_in}: a size of {self.size} pixels does not fit the network, which takes multiples of {step} "
-                f"up to {largest}; write another into splatmill.json (size)"
+                f"up to {largest}; choose another (image_size of the recipe, size in splatmill.json)"
             )
 
     @staticmethod

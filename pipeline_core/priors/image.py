@@ -195,11 +195,16 @@ def load_diffusers(
     """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
-    unet = load_network(folder, "unet", dtype, UNETS, allow_remote_code)
+    unet: Any = load_network(folder, "unet", dtype, UNETS, allow_remote_code)
     vae = None
     if index.get("vae", [None])[0] is not None:
         vae = load_network(folder, "vae", _vae_dtype(folder, index, dtype), AUTOENCODERS, allow_remote_code)
     factor = vae_factor(vae) if vae is not None else 1
+    halvings = len(getattr(unet.config, "block_out_channels", (0,))) - 1
+    step = factor * 2**halvings
+    wanted = ModelRef.of(ref).size
+    if wanted and wanted % step:
+        raise RequestError(f"image_size={wanted} does not fit {folder}: it must be a multiple of {step}")
     parts = Parts(
         unet=place(unet, device),
         encoders=_load_encoders(folder, index, device, dtype),
@@ -207,7 +212,7 @@ def load_diffusers(
         process=load_process(folder / "scheduler"),
         camera=_camera_kind(unet, side, folder),
         background=tuple(side["background"]) if side.get("background") else None,
-        size=int(side.get("size") or _sample_size(unet) * factor),
+        size=int(wanted or side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
     _check_channels(parts, folder)

@@ -88,7 +88,7 @@ def resolve_model(named: Named, kind: Kind | None = None) -> Path:
 
 def model_id(named: Named, kind: Kind) -> str:
     """Name and content of a model's weights, for stage keys and catalogue rows: ``name@<16 hex digits>``, then
-    ``+lora:<name>:<16 hex digits>*<scale>`` for each LoRA and ``+encoder:<name>:<16 hex digits>``.
+    ``+lora:<name>:<16 hex digits>*<scale>`` for each LoRA, ``+encoder:<name>:<16 hex digits>``, ``+size:<pixels>``.
 
     The digits are of the sha256 over (name, sha256) of every file that is read (of a LoRA, the file's own), so two
     machines with the same files agree, wherever the folders lie.
@@ -123,7 +123,7 @@ def folder_id(named: Named, folder: Path) -> str:
     if model.encoder:
         folder = resolve_model(model.encoder, "encoder")
         whole += f"+encoder:{name_of(model.encoder)}:{content_hash(folder)[:16]}"
-    return whole
+    return whole + (f"+size:{model.size}" if model.size else "")
 
 
 def name_of(ref: str) -> str:

@@ -165,7 +165,7 @@ def load_zero123(
         pixels=int(encoder.config.image_size),
         mean=torch.tensor(told["image_mean"]),
         deviation=torch.tensor(told["image_std"]),
-        size=int(side.get("size") or int(unet.config.sample_size) * vae_factor(vae)),
+        size=int(ModelRef.of(ref).size or side.get("size") or int(unet.config.sample_size) * vae_factor(vae)),
         stable=stable,
     )
     return Zero123Prior(parts, folder_id(ref, folder), device, dtype)

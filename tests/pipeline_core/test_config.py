@@ -84,6 +84,12 @@ def test_other_words_for_a_lora_are_refused(bad):
         RECIPES["draft"].override({"image_lora": bad})
 
 
+def test_a_size_of_its_own_is_of_the_image_model():
+    recipe = RECIPES["dreamgaussian"].override({"image_size": 512})
+    assert str(recipe.model_refs()["image"]).endswith(", at 512 pixels") and recipe.model_refs()["points"].size is None
+    assert recipe.fingerprint() != RECIPES["dreamgaussian"].fingerprint()
+
+
 def test_what_a_recipe_says_of_its_image_model_is_one_value():
     added = {"image_lora": {"path": "s/clay.safetensors", "scale": 0.8}, "image_encoder": "madebyollin/taesd"}
     model = RECIPES["dreamgaussian"].override({**added, "image_prior": "m.safetensors"}).model_refs()["image"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline_core.config import ModelRef
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.families import FAMILIES
 from pipeline_core.priors.flow import load_flow
@@ -208,6 +209,18 @@ def test_what_does_not_fit_is_named(copy, kind, path, values, said):
     change(folder / path, **values)
     with pytest.raises(RequestError, match=said):
         load_image_prior(str(folder))
+
+
+def test_a_recipes_size_is_taken_and_another_model(checkpoint):
+    ref = str(checkpoint("sd3"))
+    plain, small = load_image_prior(ref), load_image_prior(ModelRef(ref, size=8))
+    assert (small.size, small.latent_size) == (8, 4) and small.model_id == f"{plain.model_id}+size:8"
+    with pytest.raises(RequestError, match=r"image_size: a size of 6 pixels .* multiples of 4 up to 48"):
+        load_image_prior(ModelRef(ref, size=6))
+    unet = load_image_prior(ModelRef(str(checkpoint("sd")), size=24))
+    assert (unet.size, unet.latent_size) == (24, 12)
+    with pytest.raises(RequestError, match=r"image_size=10 does not fit .*: it must be a multiple of 4"):
+        load_image_prior(ModelRef(str(checkpoint("sd")), size=10))
 
 
 def test_another_size_is_taken(copy):
