@@ -444,6 +444,8 @@ MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
 ZERO123 = "ashawkey/zero123-xl-diffusers"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 Z_IMAGE = "Tongyi-MAI/Z-Image"
+SD35 = "stabilityai/stable-diffusion-3.5-medium"
+SANA = "Efficient-Large-Model/Sana_1600M_512px_diffusers"
 
 _DULL = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, "
@@ -469,10 +471,13 @@ _IMAGE_VIEWS: dict[str, Any] = {
     "reference_mask_weight": 1000.0,
 }
 
+_RFDS_NEGATIVE = "unrealistic, blurry, low quality, oversaturation."
 _RFDS: dict[str, Any] = {
     # Rectified-flow distillation (Yang et al. 2025) of configs/rfds_sd3.yaml: guidance, the window of t, which counts
     # the scheduler's timesteps from the noisy end there, and the loss on the velocity, whose random weight has mean
-    # 0.5. Its field is a NeRF that learns for 15000 steps; cameras, Gaussians and steps are DreamGaussian's.
+    # 0.5, of pictures of 512 pixels. Its field is a NeRF that learns for 15000 steps; cameras, Gaussians and steps are
+    # DreamGaussian's.
+    "image_size": 512,
     "geometry.guidance_scale": 100.0,
     "geometry.weighting": "velocity",
     "geometry.t_max": (0.7, 0.7),
@@ -511,12 +516,24 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "geometry.densify.start": 100,
         "texture.guidance_scale": 5.0,
     }),
-    # The texture's guidance is what each is sampled with: 4 for klein, which knows no negative prompt; 4 for Z-Image,
-    # whose c + s (c - u) is a scale of s + 1 here.
+    # The texture's guidance is what each is sampled with: 4.5 for Stable Diffusion 3.5 medium and Sana; 4 for klein,
+    # which knows no negative prompt; 4 for Z-Image, whose c + s (c - u) is a scale of s + 1 here.
+    "dreamgaussian-sd35": ("dreamgaussian", {
+        "image_prior": SD35,
+        "default_negative_prompt": _RFDS_NEGATIVE,
+        **_RFDS,
+        "texture.guidance_scale": 4.5,
+    }),
+    "dreamgaussian-sana": ("dreamgaussian", {
+        "image_prior": SANA,
+        "default_negative_prompt": _RFDS_NEGATIVE,
+        **_RFDS,
+        "texture.guidance_scale": 4.5,
+    }),
     "dreamgaussian-flux2-klein": ("dreamgaussian", {"image_prior": KLEIN, **_RFDS, "texture.guidance_scale": 4.0}),
     "dreamgaussian-zimage": ("dreamgaussian", {
         "image_prior": Z_IMAGE,
-        "default_negative_prompt": "unrealistic, blurry, low quality, oversaturation.",
+        "default_negative_prompt": _RFDS_NEGATIVE,
         **_RFDS,
         "texture.guidance_scale": 5.0,
     }),

@@ -91,15 +91,18 @@ def test_flows_are_distilled_as_published():
     """RFDS, configs/rfds_sd3.yaml; the steps and the rest are DreamGaussian's."""
     plain = RECIPES["dreamgaussian"]
     for name, prior, sampled_with in (
+        ("dreamgaussian-sd35", "stabilityai/stable-diffusion-3.5-medium", 4.5),  # its card: guidance_scale=4.5
+        ("dreamgaussian-sana", "Efficient-Large-Model/Sana_1600M_512px_diffusers", 4.5),  # SanaPipeline's default
         ("dreamgaussian-flux2-klein", "black-forest-labs/FLUX.2-klein-base-4B", 4.0),  # guidance_scale
         ("dreamgaussian-zimage", "Tongyi-MAI/Z-Image", 5.0),  # guidance_scale 4: c + 4 (c - u)
     ):
         recipe = RECIPES[name]
         stage = recipe.geometry
         assert recipe.image_prior == prior and recipe.texture.guidance_scale == sampled_with
-        assert stage.guidance_scale == 100  # guidance_scale
+        assert stage.guidance_scale == 100 and recipe.image_size == 512  # guidance_scale; height, width
         assert stage.t_min == (0.02, 0.02)  # max_step_percent 0.98: the timesteps fall from 1000
         assert stage.t_max == (0.7, 0.7)  # min_step_percent 0.3
         assert stage.weighting == "velocity"  # mse_loss(noise - latents, velocity)
         assert stage.steps == plain.geometry.steps and stage.lr == plain.geometry.lr
-    assert RECIPES["dreamgaussian-zimage"].default_negative_prompt.startswith("unrealistic, blurry, low quality")
+    for name in ("sd35", "sana", "zimage"):
+        assert RECIPES[f"dreamgaussian-{name}"].default_negative_prompt.startswith("unrealistic, blurry, low quality")
