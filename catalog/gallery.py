@@ -27,6 +27,7 @@ from pipeline_core import stages
 from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
 from pipeline_core.errors import RequestError
 from pipeline_core.files import disk_errors, replaced, write_text
+from pipeline_core.spec import FileRef
 
 WEB = Path(__file__).parent / "web"
 MAX_VIEWERS = 1000
@@ -106,6 +107,8 @@ def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool)
             card["files"].append({"label": row.label, "url": url, "download": name})
         elif url:
             card[row.role] = url
+    if url := _link(store, folder, asset["asset_id"], _image(asset), copy=True):
+        card["image"] = url
     if asset["glb_path"]:
         path = str(PurePosixPath(asset["glb_path"]).with_name(PROVENANCE))
         if url := _link(store, folder, asset["asset_id"], path, copy=False):
@@ -113,6 +116,14 @@ def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool)
     if with_view and asset["glb_path"] and _view(store, folder, asset):
         card["view"] = f"view/{quote(_file_name(asset['asset_id']))}.html"
     return card
+
+
+def _image(asset: dict[str, Any]) -> str | None:
+    """Where the library keeps the image that the asset is made from, if its row named one."""
+    try:
+        return f"inputs/{FileRef.model_validate(json.loads(asset['spec_json'] or '{}')['image']).file}"
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: bool) -> str | None:

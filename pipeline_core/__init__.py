@@ -32,6 +32,7 @@ _HOMES = {
     "mesh_health": "metrics.mesh_health",
     "points": "make",
     "preview": "metrics.views",
+    "read_picture": "picture",
     "refine_texture": "make",
     "save_glb": "io.gltf",
     "save_png": "io.images",

@@ -23,7 +23,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,7 +170,7 @@ class Hashes:
     """
 
     def __init__(self) -> None:
-        self._fresh: dict[str, list[Any]] = {}
+        self._fresh: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -205,6 +205,14 @@ class Hashes:
         if info.st_size > 1 << 20:  # small files are read faster than looked up
             self._known[str(real)] = self._fresh[str(real)] = [*mark, digest]
         return digest
+
+
+    def once(self, about: str, ask: Callable[[], str]) -> str:
+        """What ``ask`` answered when ``about`` was first heard of: for answers that follow from a file's content."""
+        entry = self._known.get(about)
+        if not isinstance(entry, str):
+            entry = self._known[about] = self._fresh[about] = ask()
+        return entry
 
 
 def _hashes_file() -> Path:

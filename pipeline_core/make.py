@@ -22,6 +22,7 @@ from pipeline_core.engine.jobs import Progress
 from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.initialise import ball, from_points
 from pipeline_core.meshing import extract
+from pipeline_core.picture import Picture
 from pipeline_core.starts import Start, load_start
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
@@ -76,6 +77,7 @@ def distill(
     *,
     stage: Distill | None = None,
     negative_prompt: str = "",
+    picture: Picture | None = None,
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Gaussians:
@@ -85,6 +87,7 @@ def distill(
         begin: points become Gaussians first (:func:`start`); Gaussians go on from where they are.
         stage: settings of the one stage to run, say ``recipe.geometry.model_copy(update={"steps": 200})``; None runs
             ``recipe.geometry`` and then ``recipe.appearance``.
+        picture: what the image prior is shown where it is one that reads no prompt (:func:`read_picture`).
         on_progress: called as ``on_progress(step, steps, report)`` about twice a second.
 
     Raises:
@@ -94,8 +97,9 @@ def distill(
     gaussians = start(begin, recipe, seed=seed) if isinstance(begin, PointCloud) else begin
     for settings in (recipe.geometry, recipe.appearance) if stage is None else (stage,):
         gaussians, _ = stage_of_distillation.distill(
-            gaussians, prompt, negative_prompt, settings, models.engine(recipe), seed=seed, on_progress=on_progress
-        )
+            gaussians, prompt, negative_prompt, settings, models.engine(recipe), picture=picture, seed=seed,
+            on_progress=on_progress,
+        )  # fmt: skip
     return gaussians
 
 
@@ -113,6 +117,7 @@ def refine_texture(
     recipe: Recipe = FACTORY,
     *,
     negative_prompt: str = "",
+    picture: Picture | None = None,
     seed: int = 0,
     name: str = "",
     on_progress: Progress | None = None,
@@ -121,6 +126,7 @@ def refine_texture(
     """``textured`` with the detail that the image prior adds to its renders; unchanged where ``texture.steps`` is 0.
 
     Args:
+        picture: as in :func:`distill`.
         name: what errors call it; the prompt where none is given.
         on_progress: as in :func:`distill`.
         checkpoint_path: a file that exists only while this is unfinished: the same call goes on from it.
@@ -132,5 +138,6 @@ def refine_texture(
         return textured
     return refine.refine_texture(
         textured, prompt, recipe.texture, models.engine(recipe),
-        seed=seed, negative_prompt=negative_prompt, name=name, on_progress=on_progress, checkpoint_path=checkpoint_path,
+        seed=seed, negative_prompt=negative_prompt, picture=picture, name=name,
+        on_progress=on_progress, checkpoint_path=checkpoint_path,
     )  # fmt: skip

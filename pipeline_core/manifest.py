@@ -31,12 +31,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline_core.config import RECIPES, Recipe, leaf_names
-from pipeline_core.errors import ManifestError
+from pipeline_core.errors import DataError, ManifestError
 from pipeline_core.inputs import Inputs
 from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec, FileRef
 
 FIELDS = (
-    "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m", *FILES,
+    "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m",
+    "image_elevation", *FILES,
 )  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
 """Columns that are short names of recipe fields."""
@@ -53,6 +54,8 @@ ALLOWED = {
     "recipe": "one of " + ", ".join(RECIPES),
     "tags": f"at most {MAX_TAGS} words or name=value pairs of at most {MAX_TAG} characters, separated by ;",
     "height_m": "a number from 0.001 to 1000",
+    "image": "a picture of one object",
+    "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
 }
 
 
@@ -208,16 +211,21 @@ def _spec(
             name = named_as.get(leaf, leaf)
             table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), allowed_values(leaf)))
     values: dict[str, Any] = {"recipe": resolved} | _files(row.number, cells, table, inputs)
-    for name in ("prompt", "negative_prompt", "seed", "height_m"):
+    for name in ("prompt", "negative_prompt", "seed", "height_m", "image_elevation"):
         if name in cells:
             values[name] = cells[name]
     if "id" in cells:
         values["asset_id"] = str(cells["id"]) if type(cells["id"]) is int else cells["id"]
     if "tags" in cells:
         values["tags"] = _tags(cells["tags"])
-    for name in ("seed", "height_m"):
+    for name in ("seed", "height_m", "image_elevation"):
         if isinstance(values.get(name), bool):
             values[name] = str(values[name])
+    if "image" in cells and "prompt" not in cells and resolved.init.start == "prior":
+        needed = "needed beside an image where init.start is prior, which reads it; or set init.start to ball"
+        table.refuse(row.number, "prompt", "", needed)
+    if "image" in cells and "image" not in values:
+        values.setdefault("prompt", "refused for its image")
     try:
         return AssetSpec(**values)
     except ValidationError as error:
@@ -236,10 +244,27 @@ def _files(number: int, cells: dict[str, Any], table: Table, inputs: Inputs) -> 
     for column in FILES:
         if column in cells:
             try:
-                found[column] = inputs.look_up(column, str(cells[column]).strip())
+                found[column] = ref = inputs.look_up(column, str(cells[column]).strip())
+                if column == "image" and ref in inputs.sources and (problem := _picture_problem(ref, inputs)):
+                    raise ValueError(problem)
             except ValueError as error:
                 table.refuse(number, column, cells[column], str(error))
     return found
+
+
+def _picture_problem(ref: FileRef, inputs: Inputs) -> str:
+    """Why a file is no picture of an object, "" where it is one; asked once of what it holds."""
+    from pipeline_core.picture import VERSION, read_picture
+
+    def ask() -> str:
+        path = inputs.sources[ref]
+        try:
+            read_picture(path)
+        except DataError as error:
+            return str(error).removeprefix(f"{path}: ")
+        return ""
+
+    return inputs.once(f"picture {VERSION} {ref.sha256}", ask)
 
 
 def _recipe_resolver(overrides: dict[str, Any]) -> Callable[[str, dict[str, Any]], Recipe]:
@@ -502,7 +527,7 @@ def _read_csv(data: bytes, table: Table) -> None:
     _check_columns(named, 1, table.refuse_file)
     for name in sorted({name for name in named if named.count(name) > 1}):
         table.refuse_file(1, "column", name, "given once; it is in the header more than once")
-    if "prompt" not in header:
+    if not {"prompt", "image"} & set(header):
         table.refuse_file(1, "column", "prompt", "required, but not in the header")
         return
     _check_count(len(rows) - 1, table)
@@ -630,7 +655,8 @@ def _expand(number: int, entry: dict[str, Any], table: Table) -> list[dict[str, 
         table.refuse(number, "matrix", f"{size} assets", f"at most {MAX_ROWS} assets")
         return []
     columns = [name for name in matrix if name in FIELDS or name in _leaves()]
-    texts = " ".join(str(v)[:10_000] for k, v in entry.items() if k in ("id", "prompt", "negative_prompt", "tags"))
+    worded = ("id", "prompt", "negative_prompt", "tags", *FILES)
+    texts = " ".join(str(v)[:10_000] for k, v in entry.items() if k in worded)
     texts += " ".join(str(v) for name in columns for v in matrix[name] if isinstance(v, str))
     for axis in matrix:
         if axis not in columns and "{" + str(axis) + "}" not in texts:
@@ -671,7 +697,7 @@ def _read_parquet(data: bytes, table: Table) -> None:
         _check_columns(names, 0, table.refuse_file)
         for name in sorted({name for name in names if names.count(name) > 1}):
             table.refuse_file(0, "column", name, "given once; the file has it more than once")
-        if "prompt" not in names:
+        if not {"prompt", "image"} & set(names):
             table.refuse_file(0, "column", "prompt", "required, but not in the file")
         if table.problems:
             return

@@ -20,6 +20,8 @@ import numpy as np
 
 from pipeline_core.errors import DataError
 
+VERSION = 1
+"""Raised when the same file comes to be read otherwise, or refused."""
 SIZE = 256
 """Pixels a side that a picture comes to: what Zero-1-to-3 was trained on."""
 FILLED = 0.8

@@ -30,11 +30,13 @@ ZERO_WIDTH_JOINER = "\u200d"
 DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))])
 
 
-def derive_id(prompt: str, negative_prompt: str, seed: int) -> str:
-    """An id from the prompt and the seed: a readable slug and 10 hex digits of their sha256; [a-z0-9-] only."""
+def derive_id(prompt: str, negative_prompt: str, seed: int, image: str = "") -> str:
+    """An id from the prompt, the seed and the image's content: a readable slug and 10 hex digits of their sha256;
+    [a-z0-9-] only."""
     ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:48].strip("-")
-    digest = hashlib.sha256("\x1f".join([prompt, negative_prompt, str(seed)]).encode()).hexdigest()[:10]
+    parts = [prompt, negative_prompt, str(seed), *([image] if image else [])]
+    digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:10]
     return f"{slug}-{digest}" if slug else f"asset-{digest}"
 
 
@@ -74,6 +76,7 @@ class FileColumn:
 
 
 FILES: dict[str, FileColumn] = {
+    "image": FileColumn((".png", ".jpg", ".jpeg", ".webp"), 64 * 2**20),
     "init_file": FileColumn((".ply", ".glb", ".obj"), 512 * 2**20),
 }
 """Fields of :class:`AssetSpec` that hold a file, by their names, which are the manifest's columns."""
@@ -109,7 +112,10 @@ def suffix_of(name: str) -> str:
 
 
 class AssetSpec(Written):
-    """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres."""
+    """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres,
+    ``image_elevation`` the degrees above the horizon that ``image`` is seen from. Without a prompt an asset with an
+    image is called by the image's name.
+    """
 
     asset_id: str = Field("", pattern=ID_PATTERN, description="derived from the prompt and the seed when absent")
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
@@ -120,6 +126,8 @@ class AssetSpec(Written):
         Field({}, max_length=MAX_TAGS)
     )
     height_m: float = Field(1.0, ge=0.001, le=1000)
+    image: FileRef | None = Field(None, json_schema_extra=LATER, description="a picture that the asset is made from")
+    image_elevation: float = Field(0.0, ge=-80, le=80, json_schema_extra=LATER)
     init_file: FileRef | None = Field(None, json_schema_extra=LATER)
 
     @field_validator("prompt", "negative_prompt", mode="before")
@@ -127,12 +135,21 @@ class AssetSpec(Written):
     def _clean(cls, text: Any) -> Any:
         return clean_text(text) if isinstance(text, str) else text
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_image(cls, data: Any) -> Any:
+        image = data.get("image") if isinstance(data, dict) else None
+        name = image.get("name") if isinstance(image, dict) else getattr(image, "name", None)
+        if isinstance(name, str) and not data.get("prompt"):
+            return data | {"prompt": re.sub(r"[\W_]+", " ", PurePosixPath(name).stem).strip() or "image"}
+        return data
+
     @model_validator(mode="after")
     def _derive(self) -> AssetSpec:
         if not self.negative_prompt and self.recipe.default_negative_prompt:
             object.__setattr__(self, "negative_prompt", self._clean(self.recipe.default_negative_prompt))
         if not self.asset_id:
-            object.__setattr__(self, "asset_id", derive_id(self.prompt, self.negative_prompt, self.seed))
+            object.__setattr__(self, "asset_id", self._own_id())
         if (self.init_file is None) == (self.recipe.init.start == "file"):
             raise ValueError(
                 "init.start is file, so init_file must name one (.ply, .glb, .obj)" if self.init_file is None else
@@ -146,6 +163,9 @@ class AssetSpec(Written):
         if asset_id in DEVICE_NAMES:
             raise ValueError(ID_RULE)
         return asset_id
+
+    def _own_id(self) -> str:
+        return derive_id(self.prompt, self.negative_prompt, self.seed, self.image.sha256 if self.image else "")
 
     @property
     def files(self) -> dict[str, FileRef]:

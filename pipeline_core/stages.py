@@ -27,8 +27,8 @@ class Stage:
         section: the section of the recipe that it reads; empty = the whole recipe.
         upstream: the stages whose outputs its task is given, in the order of the task's arguments.
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
-        reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``init_file`` where a row names
-            one, ``spec`` (all of it).
+        reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
+            where a row names one, ``spec`` (all of it).
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -64,7 +64,7 @@ class Stage:
 
 
 DISTILLED = ("splat.ply", "curves.json")
-ASKED = ("prompt", "negative", "seed")
+ASKED = ("prompt", "negative", "seed", "image")
 
 # fmt: off
 STAGES: tuple[Stage, ...] = (

@@ -12,6 +12,7 @@ from pipeline_core.files import write_json
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.progress import board
+from tasks.stage import picture_of
 
 if TYPE_CHECKING:
     from pipeline_core.types import Gaussians
@@ -30,6 +31,7 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
         spec.negative_prompt,
         settings,
         models.engine(spec.recipe),
+        picture=picture_of(journey),
         seed=spec.seed,
         name=spec.asset_id,
         on_progress=board.follow(spec.asset_id, stage),

@@ -23,6 +23,7 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "prompt": lambda spec: spec.prompt,
     "negative": lambda spec: spec.negative_prompt,
     "seed": lambda spec: spec.seed,
+    "image": lambda spec: spec.image and [spec.image.file, spec.image_elevation],
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "spec": AssetSpec.to_json,
 }

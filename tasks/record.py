@@ -16,7 +16,7 @@ from pipeline_core.storage import Library, copy_known, known_sha256
 from pipeline_core.version import code_version
 from tasks.journey import Journey
 from tasks.policy import published_task
-from tasks.stage import Publication, Reference, path_of, with_times
+from tasks.stage import Publication, Reference, path_of, picture_of, with_times
 
 
 def publish_asset(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,11 +60,12 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
 
 def describe(journey: Journey) -> dict[str, Any]:
     """Where an asset comes from. It names no date and no host: one request always gives the same file."""
-    spec = journey.spec
+    spec, picture = journey.spec, picture_of(journey)
     return {
         "asset_id": spec.asset_id,
         "prompt": spec.prompt,
         "seed": spec.seed,
+        **({} if picture is None else {"image": spec.files["image"].model_dump() | {"treatment": picture.treatment}}),
         "spec": spec.to_json(),
         "models": {
             kind: {"id": journey.models[kind], "licence": found.name, "licence_class": found.licence_class}

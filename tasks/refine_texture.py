@@ -8,7 +8,7 @@ from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.policy import stage_task
 from tasks.progress import board
-from tasks.stage import Reference, path_of
+from tasks.stage import Reference, path_of, picture_of
 
 
 @stage_task
@@ -24,6 +24,7 @@ def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str,
         spec.recipe,
         seed=spec.seed,
         negative_prompt=spec.negative_prompt,
+        picture=picture_of(journey),
         name=spec.asset_id,
         checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
         on_progress=board.follow(spec.asset_id, "refine_texture"),

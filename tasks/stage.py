@@ -26,6 +26,7 @@ from typing import Any
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core.errors import DamagedInput, error_class
+from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
 from pipeline_core.stages import named
 from pipeline_core.storage import Library
@@ -132,6 +133,13 @@ def input_of(journey: Journey, column: str) -> Path:
             "file change while the run began?); run the manifest again, which copies it anew"
         )
     return path
+
+
+def picture_of(journey: Journey) -> Picture | None:
+    """The image that the row gave, cut out and centred; None where it gave none. Raises as :func:`input_of` does."""
+    if journey.spec.image is None:
+        return None
+    return read_picture(input_of(journey, "image"), elevation=journey.spec.image_elevation)
 
 
 def stage_run(

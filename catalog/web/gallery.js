@@ -50,6 +50,7 @@ function picture(asset) {
     link.addEventListener("focus", start);
     link.append(turn);
   }
+  if (asset.image) link.append(element("img", { className: "from", src: asset.image, alt: "the picture it was made from", loading: "lazy" }));
   if (asset.view) link.append(element("span", { className: "open", textContent: "3D" }));
   return link;
 }

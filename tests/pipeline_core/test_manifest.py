@@ -10,11 +10,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline_core.config import RECIPES, leaf_names
 from pipeline_core.errors import ManifestError
 from pipeline_core.manifest import MAX_ROWS, READERS, allowed_values, load_manifest, parse_override
-from pipeline_core.spec import MAX_SEED, clean_text
+from pipeline_core.spec import MAX_SEED, AssetSpec, clean_text
 
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 
@@ -324,3 +325,89 @@ def test_loras_in_every_kind_of_manifest(tmp_path):
         ManifestError, match=r"a list of entries with path \(text\) and scale \(a number from -10 to 10\)"
     ):
         parse_override('image_lora=[{"path": "a", "scale": 99}]')
+
+
+# --- rows with an image ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A manifest's folder with a picture of a red square, and files that are none."""
+    monkeypatch.setenv("SPLATMILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    square = Image.new("RGBA", (80, 60))
+    square.paste((200, 30, 40, 255), (20, 10, 60, 50))
+    square.save(folder / "red_mug-02.png")
+    square.save(folder / "other.webp", lossless=True)
+    (folder / "torn.png").write_bytes((folder / "red_mug-02.png").read_bytes()[:90])
+    (folder / "words.jpg").write_text("a red mug")
+    Image.new("RGB", (64, 64), "white").save(folder / "blank.png")
+    return folder
+
+
+def image_rows(pictures, *rows):
+    path = pictures / "props.jsonl"
+    path.write_text("\n".join(json.dumps({"recipe": "dreamgaussian-image"} | row) for row in rows))
+    return path
+
+
+def test_a_row_may_give_an_image_and_is_called_by_its_name_where_it_gives_no_prompt(pictures):
+    rows = [{"image": "red_mug-02.png", "image_elevation": 20}, {"image": "other.webp", "prompt": "a red mug"}]
+    first, second = load_manifest(image_rows(pictures, *rows)).specs
+    assert (first.prompt, second.prompt) == ("red mug 02", "a red mug") and first.image_elevation == 20.0
+    assert first.asset_id.startswith("red-mug-02-") and AssetSpec.from_json(first.to_json()) == first
+    assert first.image.name == "red_mug-02.png" and first.files == {"image": first.image}
+    assert second.asset_id != AssetSpec(prompt="a red mug").asset_id  # another picture is another asset
+
+
+def test_a_table_of_images_needs_no_column_of_prompts(pictures):
+    (pictures / "props.csv").write_text("image,recipe\nred_mug-02.png,dreamgaussian-image\n")
+    assert [spec.prompt for spec in load_manifest(pictures / "props.csv").specs] == ["red mug 02"]
+    (pictures / "props.csv").write_text("seed,recipe\n1,dreamgaussian-image\n")
+    with pytest.raises(ManifestError, match="column, 'prompt': required, but not in the header"):
+        load_manifest(pictures / "props.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": "torn.png"}, "image, 'torn.png': is damaged "),
+        ({"image": "words.jpg"}, "image, 'words.jpg': is no image in PNG, JPEG or WebP; save it as a PNG"),
+        ({"image": "blank.png"}, "image, 'blank.png': has no transparency, and 0.0% of it stands out"),
+        ({"image": "mug.gif"}, "image, 'mug.gif': the path of a .png or .jpg or .jpeg or .webp file, relative to"),
+        ({"image": "gone.png"}, "image, 'gone.png': a file that is there; there is none"),
+        ({"image": "../x.png"}, "image, '../x.png': a file "),
+        ({"image": "other.webp", "image_elevation": 95}, "image_elevation, 95: a number from -80 to 80: degrees above"),
+        ({"image": "other.webp", "image_elevation": True}, "image_elevation, True: a number from -80 to 80"),
+        ({"image": "other.webp", "init.start": "prior"}, "prompt: needed beside an image where init.start is prior"),
+    ],
+)
+def test_an_image_that_is_none_is_refused_by_row_field_and_file(pictures, row, said):
+    with pytest.raises(ManifestError) as refused:
+        load_manifest(image_rows(pictures, {"image": "red_mug-02.png"}, row))
+    assert str(refused.value).startswith("1 problem\n") and f"props.jsonl, row 2, {said}" in str(refused.value)
+
+
+def test_a_picture_is_looked_at_once_whatever_it_is_called(pictures, monkeypatch):
+    from pipeline_core import picture
+
+    read, looked = picture.read_picture, []
+    monkeypatch.setattr(picture, "read_picture", lambda path: looked.append(path.name) or read(path))
+    (pictures / "same.png").write_bytes((pictures / "red_mug-02.png").read_bytes())
+    rows = [{"image": "red_mug-02.png", "seed": seed} for seed in range(3)] + [{"image": "same.png", "id": "same"}]
+    for _ in range(2):
+        assert len(load_manifest(image_rows(pictures, *rows)).specs) == 4
+    assert looked == ["red_mug-02.png"]
+    for _ in range(2):  # what is none stays none
+        with pytest.raises(ManifestError, match=r"image, 'blank\.png': has no transparency"):
+            load_manifest(image_rows(pictures, {"image": "blank.png"}))
+    assert looked == ["red_mug-02.png", "blank.png"]
+
+
+def test_an_axis_of_a_matrix_may_fill_the_name_of_an_image(pictures):
+    (pictures / "props.yaml").write_text(
+        "- {image: '{name}', recipe: dreamgaussian-image, matrix: {name: [red_mug-02.png, other.webp]}}\n"
+    )
+    names = [spec.image.name for spec in load_manifest(pictures / "props.yaml").specs]
+    assert names == ["red_mug-02.png", "other.webp"]

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.guidance.schedules import linear, log_linear, resolution
+from pipeline_core.picture import FILLED, SIZE
 
 
 def test_every_recipe_is_named_and_different():
@@ -81,6 +82,32 @@ def test_mvdream_has_its_published_settings():
     assert (first.densify.every, first.densify.stop * first.steps) == (50, 3000)  # densification_interval, end_iter
     assert last.densify.every == 0 and (first.densify.prune_scale_last, last.densify.prune_scale_last) == (0.4, 0.1)
     assert recipe.texture.views % 4 == 0
+
+
+def test_dreamgaussian_image_has_its_published_settings():
+    """DreamGaussian, configs/image.yaml; main.py, where the weights of the known view are; zero123_utils.py."""
+    recipe = RECIPES["dreamgaussian-image"]
+    stage = recipe.geometry
+    assert recipe.image_prior == "ashawkey/zero123-xl-diffusers"  # stable_zero123 False
+    assert recipe.appearance.steps == 0 and (stage.steps, stage.views) == (500, 1)  # iters, batch_size
+    assert (stage.distance, stage.fovy, stage.fovy_jitter) == (2.0, 49.1, 0.0)  # radius, fovy
+    assert stage.elevation == (-30.0, 30.0)  # min_ver, max_ver around elevation 0
+    assert stage.background == "white_black"  # invert_bg_prob 0.5
+    assert stage.guidance_scale == 5.0 and stage.weighting == "sds" and stage.guidance_rescale == 0.0  # train_step
+    assert stage.t_max == stage.t_min == (0.98, 0.02)  # anneal_timestep
+    assert (stage.image_weight, stage.point_weight) == (1.0, 0.0)  # lambda_zero123 1, lambda_sd 0
+    assert (stage.reference_weight, stage.reference_mask_weight) == (10_000.0, 1000.0)  # main.py
+    assert stage.reference_ramp  # warmup_rgb_loss
+    assert SIZE == 256 and FILLED == 0.8  # ref_size; process.py: border_ratio 0.2
+    assert [resolution(stage.resolution, p) for p in (0.0, 0.3, 0.6)] == [128, 256, 512]
+    assert (recipe.init.start, recipe.init.num_points, recipe.init.opacity) == ("ball", 5000, 0.1)  # num_pts
+    assert (stage.lr.means, stage.lr.means_final, stage.lr.decay_until) == (0.01, 0.0002, 1.0)  # position_lr_max_steps
+    assert (stage.lr.sh0, stage.lr.opacities, stage.lr.scales, stage.lr.quats) == (0.01, 0.05, 0.005, 0.005)
+    assert (stage.densify.start, stage.densify.every, stage.densify.grad_threshold) == (100, 100, 0.01)
+    assert (stage.densify.prune_scale, stage.densify.prune_scale_last) == (0.4, 0.1)
+    assert recipe.texture.steps == 50 and recipe.texture.guidance_scale == 5.0  # iters_refine, refine
+    assert recipe.texture.strength == (0.2, 0.05) and recipe.texture.denoise_steps == 50  # strength 0.8 to 0.95 skipped
+    assert recipe.mesh.iso == 1.0  # density_thresh
 
 
 def test_defaults_are_a_valid_recipe():

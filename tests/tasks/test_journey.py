@@ -68,6 +68,18 @@ def test_a_file_that_a_row_names_counts_by_its_content_and_kind_alone():
     assert started(**{"init.point_prior": "point-e"})["init_points"] != keys()["init_points"]
 
 
+def test_an_image_counts_by_its_content_and_elevation_from_the_stages_on_that_look_at_it():
+    def pictured(name="mug.png", digit="0", **spec):
+        image = {"name": name, "sha256": digit * 64}
+        return keys(image=image, **spec)
+
+    first = pictured()
+    looked_at = renewed_with(["optimize_gaussians", "densify_prune", "refine_texture"])
+    for other in (keys(), pictured(digit="1"), pictured(image_elevation=10)):
+        assert [stage for stage in names() if other[stage] != first[stage]] == looked_at
+    assert [stage for stage in names() if pictured(name="pictures/cup.PNG")[stage] != first[stage]] == ["record"]
+
+
 @pytest.mark.parametrize("stage", names())
 def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
     before = keys()
