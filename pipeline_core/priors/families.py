@@ -39,6 +39,7 @@ class Family:
         components: sub-folders that must be there, each with its weights, tokenizer or configuration.
         transformers: of diffusers' folders, the classes of ``transformer/``; empty = the folder has none.
         shown: whether its priors are shown a picture in place of a prompt.
+        noise: by which rules ``scheduler/`` is read, and checked (checks.py); None = by its own.
     """
 
     kind: Literal["image", "points"]
@@ -49,6 +50,7 @@ class Family:
     components: tuple[str, ...] = ()
     transformers: tuple[str, ...] | None = None
     shown: bool = False
+    noise: Literal["diffusion", "flow"] | None = None
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
@@ -70,23 +72,24 @@ _SHOWN = ("unet", "vae", "image_encoder", "feature_extractor", "scheduler")
 # fmt: off
 FAMILIES: tuple[Family, ...] = (
     Family("image", "Zero-1-to-3", "zero123.load_zero123", "model_index.json", classes=("Zero123Pipeline",),
-           components=(*_SHOWN, "clip_camera_projection"), shown=True),
+           components=(*_SHOWN, "clip_camera_projection"), shown=True, noise="diffusion"),
     Family("image", "Zero-1-to-3 of diffusers' community", "zero123.load_zero123", "model_index.json",
-           classes=("Zero1to3StableDiffusionPipeline",), components=(*_SHOWN, "cc_projection"), shown=True),
+           classes=("Zero1to3StableDiffusionPipeline",), components=(*_SHOWN, "cc_projection"), shown=True,
+           noise="diffusion"),
     Family("image", "diffusers' U-Nets", "image.load_diffusers", "model_index.json",
-           components=("unet", "scheduler", "text_encoder", "tokenizer"), transformers=()),
+           components=("unet", "scheduler", "text_encoder", "tokenizer"), transformers=(), noise="diffusion"),
     Family("image", "Stable Diffusion 3", "sd3.SD3Prior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
-           transformers=("SD3Transformer2DModel",)),
+           transformers=("SD3Transformer2DModel",), noise="flow"),
     Family("image", "Sana", "sana.SanaPrior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("SanaTransformer2DModel",)),
+           transformers=("SanaTransformer2DModel",), noise="flow"),
     Family("image", "FLUX.2-klein", "flux2.Flux2Prior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("Flux2Transformer2DModel",)),
+           transformers=("Flux2Transformer2DModel",), noise="flow"),
     Family("image", "Z-Image", "z_image.ZImagePrior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("ZImageTransformer2DModel",)),
+           transformers=("ZImageTransformer2DModel",), noise="flow"),
     Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
            classes=("IndependentPointDiffusion",)),
     Family("points", "Point-E's published checkpoints", "points.load_point_e", "base_40m_textvec.*"),

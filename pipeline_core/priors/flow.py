@@ -18,18 +18,13 @@ from torch import Tensor
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import RequestError
+from pipeline_core.priors.checks import SOLVERS, flow_problem
 from pipeline_core.priors.image import AUTOENCODERS, load_network, place
 from pipeline_core.priors.latents import LatentPrior, vae_factor
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import RectifiedFlow
 from pipeline_core.priors.resolve import folder_id
 from pipeline_core.priors.text import Encoder, read_json
-
-FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-SOLVERS = (
-    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
-)  # fmt: skip
-"""Schedulers of rectified flows, and those that are with ``use_flow_sigmas``."""
 
 
 class FlowPrior(LatentPrior):
@@ -175,25 +170,9 @@ def load_flow(path: Path, dynamic_shift: Callable[[dict[str, Any]], float]) -> t
     ``dynamic_shift`` of the configuration is the shift where that says ``use_dynamic_shifting``.
     """
     config = read_json(path)
-    name, steps = str(config.get("_class_name")), int(config.get("num_train_timesteps", 1000))
-    if name not in (*FLOW_SCHEDULERS, *SOLVERS):
-        raise RequestError(
-            f"{path}: {name} is no scheduler of a rectified flow that guides; "
-            f"known are {', '.join((*FLOW_SCHEDULERS, *SOLVERS))}"
-        )
-    if name in SOLVERS and (not config.get("use_flow_sigmas") or config.get("prediction_type") != "flow_prediction"):
-        raise RequestError(
-            f"{path}: use_flow_sigmas={config.get('use_flow_sigmas', False)}, prediction_type="
-            f"{config.get('prediction_type', 'epsilon')!r}; a rectified flow has True and 'flow_prediction' there"
-        )
-    if steps < 1 or config.get("invert_sigmas"):
-        raise RequestError(
-            f"{path}: num_train_timesteps={steps}, invert_sigmas={config.get('invert_sigmas', False)}; "
-            "they must be at least 1, and false"
-        )
+    if problem := flow_problem(config):
+        raise RequestError(f"{path}: {problem}")
+    steps = int(config.get("num_train_timesteps", 1000))
     if config.get("use_dynamic_shifting"):
         return RectifiedFlow(dynamic_shift(config)), steps
-    shift = float(config.get("flow_shift" if name in SOLVERS else "shift", 1.0))
-    if not shift > 0:
-        raise RequestError(f"{path}: the shift {shift} must be > 0")
-    return RectifiedFlow(shift), steps
+    return RectifiedFlow(float(config.get("flow_shift" if config["_class_name"] in SOLVERS else "shift", 1.0))), steps

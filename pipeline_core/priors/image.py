@@ -18,6 +18,7 @@ trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels)
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.priors.checks import check_unet, diffusion_problem
 from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.encoder import load_encoder
 from pipeline_core.priors.families import family_of
@@ -38,7 +40,7 @@ from pipeline_core.priors.latents import LatentPrior, pack_pooled, unpack_pooled
 from pipeline_core.priors.lora import merge
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
-from pipeline_core.priors.process import PREDICTION_TYPES, Diffusion
+from pipeline_core.priors.process import Diffusion
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
     TEXT_NETWORKS,
@@ -50,8 +52,6 @@ from pipeline_core.priors.text import (
     read_json,
 )
 
-CAMERA_DIM = 8
-"""Length of :func:`camera_embedding`."""
 COMPILED_ROWS = 12
 """Rows of the U-Net from which on compiling pays: below, the GPU waits for launches."""
 
@@ -210,37 +210,29 @@ def load_diffusers(
         encoders=_load_encoders(folder, index, device, dtype),
         vae=place(vae, device) if vae is not None else None,
         process=load_process(folder / "scheduler"),
-        camera=_camera_kind(unet, side, folder),
+        camera=check_unet(folder),
         background=tuple(side["background"]) if side.get("background") else None,
         size=int(wanted or side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
-    _check_channels(parts, folder)
     return DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
 
 
 def load_process(folder: Path) -> Diffusion:
     """The noise process of a diffusers ``scheduler`` folder, whatever its sampler class."""
-    from diffusers import DDPMScheduler
+    import diffusers
 
-    config = read_json(folder / "scheduler_config.json")
-    known = {
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "rescale_betas_zero_snr",
-    }
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTION_TYPES:
-        raise RequestError(f"{folder}: prediction_type {prediction!r} is not one of {', '.join(PREDICTION_TYPES)}")
-    if "beta_schedule" not in config and "trained_betas" not in config and "Flow" in config.get("_class_name", ""):
-        raise RequestError(
-            f"{folder}: {config['_class_name']} is a flow-matching model; score distillation needs a diffusion schedule"
-        )
-    scheduler = DDPMScheduler(**{k: v for k, v in config.items() if k in known and v is not None})
-    return Diffusion(scheduler.alphas_cumprod.float(), prediction)
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
+    if problem := diffusion_problem(config):
+        raise RequestError(f"{path}: {problem}")
+    name = config.get("_class_name", "DDPMScheduler")
+    # DPMSolverSDE is not importable without torchsde; Heun's begins with the same betas.
+    sampler = getattr(diffusers, "HeunDiscreteScheduler" if name == "DPMSolverSDEScheduler" else name)
+    told = {name: each.default for name, each in inspect.signature(sampler.__init__).parameters.items()} | config
+    own = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+    scheduler = diffusers.DDPMScheduler(**{name: told[name] for name in own if name in told})
+    return Diffusion(scheduler.alphas_cumprod.float(), told.get("prediction_type", "epsilon"))
 
 
 def place(network: Any, device: torch.device | str) -> Any:
@@ -327,39 +319,3 @@ def load_text_encoder(
 def _sample_size(unet: Any) -> int:
     size = getattr(unet.config, "sample_size", None) or getattr(unet.config, "image_size", None) or 64
     return int(size if isinstance(size, int) else max(size))
-
-
-def _camera_kind(unet: Any, side: dict[str, Any], folder: Path) -> Camera:
-    if isinstance(unet, MultiViewUNet):
-        return "mvdream"
-    camera = side.get("camera", "none")
-    if camera not in ("none", "angles"):
-        raise RequestError(f"{folder / 'splatmill.json'}: camera {camera!r} is not known; use none or angles")
-    labels = getattr(unet.config, "class_embed_type", None) or getattr(unet.config, "num_class_embeds", None)
-    width = getattr(unet.config, "projection_class_embeddings_input_dim", None)
-    if camera == "angles" and (labels != "projection" or width != CAMERA_DIM):
-        raise RequestError(
-            f"{folder}: splatmill.json says camera angles, but the U-Net has class_embed_type={labels!r} "
-            f"of width {width}; it must be 'projection' of width {CAMERA_DIM}"
-        )
-    if camera == "none" and labels:
-        raise RequestError(
-            f"{folder}: the U-Net wants class labels ({labels}), which a prompt does not give; it cannot guide"
-        )
-    return camera
-
-
-def _check_channels(parts: Parts, folder: Path) -> None:
-    """Refuse inpainting, depth and other networks whose input is more than the noisy latents."""
-    channels = int(parts.unet.config.in_channels)
-    expected = int(parts.vae.config.latent_channels) if parts.vae is not None else 3
-    if channels != expected:
-        raise RequestError(
-            f"{folder}: the U-Net takes {channels} channels but latents have {expected}; inpainting, depth "
-            "and upscaling models cannot guide: use the base text-to-image model"
-        )
-    added = getattr(parts.unet.config, "addition_embed_type", None)
-    if added not in (None, "text", "text_time") or (added == "text_time" and len(parts.encoders) != 2):
-        raise RequestError(
-            f"{folder}: addition_embed_type {added!r} with {len(parts.encoders)} text encoder(s) is not supported"
-        )

@@ -25,9 +25,11 @@ from typing import Literal
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.files import Hashes, cache_folder, replaced
-from pipeline_core.priors import headers, lora
+from pipeline_core.priors import headers, lora, strangers
+from pipeline_core.priors.checks import check_guides
 from pipeline_core.priors.families import FAMILIES, family_of
 from pipeline_core.priors.licences import LICENCE_FILES
+from pipeline_core.priors.tokenizer_files import tokenizer_problems
 
 Kind = Literal["image", "points", "clip", "encoder", "lora"]
 """What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a distilled encoder
@@ -37,7 +39,8 @@ STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
 POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
 POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
 
-TOKENIZER_SETS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+VARIANTS = ("fp16", "bf16")
+"""Precisions that weights are published in beside, or in place of, float32: a part of their files' names."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 OPTIONAL = ("vae", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
@@ -169,6 +172,8 @@ def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
             f"model {ref!r} cannot be used as {'a' if kind in ('clip', 'points') else 'an'} {kind} model; in {folder}:"
             f"\n  - {listed}\nCopy or download the folder again; splatmill doctor checks it file by file."
         )
+    if kind == "image":
+        check_guides(folder, family_of(folder, kind))
     return folder
 
 
@@ -180,12 +185,12 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
     if kind == "points":
         return _point_problems(folder)
     if kind == "clip":
-        return _part_problems(folder, "", "model") + _tokenizer_problems(folder, "")
+        return _part_problems(folder, "", "model") + tokenizer_problems(folder, "")
     if kind == "encoder":
         return _part_problems(folder, "", "diffusion_pytorch_model")
     index = folder / "model_index.json"
     if not index.is_file():
-        return ["model_index.json is missing: not a diffusers folder (single-file checkpoints must be converted first)"]
+        return [f"model_index.json is missing: not a diffusers folder{strangers.folder_is(folder)}"]
     parts, problem = _read_json(index)
     if problem:
         return [problem]
@@ -201,7 +206,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         if name == "scheduler":
             problems += _json_problems(folder, "scheduler/scheduler_config.json")
         elif name.startswith("tokenizer"):
-            problems += _tokenizer_problems(folder, name)
+            problems += tokenizer_problems(folder, name)
         elif name == "feature_extractor":
             problems += _json_problems(folder, "feature_extractor/preprocessor_config.json")
         else:
@@ -218,22 +223,26 @@ def _read_components(folder: Path) -> tuple[str, ...]:
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:
-    """``variant`` argument for ``from_pretrained``: None for plain files, "fp16" when only those are there."""
-    plain = (folder / f"{stem}.safetensors").exists() or (folder / f"{stem}.safetensors.index.json").exists()
-    return None if plain else "fp16"
+    """``variant`` argument for ``from_pretrained``: None for plain files, else the first of VARIANTS that is there."""
+    for variant in (None, *VARIANTS):
+        if any((folder / name).exists() for name in _weight_names(stem, variant)):
+            return variant
+    return None
 
 
 def weight_files(folder: Path, stem: str) -> list[Path]:
     """The safetensors that ``from_pretrained`` would read for ``stem``, whether they exist or not."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).exists():
-            return [folder / name]
-    for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"):
-        if (folder / name).exists():
-            index, problem = _read_json(folder / name)
-            files = [] if problem else sorted(set(index.get("weight_map", {}).values()))
-            return [folder / file for file in files]
-    return [folder / f"{stem}.safetensors"]
+    whole, index = (folder / name for name in _weight_names(stem, weight_variant(folder, stem)))
+    if whole.exists() or not index.exists():
+        return [whole]
+    told, problem = _read_json(index)
+    return [folder / file for file in ([] if problem else sorted(set(told.get("weight_map", {}).values())))]
+
+
+def _weight_names(stem: str, variant: str | None) -> tuple[str, str]:
+    """The file of weights, and the index of its shards, as both libraries name them."""
+    part = f".{variant}" if variant else ""
+    return f"{stem}{part}.safetensors", f"{stem}.safetensors.index{part}.json"
 
 
 def safetensors_problem(path: Path) -> str | None:
@@ -257,9 +266,10 @@ def safetensors_problem(path: Path) -> str | None:
             return f"is cut short or is not a safetensors file ({size} bytes)"
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+            ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
             return "is not a safetensors file: its header is not JSON"
-    end = 8 + length + max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+    end = 8 + length + max(ends, default=0)
     return None if end == size else f"is cut short: {size} bytes of {end}"
 
 
@@ -273,13 +283,6 @@ def _part_problems(folder: Path, name: str, stem: str) -> list[str]:
         if problem:
             problems.append(f"{path.relative_to(folder).as_posix()} {problem}")
     return problems
-
-
-def _tokenizer_problems(folder: Path, name: str) -> list[str]:
-    if any(all((folder / name / file).is_file() for file in files) for files in TOKENIZER_SETS):
-        return []
-    place = f"{name}/" if name else ""
-    return [f"{place}tokenizer.json is missing (or {place}vocab.json with {place}merges.txt, or {place}spiece.model)"]
 
 
 def _json_problems(folder: Path, name: str) -> list[str]:
@@ -300,7 +303,7 @@ def _read_json(path: Path, name: str | None = None) -> tuple[dict, str | None]:
 
 def _point_problems(folder: Path) -> list[str]:
     if (folder / "config.json").is_file():
-        return _part_problems(folder, "", "diffusion_pytorch_model") + _tokenizer_problems(folder, "tokenizer")
+        return _part_problems(folder, "", "diffusion_pytorch_model") + tokenizer_problems(folder, "tokenizer")
     stem = POINT_E_FILES[0].removesuffix(".pt")
     if not any((folder / f"{stem}{suffix}").is_file() for suffix in (".safetensors", ".pt")):
         return [f"config.json is missing, and so is {stem}.safetensors (or {stem}.pt, as Point-E publishes it)"]
@@ -314,7 +317,7 @@ def _point_problems(folder: Path) -> list[str]:
 def select_files(names: list[str], kind: Kind | None) -> list[str]:
     """Files of a hub repository that are needed: configurations, tokenizers, and one set of safetensors a component.
 
-    Half-precision files are preferred where both exist (half the download; they are loaded into any precision).
+    Half-precision files (VARIANTS) are preferred where there are others too (half the download, for any precision).
     Training leftovers (``non_ema``), other frameworks, safety checkers and single-file checkpoints are left out.
     """
     wanted: list[str] = []
@@ -329,11 +332,11 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
             stems = tuple(Path(name).stem for name in POINT_E_FILES)
             weights += [n for n in here if n.startswith(stems) and n.endswith((".safetensors", ".pt"))]
         weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points", "encoder") else []
-        half = [n for n in weights if ".fp16" in n]
-        wanted += half or weights
-        wanted += [
-            n for n in here if n.endswith(TEXT_SUFFIXES) and not (half and n.endswith(".safetensors.index.json"))
-        ]
+        half = next((each for each in VARIANTS if any(f".{each}" in n for n in weights)), None)
+        weights = [n for n in weights if f".{half}" in n] if half else weights
+        index = f".safetensors.index.{half}.json" if half else ".safetensors.index.json"
+        texts = [n for n in here if n.endswith(TEXT_SUFFIXES)]
+        wanted += weights + [n for n in texts if ".safetensors.index." not in n or n.endswith(index)]
     return sorted(set(wanted))
 
 
