@@ -484,7 +484,20 @@ _RFDS: dict[str, Any] = {
     "geometry.t_min": (0.02, 0.02),
 }
 
+SHAP_E = "openai/shap-e"
+
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    # Shap-E's sample (its release: guidance 15, 64 steps) in place of the ball. The start is there, so annealing begins
+    # where noise still leaves it standing; not measured.
+    "dreamgaussian-shap-e": ("dreamgaussian", {
+        "init.start": "prior",
+        "init.point_prior": SHAP_E,
+        "init.guidance_scale": 15.0,
+        "init.opacity": 0.8,
+        "geometry.t_max": (0.5, 0.02),
+        "geometry.t_min": (0.5, 0.02),
+        "geometry.lr.means": 0.002,
+    }),
     # MVDream-threestudio's configs/mvdream-sd21.yaml: cameras, background, guidance, negative prompt, 10000 steps, over
     # the first 8000 of which the window of t narrows, 64 pixels in the first 5000. Its field is a NeRF; the Gaussians
     # are DreamGaussian's, by its configs/text_mv.yaml (centres slow down over 300 steps, growth ends at 3000). The

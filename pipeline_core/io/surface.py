@@ -88,12 +88,12 @@ def check_count(path: Path, count: int, what: str) -> None:
         raise DataError(f"{path} has {count} {what}; at most {MOST} are read: decimate it, or make it smaller")
 
 
-def sample(path: Path, surfaces: Sequence[Surface], count: int, generator: torch.Generator) -> PointCloud:
+def sample(name: str | Path, surfaces: Sequence[Surface], count: int, generator: torch.Generator) -> PointCloud:
     """``count`` points on ``surfaces``, uniform by area. Raises :class:`DataError` where they have no area."""
     areas = np.concatenate([each.areas for each in surfaces])
     total = np.cumsum(areas)
     if not total[-1] > 0:
-        raise DataError(f"{path}: its {len(areas)} triangles have no area")
+        raise DataError(f"{name}: its {len(areas)} triangles have no area")
     draws = torch.rand(count, 3, generator=generator, dtype=torch.float64).numpy()
     chosen = np.searchsorted(total, draws[:, 0] * total[-1], side="right").clip(max=len(areas) - 1)
     root = np.sqrt(draws[:, 1])

@@ -40,6 +40,7 @@ class Family:
         transformers: of diffusers' folders, the classes of ``transformer/``; empty = the folder has none.
         shown: whether its priors are shown a picture in place of a prompt.
         noise: by which rules ``scheduler/`` is read, and checked (checks.py); None = by its own.
+        guides: whether its priors answer for score distillation; those that do not only sample.
     """
 
     kind: Literal["image", "points"]
@@ -51,6 +52,7 @@ class Family:
     transformers: tuple[str, ...] | None = None
     shown: bool = False
     noise: Literal["diffusion", "flow"] | None = None
+    guides: bool = True
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
@@ -92,6 +94,8 @@ FAMILIES: tuple[Family, ...] = (
            transformers=("ZImageTransformer2DModel",), noise="flow"),
     Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
            classes=("IndependentPointDiffusion",)),
+    Family("points", "Shap-E", "shap_e.load_shap_e", "model_index.json", classes=("ShapEPipeline",),
+           components=("prior", "shap_e_renderer", "scheduler", "text_encoder", "tokenizer"), guides=False),
     Family("points", "Point-E's published checkpoints", "points.load_point_e", "base_40m_textvec.*"),
 )
 # fmt: on

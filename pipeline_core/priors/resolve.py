@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline_core.config import ModelRef, Named
-from pipeline_core.errors import ModelNotFound
+from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.files import Hashes, cache_folder, replaced
 from pipeline_core.priors import headers, lora, strangers
 from pipeline_core.priors.checks import check_guides
@@ -182,7 +182,7 @@ def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
 
 def missing_files(folder: Path, kind: Kind) -> list[str]:
     """One sentence for each file that is missing or damaged, [] when the folder is complete."""
-    if kind == "points":
+    if kind == "points" and not _is_pipeline(folder):
         return _point_problems(folder)
     if kind == "clip":
         return _part_problems(folder, "", "model") + tokenizer_problems(folder, "")
@@ -197,7 +197,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
     problems = [
         f"model_index.json names no {'unet, and no transformer' if name == 'unet' else name}"
-        for name in family_of(folder, "image").components
+        for name in family_of(folder, kind).components
         if name not in present
     ]
     for name in _read_components(folder):
@@ -218,8 +218,24 @@ def _read_components(folder: Path) -> tuple[str, ...]:
     """The sub-folders that are read: of a diffusers folder those of its family, and what any may have."""
     if not (folder / "model_index.json").is_file():
         return COMPONENTS
-    own = family_of(folder, "image").components
+    own = family_of(folder, "points" if _is_pipeline(folder) else "image").components
     return tuple(name for name in COMPONENTS if name in own or name in OPTIONAL)
+
+
+def _is_pipeline(folder: Path) -> bool:
+    """Whether a diffusers folder is that of a point prior."""
+    rows = (row for row in FAMILIES if row.kind == "points" and row.components)
+    return any(row.recognises(folder) for row in rows)
+
+
+def must_guide(named: Named, why: str) -> None:
+    """Raise :class:`RequestError` where a point prior that shall guide only samples; ``why`` says what asks for it."""
+    family = family_of(resolve_model(named, "points"), "points")
+    if not family.guides:
+        raise RequestError(
+            f"{why}: the point prior {ModelRef.of(named).ref} ({family.name}) only samples; set the weight to 0, or "
+            "init.point_prior to starter or point-e"
+        )
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:

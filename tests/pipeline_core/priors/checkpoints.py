@@ -457,6 +457,36 @@ def write_point_e(folder, suffix=".safetensors"):
     return folder
 
 
+def write_shap_e(folder):
+    """Shap-E as diffusers publishes it, of the sizes of diffusers' own tests; its field has an inside and outside."""
+    from diffusers import HeunDiscreteScheduler, PriorTransformer, ShapEPipeline
+    from diffusers.pipelines.shap_e import ShapERenderer
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(8)
+    vocab = write_clip_tokenizer(folder / "tokenizer")
+    prior = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=16, embedding_dim=16, num_embeddings=32, embedding_proj_dim=16,
+        time_embed_dim=64, num_layers=1, clip_embed_dim=32, additional_embeddings=0, time_embed_act_fn="gelu",
+        norm_in_type="layer", encoder_hid_proj_type=None, added_emb_type=None,
+    )  # fmt: skip
+    renderer = ShapERenderer(param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)), d_latent=16, d_hidden=8, n_output=12)
+    with torch.no_grad():
+        renderer.mlp.mlp[-1].weight[0] *= 8
+        renderer.mlp.mlp[-1].bias[0] = 0.2
+    ShapEPipeline(
+        prior=prior,
+        text_encoder=CLIPTextModelWithProjection(clip_config(vocab, projection=16)),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        scheduler=HeunDiscreteScheduler(
+            beta_schedule="exp", num_train_timesteps=1024, prediction_type="sample", use_karras_sigmas=True,
+            clip_sample=True, clip_sample_range=1.0,
+        ),
+        shap_e_renderer=renderer,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 def write_starter_points(folder):
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
 
@@ -497,6 +527,7 @@ WRITERS = {
     "taesd3": lambda folder: write_tiny_encoder(folder, 16),
     "clip": write_clip,
     "point-e": write_point_e,
+    "shap-e": write_shap_e,
     "point-e-pt": lambda folder: write_point_e(folder, ".pt"),
     "starter-points": write_starter_points,
 }
