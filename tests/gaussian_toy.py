@@ -3,21 +3,24 @@
     prior = GaussianPrior(RectifiedFlow(3.0), {"a red mug": gaussian(0)})
     torch.testing.assert_close(distill(prior, "a red mug", torch.zeros(1, 4, 2, 2))[0], prior.mode("a red mug"))
 
-Tests and ``tests/bench/priors.py`` put it on every noise process; nothing here is learned, and nothing is by chance.
+A loaded prior of any family comes to know the same by :func:`believe`. Tests and ``tests/bench/priors.py`` ask both;
+nothing here is learned, and nothing is by chance.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline_core.guidance.prompts import encode_text
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
+from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess, Weighting
-from pipeline_core.priors.process import OwnsNoise
+from pipeline_core.priors.process import OwnsNoise, RectifiedFlow
 
 
 @dataclass(frozen=True)
@@ -92,29 +95,71 @@ class GaussianPrior(OwnsNoise):
         return network_says(self.process, x0, noise, t)
 
 
+def believe(prior: Any, data: Gaussian) -> None:
+    """Exchange the network of a loaded prior for one that knows that latents are ``data``.
+
+    A U-Net is told integer timesteps and answers as its scheduler says; of a flow it is a family's ``velocity``.
+    """
+
+    def answer(x: Tensor, process: NoiseProcess, t: Tensor) -> Tensor:
+        x0, noise = data.posterior(x, *process.signal_and_sigma(t))
+        return network_says(process, x0.float(), noise.float(), t)
+
+    def unet(x: Tensor, timesteps: Tensor, *rest: Any, **more: Any) -> Any:
+        process, channels = prior._network_process, prior.unet.config.out_channels
+        said = answer(x[:, : prior.latent_channels], process, timesteps / len(process))
+        said = torch.cat([said, said.new_zeros(len(said), channels - said.shape[1], *said.shape[2:])], dim=1)
+        return said if prior.camera == "mvdream" else (said,)
+
+    if hasattr(prior, "velocity"):
+        prior.velocity = lambda x, s, embeddings: answer(x, RectifiedFlow(), s)
+    else:
+        prior.unet.forward = unet
+
+
+def errors(prior: ImagePrior, data: Gaussian, row: Tensor) -> tuple[float, float]:
+    """The largest errors of the noise and of the x_0 that its predictions imply, over the schedule from 0.02 to 0.98.
+
+    ``row`` [L, D]: what rows are conditioned on. Where noise is louder than signal, x_0 counts as much less.
+    """
+    t = prior.nearest(torch.linspace(0.02, 0.98, 24)).reshape(-1, prior.num_views)[:, :1]
+    t = t.expand(-1, prior.num_views).flatten()
+    generator, shape = torch.Generator().manual_seed(0), (len(t), *data.mean.shape)
+    x_t = prior.add_noise(torch.randn(shape, generator=generator), torch.randn(shape, generator=generator), t)
+    angle = torch.zeros(len(t))
+    prediction = prior.predict(x_t, t, row.expand(len(t), -1, -1), (angle, angle))
+    signal, sigma = prior.process.signal_and_sigma(t)
+    pairs = zip(prior.x0_and_noise(x_t, prediction, t), data.posterior(x_t, signal, sigma), strict=True)
+    x0, noise = ((implied - true).abs().flatten(1).amax(1) for implied, true in pairs)
+    return float(noise.max()), float((x0 * signal / sigma.clamp(min=signal)).max())
+
+
 def distill(
-    prior: ImagePrior, prompt: str, start: Tensor, *, scale: float = 1.0, steps: int = 80, weighting: Weighting = "x0"
-) -> Tensor:
+    prior: ImagePrior, prompt: str, start: Tensor, *, scale: float = 1.0, steps: int = 80,
+    weighting: Weighting = "x0", picture: Picture | None = None,
+) -> Tensor:  # fmt: skip
     """``start`` [1, C, h, w] after score distillation by gradient descent, as the engine does it to a render's latents.
 
     Noise comes in pairs of opposite sign: a Gaussian's gradient is linear in it, so what chance would leave cancels.
     """
-    text = encode_text(prior, prompt, "" if scale != 1.0 else prompt, view_prompts=False)
+    negative = "" if scale != 1.0 else prompt
+    text, views = encode_text(prior, prompt, negative, picture=picture, view_prompts=False), 2 * prior.num_views
     generator = torch.Generator().manual_seed(0)
     latents = start.clone().requires_grad_()
-    optimiser, angle = torch.optim.SGD([latents], lr=0.4 if weighting == "velocity" else 1.0), torch.zeros(2)
+    optimiser = torch.optim.SGD([latents], lr=0.4 if weighting == "velocity" else 1.0)
+    angle = torch.zeros(views)
     for _ in range(steps):
-        t = prior.draw_t(0.3, 0.9, 1, generator).expand(2)
-        drawn = torch.randn(start.shape, generator=generator)
+        t = prior.draw_t(0.3, 0.9, 1, generator)[:1].expand(views)
+        drawn = torch.randn((views // 2, *start.shape[1:]), generator=generator)
         noise = torch.cat([drawn, -drawn])
         x_t = prior.add_noise(latents.detach(), noise, t)
         rows = text.rows(x_t, t, angle, angle, scale=scale)
-        predicted = prior.predict(rows.latents, rows.t, rows.embeddings)
+        predicted = prior.predict(rows.latents, rows.t, rows.embeddings, (rows.azimuth, rows.elevation))
         guided, conditional = text.guide(predicted, angle, angle, scale=scale)
         eps = implied_noise(prior, x_t, t, guided, conditional)
         gradient, _ = sds_gradient(eps, noise, prior.weight(t, weighting))
         optimiser.zero_grad()
-        sds_loss(latents.expand(2, -1, -1, -1), gradient).backward()
+        sds_loss(latents.expand(views, -1, -1, -1), gradient).backward()
         optimiser.step()
     return latents.detach()
 
