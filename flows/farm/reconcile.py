@@ -202,8 +202,9 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Stan
     workers = farm.workers()
     parts = split(standing.missing, workers=workers, asset_s=timing.worker_s)
     if not timing.assets:
-        # nothing was measured yet: one shard each, and the rest as soon as their first assets tell how long they take
-        parts = [] if any(shard.open for shard in shards) else parts[:workers]
+        # nothing was measured yet: one shard for each worker, also for those who come later; the rest as soon as the
+        # first assets tell how long they take
+        parts = parts[: max(0, workers - sum(shard.open for shard in shards))]
     for part in parts:
         # the name follows from what was there before, so that a call that is repeated submits nothing twice
         name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]

@@ -116,6 +116,17 @@ def test_while_nothing_is_measured_every_worker_gets_one_shard_and_the_rest_wait
     assert again(request, farm).ended and len(summary_of(request)["made"]) == 40
 
 
+def test_workers_who_come_after_a_run_was_submitted_find_work(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(reconcile, "measured", lambda library, recipe: Timing(0, 0.0, 60.0))
+    farm = MemoryFarm()
+    farm.online = 1
+    request = open_run(write(tmp_path, 160, tiny))
+    assert again(request, farm).submitted == [40]
+    farm.online = 16
+    assert len(again(request, farm).submitted) == 15 and len(farm.open) == 16
+    assert again(request, farm).submitted == []
+
+
 def test_the_manifest_may_change_under_way(opened, tmp_path):
     request, farm = opened
     (tmp_path / "props.csv").write_text("id,prompt\nother,a chair\n")
