@@ -37,6 +37,7 @@ from flows.farm.runs import Run, journeys, open_runs, read_run
 from flows.farm.shards import START_S, measured, split
 from flows.farm.standing import WORKER_LOST, Standing, assess, next_stage, rows_of_failures, verify
 from flows.summary import SUMMARY, Summary, write_summary
+from pipeline_core.errors import RequestError
 from pipeline_core.files import lock
 from pipeline_core.storage import Library
 
@@ -64,7 +65,7 @@ class Outcome:
     """What one call did about one run.
 
     So many assets are ``made``, ``waiting`` in open shards, and ``missing`` from all of them; so many processes are
-    ``working``. ``submitted`` has the sizes of the new shards.
+    ``working``. ``submitted`` has the sizes of the new shards. ``problem``: why nothing was done.
     """
 
     run_id: str
@@ -75,8 +76,11 @@ class Outcome:
     missing: int = 0
     working: int = 0
     ended: bool = False
+    problem: str = ""
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"run {self.run_id}: {self.problem}"
         rest = f", {self.missing} not queued yet" if self.missing else ""
         told = [
             f"run {self.run_id}: {self.made} made, {self.waiting} in shards{rest}, {self.working} processes at work"
@@ -90,6 +94,7 @@ class Outcome:
 def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list[Outcome]:
     """Bring every open run of ``library`` on. Raises :class:`FarmUnreachable` before it concludes anything.
 
+    A run that cannot be read is told of, and the others go on.
     Flows that make no assets hold places in a pool, too; the same rules close them.
     """
     seen = beats.read(Library(library).root / CONTROL)
@@ -98,7 +103,13 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
         if why:
             beats.fence(Library(library).root / CONTROL, flow.id)
             farm.close(flow.id, why)
-    return [outcome for run in open_runs(library) if (outcome := reconcile_run(run, farm, patience))]
+    outcomes = []
+    for folder in open_runs(library):
+        try:
+            outcomes.append(reconcile_run(read_run(folder), farm, patience))
+        except RequestError as error:
+            outcomes.append(Outcome(folder.name, problem=str(error)))
+    return [outcome for outcome in outcomes if outcome]
 
 
 def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:

@@ -89,15 +89,19 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
 
 
 def read_run(folder: Path) -> Run:
-    """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened."""
+    """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened, or it is damaged."""
+    path = folder / REQUEST
     try:
-        told = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        told = json.loads(path.read_text(encoding="utf-8"))
+        request = BatchRequest.model_validate(told["request"])
+        if "cached" not in told:
+            told = _with_specs(folder, request, told)
+        return Run(request, folder, told["opened"], *(tuple(told[name]) for name in LISTS))
     except FileNotFoundError:
         raise RequestError(f"{folder}: no run was opened here; splatmill submit opens one") from None
-    request = BatchRequest.model_validate(told["request"])
-    if "cached" not in told:
-        told = _with_specs(folder, request, told)
-    return Run(request, folder, told["opened"], *(tuple(told[name]) for name in LISTS))
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+        raise RequestError(f"{path} {why}: restore it, or delete {folder} to give this run up; assets stay") from error
 
 
 def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> dict[str, Any]:
@@ -110,10 +114,10 @@ def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> di
     return told
 
 
-def open_runs(library: str) -> list[Run]:
-    """Runs that were opened and are not over, oldest first."""
+def open_runs(library: str) -> list[Path]:
+    """Folders of the runs that were opened and are not over, oldest first."""
     found = sorted(Library(library).root.glob(f"runs/*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
-    return [read_run(path.parent) for path in found if not (path.parent / SUMMARY).exists()]
+    return [path.parent for path in found if not (path.parent / SUMMARY).exists()]
 
 
 def journeys(run: Run) -> dict[str, Journey]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ MOST_LOSSES = 5
 """So many processes may die while they make one asset; then the asset is held to be the cause."""
 MOST_SILENT = 5
 """So many shards may end in order and leave no word about one of their assets; then the asset counts as failed."""
+MOST_UNBEGUN = 8
+"""So many shards may be lost before they begin any of their assets; then these count as failed."""
 SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
 
 WORDS_SQL = f"""
@@ -31,6 +34,7 @@ with words as (
 )
 select
     asset_id,
+    list(shard) as shards,
     list(last order by last.event_id) filter (last.error_type = '{WORKER_LOST}') as losses,
     list(last order by last.event_id)
         filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
@@ -54,17 +58,20 @@ def assess(run: Run, shards: Sequence[Shard]) -> Standing:
     words = {row["asset_id"]: row for row in query.rows(run.request.library, WORDS_SQL, [run.request.run_id])}
     open_ = {asset_id for shard in shards if shard.open for asset_id in shard.assets}
     cancelled = {asset_id for shard in shards if shard.state == "cancelled" for asset_id in shard.assets}
-    silent: dict[str, int] = {}
+    begun = {shard_id for word in words.values() for shard_id in word["shards"]}
+    silent, unbegun = Counter[str](), Counter[str]()
     for shard in shards:
-        for asset_id in shard.assets if shard.state in ("completed", "failed") else ():
-            silent[asset_id] = silent.get(asset_id, 0) + 1
+        if shard.state in ("completed", "failed"):
+            silent.update(shard.assets)
+        elif shard.state == "crashed" and shard.id not in begun:
+            unbegun.update(shard.assets)
     todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
     standing = Standing(made=ids(todo.made))
     for journey in todo.missing:
         name = journey.asset_id
         if name in open_:
             standing.waiting.append(name)
-        elif failure := final_failure(journey, words.get(name), silent.get(name, 0)):
+        elif failure := final_failure(journey, words.get(name), silent[name], unbegun[name]):
             standing.failures.append(failure)
         else:
             (standing.stopped if name in cancelled else standing.missing).append(name)
@@ -79,10 +86,13 @@ def verify(run: Run, standing: Standing) -> None:
     standing.made = whole
 
 
-def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> dict[str, str] | None:
+def final_failure(
+    journey: Journey, word: dict[str, Any] | None, ended: int, unbegun: int
+) -> dict[str, str] | None:
     """The failure of an asset that has had all its rounds; None while it may be tried again.
 
-    ``word`` is the asset's row of :data:`WORDS_SQL`. ``ended`` shards with this asset have ended in order.
+    ``word`` is the asset's row of :data:`WORDS_SQL`. ``ended`` shards with this asset have ended in order, and
+    ``unbegun`` were lost before they began anything.
     """
     failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
     if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
@@ -93,6 +103,9 @@ def final_failure(journey: Journey, word: dict[str, Any] | None, ended: int) -> 
         return _failure(journey, losses[-1]["stage"], "permanent", WORKER_LOST, why)
     if ended - len(failures) >= MOST_SILENT:
         why = f"{ended} shards ended without making it, without a reason: {SAME_CODE}"
+        return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
+    if unbegun >= MOST_UNBEGUN:
+        why = f"{unbegun} processes were lost before they began it: does splatmill doctor pass on every worker?"
         return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
     return None
 

@@ -351,6 +351,30 @@ def test_shards_that_end_without_a_word_are_not_submitted_for_ever(opened):
     assert query.rows(request.library, held) == [{"n": 0}], "it says nothing of the asset, so nothing is quarantined"
 
 
+def test_shards_that_are_lost_before_they_begin_are_not_submitted_for_ever(opened):
+    request, farm = opened
+    for _ in range(50):
+        for shard in farm.open:
+            farm.set(shard.id, "crashed")
+        if again(request, farm).ended:
+            break
+    told = summary_of(request)["failures"]
+    assert len(told) == 12 and all("before they began it: does splatmill doctor" in each["message"] for each in told)
+
+
+def test_a_run_that_cannot_be_read_does_not_hold_up_the_others(opened, tmp_path):
+    request, farm = opened
+    for name, text in (("aaa", "{}"), ("bbb", "half a docu")):
+        folder = Library(request.library).run_dir(name)
+        folder.mkdir(parents=True)
+        (folder / "request.json").write_text(text)
+    farm.work()
+    outcomes = {each.run_id: each for each in reconcile.reconcile(request.library, farm, PATIENCE)}
+    assert outcomes[request.run_id].ended
+    for name in ("aaa", "bbb"):
+        assert f"runs/{name}/request.json cannot be read" in str(outcomes[name])
+
+
 def test_what_a_person_cancelled_is_not_submitted_again(opened):
     request, farm = opened
     cancelled = farm.open[0]
