@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from catalog import query
@@ -46,7 +47,7 @@ def check_commercial(specs: Iterable[AssetSpec]) -> None:
         forbidden = known is not None and known.licence_class not in COMMERCIAL
         found = known if known and forbidden else models.part_licence(ref, kind)
         if found.licence_class not in COMMERCIAL:
-            refused.append(f"{kind} model {ref}: {_what(found)}. {_used_by(who)}. {_way_out(found)}")
+            refused.append(f"{kind} model {ref}: {_what(found)}. {_used_by(who)}. {_way_out(found, ref)}")
     if refused:
         listed = "\n  - ".join(refused)
         raise RequestError(f"nothing was begun: the request is for commercial use (--commercial, {SITE})\n  - {listed}")
@@ -65,7 +66,9 @@ def _used_by(specs: list[AssetSpec]) -> str:
     return f"Used by recipe {recipes} in {len(specs)} {'asset' if len(specs) == 1 else 'assets'}: {named}"
 
 
-def _way_out(found: Licence) -> str:
+def _way_out(found: Licence, ref: str) -> str:
+    if found.licence_class == "unknown" and not Path(ref).expanduser().exists():
+        return f"Fetch its model card (hf download {ref.partition('@')[0]} README.md), or choose another model"
     if found.licence_class == "unknown":
         return (
             "Choose another model, or, if you know its licence, state it in the front matter of a README.md in its "
@@ -80,12 +83,7 @@ def _way_out(found: Licence) -> str:
 def show_models(recipes: Iterable[Recipe], *, as_json: bool) -> None:
     """Print the models that recipes name: where they are, ids, licences, and what is missing."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    users: dict[tuple[str, str], dict[str, None]] = {}
-    for recipe in {id(recipe): recipe for recipe in recipes}.values():
-        for kind, named in recipe.model_refs().items():
-            for part in named.parts(kind):
-                users.setdefault(part, {})[recipe.name] = None
-    rows = [_row(kind, ref, list(names)) for (kind, ref), names in sorted(users.items())]
+    rows = [_row(kind, ref, names) for (kind, ref), names in sorted(_users(recipes).items())]
     if as_json:
         print(json.dumps(rows))
         return
@@ -96,6 +94,24 @@ def show_models(recipes: Iterable[Recipe], *, as_json: bool) -> None:
     for row in rows:
         if row["missing"]:
             print(f"\n{row['missing']}")
+
+
+def planned(recipes: Iterable[Recipe]) -> list[dict[str, Any]]:
+    """The licence of everything that recipes name, all of which is here."""
+    return [
+        {"kind": kind, "reference": ref, **models.part_licence(ref, kind).to_json()}
+        for kind, ref in sorted(_users(recipes))
+    ]
+
+
+def _users(recipes: Iterable[Recipe]) -> dict[tuple[str, str], list[str]]:
+    """Kind and reference of everything that recipes name, with their names."""
+    users: dict[tuple[str, str], dict[str, None]] = {}
+    for recipe in {id(recipe): recipe for recipe in recipes}.values():
+        for kind, named in recipe.model_refs().items():
+            for part in named.parts(kind):
+                users.setdefault(part, {})[recipe.name] = None
+    return {part: list(names) for part, names in users.items()}
 
 
 def _row(kind: Any, ref: str, recipes: list[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from catalog import query
 from catalog.render import aligned
 from flows.batch import BatchRequest, plan_batch
+from flows.licences import planned
 from pipeline_core import stages
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
@@ -35,11 +36,13 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
         )
     recipes = {each.spec.recipe.fingerprint(): each.spec.recipe for each in journeys}
     models = {kind: sorted({each.models[kind] for each in journeys}) for kind in ("image", "points")}
+    licences = planned(recipes.values())
     refused = [str(problem) for problem in manifest.problems]
     if as_json:
         resolved = {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
         specs = [each.spec.to_json() for each in journeys]
-        print(json.dumps({"assets": rows, "specs": specs, "recipes": resolved, "models": models, "refused": refused}))
+        told = {"assets": rows, "specs": specs, "recipes": resolved, "models": models, "licences": licences}
+        print(json.dumps(told | {"refused": refused}))
         return
     shown = [[r["asset_id"], r["recipe"], len(r["cached"]), ", ".join(r["would_run"]) or "nothing"] for r in rows]
     print(aligned(["asset", "recipe", "stages there", "would run"], shown))
@@ -48,6 +51,9 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
         print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in _leaves(recipe.model_dump(mode="json"))))
     for kind, names in models.items():
         print(f"\n{kind} model: {', '.join(names)}", end="")
+    for row in licences:
+        said = f"{row['licence']} ({row['licence_class']}). {row['conditions']}".rstrip()
+        print(f"\nlicence of {row['kind']} model {row['reference']}: {said}", end="")
     todo = sum(bool(r["would_run"]) for r in rows)
     print(f"\n\n{len(rows)} assets: {len(rows) - todo} finished, {todo} to make")
     for line in refused:

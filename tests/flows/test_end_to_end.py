@@ -93,6 +93,7 @@ def test_the_deliverables_are_what_asset_json_says(made):
         assert sha256_file(folder / name) == file["sha256"] and (folder / name).stat().st_size == file["bytes"]
     assert told["prompt"] == "a blue mug" and told["seed"] == 1 and told["models"]["image"]["id"].startswith("tiny@")
     assert told["code_version"] and told["metrics"]["faces"] > 0 and told["models"]["points"]["licence"] == "unknown"
+    assert {each["licence_class"] for each in told["models"].values()} == {"unknown"}
     mesh = load_glb(folder / "asset.glb")
     assert len(mesh.faces) == told["metrics"]["faces"] <= 300 and mesh.texture.shape == (64, 64, 3)
     assert check_glb(folder / "asset.glb", grounded=True) == []

@@ -16,8 +16,10 @@ from flows.batch import BatchRequest, prepare, run_batch
 from flows.cli import app
 from flows.farm.runs import open_run, run_shard
 from pipeline_core import models
+from pipeline_core.config import RECIPES
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.headers import read_header
+from pipeline_core.priors.licences import NOTHING, published
 from pipeline_core.storage import Library
 from tests.flows.tiny import settings
 
@@ -126,6 +128,17 @@ def test_the_commands_take_it(words, manifest, stated, tmp_path):
     assert "--commercial" in help_.stdout
 
 
+def test_every_model_that_a_recipe_of_ours_names_is_known():
+    for recipe in RECIPES.values():
+        for kind, named in recipe.model_refs().items():
+            for _, ref in named.parts(kind):
+                assert ref == "starter" or published(ref), ref
+
+
+def test_a_hub_model_without_a_card_is_told_how_to_get_it():
+    assert "(hf download owner/name README.md)" in licences._way_out(NOTHING, "owner/name@v1")
+
+
 def test_models_shows_class_and_conditions(manifest, stated, tmp_path):
     run = CliRunner().invoke
     chosen = settings(stated("model", license="openrail++"))
@@ -135,6 +148,10 @@ def test_models_shows_class_and_conditions(manifest, stated, tmp_path):
     ]  # fmt: skip
     text = run(app, ["models", str(manifest), *chosen]).stdout
     assert "licence_class" in text and "openrail++: The licence's list of restricted uses" in text
+    text = run(app, ["plan", str(manifest), *chosen, "--commercial"]).stdout
+    assert f"licence of image model {tmp_path / 'model'}: openrail++ (conditions). The licence's list" in text
+    rows = json.loads(run(app, ["plan", str(manifest), *chosen, "--json"]).stdout)["licences"]
+    assert [row["licence_class"] for row in rows] == ["conditions", "conditions"]
     text = run(app, ["models"]).stdout
     assert "creativeml-openrail-m" in text and "conditions" in text and "not here" in text
     done = run(app, ["models", str(manifest), "--library", str(tmp_path)])
