@@ -3,7 +3,8 @@
     write_attribution("library", "out", ["mug", "chair"])
 
 It names each model with the hash of its weights, its licence, class, conditions and address, and the assets whose
-current stages used it. Everything is of the catalogue; nothing is dated, so the same assets give the same files.
+current stages used it; and the files of the users' own that assets were made from. Everything is of the catalogue;
+nothing is dated, so the same assets give the same files.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from catalog.store import Store, open_store
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_json, write_text
 from pipeline_core.priors.licences import KEPT, named, read_back, strictest
+from pipeline_core.spec import FILES
 from pipeline_core.version import code_version
 
 PAGE, DATA = "ATTRIBUTION.md", "attribution.json"
@@ -30,8 +32,9 @@ STARTER = (
     "in them derives from third-party images or models."
 )
 DELIVERED = "delivered_at is not null"
+STARTED = ", ".join(f"'{column}': spec_json->>'$.{column}.name'" for column in FILES)
 ASSETS_SQL = f"""
-select asset_id, prompt, licence_class, code_version from assets
+select asset_id, prompt, licence_class, code_version, {{{STARTED}}} as files from assets
 where {DELIVERED} and asset_id in (select unnest(?::varchar[])) order by asset_id
 """
 MODELS_SQL = """
@@ -72,6 +75,8 @@ def attribution(library: str | os.PathLike[str] | Store, asset_ids: Iterable[str
     ids = sorted(set(asset_ids))
     store = open_store(library)
     told, used = query.rows(store, ASSETS_SQL, [ids]), query.rows(store, MODELS_SQL, [ids])
+    for each in told:
+        each["files"] = {column: name for column, name in each["files"].items() if name}
     unknown = sorted(set(ids) - {each["asset_id"] for each in told})
     if unknown:
         raise RequestError(f"{', '.join(unknown[:5])}: no delivered asset of {store.library}; splatmill status tells")
@@ -138,10 +143,15 @@ def page(told: Mapping[str, Any]) -> str:
             words = f"{part['kind']} {part['name']}: {part['licence']} ({part['licence_class']})"
             lines.append(f"- part of it: {text(words)}")
     lines += ["", "## Assets", ""]
-    lines += [f"- {text(each['asset_id'])}: {text(each['prompt'] or '')}" for each in assets[:LISTED]]
+    lines += [f"- {text(each['asset_id'])}: {text(each['prompt'] or '')}{_files(each)}" for each in assets[:LISTED]]
     if len(assets) > LISTED:
         lines.append(f"- and {len(assets) - LISTED} more, all of them in {DATA}")
     return "\n".join(lines) + "\n"
+
+
+def _files(asset: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{column} {name}" for column, name in asset["files"].items())
+    return f" (made from {text(told)}, whose licence splatmill does not know)" if told else ""
 
 
 def _listed(names: Sequence[str]) -> str:

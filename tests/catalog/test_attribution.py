@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from catalog import attribution, query, schema, snapshot
 from catalog.cli import app
+from catalog.gallery import write_gallery
 from catalog.writer import append
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.licences import LICENCES
@@ -89,6 +90,22 @@ def test_the_command(library, tmp_path):
     assert json.loads(run("--tag", "set=kitchen", "--json"))["assets"][0]["asset_id"] == "mug"
     assert "not both" in run("mug", "--tag", "set=hall", code=2) and "name=value" in run("--tag", "hall", code=2)
     assert "no delivered asset" in run("--tag", "set=none", code=2) and "COPY" in run("--sql", "copy a to 'b'", code=2)
+
+
+def test_files_that_assets_were_made_from_are_named(tmp_path, make_run):
+    spec = {"prompt": "a mug", "init_file": {"name": "starts/mug_1.glb", "sha256": "ab" * 32}}
+    append(tmp_path, [schema.request("night-1", "mug", spec), make_run("mug", "record")])
+    text = attribution.write_attribution(tmp_path, tmp_path, ["mug"]).read_text()
+    assert r"- mug: a mug (made from init\_file starts/mug\_1.glb, whose licence splatmill does not know)" in text
+    told = json.loads((tmp_path / "attribution.json").read_text())
+    assert told["assets"][0]["files"] == {"init_file": "starts/mug_1.glb"}
+
+
+def test_the_gallery_shows_the_class(library):
+    page = write_gallery(library).read_text()
+    data = json.loads(page.split('<script id="data" type="application/json">')[1].split("</script>")[0])
+    assert {card["asset_id"]: card["licence_class"] for card in data["assets"]}["chair"] == "conditions"
+    assert '["licence", asset.licence_class]' in page
 
 
 def test_many_assets_are_all_in_the_data_and_counted_on_the_page(tmp_path, make_run):
