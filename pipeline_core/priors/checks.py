@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.families import Family
+from pipeline_core.priors.families import Family, transformer_class
 
 if TYPE_CHECKING:
     from pipeline_core.priors.interface import Camera
 
 CAMERA_DIM = 8
 """Length of ``image.camera_embedding``."""
+KLEIN_LAYERS = (9, 18, 27)
+"""Hidden states of FLUX.2-klein's Qwen3 that are a prompt's, as its pipeline takes them."""
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 """What ``prediction_type`` and ``beta_schedule`` of a diffusion may be."""
@@ -56,6 +58,8 @@ def check_guides(folder: Path, family: Family) -> None:
     path = folder / "scheduler" / "scheduler_config.json"
     if problem := (flow_problem if family.noise == "flow" else diffusion_problem)(_read(path)):
         raise RequestError(f"{path}: {problem}")
+    if family.noise == "flow" and (problem := transformer_problem(folder)):
+        raise RequestError(problem)
     if family.noise == "diffusion" and not family.shown:
         check_unet(folder)
 
@@ -179,6 +183,45 @@ def _camera(folder: Path, unet: dict[str, Any]) -> Camera:
             f"{folder}: the U-Net wants class labels ({labels}), which a prompt does not give; it cannot guide"
         )
     return camera
+
+
+def transformer_problem(folder: Path) -> str | None:
+    """Why a flow's folder is that of a relative that cannot guide, and of which file that is told; None where it can:
+    what guidance or few steps were distilled into, what is shown pictures, FLUX.2-dev, and half of T5."""
+    index, network = folder / "model_index.json", folder / "transformer" / "config.json"
+    for path, name in ((network, "guidance_embeds"), (index, "is_distilled")):
+        if _read(path).get(name):
+            return (
+                f"{path}: {name} is true: a distilled network (Sana-Sprint, FLUX.2-dev, FLUX.2-klein-4B) has no "
+                "unconditional answer and cannot guide; use what it was distilled from (Sana, FLUX.2-klein-base-4B)"
+            )
+    if (width := _read(network).get("siglip_feat_dim")) is not None:
+        return (
+            f"{network}: siglip_feat_dim is {width}: a network that edits pictures (Z-Image-Omni, Z-Image-Edit) cannot "
+            "guide; use Z-Image"
+        )
+    halves = [name for name in ("text_encoder_3", "tokenizer_3") if (_read(index).get(name) or [None])[0] is not None]
+    if len(halves) == 1:
+        return (
+            f"{index}: it names {halves[0]} alone; T5 needs text_encoder_3 and tokenizer_3, and without T5 both are "
+            "left out"
+        )
+    if transformer_class(folder) == "Flux2Transformer2DModel":
+        return _klein_problem(folder / "text_encoder" / "config.json")
+    return None
+
+
+def _klein_problem(path: Path) -> str | None:
+    text = _read(path)
+    said, layers = (text.get("architectures") or ["nothing"])[0], text.get("num_hidden_layers", 0)
+    if not said.startswith("Qwen3"):
+        return f"{path}: FLUX.2 with {said} (FLUX.2-dev) is not supported, klein has Qwen3; use FLUX.2-klein-base-4B"
+    if layers < max(KLEIN_LAYERS):
+        return (
+            f"{path}: num_hidden_layers is {layers}, but prompts are read at layer {max(KLEIN_LAYERS)}: download the "
+            "folder again"
+        )
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -80,7 +80,6 @@ class FlowPrior(LatentPrior):
 
         Raises :class:`RequestError` for a part of another kind, :class:`ModelNotFound` for weights that do not fit.
         """
-        cls.refuse(folder)
         half, vae_dtype = (cls.half, cls.vae_half) if dtype == torch.float16 else (dtype, dtype)
         if read_json(folder / "vae" / "config.json").get("_class_name") == PatchAutoencoder.__name__:
             vae_dtype = torch.float32
@@ -105,10 +104,6 @@ class FlowPrior(LatentPrior):
 
         ``x`` [B, C, h, w] and ``embeddings`` [B, L, D] in the network's precision, ``s`` [B] float32 in (0, 1).
         """
-
-    @classmethod
-    def refuse(cls, folder: Path) -> None:
-        """Raise :class:`RequestError` where the folder is a relative that cannot guide, before weights are read."""
 
     def check(self, folder: Path) -> None:
         """Raise :class:`RequestError` where the parts do not fit each other (:meth:`must_fit`)."""

@@ -1,7 +1,7 @@
 """FLUX.2-klein: latents packed in squares of 2 x 2 and normalised, and three layers of Qwen3 side by side.
 
 The base models guide. Those that were distilled for four steps have no unconditional answer, and FLUX.2-dev has another
-text encoder: both are refused by name, before their weights are read.
+text encoder: checks.py refuses both by name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline_core.errors import RequestError
+from pipeline_core.priors.checks import KLEIN_LAYERS
 from pipeline_core.priors.flow import FlowPrior
-from pipeline_core.priors.qwen import NETWORKS, TOKENS, QwenEncoder
-from pipeline_core.priors.text import Encoder, read_json
+from pipeline_core.priors.qwen import TOKENS, QwenEncoder
+from pipeline_core.priors.text import Encoder
 
-LAYERS = (9, 18, 27)
-"""Hidden states of Qwen3 that are a prompt's, as the pipeline takes them."""
 STEPS = 50
 """Steps of the sampler whose shift is distilled with: the pipeline's default."""
 
@@ -45,36 +43,13 @@ class Flux2Prior(FlowPrior):
         self._text_ids = torch.cartesian_prod(one, one, one, torch.arange(TOKENS, device=self.device))
 
     @classmethod
-    def refuse(cls, folder: Path) -> None:
-        instead = "; use FLUX.2-klein-base-4B or its like"
-        text, network = (read_json(folder / part / "config.json") for part in ("text_encoder", "transformer"))
-        said, layers = (text.get("architectures") or ["nothing"])[0], text.get("num_hidden_layers", 0)
-        if said not in NETWORKS:
-            raise RequestError(
-                f"{folder / 'text_encoder'}: FLUX.2 with {said} (FLUX.2-dev) is not supported, klein has Qwen3{instead}"
-            )
-        for path, name, distilled in (
-            (folder / "transformer" / "config.json", "guidance_embeds", network.get("guidance_embeds", True)),
-            (folder / "model_index.json", "is_distilled", read_json(folder / "model_index.json").get("is_distilled")),
-        ):
-            if distilled:
-                raise RequestError(
-                    f"{path}: {name} is true: a distilled network has no unconditional answer and cannot guide{instead}"
-                )
-        if layers < max(LAYERS):
-            raise RequestError(
-                f"{folder / 'text_encoder'}: num_hidden_layers is {layers}, but prompts are read at layer {max(LAYERS)}"
-                ": download the folder again"
-            )
-
-    @classmethod
     def load_encoders(cls, folder: Path, device: torch.device | str, dtype: torch.dtype) -> list[Encoder]:
-        return [QwenEncoder.load(folder, device, dtype, layers=LAYERS, thinking=False)]
+        return [QwenEncoder.load(folder, device, dtype, layers=KLEIN_LAYERS, thinking=False)]
 
     def check(self, folder: Path) -> None:
         config, qwen = self.transformer.config, self.encoders[0].model.config
-        width = qwen.hidden_size * len(LAYERS)
-        self.must_fit(folder / "text_encoder", f"{len(LAYERS)} layers", width, config.joint_attention_dim)
+        width = qwen.hidden_size * len(KLEIN_LAYERS)
+        self.must_fit(folder / "text_encoder", f"{len(KLEIN_LAYERS)} layers", width, config.joint_attention_dim)
 
     def native_size(self) -> int:
         return int(self.vae.config.sample_size)

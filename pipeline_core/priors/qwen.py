@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_core.errors import ModelNotFound
 from pipeline_core.priors.image import load_text_encoder
 from pipeline_core.priors.text import tokenize
 
@@ -38,11 +37,6 @@ class QwenEncoder:
     ) -> QwenEncoder:
         """Out of ``text_encoder/`` and ``tokenizer/``."""
         tokenizer, model = load_text_encoder(folder, "", device, dtype, NETWORKS)
-        if not tokenizer.chat_template:
-            raise ModelNotFound(
-                f"{folder / 'tokenizer'}: chat_template.jinja is missing, and tokenizer_config.json has no "
-                "chat_template: download the folder again"
-            )
         return cls(tokenizer, model, layers=layers, thinking=thinking)
 
     @torch.no_grad()

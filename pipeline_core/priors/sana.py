@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_core.errors import RequestError
 from pipeline_core.priors.flow import FlowPrior
 from pipeline_core.priors.image import load_text_encoder
 from pipeline_core.priors.interface import Negative
 from pipeline_core.priors.latents import pack_pooled, unpack_pooled
-from pipeline_core.priors.text import Encoder, read_json, tokenize
+from pipeline_core.priors.text import Encoder, tokenize
 
 TOKENS = 300
 """Tokens of a prompt that the transformer sees."""
@@ -64,15 +63,6 @@ class SanaPrior(FlowPrior):
     @classmethod
     def load_encoders(cls, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Sequence[Encoder]:
         return [GemmaEncoder(*load_text_encoder(folder, "", device, dtype, ("Gemma2Model",)))]
-
-    @classmethod
-    def refuse(cls, folder: Path) -> None:
-        config = folder / "transformer" / "config.json"
-        if read_json(config).get("guidance_embeds"):
-            raise RequestError(
-                f"{config}: guidance_embeds is true: a network that was distilled for few steps (Sana-Sprint) has no "
-                "unconditional answer and cannot guide; use the Sana that it was distilled from"
-            )
 
     def check(self, folder: Path) -> None:
         said, wanted = self.encoders[0].model.config.hidden_size, self.transformer.config.caption_channels

@@ -25,16 +25,6 @@ class SD3Prior(FlowPrior):
     network = "SD3Transformer2DModel"
 
     @classmethod
-    def refuse(cls, folder: Path) -> None:
-        index = read_json(folder / "model_index.json")
-        parts = [name for name in ("text_encoder_3", "tokenizer_3") if (index.get(name) or [None])[0] is not None]
-        if len(parts) == 1:
-            raise RequestError(
-                f"{folder / 'model_index.json'}: it names {parts[0]} alone; T5 needs text_encoder_3 and tokenizer_3, "
-                "and without T5 both are left out"
-            )
-
-    @classmethod
     def load_encoders(cls, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Sequence[Encoder]:
         index = read_json(folder / "model_index.json")
         encoders = [

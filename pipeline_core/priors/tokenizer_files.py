@@ -23,7 +23,18 @@ def tokenizer_problems(folder: Path, name: str) -> list[str]:
         return [f"{place}tokenizer.json is missing (or {sets})"]
     beside = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     read = [*files, *(file for file in beside if (part / file).is_file())]
-    return [f"{place}{file} {problem}" for file in read if (problem := CHECKS.get(file, _json)(part / file))]
+    problems = [f"{place}{file} {problem}" for file in read if (problem := CHECKS.get(file, _json)(part / file))]
+    return problems or _chat_problems(part, place)
+
+
+def _chat_problems(part: Path, place: str) -> list[str]:
+    """Where the tokenizer is a language model's (Qwen), whose prompts are put into the frame of a chat."""
+    config = part / "tokenizer_config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if (part / "chat_template.jinja").is_file() or told.get("chat_template"):
+        return []
+    chats = str(told.get("tokenizer_class", "")).startswith("Qwen")
+    return [f"{place}chat_template.jinja is missing, and {place}tokenizer_config.json has none"] if chats else []
 
 
 def _json(path: Path) -> str | None:

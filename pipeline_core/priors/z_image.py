@@ -17,7 +17,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.priors.flow import FlowPrior
 from pipeline_core.priors.latents import pack_pooled, unpack_pooled, vae_factor
 from pipeline_core.priors.qwen import TOKENS, QwenEncoder
-from pipeline_core.priors.text import Encoder, read_json
+from pipeline_core.priors.text import Encoder
 
 MULTIPLE = 32
 """Both streams are filled up to a multiple of it with tokens that attention sees."""
@@ -33,15 +33,6 @@ class ZImagePrior(FlowPrior):
     @classmethod
     def load_encoders(cls, folder: Path, device: torch.device | str, dtype: torch.dtype) -> list[Encoder]:
         return [QwenEncoder.load(folder, device, dtype, layers=(-2,), thinking=True)]
-
-    @classmethod
-    def refuse(cls, folder: Path) -> None:
-        width = read_json(folder / "transformer" / "config.json").get("siglip_feat_dim")
-        if width is not None:
-            raise RequestError(
-                f"{folder / 'transformer'}: siglip_feat_dim is {width}: a network that edits pictures (Z-Image-Omni, "
-                "Z-Image-Edit) cannot guide; use Z-Image"
-            )
 
     def check(self, folder: Path) -> None:
         config, qwen = self.transformer.config, self.encoders[0].model.config
