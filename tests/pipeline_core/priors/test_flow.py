@@ -83,6 +83,34 @@ def test_a_row_is_the_same_in_any_company(prior, kind):
         torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-5, atol=1e-5)
 
 
+def test_latents_may_have_a_mean_and_a_deviation_a_channel(copy, prior):
+    folder, plain, image = copy("sd3"), prior("sd3"), torch.rand(2, 3, 16, 16)
+    mean, std = [0.1 * i for i in range(16)], [0.5 + 0.1 * i for i in range(16)]
+    change(folder / "vae" / "config.json", latents_mean=mean, latents_std=std)
+    p = load_image_prior(str(folder))
+    z = plain.encode(image) / 1.5305 + 0.0609
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
+    torch.testing.assert_close(p.encode(image), (z - mean) * 1.5305 / std)
+    torch.testing.assert_close(p.decode(p.encode(image)), plain.decode(plain.encode(image)))
+
+
+@pytest.mark.parametrize(("kind", "of_vae"), [("sd3", torch.float16), ("sana", torch.bfloat16)])
+def test_half_precision_has_the_range_that_flows_were_trained_in(checkpoint, prior, kind, of_vae):
+    half, exact = load_image_prior(str(checkpoint(kind)), dtype=torch.float16), prior(kind)
+    assert (half.dtype, half.transformer.dtype, half.vae.dtype) == (torch.bfloat16, torch.bfloat16, of_vae)
+    x_t, t = rows(exact)
+    embeddings = half.encode_prompts([PROMPT, ""])
+    assert embeddings.dtype == torch.bfloat16
+    want, got = exact.predict(x_t, t, exact.encode_prompts([PROMPT, ""])), half.predict(x_t, t, embeddings)
+    assert got.dtype == torch.float32 and (got - want).norm() < 0.03 * want.norm()
+    gradients = []
+    for p in (exact, half):
+        image = torch.full((1, 3, exact.size, exact.size), 0.4, requires_grad=True)
+        (p.encode(image) * 1e5).sum().backward()  # as guidance at 100 does, beyond the range of float16
+        gradients.append(image.grad)
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
+
+
 # --------------------------------------------------------------------------------------------------- the noise
 
 

@@ -58,7 +58,10 @@ def test_an_asset_guided_by_a_flow_is_alone_what_it_is_among_eight(checkpoint, k
     prior = load_image_prior(str(checkpoint(kind)))
     short = STAGE.model_copy(update={"steps": 1, "views": 1, "perp_neg": True})
     alone, _ = run(prior, None, [short])
+    calls, predict = [], prior.predict
+    prior.predict = lambda x, *rest: calls.append(len(x)) or predict(x, *rest)
     among, _ = run(prior, None, [short, *(short.model_copy(update={"guidance_scale": 2.0 + i}) for i in range(7))])
+    assert calls == [32]  # one call for all: conditional, unconditional and two perpendicular negatives of eight views
     for name, value in alone.tensors().items():
         torch.testing.assert_close(among.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
 
