@@ -193,8 +193,13 @@ class Texture(Section):
     views: int = Field(1, ge=1, le=64, description="cameras per round")
     resolution: int = Field(512, ge=32, le=4096)
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
+    distance: Positive = Field(2.5, json_schema_extra=LATER)
+    fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees")
     rate: Share = Field(0.5, description="share of the prior's change that is painted in a round")
     guidance_scale: float = Field(7.5, ge=0, le=1000)
+    reference_weight: float = Field(
+        0.0, ge=0, json_schema_extra=LATER, description="views that the row's image counts as in each round"
+    )
     strength: tuple[Share, Share] = Field((0.2, 0.05), description="share of the noise schedule, first and last step")
     denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; that share is run")
 
@@ -527,7 +532,10 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "geometry.lr.decay_until": 1.0,
         "geometry.densify.every": 100,
         "geometry.densify.start": 100,
+        "texture.distance": 2.0,
+        "texture.fovy": 49.1,
         "texture.guidance_scale": 5.0,
+        "texture.reference_weight": 1.0,
     }),
     # The texture's guidance is what each is sampled with: 4.5 for Stable Diffusion 3.5 medium and Sana; 4 for klein,
     # which knows no negative prompt; 4 for Z-Image, whose c + s (c - u) is a scale of s + 1 here.

@@ -12,7 +12,8 @@ same change.
 A weak prior answers every noise with some error of its own. So the changes of several rounds are gathered, and their
 mean is shrunk by Wiener's factor mean^2 / (mean^2 + variance of the mean): what views and noises agree on stays,
 speckle goes. Texels that no view sees (the bottom, deep folds) change as the texels do that look like them and lie
-near, so that no border between old and new shows.
+near, so that no border between old and new shows. An image that the row gave pulls the texels that it shows towards
+its own colours, beside the prior.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
-from pipeline_core.cameras import Cameras
+from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
 from pipeline_core.device import upload
 from pipeline_core.engine.distill import wait
@@ -42,7 +43,7 @@ from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import around, draw_cameras
-from pipeline_core.picture import Picture
+from pipeline_core.picture import SIZE, Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 from pipeline_core.rendering.visibility import Visibility, chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
@@ -148,6 +149,8 @@ class TextureJob:
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
             setattr(self, name, getattr(self, name).to(device))
+        counts = self.picture is not None and self.settings.reference_weight
+        self._shown = self._look_up(self.picture) if self.picture is not None and counts else None
         self.x: Tensor | None = None
         self.clean: Tensor | None = None
         self._ahead: tuple[Future[View], Tensor] | None = None
@@ -239,7 +242,24 @@ class TextureJob:
     def _draw_cameras(self, generator: torch.Generator) -> Cameras:
         s = self.settings
         elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
-        return draw_cameras(s.views, s.resolution, generator, elevation=elevation, group=self.prior.num_views)
+        return draw_cameras(
+            s.views, s.resolution, generator, elevation=elevation, distance=s.distance, fovy=s.fovy,
+            group=self.prior.num_views,
+        )  # fmt: skip
+
+    def _look_up(self, picture: Picture) -> tuple[Tensor, Tensor]:
+        """The colours [T, 3] that ``picture`` has of the texels, and the weight [T, 1] with which it shows them."""
+        s, elevation = self.settings, torch.tensor([picture.elevation])
+        view = self._view(orbit(torch.zeros(1), elevation, size=SIZE, distance=s.distance, fovy=s.fovy))
+        depth, fine = view.seen.depth.to(self.device), view.fine.to(self.device)
+        seen, uv, w = view_weight(self._position, self._normal, depth[0], fine, 0)
+        rgba = torch.from_numpy(picture.rgba).to(self.device).permute(2, 0, 1)[None] / 255
+        layers = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)  # what is transparent has no colour
+        sample = grid_sample(layers, uv[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
+        colours, weight = self.colours.clone(), self.colours.new_zeros(len(self.colours), 1)
+        colours[seen] = sample[:, :3] / sample[:, 3:].clamp(min=0.5)
+        weight[seen] = w[:, None] * (2 * sample[:, 3:] - 1).clamp(min=0)
+        return colours, weight
 
     def _look_ahead(self) -> None:
         """Begin to rasterise the next round's views. The job's generator stands still until they are used."""
@@ -308,9 +328,19 @@ class TextureJob:
             first = round(next(filter(None, broken), self.round + 1))
             raise DivergedError(f"{self.name}: the prior's pictures in round {first} are not finite")
         self._broken.clear()
+        if self._shown is not None:
+            delta, weight = self._beside_the_picture(delta, weight, *self._shown)
         self.colours = (self.colours + delta).clamp(0, 1)
         self.attention += weight
         self.gathered = torch.zeros_like(self.gathered)
+
+
+    def _beside_the_picture(self, delta: Tensor, weight: Tensor, shown: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the prior's change ``delta`` [T, 3] of ``weight`` [T] and that towards the picture's colours."""
+        w = self.settings.reference_weight * (self.round % GROUP + 1) * w
+        whole = weight[:, None] + w
+        towards = self.settings.rate * (shown - self.colours)
+        return (weight[:, None] * delta + w * towards) / whole.clamp(min=1e-12), whole[:, 0]
 
 
 def agreed_change(gathered: Tensor) -> Tensor:

@@ -106,6 +106,8 @@ def test_dreamgaussian_image_has_its_published_settings():
     assert (stage.densify.start, stage.densify.every, stage.densify.grad_threshold) == (100, 100, 0.01)
     assert (stage.densify.prune_scale, stage.densify.prune_scale_last) == (0.4, 0.1)
     assert recipe.texture.steps == 50 and recipe.texture.guidance_scale == 5.0  # iters_refine, refine
+    assert (recipe.texture.distance, recipe.texture.fovy) == (2.0, 49.1)  # radius, fovy
+    assert recipe.texture.reference_weight == 1.0  # main2.py: the known view's loss has the other view's weight
     assert recipe.texture.strength == (0.2, 0.05) and recipe.texture.denoise_steps == 50  # strength 0.8 to 0.95 skipped
     assert recipe.mesh.iso == 1.0  # density_thresh
 

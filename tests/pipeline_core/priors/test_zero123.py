@@ -18,6 +18,7 @@ from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.interface import ImagePrior, PicturePrior
 from pipeline_core.priors.resolve import content_hash, select_files
 from pipeline_core.priors.zero123 import relative_camera
+from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.texturing.refine import refine_texture
 from tests.pipeline_core.metrics.test_mesh_health import box
 from tests.pipeline_core.priors.test_guiding import grey_ball
@@ -241,9 +242,22 @@ def test_a_checkpoint_goes_on_with_the_same_picture_and_no_other(prior):
     assert whole.means.isfinite().all()
 
 
-def test_it_refines_a_texture(prior):
+def test_it_refines_a_texture_and_the_picture_counts_where_it_is_seen(prior):
+    rgba = np.full((256, 256, 4), [250, 10, 10, 255], np.uint8)
     settings = Texture(steps=2, views=2, resolution=32, strength=(0.5, 0.3), denoise_steps=6, guidance_scale=5.0)
     engine, plain = DistillationEngine(prior("zero123-xl")), box()
-    refined = refine_texture(plain, "", settings, engine, picture=picture())
+    found = {}
+    for weight in (0.0, 50.0):
+        weighted = settings.model_copy(update={"reference_weight": weight})
+        found[weight] = refine_texture(plain, "", weighted, engine, picture=Picture(rgba))
     engine.close()
-    assert 0.001 < abs(refined.texture - plain.texture).mean()
+    assert 0.001 < abs(found[0.0].texture - plain.texture).mean()
+    texels = chart_texels(plain.vertices, plain.faces, plain.uvs, plain.normals, len(plain.texture))
+    side = {face: tuple(texels.index[texels.normal[:, 2] * face > 0.9].T) for face in (1, -1)}  # +Z faces the picture
+    red = np.array([250, 10, 10]) / 255
+    front, back = (
+        [abs(each.texture[side[face]] - red).mean() for each in (found[0.0], found[50.0])] for face in (1, -1)
+    )
+    assert front[1] < 0.7 * front[0] and front[0] - front[1] > 2 * (
+        back[0] - back[1]
+    )  # the unseen follows
