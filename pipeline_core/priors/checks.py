@@ -51,12 +51,15 @@ OTHERS = {
 """Why the best known of the others cannot guide, by what their names hold."""
 
 
-def check_guides(folder: Path, family: Family) -> None:
-    """Raise :class:`RequestError` where a complete folder of ``family`` holds what cannot guide, and say why."""
+def check_guides(folder: Path, family: Family, noise: dict[str, Any] | None = None) -> None:
+    """Raise :class:`RequestError` where a complete folder of ``family`` holds what cannot guide, and say why.
+
+    ``noise`` says what is known better than by the scheduler's file.
+    """
     if family.noise is None:
         return
     path = folder / "scheduler" / "scheduler_config.json"
-    if problem := (flow_problem if family.noise == "flow" else diffusion_problem)(_read(path)):
+    if problem := (flow_problem if family.noise == "flow" else diffusion_problem)(_read(path) | (noise or {})):
         raise RequestError(f"{path}: {problem}")
     if family.noise == "flow" and (problem := transformer_problem(folder)):
         raise RequestError(problem)

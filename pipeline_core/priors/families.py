@@ -34,7 +34,8 @@ class Family:
         kind: what its priors are used as.
         name: what messages call it.
         loader: ``module.function`` or ``module.Class.method`` in ``priors/``, a :class:`Loader`.
-        marker: the file by which a folder is recognised, a pattern where ``classes`` is empty.
+        marker: the file by which a folder is recognised, a pattern where ``classes`` is empty; with a ``*`` in front,
+            of a checkpoint in one file.
         classes: what ``_class_name`` in that JSON file may say; empty = anything, or the file is no JSON.
         components: sub-folders that must be there, each with its weights, tokenizer or configuration.
         transformers: of diffusers' folders, the classes of ``transformer/``; empty = the folder has none.
@@ -56,6 +57,8 @@ class Family:
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
+        if folder.is_file() or self.marker.startswith("*"):
+            return folder.is_file() and folder.match(self.marker)
         if self.classes:
             return _class_name(folder / self.marker) in self.classes
         if self.transformers is not None and (named := transformer_class(folder)):
@@ -92,6 +95,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("image", "Z-Image", "z_image.ZImagePrior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
            transformers=("ZImageTransformer2DModel",), noise="flow"),
+    Family("image", "single files of Stable Diffusion", "single_file.load_single_file", "*.safetensors"),
     Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
            classes=("IndependentPointDiffusion",)),
     Family("points", "Shap-E", "shap_e.load_shap_e", "model_index.json", classes=("ShapEPipeline",),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -193,12 +193,34 @@ def load_diffusers(
     ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusersPrior:
     """A prior whose network is a U-Net, out of a complete diffusers folder; raises as :func:`load_image_prior`."""
+
+    def network(name: str, wanted: torch.dtype) -> Any:
+        if name.startswith("text"):
+            return load_text_network(folder / name, wanted)
+        return load_network(folder, name, wanted, UNETS if name == "unet" else AUTOENCODERS, allow_remote_code)
+
+    return assemble(ref, folder, folder, network, device=device, dtype=dtype)
+
+
+def assemble(
+    ref: Named,
+    weights: Path,
+    folder: Path,
+    network: Callable[[str, torch.dtype], Any],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    noise: dict[str, Any] | None = None,
+) -> DiffusersPrior:
+    """A prior of the networks that ``network(name, precision)`` loads out of ``weights``, a folder or a file.
+
+    ``folder`` has the configurations; ``noise`` says what is known better than by its scheduler's file.
+    """
     index = read_json(folder / "model_index.json")
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
-    unet: Any = load_network(folder, "unet", dtype, UNETS, allow_remote_code)
-    vae = None
+    unet, vae = network("unet", dtype), None
     if index.get("vae", [None])[0] is not None:
-        vae = load_network(folder, "vae", _vae_dtype(folder, index, dtype), AUTOENCODERS, allow_remote_code)
+        vae = network("vae", _vae_dtype(folder, index, dtype))
     factor = vae_factor(vae) if vae is not None else 1
     halvings = len(getattr(unet.config, "block_out_channels", (0,))) - 1
     step = factor * 2**halvings
@@ -207,23 +229,23 @@ def load_diffusers(
         raise RequestError(f"image_size={wanted} does not fit {folder}: it must be a multiple of {step}")
     parts = Parts(
         unet=place(unet, device),
-        encoders=_load_encoders(folder, index, device, dtype),
+        encoders=_load_encoders(folder, index, network, device, dtype),
         vae=place(vae, device) if vae is not None else None,
-        process=load_process(folder / "scheduler"),
+        process=load_process(folder / "scheduler", noise),
         camera=check_unet(folder),
         background=tuple(side["background"]) if side.get("background") else None,
         size=int(wanted or side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
     )
-    return DiffusersPrior(parts, folder_id(ref, folder), device, dtype)
+    return DiffusersPrior(parts, folder_id(ref, weights), device, dtype)
 
 
-def load_process(folder: Path) -> Diffusion:
-    """The noise process of a diffusers ``scheduler`` folder, whatever its sampler class."""
+def load_process(folder: Path, noise: dict[str, Any] | None = None) -> Diffusion:
+    """The noise process of a diffusers ``scheduler`` folder, whatever its sampler; ``noise`` has the last word."""
     import diffusers
 
     path = folder / "scheduler_config.json"
-    config = read_json(path)
+    config = read_json(path) | (noise or {})
     if problem := diffusion_problem(config):
         raise RequestError(f"{path}: {problem}")
     name = config.get("_class_name", "DDPMScheduler")
@@ -293,26 +315,35 @@ def _remote_class(folder: Path, name: str, class_name: str) -> type:
 
 
 def _load_encoders(
-    folder: Path, index: dict[str, Any], device: torch.device | str, dtype: torch.dtype
+    folder: Path,
+    index: dict[str, Any],
+    network: Callable[[str, torch.dtype], Any],
+    device: torch.device | str,
+    dtype: torch.dtype,
 ) -> list[TextEncoder]:
     suffixes = ["", "_2"] if index.get("text_encoder_2", [None])[0] is not None else [""]
     output: Literal["last", "penultimate"] = "penultimate" if len(suffixes) == 2 else "last"
     encoders = []
     for suffix in suffixes:
-        tokenizer, model = load_text_encoder(folder, suffix, device, dtype)
+        model = place(network(f"text_encoder{suffix}", text_dtype(device, dtype)), device)
+        tokenizer = load_tokenizer(folder / f"tokenizer{suffix}")
         t5 = model.config.model_type == "t5"
         length = min(int(tokenizer.model_max_length), 77) if t5 else None  # T5 has no positions; IF was trained with 77
         encoders.append(TextEncoder(tokenizer, model, output=output, strip=t5, length=length, masked=t5))
     return encoders
 
 
+def text_dtype(device: torch.device | str, dtype: torch.dtype) -> torch.dtype:
+    """Precision of a text encoder: a prompt is encoded once, and a CPU has nothing to gain from half precision."""
+    return torch.float32 if torch.device(device).type == "cpu" else dtype
+
+
 def load_text_encoder(
     folder: Path, suffix: str, device: torch.device | str, dtype: torch.dtype, classes: Sequence[str] = TEXT_NETWORKS
 ) -> tuple[Any, Any]:
     """The tokenizer and the network of ``tokenizer<suffix>/`` and ``text_encoder<suffix>/``, frozen."""
-    if torch.device(device).type == "cpu":
-        dtype = torch.float32  # a prompt is encoded once: nothing to gain from half precision
-    model = place(load_text_network(folder / f"text_encoder{suffix}", dtype, classes), device)
+    part = folder / f"text_encoder{suffix}"
+    model = place(load_text_network(part, text_dtype(device, dtype), classes), device)
     return load_tokenizer(folder / f"tokenizer{suffix}"), model
 
 

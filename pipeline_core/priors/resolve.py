@@ -29,11 +29,12 @@ from pipeline_core.priors import headers, lora, strangers
 from pipeline_core.priors.checks import check_guides
 from pipeline_core.priors.families import FAMILIES, family_of
 from pipeline_core.priors.licences import LICENCE_FILES
+from pipeline_core.priors.single_file import check_file, check_fit, no_configuration, told_by_file
 from pipeline_core.priors.tokenizer_files import tokenizer_problems
 
-Kind = Literal["image", "points", "clip", "encoder", "lora"]
+Kind = Literal["image", "points", "clip", "encoder", "lora", "config"]
 """What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a distilled encoder
-(AutoencoderTiny), or changes to a pipeline's weights."""
+(AutoencoderTiny), changes to a pipeline's weights, or the configurations of a pipeline."""
 
 STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
 POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
@@ -43,6 +44,7 @@ VARIANTS = ("fp16", "bf16")
 """Precisions that weights are published in beside, or in place of, float32: a part of their files' names."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+WEIGHTS = (".safetensors", ".gguf", *PICKLED)
 OPTIONAL = ("vae", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
 COMPONENTS = tuple(dict.fromkeys((*(name for row in FAMILIES for name in row.components), *OPTIONAL)))
 SIDE_FILES = ("model_index.json", "splatmill.json", "config.json")
@@ -61,7 +63,8 @@ WITHDRAWN = {
 
 
 def resolve_model(named: Named, kind: Kind | None = None) -> Path:
-    """Folder that holds a model (of a LoRA, its file); with ``kind``, its part of that kind, checked to be complete.
+    """Folder that holds a model, with ``kind`` its part of that kind, checked to be complete; of a LoRA, and of a
+    checkpoint in one file, the file.
 
     A folder that holds both priors has them in ``image/`` and ``points/``, as the starter has. Raises
     :class:`ModelNotFound` with what was tried, what is missing, and how to get it. Never retries by itself.
@@ -79,6 +82,9 @@ def resolve_model(named: Named, kind: Kind | None = None) -> Path:
     if ref == "point-e":
         return _checked(_point_e_folder(), kind, ref)
     folder = Path(ref).expanduser()
+    if kind in ("image", None) and (folder.is_file() or folder.suffix in WEIGHTS):
+        check_file(_weights_file(folder, f"model {ref!r}"))
+        return folder
     if ref.strip() and folder.is_dir():
         return _checked(_part(folder, kind), kind, ref)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", ref):
@@ -98,8 +104,25 @@ def model_id(named: Named, kind: Kind) -> str:
     """
     folder = resolve_model(named, kind)
     for added in ModelRef.of(named).loras:
-        lora.changes(resolve_model(added.path, "lora"), _network_shapes(folder))
+        file = resolve_model(added.path, "lora")
+        if folder.is_dir():  # the layers of a single file have other names until it is loaded
+            lora.changes(file, _network_shapes(folder))
     return folder_id(named, folder)
+
+
+def resolve_config(named: Named, file: Path) -> Path:
+    """The folder of configurations that a checkpoint in one file is read with: ``image_config``, or the one beside it.
+
+    Raises :class:`ModelNotFound` where there is none, and :class:`RequestError` where it is of another architecture.
+    """
+    ref = ModelRef.of(named).config or str(file.with_suffix(""))
+    if not ModelRef.of(named).config and not file.with_suffix("").is_dir():
+        raise no_configuration(file)
+    folder = resolve_model(ref, "config")
+    parts = (_read_json(folder / name)[0] for name in ("model_index.json", "unet/config.json"))
+    check_fit(file, folder, *parts)
+    check_guides(folder, family_of(folder, "image"), told_by_file(file))
+    return folder
 
 
 def _network_shapes(folder: Path) -> dict[str, dict[str, headers.Shape]]:
@@ -119,7 +142,8 @@ def _stem(name: str) -> str:
 def folder_id(named: Named, folder: Path) -> str:
     """As :func:`model_id`, for a folder that is resolved already."""
     model = ModelRef.of(named)
-    whole = f"{name_of(model.ref)}@{content_hash(folder)[:16]}"
+    content = content_hash(folder) if folder.is_dir() else _file_content(folder, resolve_config(model, folder))
+    whole = f"{name_of(model.ref)}@{content[:16]}"
     for added in model.loras:
         file = resolve_model(added.path, "lora")
         whole += f"+lora:{name_of(added.path)}:{_hashes([file])[file][:16]}*{added.scale!r}"
@@ -149,11 +173,18 @@ def _lora_file(ref: str) -> Path:
                 "name one of them"
             )
         path = usual if usual in held else held[0]
+    return _weights_file(path, f"image_lora {ref!r}")
+
+
+def _weights_file(path: Path, what: str) -> Path:
+    """``path``, a whole safetensors file; raises :class:`ModelNotFound` that begins with ``what``."""
     problem = safetensors_problem(path)
     if path.suffix in PICKLED and path.is_file():
         problem = "is pickled, and pickled weights are never loaded: convert it to .safetensors"
+    elif path.suffix == ".gguf" and path.is_file():
+        problem = "is a GGUF file, quantised for other programs: give safetensors"
     if problem:
-        raise ModelNotFound(f"image_lora {ref!r}: {path} {problem}")
+        raise ModelNotFound(f"{what}: {path} {problem}")
     return path
 
 
@@ -167,9 +198,9 @@ def _part(folder: Path, kind: Kind | None) -> Path:
 def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
     problems = missing_files(folder, kind) if kind else []
     if problems:
-        listed = "\n  - ".join(problems)
+        listed, article = "\n  - ".join(problems), "an" if kind in ("image", "encoder") else "a"
         raise ModelNotFound(
-            f"model {ref!r} cannot be used as {'a' if kind in ('clip', 'points') else 'an'} {kind} model; in {folder}:"
+            f"model {ref!r} cannot be used as {article} {kind} model; in {folder}:"
             f"\n  - {listed}\nCopy or download the folder again; splatmill doctor checks it file by file."
         )
     if kind == "image":
@@ -209,6 +240,8 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
             problems += tokenizer_problems(folder, name)
         elif name == "feature_extractor":
             problems += _json_problems(folder, "feature_extractor/preprocessor_config.json")
+        elif kind == "config":
+            problems += _json_problems(folder, f"{name}/config.json")
         else:
             problems += _part_problems(folder, name, _stem(name))
     return problems
@@ -347,7 +380,8 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         if not place and kind == "points":
             stems = tuple(Path(name).stem for name in POINT_E_FILES)
             weights += [n for n in here if n.startswith(stems) and n.endswith((".safetensors", ".pt"))]
-        weights = [n for n in weights if "non_ema" not in n] if place or kind in ("clip", "points", "encoder") else []
+        weighty = kind != "config" and (place or kind in ("clip", "points", "encoder"))
+        weights = [n for n in weights if "non_ema" not in n] if weighty else []
         half = next((each for each in VARIANTS if any(f".{each}" in n for n in weights)), None)
         weights = [n for n in weights if f".{half}" in n] if half else weights
         index = f".safetensors.index.{half}.json" if half else ".safetensors.index.json"
@@ -441,6 +475,14 @@ def content_hash(folder: Path) -> str:
     for name, digest in sorted((p.relative_to(folder).as_posix(), d) for p, d in _hashes(_used_files(folder)).items()):
         total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def _file_content(file: Path, folder: Path) -> str:
+    """The same of a checkpoint in one file, and of the configurations that it is read with."""
+    told = {path: path.relative_to(folder).as_posix() for path in _used_files(folder) if path.suffix not in WEIGHTS}
+    digests = _hashes([file, *told])
+    lines = [("", digests[file]), *sorted((name, digests[path]) for path, name in told.items())]
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in lines).encode()).hexdigest()
 
 
 def _hashes(paths: list[Path]) -> dict[Path, str]:
