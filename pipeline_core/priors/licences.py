@@ -251,18 +251,23 @@ def _stated(told: Mapping[str, Any], by: str) -> Licence | None:
     """What a file says of the licence, None when it says nothing."""
     value = told.get("licence") or told.get("license") or ()
     listed = [*(value if isinstance(value, (list, tuple)) else [value]), told.get("license_name") or ""]
-    names = [" ".join(str(each).split())[:200] for each in listed]
+    names = [_line(each)[:200] for each in listed]
     names = list(dict.fromkeys(name for name in names if name and name.lower() not in ("other", "unknown")))
     own = told.get("licence_class")
     if own in CLASSES:
-        link = str(told.get("licence_link") or told.get("license_link") or "")
-        conditions = " ".join(str(told.get("licence_conditions") or "").split())
+        link = _line(told.get("licence_link") or told.get("license_link") or "")
+        conditions = _line(told.get("licence_conditions") or "")
         return Licence((Terms(" + ".join(names) or "own terms", own, conditions, link),), by)
     if own is not None:
         raise _Unusable(f"{by} says licence_class {own!r}, which is none of {', '.join(CLASSES)}")
     if value and not names:
         raise _Unusable(f"{by} says {value!r} and names no licence")
     return Licence(tuple(dict.fromkeys(map(named, names))), by) if names else None
+
+
+def _line(value: Any) -> str:
+    """Somebody's text in one line, without what a terminal might obey."""
+    return "".join(character for character in " ".join(str(value).split()) if character.isprintable())
 
 
 def _near(path: Path, name: str) -> Path | None:

@@ -152,6 +152,7 @@ def test_sana_s_card_states_no_licence_that_a_machine_reads_so_a_copy_of_it_is_u
     ("---\nlicense: 2023-13-45\n---\n", "splatmill does not know 2023-13-45"),
     ("---\nlicense: a-friend-s-licence\n---\n", "splatmill does not know a-friend-s-licence"),
     ("---\nlicense: apache-2.0\nlicense_name: of-my-own\n---\n", "splatmill does not know of-my-own"),
+    ('---\nlicense: "a\\e[31mb\\nc"\n---\n', "splatmill does not know a[31mb c"),
     ("---\nlicense: mit\nlicence_class: free\n---\n", "licence_class 'free', which is none of open, conditions"),
     ("\x00\xff---", "has no front matter"),
 ])  # fmt: skip
