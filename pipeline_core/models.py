@@ -6,14 +6,20 @@ optimises goes through it, so views of different assets share the model calls.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_core.config import ModelRef, Named, Recipe
 from pipeline_core.device import pick_device
 from pipeline_core.errors import RequestError
+from pipeline_core.files import lock, state_folder
 from pipeline_core.priors.licences import Licence, licence_of, together
 from pipeline_core.priors.resolve import Kind, resolve_model
 
@@ -28,7 +34,16 @@ MAX_ACTIVE = "SPLATMILL_MAX_ACTIVE"
 sampling = threading.Lock()
 """Held while the point prior samples: side by side, samplers would only share the same cores."""
 
+SHARE_GPU = "SPLATMILL_SHARE_GPU"
+"""Environment variable: 1 lets this process work on a GPU beside another one's engine; unset: it waits for its end."""
+
+log = logging.getLogger("splatmill")
 _lock = threading.RLock()
+_closed = 0
+"""How often the engines were closed."""
+_gpus: dict[Path, ExitStack] = {}
+"""The GPUs that this process holds, by their lock files, until it ends."""
+_gpu_lock = threading.Lock()
 _engines: dict[tuple[ModelRef, ModelRef], DistillationEngine] = {}
 
 
@@ -73,10 +88,14 @@ def prepare_device() -> None:
 
 
 def engine(recipe: Recipe) -> DistillationEngine:
-    """The engine for the recipe's priors."""
+    """The engine for the recipe's priors.
+
+    Raises ``CancelledError`` when engines are closed while this waits for another process's to leave the GPU.
+    """
     from pipeline_core.engine.engine import DistillationEngine
 
     prepare_device()
+    hold_gpu()
     refs = recipe.model_refs()
     pair = refs["image"], refs["points"]
     with _lock:
@@ -91,6 +110,38 @@ def engine(recipe: Recipe) -> DistillationEngine:
         return found
 
 
+def hold_gpu(every_s: float = 1.0) -> None:
+    """Be the only process of splatmill with an engine on this GPU, for as long as this process lives.
+
+    The kernel gives a GPU back when its holder dies, so an engine that outlives its killed worker is waited for.
+    """
+    if device().type != "cuda" or os.environ.get(SHARE_GPU) == "1":
+        return
+    path, seen = state_folder() / "gpus" / gpu_name(), _closed
+    with _gpu_lock:
+        while path not in _gpus:
+            mine = ExitStack()
+            if mine.enter_context(lock(path, wait=False)):
+                _gpus[path] = mine
+            elif _closed != seen:
+                raise CancelledError("the engines were closed")
+            else:
+                _say_that_it_is_taken(path.name)
+                time.sleep(every_s)
+
+
+@lru_cache(maxsize=1)
+def _say_that_it_is_taken(gpu: str) -> None:
+    log.warning("another process has its engine on %s: this one waits for its end (%s=1: both at once)", gpu, SHARE_GPU)
+
+
+def gpu_name() -> str:
+    """A name that the GPU of this process has for every process of this machine."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(device()).uuid)
+
+
 def _max_active() -> int | None:
     text = os.environ.get(MAX_ACTIVE, "").strip()
     if text and (not text.isdecimal() or not 1 <= int(text) <= 1024):
@@ -100,6 +151,8 @@ def _max_active() -> int | None:
 
 def close_engines() -> None:
     """Stop all engines: their jobs keep a checkpoint and are cancelled. Later calls of :func:`engine` make new ones."""
+    global _closed
+    _closed += 1
     with _lock:
         engines = list(_engines.values())
         _engines.clear()
