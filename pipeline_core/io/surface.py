@@ -89,13 +89,17 @@ def check_count(path: Path, count: int, what: str) -> None:
 
 
 def sample(name: str | Path, surfaces: Sequence[Surface], count: int, generator: torch.Generator) -> PointCloud:
-    """``count`` points on ``surfaces``, uniform by area. Raises :class:`DataError` where they have no area."""
+    """``count`` points on ``surfaces``, uniform by area: one in each of as many equal parts, so that they clump less.
+
+    Raises :class:`DataError` where there is no area.
+    """
     areas = np.concatenate([each.areas for each in surfaces])
     total = np.cumsum(areas)
     if not total[-1] > 0:
         raise DataError(f"{name}: its {len(areas)} triangles have no area")
     draws = torch.rand(count, 3, generator=generator, dtype=torch.float64).numpy()
-    chosen = np.searchsorted(total, draws[:, 0] * total[-1], side="right").clip(max=len(areas) - 1)
+    share = (np.arange(count) + draws[:, 0]) / count
+    chosen = np.searchsorted(total, share * total[-1], side="right").clip(max=len(areas) - 1)
     root = np.sqrt(draws[:, 1])
     weights = np.stack([1 - root, root * (1 - draws[:, 2]), root * draws[:, 2]], axis=1)
     xyz, rgb, first = np.empty((count, 3)), np.empty((count, 3)), 0
