@@ -323,7 +323,7 @@ def evaluate(
 
 @app.command("train-starter", context_settings=PASS_ON)
 def train_starter(context: typer.Context) -> None:
-    """Train the starter prior; --help lists the trainer's own options.
+    """Train the starter prior, or (--part flow) a small flow transformer; --help lists the trainer's own options.
 
     Example: splatmill train-starter --out runs/starter
     """

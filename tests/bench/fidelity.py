@@ -46,6 +46,7 @@ from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import SplatmillError
 from pipeline_core.gaussians.initialise import ball as ball_cloud
 from pipeline_core.gaussians.initialise import from_points
+from pipeline_core.guidance.prompts import view_prompt, view_word
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.images import save_png
 from pipeline_core.io.ply import load_points, load_splat
@@ -125,11 +126,14 @@ def from_a_ball(engine: DistillationEngine, spec: PropSpec, seed: int) -> Gaussi
 
 
 def sample_views(prior, prompt: str, guidance_scale: float, steps: int, seed: int) -> Tensor:
-    """Images [8, 3, S, S] of the image prior at the evaluation cameras."""
+    """Images [8, 3, S, S] of the image prior at the evaluation cameras, told in words where it takes none."""
     cameras = fidelity.evaluation_cameras()
     angles = (cameras.azimuth, cameras.elevation) if prior.camera == "angles" else None
     generator = torch.Generator().manual_seed(seed)
     prompts = [prompt] * len(cameras)
+    if prior.camera == "none":
+        views = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
+        prompts = [view_prompt(prompt, view_word(*view)) for view in views]
     return sample_images(prior, prompts, generator, guidance_scale=guidance_scale, steps=steps, cameras=angles)
 
 
