@@ -33,12 +33,11 @@ from pipeline_core.priors.image import COMPILED_ROWS, load_network, load_process
 from pipeline_core.priors.latents import LatentPrior, pack_pooled, unpack_pooled, vae_factor
 from pipeline_core.priors.process import Diffusion
 from pipeline_core.priors.resolve import folder_id, weight_files
+from pipeline_core.priors.takes import is_stable
 from pipeline_core.priors.text import load_pretrained, read_json
 
 PROJECTIONS = {"clip_camera_projection": "proj", "cc_projection": "projection"}
 """Folder of the linear layer in either layout, and what its tensors are called there."""
-CAMERAS = {"zero123": False, "stable-zero123": True}
-"""What ``splatmill.json`` may say, and whether the last number is the picture's height."""
 
 
 def relative_camera(azimuth: Tensor, elevation: Tensor, picture_elevation: Tensor, *, stable: bool) -> Tensor:
@@ -142,7 +141,7 @@ def load_zero123(
     from transformers import CLIPVisionModelWithProjection
 
     side = read_json(folder / "splatmill.json") if (folder / "splatmill.json").exists() else {}
-    stable = _is_stable(ModelRef.of(ref).ref, folder, side)
+    stable = is_stable(ModelRef.of(ref).ref, folder)
     unet: Any = load_network(folder, "unet", dtype, ("UNet2DConditionModel",), allow_remote_code)
     vae: Any = load_network(folder, "vae", dtype, ("AutoencoderKL",), allow_remote_code)
     encoder_dtype = torch.float32 if torch.device(device).type == "cpu" else dtype  # it is used once for a picture
@@ -169,20 +168,6 @@ def load_zero123(
         stable=stable,
     )
     return Zero123Prior(parts, folder_id(ref, folder), device, dtype)
-
-
-def _is_stable(ref: str, folder: Path, side: dict[str, Any]) -> bool:
-    """Whether the folder's training took the picture's height: see the module's docstring."""
-    told = side.get("camera")
-    if told is None:
-        name = (ref if not Path(ref).expanduser().is_dir() else folder.resolve().name).lower()
-        told = "stable-zero123" if "stable" in name else "zero123" if "zero123" in name or "zero1to3" in name else None
-    if told not in CAMERAS:
-        raise RequestError(
-            f"{folder}: the name does not say whether this is Zero-1-to-3 or Stable Zero123, which read cameras "
-            f'differently; write {{"camera": "zero123"}} or {{"camera": "stable-zero123"}} to its splatmill.json'
-        )
-    return CAMERAS[told]
 
 
 def _load_projection(folder: Path, width: int, dtype: torch.dtype) -> nn.Linear:

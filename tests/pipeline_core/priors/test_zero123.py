@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline_core.config import RECIPES, Densify, ModelRef, Texture
+from pipeline_core.config import RECIPES, Densify, Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import ModelNotFound, RequestError
@@ -172,13 +172,6 @@ def test_a_hub_repository_is_fetched_with_all_that_is_read(checkpoint):
     assert set(select_files([*names, "README.md", "unet/diffusion_pytorch_model.bin"], "image")) == set(names)
 
 
-def test_loras_are_refused(checkpoint):
-    from pipeline_core.config import Lora
-
-    with pytest.raises((RequestError, ModelNotFound)):
-        load_image_prior(ModelRef(str(checkpoint("zero123-xl")), loras=(Lora(path="style.safetensors"),)))
-
-
 # ------------------------------------------------------------------------------------------------------ guiding
 
 
@@ -258,6 +251,4 @@ def test_it_refines_a_texture_and_the_picture_counts_where_it_is_seen(prior):
     front, back = (
         [abs(each.texture[side[face]] - red).mean() for each in (found[0.0], found[50.0])] for face in (1, -1)
     )
-    assert front[1] < 0.7 * front[0] and front[0] - front[1] > 2 * (
-        back[0] - back[1]
-    )  # the unseen follows
+    assert front[1] < 0.7 * front[0] and front[0] - front[1] > 2 * (back[0] - back[1])  # the unseen follows

@@ -1,0 +1,88 @@
+"""What an image prior takes of a row, told before anything is made: a picture or none, and how many views together.
+
+    misfit(spec)        # ("image", "", "needed: ...") or None
+
+Nothing here loads torch: ``plan`` and ``submit`` ask too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline_core.config import ModelRef, Named
+from pipeline_core.errors import RequestError
+from pipeline_core.priors.families import family_of
+from pipeline_core.priors.resolve import resolve_model
+from pipeline_core.spec import AssetSpec
+
+PICTURED = "dreamgaussian-image"
+"""A recipe whose image prior is shown a picture."""
+
+
+CAMERAS = {"zero123": False, "stable-zero123": True}
+"""What ``splatmill.json`` may say, and whether the last number is the picture's height."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """``shown``: whether it is shown a picture in place of a prompt; ``views``: how many it looks at together."""
+
+    shown: bool
+    views: int
+
+
+@lru_cache(maxsize=64)
+def takes(named: Named) -> Takes:
+    """What an image prior takes, by its folder. Raises :class:`ModelNotFound` when it is not there."""
+    folder = resolve_model(named, "image")
+    shown = family_of(folder, "image").shown
+    if shown:
+        is_stable(ModelRef.of(named).ref, folder)
+    unet = _read(folder / "unet" / "config.json").get("_class_name")
+    return Takes(shown, 4 if unet == "MultiViewUNetModel" else 1)
+
+
+def is_stable(ref: str, folder: Path) -> bool:
+    """Whether a Zero-1-to-3 takes the picture's height (zero123.py). Raises RequestError where none can tell."""
+    told = _read(folder / "splatmill.json").get("camera")
+    if told is None:
+        name = (ref if not Path(ref).expanduser().is_dir() else folder.resolve().name).lower()
+        told = "stable-zero123" if "stable" in name else "zero123" if "zero123" in name or "zero1to3" in name else None
+    if told not in CAMERAS:
+        raise RequestError(
+            f"{folder}: the name does not say whether this is Zero-1-to-3 or Stable Zero123, which read cameras "
+            f'differently; write {{"camera": "zero123"}} or {{"camera": "stable-zero123"}} to its splatmill.json'
+        )
+    return CAMERAS[told]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; nothing where there is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def misfit(spec: AssetSpec) -> tuple[str, Any, str] | None:
+    """The first field of a row that its image prior cannot use: its name, its value, what is needed instead."""
+    recipe, name = spec.recipe, str(spec.recipe.image_prior)
+    wanted = takes(recipe.model_refs()["image"])
+    if wanted.shown and spec.image is None:
+        return "image", "", f"needed: image_prior {name} is shown a picture and reads no prompt"
+    if spec.image is not None and not wanted.shown:
+        said = f"none, since image_prior {name} reads prompts alone; or a prior that is shown one, as in {PICTURED}"
+        return "image", spec.image.name, said
+    if wanted.shown and spec.negative_prompt:
+        return "negative_prompt", spec.negative_prompt, f"none: image_prior {name} reads no prompt"
+    for section in ("geometry", "appearance", "texture"):
+        settings = getattr(recipe, section)
+        if settings.steps and settings.views % wanted.views:
+            said = f"a multiple of {wanted.views}: image_prior {name} looks at {wanted.views} views together"
+            return f"{section}.views", settings.views, said
+    return None

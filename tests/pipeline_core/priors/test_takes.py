@@ -1,0 +1,58 @@
+"""Rows that their image prior cannot use are told by field before anything is loaded."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pipeline_core.config import RECIPES
+from pipeline_core.errors import RequestError
+from pipeline_core.priors.takes import misfit, takes
+from pipeline_core.spec import AssetSpec
+
+IMAGE = {"name": "mug.png", "sha256": "0" * 64}
+
+
+@pytest.fixture
+def row(checkpoint):
+    """A row with the tiny checkpoint ``kind`` as its image prior."""
+
+    def make(kind, changes=None, recipe="dreamgaussian", **spec):
+        whole = RECIPES[recipe].override({"image_prior": str(checkpoint(kind))} | (changes or {}))
+        return AssetSpec(**({"prompt": "a mug", "recipe": whole} | spec))
+
+    return make
+
+
+def test_what_fits_is_left_alone(row):
+    assert misfit(row("sd")) is None and misfit(row("mvdream", recipe="mvdream")) is None
+    assert misfit(row("zero123-xl", image=IMAGE)) is None and misfit(row("starter-image")) is None
+    assert misfit(row("mvdream", {"texture.steps": 0}, recipe="mvdream")) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "spec", "field", "said"),
+    [
+        ("zero123-xl", {}, {}, "image", "needed: image_prior .* is shown a picture and reads no prompt"),
+        ("sd", {}, {"image": IMAGE}, "image", "none, since image_prior .* reads prompts alone; .* dreamgaussian-image"),
+        ("zero123-xl", {}, {"image": IMAGE, "negative_prompt": "dust"}, "negative_prompt", "none: .* reads no prompt"),
+        ("mvdream", {"geometry.views": 6}, {}, "geometry.views", "a multiple of 4: .* looks at 4 views together"),
+        ("mvdream", {"geometry.views": 8}, {}, "texture.views", "a multiple of 4"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_field(row, kind, changes, spec, field, said):
+    found = misfit(row(kind, changes, **spec))
+    assert found is not None and found[0] == field and re.match(said, found[2]), found
+
+
+def test_a_name_that_does_not_tell_which_training_it_is_is_asked_before_it_is_loaded(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint("zero123-xl"), tmp_path / "novel-views")
+    with pytest.raises(RequestError, match="the name does not say whether this is Zero-1-to-3 or Stable Zero123"):
+        takes(str(folder))
+
+
+def test_asking_loads_no_torch():
+    code = "import pipeline_core.priors.takes, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
