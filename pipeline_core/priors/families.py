@@ -9,7 +9,8 @@ Nothing here loads torch: a plan checks folders by this table.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -42,6 +43,7 @@ class Family:
         shown: whether its priors are shown a picture in place of a prompt.
         noise: by which rules ``scheduler/`` is read, and checked (checks.py); None = by its own.
         guides: whether its priors answer for score distillation; those that do not only sample.
+        tokens: by a tokenizer's folder, how many are read of a prompt, where tokenizer and network allow others.
     """
 
     kind: Literal["image", "points"]
@@ -54,6 +56,7 @@ class Family:
     shown: bool = False
     noise: Literal["diffusion", "flow"] | None = None
     guides: bool = True
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
     def recognises(self, folder: Path) -> bool:
         """Whether ``folder`` is of this family."""
@@ -85,16 +88,16 @@ FAMILIES: tuple[Family, ...] = (
            components=("unet", "scheduler", "text_encoder", "tokenizer"), transformers=(), noise="diffusion"),
     Family("image", "Stable Diffusion 3", "sd3.SD3Prior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
-           transformers=("SD3Transformer2DModel",), noise="flow"),
+           transformers=("SD3Transformer2DModel",), noise="flow", tokens={"tokenizer_3": 256}),
     Family("image", "Sana", "sana.SanaPrior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("SanaTransformer2DModel",), noise="flow"),
+           transformers=("SanaTransformer2DModel",), noise="flow", tokens={"tokenizer": 299}),
     Family("image", "FLUX.2-klein", "flux2.Flux2Prior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("Flux2Transformer2DModel",), noise="flow"),
+           transformers=("Flux2Transformer2DModel",), noise="flow", tokens={"tokenizer": 500}),
     Family("image", "Z-Image", "z_image.ZImagePrior.load", "model_index.json",
            components=("transformer", "vae", "scheduler", "text_encoder", "tokenizer"),
-           transformers=("ZImageTransformer2DModel",), noise="flow"),
+           transformers=("ZImageTransformer2DModel",), noise="flow", tokens={"tokenizer": 504}),
     Family("image", "single files of Stable Diffusion", "single_file.load_single_file", "*.safetensors"),
     Family("points", "IndependentPointDiffusion", "points.load_independent", "config.json",
            classes=("IndependentPointDiffusion",)),

@@ -30,12 +30,9 @@ from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_h
 from pipeline_core.priors.noise import row_noise
 from pipeline_core.priors.point_e import POINTS_BASE, POINTS_UPSAMPLED, PointEUpsampler, load_network
 from pipeline_core.priors.process import Diffusion, OwnsNoise
-from pipeline_core.priors.resolve import POINT_E_FILES, folder_id, resolve_model
+from pipeline_core.priors.resolve import CLIP_ID, POINT_E_FILES, folder_id, resolve_model
 from pipeline_core.priors.text import TextEncoder, load_pretrained, load_tokenizer, tokenize
 from pipeline_core.types import OBJECT_RADIUS, PointCloud
-
-CLIP_ID = "openai/clip-vit-large-patch14"
-"""Text encoder of Point-E, where its folder has no ``clip/``."""
 
 Condition = Callable[[str, torch.Generator | None], Tensor]
 """Prompt -> condition tensor of one row; the empty prompt -> the null condition. With a generator, what the network

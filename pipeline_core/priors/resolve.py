@@ -38,6 +38,8 @@ Kind = Literal["image", "points", "clip", "encoder", "lora", "config"]
 
 STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
 POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
+CLIP_ID = "openai/clip-vit-large-patch14"
+"""Text encoder of Point-E, where its folder has no ``clip/``."""
 POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
 
 VARIANTS = ("fp16", "bf16")

@@ -35,7 +35,8 @@ def write_clip_tokenizer(folder, length=16):
 def use_published_text_keys(path):
     """Rename to ``text_model.*`` and add the position ids, as every file written before transformers 5 has them."""
     tensors = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(path).items()}
-    tensors["text_model.embeddings.position_ids"] = torch.arange(16)[None]
+    positions = len(tensors["text_model.embeddings.position_embedding.weight"])
+    tensors["text_model.embeddings.position_ids"] = torch.arange(positions)[None]
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -127,13 +128,13 @@ def write_index(folder, class_name, **parts):
     write_json(folder / "model_index.json", {"_class_name": class_name, **base, **parts})
 
 
-def write_stable_diffusion(folder, prediction_type="epsilon"):
-    """The layout of SD 1.5 and 2.1."""
+def write_stable_diffusion(folder, prediction_type="epsilon", length=16):
+    """The layout of SD 1.5 and 2.1; ``length`` of the text window, 77 in the published ones."""
     from transformers import CLIPTextModel
 
     torch.manual_seed(0)
-    vocab = write_clip_tokenizer(folder / "tokenizer")
-    CLIPTextModel(clip_config(vocab)).save_pretrained(folder / "text_encoder")
+    vocab = write_clip_tokenizer(folder / "tokenizer", length)
+    CLIPTextModel(clip_config(vocab, length)).save_pretrained(folder / "text_encoder")
     use_published_text_keys(folder / "text_encoder" / "model.safetensors")
     write_unet(folder)
     write_vae(folder)
@@ -142,15 +143,15 @@ def write_stable_diffusion(folder, prediction_type="epsilon"):
     return folder
 
 
-def write_sdxl(folder):
+def write_sdxl(folder, length=16):
     """Two text encoders, a pooled vector wider than the token width, time ids."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(1)
-    vocab = write_clip_tokenizer(folder / "tokenizer")
-    write_clip_tokenizer(folder / "tokenizer_2")
-    CLIPTextModel(clip_config(vocab)).save_pretrained(folder / "text_encoder")
-    second = clip_config(vocab, width=16, projection=80)
+    vocab = write_clip_tokenizer(folder / "tokenizer", length)
+    write_clip_tokenizer(folder / "tokenizer_2", length)
+    CLIPTextModel(clip_config(vocab, length)).save_pretrained(folder / "text_encoder")
+    second = clip_config(vocab, length, width=16, projection=80)
     CLIPTextModelWithProjection(second).save_pretrained(folder / "text_encoder_2")
     write_unet(
         folder,
@@ -511,7 +512,9 @@ WRITERS = {
     "sd": write_stable_diffusion,
     "sd-v": lambda folder: write_stable_diffusion(folder, "v_prediction"),
     "sd-sample": lambda folder: write_stable_diffusion(folder, "sample"),
+    "sd-77": lambda folder: write_stable_diffusion(folder, length=77),
     "sdxl": write_sdxl,
+    "sdxl-77": lambda folder: write_sdxl(folder, length=77),
     "pixel": write_pixel,
     "sd3": write_sd3,
     "sd3-without-t5": lambda folder: write_sd3(folder, t5=False),

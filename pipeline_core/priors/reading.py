@@ -1,0 +1,366 @@
+"""What models can read of a prompt, told before any of them is loaded: words that they do not know, tokens too many.
+
+    told = read(AssetSpec(prompt="a red dragon"))
+    told.unknown_words, told.tokens_dropped     # ('dragon',), 0
+    told.warnings                               # ("starter does not know 'dragon' ...",)
+    told.refusal                                # '' where some of it can be read
+
+A prompt is counted by the tokenizers that encode it, so what is told is what happens. Three kinds of words are unknown:
+those that a small vocabulary of whole words lacks (the starter's), those that become the unknown token (T5's of other
+scripts), and those that fall into more tokens than they have letters (bytes, to a vocabulary that never met them).
+Nothing here loads torch: ``plan`` and ``submit`` read prompts too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline_core.config import ModelRef, Named
+from pipeline_core.errors import ModelNotFound
+from pipeline_core.priors.families import family_of
+from pipeline_core.priors.resolve import CLIP_ID, resolve_model
+from pipeline_core.priors.wording import (
+    LONGEST_VIEW,
+    MAX_WEIGHT,
+    cut,
+    plain,
+    read_literally,
+    view_prompt,
+    weighted,
+)
+from pipeline_core.spec import AssetSpec
+
+SHOWN = 8
+"""Unknown words that a sentence names."""
+CLOSED = 4096
+"""Entries below which a vocabulary of whole words is taken for all that a model knows."""
+ENCODING = 2
+"""How prompts are encoded that were cut, or whose weights were letters, before: part of their stages' keys."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the models of a recipe make of a prompt, and of its negative prompt.
+
+    Args:
+        unknown_words: as they are written, in order; each once.
+        tokens_dropped: the most that any model leaves out at a prompt's end.
+        warnings: all that is to be said, as sentences.
+        refusal: what is needed instead, where nothing of the prompt can be read; else empty.
+        newly_encoded: kinds of model that read it in another way than they did at first (:data:`ENCODING`).
+    """
+
+    unknown_words: tuple[str, ...] = ()
+    tokens_dropped: int = 0
+    warnings: tuple[str, ...] = ()
+    refusal: str = ""
+    newly_encoded: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is kept with the asset; empty where everything was read."""
+        if not self.warnings:
+            return {}
+        words, dropped = list(self.unknown_words), self.tokens_dropped
+        return {"unknown_words": words, "tokens_dropped": dropped, "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What one model makes of one text: ``known`` is false where no word of it means anything to the model."""
+
+    unknown: tuple[str, ...] = ()
+    dropped: int = 0
+    known: bool = True
+    newly_encoded: bool = False
+    weighted: bool = False
+    kept: str = ""
+
+
+def _letters(text: str) -> list[str]:
+    """The words of ``text`` as a vocabulary of whole words has them."""
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+@lru_cache(maxsize=1)
+def _fillers() -> frozenset[str]:
+    """Words that say nothing of what is to be made."""
+    from pipeline_core.props.captions import FILLERS, VIEWS
+
+    return frozenset({*FILLERS, *VIEWS})
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """One tokenizer of a model.
+
+    Args:
+        tokenizer: of the ``tokenizers`` package, without padding and truncation.
+        room: tokens of a text that the network reads, special ones not counted.
+        words: all that the model knows, where that is a list of words; else empty.
+        unknown: the token of what is not in the vocabulary; empty where there is no such thing.
+        lower: whether texts are put into lower case first.
+    """
+
+    tokenizer: Any
+    room: int
+    words: frozenset[str]
+    unknown: str
+    lower: bool
+
+    def count(self, text: str) -> int:
+        """Tokens of ``text``."""
+        return len(self.tokenizer.encode(text.lower() if self.lower else text, add_special_tokens=False).ids)
+
+    def kept(self, text: str) -> tuple[str, int]:
+        """What the window holds of ``text``, and how many tokens are cut off; its view word, if it has one, is not."""
+        if text.isascii() and len(text) <= self.room:  # a token is a letter or more
+            return text, 0
+        read = self.tokenizer.encode(text.lower() if self.lower else text, add_special_tokens=False)
+        over = len(read.ids) - self.room
+        if over <= 0:
+            return text, 0
+        kept = cut(text, self.room, self.count)
+        return (kept, len(read.ids) - self.count(kept)) if kept != text else (text[: read.offsets[self.room][0]], over)
+
+    def unknown_words(self, text: str) -> tuple[list[str], bool]:
+        """Unknown words of ``text`` in order, and whether another word of it means anything."""
+        if self.words:
+            found = _letters(text)
+            unknown = [word for word in found if word not in self.words]
+            return unknown, not unknown or any(len(w) > 1 and w in self.words and w not in _fillers() for w in found)
+        if not self.unknown and text.isascii():
+            return [], True
+        read = self.tokenizer.encode(text.lower() if self.lower else text, add_special_tokens=False)
+        unknown, known = [], False
+        for start, end in (match.span() for match in re.finditer(r"\S+", text)):
+            inside = [t for t, (a, b) in zip(read.tokens, read.offsets) if a < end and b > start and t != "\u2581"]
+            if self.unknown in inside or len(inside) > end - start:
+                unknown.append(text[start:end].strip(".,;:!?\"'()[]") or text[start:end])
+            else:
+                known = known or any(character.isalpha() for character in text[start:end])
+        return unknown, known or not unknown
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a model reads: its name, its vocabularies, whether view words follow a prompt, whether it has windows."""
+
+    name: str
+    vocabularies: tuple[Vocabulary, ...]
+    viewed: bool = False
+    windows: bool = False
+
+    @cached_property
+    def room(self) -> int:
+        """The most tokens that one of its vocabularies reads."""
+        return max(each.room for each in self.vocabularies)
+
+    @cached_property
+    def objects(self) -> frozenset[str]:
+        """The objects that a model of few words knows; none where it reads free text."""
+        if not all(each.words for each in self.vocabularies):
+            return frozenset()
+        from pipeline_core.props.props import CATEGORIES
+
+        return frozenset(CATEGORIES).intersection(*(each.words for each in self.vocabularies))
+
+    def names_an_object(self, text: str) -> bool:
+        """Whether a word of ``text`` is one of :attr:`objects`, or a word for one; of free text nobody can tell."""
+        from pipeline_core.props.captions import SYNONYMS
+
+        return not self.objects or any(SYNONYMS.get(word, word) in self.objects for word in _letters(text))
+
+    def read(self, text: str, *, viewed: bool) -> Text:
+        """``text`` as the model reads it: what any of its vocabularies knows is known."""
+        bare = plain(text)
+        if not bare or not self.vocabularies:
+            return Text()
+        whole = view_prompt(bare, LONGEST_VIEW) if viewed and self.viewed else bare
+        kept = [each.kept(whole) for each in self.vocabularies]
+        over = [dropped for _, dropped in kept]
+        found = [each.unknown_words(bare) for each in self.vocabularies]
+        return Text(
+            tuple(word for word in dict.fromkeys(found[0][0]) if all(word in words for words, _ in found)),
+            0 if self.windows else min(over),
+            any(known for _, known in found),
+            bare != text or (max(over) > 0 and (self.windows or self.viewed)),
+            bare != text and any(weight != 1 for _, weight in weighted(text)),
+            bare if self.windows else max((left for left, _ in kept), key=len),
+        )
+
+
+def read(spec: AssetSpec) -> Reading:
+    """What the models of ``spec`` make of its prompts. Raises :class:`ModelNotFound` when a model is not there."""
+    recipe = spec.recipe
+    from_points = recipe.init.start == "prior" or any(
+        stage.steps and stage.uses("points") for stage in (recipe.geometry, recipe.appearance)
+    )
+    used = {kind: ref for kind, ref in recipe.model_refs().items() if kind == "image" or from_points}
+    return _read(tuple(used.items()), spec.prompt, spec.negative_prompt)
+
+
+@lru_cache(maxsize=4096)
+def _read(used: tuple[tuple[Any, ModelRef], ...], prompt: str, negative: str) -> Reading:
+    unknown: list[str] = []
+    said: list[str] = []
+    newly: list[str] = []
+    dropped, refusal = 0, ""
+    for kind, ref in used:
+        model = open_model(ref, kind)
+        text, other = model.read(prompt, viewed=True), model.read(negative if kind == "image" else "", viewed=False)
+        unknown += [*text.unknown, *other.unknown]
+        dropped = max(dropped, text.dropped, other.dropped)
+        newly += [kind] * (text.newly_encoded or other.newly_encoded)
+        said += [*_sentences(model, text, "the prompt"), *_sentences(model, other, "the negative prompt")]
+        if kind == "image" and not text.known:
+            refusal = _refusal(model)
+        elif (
+            kind == "image"
+            and (text.unknown or text.dropped)
+            and model.objects
+            and not model.names_an_object(text.kept)
+        ):
+            said.append(f"no object that {model.name} knows is named: its shape is left to chance")
+        elif kind == "points" and not text.known:
+            said.append(f"{model.name} reads nothing of the prompt: what it starts from is left to chance")
+    said += [
+        f"{part} is read as it is written: a weight is a number from 0 to {MAX_WEIGHT:g}, as in (words:1.3)"
+        for part in dict.fromkeys(read_literally(prompt) + read_literally(negative))
+    ]
+    return Reading(tuple(dict.fromkeys(unknown)), dropped, tuple(dict.fromkeys(said)), refusal, tuple(newly))
+
+
+def _sentences(model: Model, text: Text, which: str) -> list[str]:
+    """What is to be said of one text."""
+    said = []
+    if text.unknown:
+        words = ", ".join(map(repr, text.unknown[:SHOWN]))
+        more = f" and {len(text.unknown) - SHOWN} more words" if len(text.unknown) > SHOWN else ""
+        said.append(f"{model.name} does not know {words}{more} of {which}")
+    if text.dropped:
+        said.append(f"{model.name} reads {model.room} tokens: the last {text.dropped} of {which} are dropped")
+    if text.weighted and not model.windows:
+        said.append(f"{model.name} takes no weights: all words of {which} count the same")
+    return said
+
+
+def _refusal(model: Model) -> str:
+    """What a prompt needs of which ``model`` can read nothing."""
+    if not model.objects:
+        return f"words that {model.name} can read: it reads none of these; write them in a language it was trained on"
+    return (
+        f"words that {model.name} knows: it knows none of these. Its objects are {', '.join(sorted(model.objects))}; "
+        "others need a prior of free text: image_prior with a folder or hub id of Stable Diffusion, SDXL or their kin"
+    )
+
+
+# --- from folders to vocabularies ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def open_model(named: Named, kind: Literal["image", "points"]) -> Model:
+    """How a model reads; without vocabularies where it reads no text, or what reads it is not here."""
+    ref, folder = ModelRef.of(named).ref, resolve_model(named, kind)
+    if kind == "points":
+        return Model(ref, tuple(_point_vocabularies(folder)))
+    family = family_of(folder, "image")
+    names = sorted(path.name for path in folder.glob("tokenizer*") if path.is_dir() and not family.shown)
+    unet = _json(folder / "unet" / "config.json")
+    camera = unet.get("_class_name") == "MultiViewUNetModel" or "camera" in _json(folder / "splatmill.json")
+    return Model(
+        ref,
+        tuple(
+            _vocabulary(
+                folder / name, folder / name.replace("tokenizer", "text_encoder"), family.tokens.get(name), bool(unet)
+            )
+            for name in names
+        ),
+        viewed=not camera,
+        windows=reads_in_windows(folder),
+    )
+
+
+def _point_vocabularies(folder: Path) -> Iterator[Vocabulary]:
+    if (folder / "tokenizer").is_dir():
+        yield _vocabulary(folder / "tokenizer", folder)
+        return
+    with contextlib.suppress(ModelNotFound):  # Point-E's encoder is asked for when it is loaded
+        clip = folder / "clip" if (folder / "clip").is_dir() else resolve_model(CLIP_ID, "clip")
+        yield _vocabulary(clip, clip)
+
+
+def reads_in_windows(folder: Path) -> bool:
+    """Whether an image prior takes several windows of text side by side: U-Nets do, behind CLIP as it is published."""
+    if not (folder / "unet").is_dir():
+        return False
+    said = [_json(path) for path in folder.glob("text_encoder*/config.json")]
+    return bool(said) and all(
+        str(each.get("architectures")).startswith("['CLIPText") and each.get("max_position_embeddings", 0) >= 77
+        for each in said
+    )
+
+
+def _vocabulary(folder: Path, network: Path, tokens: int | None = None, unet: bool = False) -> Vocabulary:
+    """The vocabulary in a tokenizer's folder, of the ``network`` that reads it, or so many ``tokens`` of it."""
+    tokenizer, said, config = (
+        _open_tokenizer(folder),
+        _json(folder / "tokenizer_config.json"),
+        _json(network / "config.json"),
+    )
+    config |= config.get("text_config") or {}
+    positions = config.get("max_position_embeddings") or config.get("tokens") or 77
+    length = tokens or min(int(said.get("model_max_length") or positions), positions)
+    vocabulary, pieces = tokenizer.get_vocab(), type(tokenizer.model).__name__ == "BPE"
+    words = frozenset(token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>"))
+    unknown = said.get("unk_token") or ""
+    return Vocabulary(
+        tokenizer,
+        length - tokenizer.num_special_tokens_to_add(False),
+        words if len(vocabulary) < CLOSED and any(len(word) > 2 and word.isalpha() for word in words) else frozenset(),
+        "" if pieces else str(unknown.get("content") if isinstance(unknown, dict) else unknown),
+        config.get("model_type") == "gemma2" or (unet and config.get("model_type") == "t5"),
+    )
+
+
+def _open_tokenizer(folder: Path) -> Any:
+    """A tokenizer of the ``tokenizers`` package, made as transformers makes it of the same folder."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+    if not (folder / "vocab.json").is_file():
+        from transformers import T5TokenizerFast
+
+        return T5TokenizerFast.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=end))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(words), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    ends = ((end, vocabulary[end]), (start, vocabulary[start]))
+    tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
+    return tokenizer
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; nothing where there is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
