@@ -80,9 +80,17 @@ class ModelCalls:
 
     @torch.no_grad()
     def predict_image(self, parts: list[Rows]) -> Tensor:
-        """The image prior's predictions of all rows."""
+        """The image prior's predictions of all rows, in order; rows of longer prompts are a call of their own."""
         names = ("latents", "t", "embeddings", "azimuth", "elevation")
-        return self._denoise(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        alike: dict[torch.Size, list[int]] = {}
+        for at, part in enumerate(parts):
+            alike.setdefault(part.embeddings.shape[1:], []).append(at)
+        answers: dict[int, Tensor] = {}
+        for places in alike.values():
+            rows = [parts[at] for at in places]
+            answer = self._denoise(*(torch.cat([getattr(part, name) for part in rows]) for name in names))
+            answers |= zip(places, answer.split([len(part) for part in rows]))
+        return torch.cat([answers[at] for at in range(len(parts))])
 
     def _predict(self, latents: Tensor, t: Tensor, embeddings: Tensor, *cameras: Tensor) -> Tensor:
         if self.image_prior.camera == "none":

@@ -18,8 +18,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.guidance.rows import Rows
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior
-
-VIEW_WORDS = ("front", "side", "back", "overhead")
+from pipeline_core.priors.wording import VIEW_WORDS, view_prompt
 
 
 def view_word(azimuth: float, elevation: float) -> str:
@@ -28,11 +27,6 @@ def view_word(azimuth: float, elevation: float) -> str:
     if elevation > 60:
         return "overhead"
     return "front" if turn < 45 else "back" if turn > 135 else "side"
-
-
-def view_prompt(prompt: str, word: str) -> str:
-    """``prompt`` with its view word, in the wording of DreamFusion's successors."""
-    return f"{prompt}, {word} view"
 
 
 def perp_neg_weights(azimuth: float, elevation: float) -> tuple[dict[str, float], list[tuple[str, float]]]:

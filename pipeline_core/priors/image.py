@@ -41,6 +41,7 @@ from pipeline_core.priors.lora import merge
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.process import Diffusion
+from pipeline_core.priors.reading import reads_in_windows
 from pipeline_core.priors.resolve import folder_id, resolve_model
 from pipeline_core.priors.text import (
     TEXT_NETWORKS,
@@ -120,6 +121,20 @@ class DiffusersPrior(LatentPrior):
         if self._zero_empty_prompt and not prompt:  # SDXL: no negative prompt is all zeros, not the empty string
             embedding = torch.zeros_like(embedding)
         return embedding
+
+    def _filled(self, row: Tensor, length: int) -> Tensor:
+        """``row`` with windows of the empty prompt before its pooled vector; zeros (SDXL's no prompt) stay zeros."""
+        missing = length - len(row)
+        if not missing:
+            return row
+        if not row.any():
+            return row.new_zeros(length, row.shape[-1])
+        window = torch.cat([encoder("")[0] for encoder in self.encoders], dim=-1).to(row)
+        more = [window] * (missing // len(window))
+        if self._added != "text_time":
+            return torch.cat([row, *more])
+        hidden, pooled = unpack_pooled(row[None], self.encoders[-1].model.config.projection_dim)
+        return pack_pooled(torch.cat([hidden[0], *more]), pooled[0])
 
     # ------------------------------------------------------------------------------------------------ denoiser
 
@@ -329,7 +344,10 @@ def _load_encoders(
         tokenizer = load_tokenizer(folder / f"tokenizer{suffix}")
         t5 = model.config.model_type == "t5"
         length = min(int(tokenizer.model_max_length), 77) if t5 else None  # T5 has no positions; IF was trained with 77
-        encoders.append(TextEncoder(tokenizer, model, output=output, strip=t5, length=length, masked=t5))
+        windows = reads_in_windows(folder)
+        encoders.append(
+            TextEncoder(tokenizer, model, output=output, strip=t5, length=length, masked=t5, windows=windows)
+        )
     return encoders
 
 

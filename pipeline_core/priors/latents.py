@@ -92,8 +92,9 @@ class LatentPrior(OwnsNoise, ABC):
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         """Embeddings [B, L, D] of ``prompts`` in the denoiser's precision; each prompt is encoded once and kept.
 
-        Prompts are encoded one at a time, so an embedding never depends on which others were asked for. What else the
-        network wants (pooled vectors, a mask) travels as the last token(s), see :func:`pack_pooled`: a row stays a row.
+        Prompts are encoded one at a time, so an embedding depends on others only where these are longer: then it is
+        filled up (:meth:`_filled`). What else the network wants (pooled vectors, a mask) travels as the last token(s),
+        see :func:`pack_pooled`: a row stays a row.
         """
         rows = []
         for prompt in prompts:
@@ -104,11 +105,16 @@ class LatentPrior(OwnsNoise, ABC):
                     self._prompts.popitem(last=False)
             self._prompts.move_to_end(key)
             rows.append(self._prompts[key])
-        return torch.stack(rows)
+        longest = max(map(len, rows))
+        return torch.stack([self._filled(row, longest) for row in rows])
+
+    def _filled(self, row: Tensor, length: int) -> Tensor:
+        """``row`` made ``length`` tokens long; only a family whose rows [L, D] differ in L has anything to do."""
+        return row
 
     @abstractmethod
     def _encode_prompt(self, prompt: str) -> Tensor:
-        """The row [L, D] of one prompt, of the same L and D for all prompts."""
+        """The row [L, D] of one prompt, of the same D for all prompts."""
 
     # ------------------------------------------------------------------------------------------------- latents
 

@@ -41,12 +41,15 @@ class QwenEncoder:
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor]:
-        said = self.tokenizer.apply_chat_template(
+        tokens = tokenize(self.tokenizer, [prompt], TOKENS, frame=self._chat).to(self.model.device)
+        states = self.model(**tokens, output_hidden_states=True, use_cache=False).hidden_states
+        return torch.cat([states[k][0] for k in self.layers], dim=-1).float(), tokens.attention_mask[0].float()
+
+    def _chat(self, prompt: str) -> str:
+        said: str = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=self.thinking,
         )
-        tokens = tokenize(self.tokenizer, [said], TOKENS).to(self.model.device)
-        states = self.model(**tokens, output_hidden_states=True, use_cache=False).hidden_states
-        return torch.cat([states[k][0] for k in self.layers], dim=-1).float(), tokens.attention_mask[0].float()
+        return said

@@ -47,7 +47,9 @@ class GemmaEncoder:
         """The first token and the last 299, so that the instruction's drop out."""
         before = instruction() if prompt and not isinstance(prompt, Negative) else ""
         extra = len(self.tokenizer.encode(before)) - 2 if before else 0
-        tokens = tokenize(self.tokenizer, [before + prompt.lower().strip()], TOKENS + extra).to(self.model.device)
+        tokens = tokenize(
+            self.tokenizer, [prompt.lower().strip()], TOKENS + extra, frame=lambda text: before + text
+        ).to(self.model.device)
         hidden = self.model(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state[0]
         kept = [0, *range(-TOKENS + 1, 0)]
         return hidden[kept].float(), tokens.attention_mask[0, kept].float()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.resolve import weight_variant
+from pipeline_core.priors.wording import cut, plain, weighted
 
 
 class Encoder(Protocol):
@@ -37,6 +38,8 @@ class TextEncoder:
         strip: lower-case and strip prompts first, as DeepFloyd IF does
         length: tokens that it reads; None = what tokenizer and network allow
         masked: whether it is told which tokens are padding
+        windows: whether a longer text becomes several windows side by side, and weights in it count (CLIP of U-Nets);
+            else the text is cut, and weights are left out (wording.py)
     """
 
     def __init__(
@@ -48,28 +51,79 @@ class TextEncoder:
         strip: bool = False,
         length: int | None = None,
         masked: bool = False,
+        windows: bool = False,
     ) -> None:
         self.tokenizer, self.model, self.output, self.strip, self.masked = tokenizer, model, output, strip, masked
+        self.windows = windows
         self.length = length or min(int(tokenizer.model_max_length), model.config.max_position_embeddings)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor | None]:
-        """Hidden states [L, D], and the projected pooled vector [P] where the network has one."""
+        """Hidden states [L, D] (of n windows [n L, D]), and the projected pooled vector [P] of the first where the
+        network has one."""
         text = prompt.lower().strip() if self.strip else prompt
+        if self.windows:
+            windows = self._split(text)
+            if len(windows) > 1 or any(weight != 1 for _, weight in windows[0]):
+                encoded = [self._window(window) for window in windows]
+                return torch.cat([hidden for hidden, _ in encoded]), encoded[0][1]
         tokens = tokenize(self.tokenizer, [text], self.length)
+        return self._run(tokens.input_ids, tokens.attention_mask if self.masked else None)
+
+    def _run(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         device = next(self.model.parameters()).device
-        mask = tokens.attention_mask.to(device) if self.masked else None
         out = self.model(
-            tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=self.output == "penultimate"
+            ids.to(device),
+            attention_mask=None if mask is None else mask.to(device),
+            output_hidden_states=self.output == "penultimate",
         )
         hidden = out.hidden_states[-2] if self.output == "penultimate" else out.last_hidden_state
         pooled = getattr(out, "text_embeds", None)
         return hidden[0].float(), None if pooled is None else pooled[0].float()
 
+    def _split(self, text: str) -> list[list[tuple[int, float]]]:
+        """Tokens and weights of each window, special tokens not among them. A window ends behind a comma where one is
+        in its last quarter, so that what belongs together stays together."""
+        todo = [
+            (token, weight)
+            for part, weight in weighted(text)
+            for token in self.tokenizer(part, add_special_tokens=False, verbose=False).input_ids
+        ]
+        size, comma, windows = self.length - 2, self.tokenizer.convert_tokens_to_ids(",</w>"), []
+        while len(todo) > size:
+            ends = [end for end in range(size - size // 4, size + 1) if todo[end - 1][0] == comma]
+            windows.append(todo[: max(ends, default=size)])
+            todo = todo[len(windows[-1]) :]
+        return [*windows, todo]
 
-def tokenize(tokenizer: Any, texts: list[str], length: int) -> Any:
+    def _window(self, window: list[tuple[int, float]]) -> tuple[Tensor, Tensor | None]:
+        """A window encoded. A weight scales what the text makes of a token beyond what no text makes of it."""
+        hidden, pooled = self._run(self._ids([token for token, _ in window]))
+        weights = [1.0, *(weight for _, weight in window)]
+        if any(weight != 1 for weight in weights):
+            nothing, _ = self._run(self._ids([]))
+            scale = torch.tensor([*weights, *[1.0] * (self.length - len(weights))], device=hidden.device)
+            hidden = nothing + scale[:, None] * (hidden - nothing)
+        return hidden, pooled
+
+    def _ids(self, tokens: list[int]) -> Tensor:
+        """[1, L]: the tokens of one window with those of its begin, end and padding."""
+        t = self.tokenizer
+        ids = [t.bos_token_id, *tokens, t.eos_token_id]
+        return torch.tensor([ids + [t.pad_token_id] * (self.length - len(ids))])
+
+
+def tokenize(tokenizer: Any, texts: list[str], length: int, frame: Callable[[str], str] = str) -> Any:
     """``input_ids`` and ``attention_mask`` [B, length] of ``texts``, cut or padded, as every text network here is used
-    and was trained."""
+    and was trained. Weights are left out; what is cut is the prompt, not the view word behind it (wording.py).
+
+    ``frame`` puts a text into what the network is always told around it.
+    """
+
+    def count(text: str) -> int:
+        return len(tokenizer(frame(text), verbose=False).input_ids)
+
+    texts = [frame(cut(plain(text), length, count)) for text in texts]
     return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 

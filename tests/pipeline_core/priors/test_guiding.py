@@ -29,11 +29,12 @@ def grey_ball(count=40):
     return Gaussians(means, quats, scales, torch.zeros(count), colours, torch.zeros(count, 0, 3))
 
 
-def run(prior, points, stages, fixed_sizes=None):
-    """Result of the first of these stages, all of which begin together."""
+def run(prior, points, stages, fixed_sizes=None, prompts=("a red mug",)):
+    """Result of the first of these stages, all of which begin together; ``prompts`` in turn."""
     engine = DistillationEngine(prior, points, max_active=len(stages), fixed_sizes=fixed_sizes)
     with engine._wake:
-        futures = [engine.submit(GaussianJob(grey_ball(), "a red mug", s, seed=i)) for i, s in enumerate(stages)]
+        jobs = [GaussianJob(grey_ball(), prompts[i % len(prompts)], s, seed=i) for i, s in enumerate(stages)]
+        futures = [engine.submit(job) for job in jobs]
     results = [future.result(timeout=100) for future in futures]
     engine.close()
     return results[0]
