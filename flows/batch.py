@@ -28,6 +28,7 @@ from flows.budget import Admission
 from flows.farm.shards import measured
 from flows.licences import check_commercial, site_is_commercial
 from flows.making import Making
+from flows.prompts import refuse_unreadable, warnings
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
 from pipeline_core.manifest import Manifest, load_manifest
@@ -83,7 +84,8 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
         allow_outside=request.allow_outside, kept=request.kept,
     )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
-    return manifest, plan_specs(request, specs)
+    journeys = plan_specs(request, specs)
+    return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
 
 
 def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
@@ -122,6 +124,11 @@ class Plan:
         """What is wrong with the rows that ``skip_invalid`` passed over."""
         return list(map(str, self.manifest.problems))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the models cannot read of the prompts that are still to be made."""
+        return warnings(self.manifest, self.todo.missing)
+
 
 def prepare(request: BatchRequest) -> Plan:
     """Read the manifest, plan its journeys and sort them: once for each command. Raises as :func:`plan_batch` does."""
@@ -144,7 +151,7 @@ def run_batch(
     announce(plan)
     gate = admission(request, spent=lambda: time.monotonic() - began)
     summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate)
-    summary.refused = plan.refused
+    summary.refused, summary.warnings = plan.refused, plan.warnings
     summary.seconds = time.monotonic() - began
     conclude(request, plan.todo.missing, summary)
     write_summary(request.folder, summary)

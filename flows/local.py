@@ -17,6 +17,7 @@ from typing import Any
 from flows.asked import keep
 from flows.batch import BatchRequest, Plan, prepare, run_batch
 from flows.live import progress
+from flows.prompts import tell
 from flows.server import prefect_server
 from flows.summary import SUMMARY, Summary
 from pipeline_core.errors import RequestError, SplatmillError
@@ -32,6 +33,7 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
     if request.only and not plan.todo.asked:
         named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
         raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
+    tell(plan.warnings, "splatmill plan --json")
     root = Library(request.library).create().root
     keep(request, plan)
     if not plan.todo.missing:
@@ -130,6 +132,8 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         f"in {summary.seconds:.0f} s; assets in {Path(summary.library) / 'assets'}",
         file=out,
     )
+    if summary.warnings:
+        print(f"{len(summary.warnings)} warnings of prompts: {request.folder / SUMMARY}", file=out)
     if summary.left:
         print(f"{len(summary.left)} not begun because of {summary.left_why}", file=out)
     if summary.quarantined:

@@ -11,6 +11,7 @@ from catalog import query
 from catalog.render import aligned
 from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
+from flows.prompts import shorten, warnings
 from pipeline_core import stages
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
@@ -32,17 +33,18 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
                 "recipe": each.spec.recipe.name,
                 "cached": [stage for stage in stages.names() if stage in done],
                 "would_run": would_run,
+                "prompt_reading": each.reading.to_json(),
             }
         )
     recipes = {each.spec.recipe.fingerprint(): each.spec.recipe for each in journeys}
     models = {kind: sorted({each.models[kind] for each in journeys}) for kind in ("image", "points")}
     licences = planned(recipes.values())
-    refused = [str(problem) for problem in manifest.problems]
+    refused, unread = [str(problem) for problem in manifest.problems], warnings(manifest, journeys)
     if as_json:
         resolved = {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
         specs = [each.spec.to_json() for each in journeys]
         told = {"assets": rows, "specs": specs, "recipes": resolved, "models": models, "licences": licences}
-        print(json.dumps(told | {"refused": refused}))
+        print(json.dumps(told | {"refused": refused, "warnings": unread}))
         return
     shown = [[r["asset_id"], r["recipe"], len(r["cached"]), ", ".join(r["would_run"]) or "nothing"] for r in rows]
     print(aligned(["asset", "recipe", "stages there", "would run"], shown))
@@ -58,6 +60,7 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     print(f"\n\n{len(rows)} assets: {len(rows) - todo} finished, {todo} to make")
     for line in refused:
         print(f"refused: {line}")
+    print("\n".join(shorten(unread, "--json")), end="\n" if unread else "")
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from flows.prompts import shorten
 from pipeline_core.files import write_json, write_text
 
 SUMMARY = "summary.json"
@@ -30,6 +31,7 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     first_asset_s: float | None = None
 
@@ -59,6 +61,9 @@ def markdown(summary: Summary) -> str:
     if summary.left:
         names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
         lines += ["", f"Not begun because of {summary.left_why}: {names}"]
+    if summary.warnings:
+        quoted = [line.replace("`", "'") for line in shorten(summary.warnings, SUMMARY)]
+        lines += ["", *(f"- `{line}`" for line in quoted)]
     if summary.failures:
         lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
     for each in summary.failures:

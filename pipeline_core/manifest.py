@@ -105,7 +105,7 @@ class Table:
 class Manifest:
     """A manifest that was read: good rows as specs, bad rows as problems; ``sha256`` of the file's bytes.
 
-    ``sources``: where the files that rows name lie on this machine.
+    ``sources``: where the files that rows name lie on this machine. ``rows``: each asset's row, by asset id.
     """
 
     path: Path
@@ -113,6 +113,16 @@ class Manifest:
     specs: list[AssetSpec]
     problems: list[Problem]
     sources: dict[FileRef, Path] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, asset_id: str, field: str, value: Any, allowed: str) -> None:
+        """Add a problem of an asset's row that shows when its models are known."""
+        self.problems.append(Problem(str(self.path), self.rows[asset_id], field, shown(value), allowed))
+        self.problems.sort(key=lambda problem: problem.row)
+
+    def told(self) -> str:
+        """The problems as one message."""
+        return _told(self.problems)
 
 
 def load_manifest(
@@ -136,14 +146,17 @@ def load_manifest(
     if not table.problems:
         READERS[path.suffix.lower()](data, table)
     with Inputs(path, outside=allow_outside, kept=kept) as inputs:
-        specs = _specs(table, recipe, overrides or {}, inputs)
+        specs, numbers = _specs(table, recipe, overrides or {}, inputs)
     if not specs and not table.problems:
         table.refuse_file(0, "", "", "holds no assets; at least one row with a prompt is needed")
     table.problems.sort(key=lambda problem: problem.row)
     if table.problems and (table.unusable or not skip_invalid or not specs):
-        count = len(table.problems)
-        raise ManifestError(f"{count} problem{'s' * (count > 1)}\n" + "\n".join(map(str, table.problems)))
-    return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems, inputs.sources)
+        raise ManifestError(_told(table.problems))
+    return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems, inputs.sources, numbers)
+
+
+def _told(problems: list[Problem]) -> str:
+    return f"{len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(map(str, problems))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -162,8 +175,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 # --- from rows to specs ----------------------------------------------------------------------------------------------
 
 
-def _specs(table: Table, recipe: str, overrides: dict[str, Any], inputs: Inputs) -> list[AssetSpec]:
-    """Specs of the good rows; problems of the others are added to ``table``."""
+def _specs(
+    table: Table, recipe: str, overrides: dict[str, Any], inputs: Inputs
+) -> tuple[list[AssetSpec], dict[str, int]]:
+    """Specs of the good rows, and their rows by asset id; problems of the others are added to ``table``."""
     resolve = _recipe_resolver(overrides)
     bad = {problem.row for problem in table.problems if problem.row}
     specs: list[AssetSpec] = []
@@ -180,7 +195,7 @@ def _specs(table: Table, recipe: str, overrides: dict[str, Any], inputs: Inputs)
             continue
         first_row[spec.asset_id] = row.number
         specs.append(spec)
-    return specs
+    return specs, first_row
 
 
 def _spec(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_core import stages
 from pipeline_core.config import ModelRef
 from pipeline_core.deliverables import PROVENANCE
+from pipeline_core.priors.reading import ENCODING, Reading, read
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec
 from pipeline_core.stages import DELIVERY
@@ -35,7 +36,7 @@ class Journey:
     """What every task of one asset is given: plain data, no tensors.
 
     ``keys`` and ``configs`` by stage: the output's name, and the fingerprint of the settings that the stage reads.
-    ``models``: ids by kind, image and points.
+    ``models``: ids by kind, image and points. ``reading``: what these make of the prompt.
     """
 
     library: str
@@ -44,6 +45,7 @@ class Journey:
     models: dict[str, str]
     keys: dict[str, str]
     configs: dict[str, str]
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def asset_id(self) -> str:
@@ -62,14 +64,17 @@ def plan_journey(
     models = {kind: resolve(ref, kind) for kind, ref in recipe.model_refs().items()}
     configs = {stage.name: stage.settings(recipe).fingerprint() for stage in stages.STAGES}
     keys: dict[str, str] = {}
+    reading = read(spec)
     for stage in stages.STAGES:
         parts = {part: value for part in stage.reads if (value := READS[part](spec)) is not None}
         used = [models[kind] for kind in stage.models_used(recipe)]
         if used:
             parts["models"] = used
+        if "prompt" in parts and {*stage.models_used(recipe)} & {*reading.newly_encoded}:
+            parts["encoding"] = ENCODING
         above = [keys[name] for name in stage.key_upstream]
         keys[stage.name] = stage_key(stage.name, stage.version, upstream=above, config=configs[stage.name], **parts)
-    return Journey(library, run_id, spec, models, keys, configs)
+    return Journey(library, run_id, spec, models, keys, configs, reading)
 
 
 def finished(journey: Journey) -> bool:

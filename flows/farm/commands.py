@@ -10,6 +10,7 @@ import time
 
 from catalog.door import tell
 from flows.batch import BatchRequest, prepare
+from flows.prompts import tell as warn
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
@@ -18,6 +19,7 @@ from pipeline_core.errors import RequestError, SplatmillError
 def submit_batch(request: BatchRequest) -> str:
     """Queue a batch as shards; returns what was queued. Manifest and farm are checked before anything is written."""
     plan = prepare(request)
+    warn(plan.warnings, "splatmill plan --json")
     point_at_farm()
     from flows.farm.prefect import PrefectFarm
     from flows.farm.reconcile import reconcile_run

@@ -243,6 +243,7 @@ def finish(run: Run, standing: Standing, refusal: str) -> None:
         quarantined=list(run.quarantined),
         failures=standing.failures,
         refused=list(run.refused),
+        warnings=list(run.warnings),
         seconds=time.time() - run.opened,
     )
     conclude(request, list(journeys(run).values()), summary)

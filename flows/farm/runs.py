@@ -46,7 +46,7 @@ from pipeline_core.storage import Library
 from tasks.journey import Journey
 
 REQUEST, SPECS = "request.json", "specs.jsonl"
-LISTS = ("todo", "cached", "quarantined", "refused")
+LISTS = ("todo", "cached", "quarantined", "refused", "warnings")
 HELD_S = 120.0
 """How long a shard waits for assets that a worker holds who may be lost without being dead."""
 
@@ -62,6 +62,7 @@ class Run:
     cached: tuple[str, ...]
     quarantined: tuple[str, ...]
     refused: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
@@ -83,6 +84,7 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
         "cached": ids(todo.made),
         "quarantined": ids(todo.held),
         "refused": plan.refused,
+        "warnings": plan.warnings,
     }
     write_json(request.folder / REQUEST, document)
     return request
@@ -92,7 +94,7 @@ def read_run(folder: Path) -> Run:
     """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened, or it is damaged."""
     path = folder / REQUEST
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = {"warnings": []} | json.loads(path.read_text(encoding="utf-8"))
         request = BatchRequest.model_validate(told["request"])
         if "cached" not in told:
             told = _with_specs(folder, request, told)

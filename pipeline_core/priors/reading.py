@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
 from pipeline_core.priors.families import family_of
-from pipeline_core.priors.resolve import CLIP_ID, resolve_model
+from pipeline_core.priors.resolve import CLIP_ID, resolve_config, resolve_model
 from pipeline_core.priors.wording import (
     LONGEST_VIEW,
     MAX_WEIGHT,
@@ -270,6 +270,7 @@ def open_model(named: Named, kind: Literal["image", "points"]) -> Model:
     ref, folder = ModelRef.of(named).ref, resolve_model(named, kind)
     if kind == "points":
         return Model(ref, tuple(_point_vocabularies(folder)))
+    folder = resolve_config(named, folder) if folder.is_file() else folder
     family = family_of(folder, "image")
     names = sorted(path.name for path in folder.glob("tokenizer*") if path.is_dir() and not family.shown)
     unet = _json(folder / "unet" / "config.json")

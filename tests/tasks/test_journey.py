@@ -8,6 +8,7 @@ import pytest
 
 from pipeline_core import stages
 from pipeline_core.config import RECIPES
+from pipeline_core.priors.reading import Reading
 from pipeline_core.spec import AssetSpec
 from pipeline_core.stages import names
 from tasks.journey import plan_journey
@@ -92,3 +93,12 @@ def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
 def test_planning_loads_neither_torch_nor_prefect():
     code = "import sys, flows.batch, flows.show; sys.exit(bool({'torch', 'prefect', 'numba'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_only_prompts_that_come_to_be_encoded_in_another_way_get_other_keys(monkeypatch):
+    prompts = ["a red mug", "a red mug with a dragon", "a mug " * 40, "a (red) mug", "(a red mug:1.3)"]
+    now = [keys(prompt=prompt) for prompt in prompts]
+    monkeypatch.setattr("tasks.journey.read", lambda spec: Reading())
+    before = [keys(prompt=prompt) for prompt in prompts]
+    assert now[:4] == before[:4]
+    assert all(now[4][stage] != before[4][stage] for stage in before[4])

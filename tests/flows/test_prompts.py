@@ -1,0 +1,70 @@
+"""What models cannot read is said before anything is made: rows refused, words told, and kept with the run."""
+
+import json
+
+import pytest
+
+from flows.batch import BatchRequest, plan_batch, prepare, run_batch
+from flows.prompts import shorten
+from flows.show import show_plan
+from pipeline_core.errors import ManifestError
+
+ROWS = [
+    "id,prompt",
+    "mug,a red mug",
+    "zh1,红色的杯子",
+    "dragon,a red mug with a dragon",
+    "again,a blue mug with a dragon",
+]
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    def get(*rows, **options):
+        path = tmp_path / "props.csv"
+        path.write_text("\n".join(rows))
+        return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), recipe="draft", **options)
+
+    return get
+
+
+def test_a_row_of_which_nothing_can_be_read_is_refused(request_of):
+    request = request_of(*ROWS)
+    with pytest.raises(
+        ManifestError, match=r"^1 problem\n\S+props.csv, row 3, prompt, '红色的杯子': words that starter"
+    ):
+        prepare(request)
+    manifest, journeys = plan_batch(request.model_copy(update={"skip_invalid": True}))
+    assert [each.asset_id for each in journeys] == ["mug", "dragon", "again"]
+    assert [(problem.row, problem.field) for problem in manifest.problems] == [(3, "prompt")]
+    with pytest.raises(ManifestError, match="2 problems"):  # nothing is left to make
+        plan_batch(request_of("prompt", "红色的杯子", "蓝色的桌子", skip_invalid=True))
+
+
+def test_unknown_words_are_told_with_their_rows_and_kept_with_the_run(request_of):
+    request = request_of(*ROWS, skip_invalid=True)
+    plan = prepare(request)
+    said = [f"{request.manifest}, rows 4, 5, prompt: starter does not know 'dragon' of the prompt"]
+    assert plan.warnings == said
+    summary = run_batch(request, lambda journey: None, plan=plan)
+    assert summary.warnings == said and len(summary.refused) == 1 and len(summary.made) == 3
+    assert json.loads((request.folder / "summary.json").read_text())["warnings"] == said
+    assert f"- `warning: {said[0]}`" in (request.folder / "report.md").read_text()
+
+
+def test_plan_shows_them(request_of, capsys):
+    request = request_of(*ROWS, skip_invalid=True)
+    show_plan(request, as_json=False)
+    text = capsys.readouterr().out
+    assert "refused: " in text and "row 3, prompt" in text
+    assert "warning: " in text and "rows 4, 5, prompt: starter does not know 'dragon'" in text
+    show_plan(request, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    readings = [each["prompt_reading"] for each in told["assets"]]
+    assert readings[0] == {} and readings[1]["unknown_words"] == ["dragon"] and len(told["warnings"]) == 1
+
+
+def test_of_many_warnings_the_first_are_shown():
+    assert shorten(["a"], "x") == ["warning: a"]
+    shown = shorten([str(i) for i in range(50)], "splatmill plan --json")
+    assert len(shown) == 21 and shown[-1] == "warning: 30 more; splatmill plan --json has all"
