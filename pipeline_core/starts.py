@@ -35,7 +35,7 @@ from torch import Tensor
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
 from pipeline_core.io.ply import load_points, load_splat, look
-from pipeline_core.io.surface import check_count, load_surfaces, sample
+from pipeline_core.io.surface import load_surfaces, sample
 from pipeline_core.rendering.sh import sh_basis
 from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud, rotation_matrices, sh0_to_rgb
 
@@ -75,8 +75,6 @@ def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
     kind, auto = "mesh", "y-up"
     if path.suffix == ".ply":
         about = look(path)
-        check_count(path, about.vertices, "vertices")
-        check_count(path, about.faces, "faces")
         kind, auto = about.kind, "z-up"
         if kind == "splat":
             auto = "y-down" if about.shN else "y-up"

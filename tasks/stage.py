@@ -174,7 +174,10 @@ def stage_run(
         code_version=code_version(),
         seed=journey.spec.seed,
         model_ids=tuple(journey.models[kind] for kind in row.models_used(journey.spec.recipe)),
-        input_sha256=tuple(sha256 for each in upstream for sha256 in each["outputs"].values()),
+        input_sha256=(
+            *(sha256 for each in upstream for sha256 in each["outputs"].values()),
+            *(ref.sha256 for column, ref in journey.spec.files.items() if column in row.reads),
+        ),
         metrics=metrics or {},
         tags=journey.spec.tags,
         artifacts=tuple(Artifact(**{k: v for k, v in each.items() if k != "mtime_ns"}) for each in outputs or ()),

@@ -249,11 +249,12 @@ UNDERSTOOD = ("KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_web
 
 def load_surfaces(path: Path) -> list[Surface]:
     """The triangles of a GLB's scene: nodes placed, colours from base colour (factor, texture) and vertices."""
-    document, body = read_glb(path)
     try:
+        document, body = read_glb(path)
         _refuse_other_files(document)
         vertices = [document["accessors"][p["attributes"]["POSITION"]]["count"] for p in _primitives(document)]
         check_count(path, sum(vertices), "vertices")
+        check_count(path, max((each["count"] for each in document["accessors"]), default=0) // 3, "triangles")
         surfaces: list[Surface] = []
         for matrix, mesh in _placed(document):
             for primitive in document["meshes"][mesh]["primitives"]:

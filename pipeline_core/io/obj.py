@@ -16,24 +16,23 @@ from pipeline_core.io.surface import GREY, Surface, check_count, corners_of, fan
 
 def load_surfaces(path: Path) -> list[Surface]:
     """The triangles of an OBJ; polygons become fans."""
-    text = path.read_bytes()
-    if b"\0" in text:
-        raise DataError(f"{path} is not an OBJ file: it is not text")
-    check_count(path, text.count(b"\nv "), "vertices")
-    check_count(path, text.count(b"\nf "), "faces")
     vertices: list[list[float]] = []
     faces: list[tuple[int, int, int]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        try:
-            if words[:1] == [b"v"]:
-                values = [float(word) for word in words[1:7]]
-                vertices.append(values if len(values) == 6 else [*values[:3], GREY, GREY, GREY])
-            elif words[:1] == [b"f"]:
-                faces += fan([_index(word, len(vertices)) for word in words[1:]])
-        except (ValueError, IndexError):
-            raise DataError(f"{path}, line {number}: {line[:60]!r} is not understood") from None
-    check_count(path, len(faces), "triangles")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if b"\0" in line:
+                raise DataError(f"{path} is not an OBJ file: it is not text")
+            kind, _, rest = line.partition(b" ")
+            try:
+                if kind == b"v":
+                    values = [float(word) for word in rest.split()[:6]]
+                    vertices.append(values if len(values) == 6 else [*values[:3], GREY, GREY, GREY])
+                elif kind == b"f":
+                    faces += fan([_index(word, len(vertices)) for word in rest.split()])
+            except (ValueError, IndexError):
+                raise DataError(f"{path}, line {number}: {line[:60]!r} is not understood") from None
+            check_count(path, len(vertices), "vertices")
+            check_count(path, len(faces), "triangles")
     if not vertices or any(len(values) != 6 for values in vertices):
         raise DataError(f"{path} has no vertices (lines v x y z), or some without three numbers")
     at = corners_of(path, np.array(vertices), np.array(faces, dtype=np.int64).reshape(-1, 3))

@@ -146,13 +146,15 @@ class About:
 
 
 def look(path: Path) -> About:
-    """Read a PLY's header. Raises :class:`DataError` where it is none."""
+    """Read a PLY's header. Raises :class:`DataError` where it is none, or tells of more than is read."""
     with path.open("rb") as file:
         data = file.read(_HEADER_LIMIT)
     byte_order, elements, end = _parse_header(path, data)
     if byte_order == "ascii" and path.stat().st_size > MOST_TEXT:
         raise DataError(f"{path} is text of {path.stat().st_size} bytes; save it as a binary PLY")
     counts = {name: count for name, count, _ in elements}
+    for name, count in counts.items():
+        check_count(path, count, {"vertex": "vertices", "face": "faces"}.get(name, f"rows of {name!r}"))
     names = {prop for name, _, properties in elements if name == "vertex" for _, prop in properties}
     if "packed_position" in names or {"f_dc_0", "opacity", "scale_0", "rot_0"} <= names:
         kind: Literal["splat", "mesh", "points"] = "splat"

@@ -85,7 +85,7 @@ def corners_of(path: Path, vertices: np.ndarray, faces: np.ndarray) -> np.ndarra
 def check_count(path: Path, count: int, what: str) -> None:
     """Refuse what would take more memory than a start is worth."""
     if count > MOST:
-        raise DataError(f"{path} has {count} {what}; at most {MOST} are read: decimate it, or make it smaller")
+        raise DataError(f"{path} has {count} {what} or more; at most {MOST} are read: decimate it")
 
 
 def sample(name: str | Path, surfaces: Sequence[Surface], count: int, generator: torch.Generator) -> PointCloud:

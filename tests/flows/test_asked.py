@@ -7,7 +7,7 @@ import pytest
 from flows.asked import ask_again, keep
 from flows.batch import BatchRequest, prepare
 from flows.cli import app
-from flows.farm.runs import open_run
+from flows.farm.runs import SPECS, open_run, read_specs
 from flows.local import run_here
 from pipeline_core.errors import DamagedInput, RequestError
 from pipeline_core.storage import Library
@@ -74,11 +74,12 @@ def test_a_file_that_a_row_named_is_the_library_s_once_it_is_gone(tmp_path, libr
     start.parent.mkdir()
     start.write_bytes(b"ply of a mug")
     path.write_text("id,prompt,init_file\nmug,a blue mug,starts/mug.ply\n")
-    open_run(BatchRequest(manifest=str(path), library=library, overrides=tiny))
+    opened = open_run(BatchRequest(manifest=str(path), library=library, overrides=tiny))
     said = []
     again = ask_again(library, said.append)
     assert said == [] and again.manifest == str(path)
     planned = prepare(again).todo.missing[0]
+    assert read_specs(opened.folder / SPECS) == [planned.spec]  # what a farm's workers read
     start.unlink()
     path.unlink()
     again = ask_again(library, said.append)

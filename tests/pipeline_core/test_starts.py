@@ -177,7 +177,7 @@ HEAD = "ply\nformat ascii 1.0\nelement vertex {}\nproperty float x\nproperty flo
         (HEAD.format(1) + "0 0 0\n", "1 points; at least 4"),
         (HEAD.format(4) + "1 1 1\n" * 4, "reach 0 from their centre"),
         (HEAD.format(4) + "0 0 nan\n" * 4, "NaN or infinite x, y, z"),
-        (HEAD.format(10_000_000), "has 10000000 vertices; at most 2000000 are read"),
+        (HEAD.format(10_000_000), "has 10000000 vertices or more; at most 2000000 are read"),
         (HEAD.format(4).replace("property float z\n", "") + "0 0\n" * 4, "vertex properties z are missing"),
         (HEAD.format(4).replace("float x", "float packed_position") + "0 0 0\n" * 4, "compressed splat"),
     ],

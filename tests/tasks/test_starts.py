@@ -88,6 +88,9 @@ def test_a_batch_starts_from_what_its_rows_name_and_a_bad_file_fails_alone(reque
     scores = query.rows(library.root, "select asset_id, value from metrics where name = 'start_psnr'")
     assert len({row["asset_id"] for row in scores}) == 3 and all(row["value"] > 60 for row in scores)
     assert [row["asset_id"] for row in query.rows(library.root, CONTROL)] == ["box", "points", "splat"]
+    inputs = "select input_sha256 from stage_runs where asset_id = 'box' and stage = 'init_points'"
+    [row] = query.rows(library.root, inputs)
+    assert row["input_sha256"] == [plan.manifest.specs[0].init_file.sha256]
     told = json.loads((library.asset_dir("box") / "asset.json").read_bytes())
     assert told["spec"]["init_file"] == plan.manifest.specs[0].init_file.model_dump()
 

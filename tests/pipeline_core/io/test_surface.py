@@ -1,5 +1,7 @@
 """Strangers' meshes: what is drawn on them lies on them, in their colours; what cannot be read is said."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 
 from pipeline_core.errors import DataError
 from pipeline_core.io import gltf, surface
+from pipeline_core.io.ply import look
 from pipeline_core.io.surface import load_surfaces, sample
 from tests.pipeline_core.io.glb import pack
 
@@ -16,6 +19,11 @@ TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
 
 def drawn(path, count=4000):
     return sample(path, load_surfaces(path), count, torch.Generator().manual_seed(0))
+
+
+def read(path):
+    """As a start is read: a PLY's header first."""
+    return look(path) and load_surfaces(path) if path.suffix == ".ply" else load_surfaces(path)
 
 
 def pictured():
@@ -185,8 +193,30 @@ def test_a_mesh_without_area_and_one_that_is_too_large_are_refused(tmp_path, mon
     monkeypatch.setattr(surface, "MOST", 7)
     for suffix in (".obj", ".ply", ".glb"):
         box().export(tmp_path / f"box{suffix}")
-        with pytest.raises(DataError, match=r"has (8 vertices|12 faces|12 triangles); at most 7 are read"):
-            load_surfaces(tmp_path / f"box{suffix}")
+        with pytest.raises(DataError, match=r"has \d+ (vertices|faces|triangles) or more; at most 7 are read"):
+            read(tmp_path / f"box{suffix}")
+
+
+def test_what_a_header_promises_is_not_believed(tmp_path):
+    """Rows of nothing would be counted for ever, and an accessor that stands still would fill the memory."""
+    path = tmp_path / "a.ply"
+    path.write_text(PLY.replace("element face", "element nothing 9000000000\nelement face"))
+    with pytest.raises(DataError, match="has 9000000000 rows of 'nothing' or more"):
+        read(path)
+    box().export(tmp_path / "box.glb")
+    document, body = gltf.read_glb(tmp_path / "box.glb")
+    primitive = document["meshes"][0]["primitives"][0]
+    document["accessors"][primitive["indices"]]["count"] = 10**10
+    document["bufferViews"][document["accessors"][primitive["indices"]]["bufferView"]]["byteStride"] = 0
+    pack(tmp_path / "box.glb", document, body)
+    with pytest.raises(DataError, match="has 3333333333 triangles or more"):
+        read(tmp_path / "box.glb")
+    path = tmp_path / "deep.glb"
+    text = b'{"nodes":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    text += b" " * (-len(text) % 4)
+    path.write_bytes(struct.pack("<IIIII", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text)
+    with pytest.raises(DataError, match="is not a whole glTF scene"):
+        read(path)
 
 
 def test_polygons_negative_numbers_and_grey(tmp_path):
