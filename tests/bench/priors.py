@@ -40,6 +40,7 @@ from pipeline_core.engine.gaussian_job import GaussianJob  # noqa: E402
 from pipeline_core.picture import Picture  # noqa: E402
 from pipeline_core.priors.families import FAMILIES, family_of  # noqa: E402
 from pipeline_core.priors.image import load_image_prior  # noqa: E402
+from pipeline_core.priors.resolve import resolve_model  # noqa: E402
 from pipeline_core.priors.text import quiet_libraries  # noqa: E402
 from pipeline_core.types import Gaussians  # noqa: E402
 from tests.gaussian_toy import believe, distill, errors, gaussian  # noqa: E402
@@ -129,7 +130,7 @@ def measure(kind: Kind, scratch: Path) -> dict[str, Any]:
     prior: Any = load_image_prior(named)
     seconds = time.perf_counter() - started
 
-    family = family_of(folder, "image")
+    family = family_of(resolve_model(named, "image"), "image")
     shown, rows = picture() if family.shown else None, []
     network = getattr(prior, "unet", None) or prior.transformer
     counted = getattr(network, "t_embedder", network)  # Z-Image's modules are called one by one, this one once a call
