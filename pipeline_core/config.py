@@ -447,6 +447,10 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 
 MVDREAM = "ashawkey/mvdream-sd2.1-diffusers"
 ZERO123 = "ashawkey/zero123-xl-diffusers"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+SSD_1B = "segmind/SSD-1B"
+VEGA = "segmind/Segmind-Vega"
+TAESD = "madebyollin/taesd"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 Z_IMAGE = "Tongyi-MAI/Z-Image"
 SD35 = "stabilityai/stable-diffusion-3.5-medium"
@@ -551,6 +555,12 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         **_RFDS,
         "texture.guidance_scale": 4.5,
     }),
+    # SDXL, and two that were distilled from it to half and a quarter; the texture's guidance is its pipeline's.
+    "dreamgaussian-sdxl": ("dreamgaussian", {"image_prior": SDXL, "texture.guidance_scale": 5.0}),
+    "dreamgaussian-ssd1b": ("dreamgaussian", {"image_prior": SSD_1B, "texture.guidance_scale": 5.0}),
+    "dreamgaussian-vega": ("dreamgaussian", {"image_prior": VEGA, "texture.guidance_scale": 5.0}),
+    # As dreamgaussian, but renders are encoded by a distilled network.
+    "dreamgaussian-taesd": ("dreamgaussian", {"image_encoder": TAESD}),
     "dreamgaussian-flux2-klein": ("dreamgaussian", {"image_prior": KLEIN, **_RFDS, "texture.guidance_scale": 4.0}),
     "dreamgaussian-zimage": ("dreamgaussian", {
         "image_prior": Z_IMAGE,

@@ -230,7 +230,7 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
     present = {name for name, value in parts.items() if isinstance(value, list) and value and value[0] is not None}
     problems = [
         f"model_index.json names no {'unet, and no transformer' if name == 'unet' else name}"
-        for name in family_of(folder, kind).components
+        for name in family_of(folder, "points" if kind == "points" else "image").components
         if name not in present
     ]
     for name in _read_components(folder):

@@ -128,6 +128,7 @@ def load_single_file(ref: Named, path: Path, *, device: Any, dtype: Any, allow_r
 
     from pipeline_core.priors.image import assemble
     from pipeline_core.priors.resolve import resolve_config
+    from pipeline_core.priors.text import quiet_libraries
 
     model, found = ModelRef.of(ref), check_file(path)
     folder = resolve_config(model, path)
@@ -136,7 +137,8 @@ def load_single_file(ref: Named, path: Path, *, device: Any, dtype: Any, allow_r
 
         def network(name: str, wanted: Any) -> Any:
             build = _text_network if name in found.texts else _network
-            return build(path, folder, name, tensors, found.texts.get(name, "")).to(wanted)
+            with quiet_libraries():
+                return build(path, folder, name, tensors, found.texts.get(name, "")).to(wanted)
 
         return assemble(model, path, folder, network, device=device, dtype=dtype, noise=told_by_file(path))
 
@@ -168,11 +170,11 @@ def _network(path: Path, folder: Path, name: str, tensors: _Tensors, prefix: str
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders import single_file_utils as original
 
-    from pipeline_core.priors.text import quiet_libraries, read_json
+    from pipeline_core.priors.text import read_json
 
     cls: Any = UNet2DConditionModel if name == "unet" else AutoencoderKL
     convert = original.convert_ldm_unet_checkpoint if name == "unet" else original.convert_ldm_vae_checkpoint
-    with quiet_libraries(), torch.device("meta"):
+    with torch.device("meta"):
         network = cls.from_config(read_json(folder / name / "config.json"))
     state = convert(tensors, network.config)
     shapes = {key: tuple(each.shape) for key, each in network.state_dict().items()}
@@ -186,7 +188,7 @@ def _text_network(path: Path, folder: Path, name: str, tensors: _Tensors, prefix
     import transformers
     from diffusers.loaders import single_file_utils as original
 
-    from pipeline_core.priors.text import quiet_libraries, read_json
+    from pipeline_core.priors.text import read_json
 
     said = (read_json(folder / name / "config.json").get("architectures") or ["nothing"])[0]
     if said not in ("CLIPTextModel", "CLIPTextModelWithProjection"):
@@ -197,11 +199,10 @@ def _text_network(path: Path, folder: Path, name: str, tensors: _Tensors, prefix
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     else:
         state = original.convert_open_clip_checkpoint(SimpleNamespace(config=config), tensors, prefix=prefix)
-    with quiet_libraries():
-        network, info = cls.from_pretrained(
-            None, config=config, state_dict={key: each.float() for key, each in state.items()},
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+    network, info = cls.from_pretrained(
+        None, config=config, state_dict={key: each.float() for key, each in state.items()},
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
     _report(path, folder / name, info["missing_keys"], [key[0] for key in info.get("mismatched_keys", [])])
     return network
 

@@ -135,3 +135,16 @@ def test_flows_are_distilled_as_published():
         assert stage.steps == plain.geometry.steps and stage.lr == plain.geometry.lr
     for name in ("sd35", "sana", "zimage"):
         assert RECIPES[f"dreamgaussian-{name}"].default_negative_prompt.startswith("unrealistic, blurry, low quality")
+
+
+def test_the_kin_of_dreamgaussian_differ_in_their_models_alone():
+    """SDXL and its distilled U-Nets; and the distilled encoder, which is a recipe's of its own."""
+    plain, names = RECIPES["dreamgaussian"], ("dreamgaussian-sdxl", "dreamgaussian-ssd1b", "dreamgaussian-vega")
+    priors = ["stabilityai/stable-diffusion-xl-base-1.0", "segmind/SSD-1B", "segmind/Segmind-Vega"]
+    assert [RECIPES[name].image_prior for name in names] == priors
+    for name in names:
+        back = {"name": plain.name, "image_prior": plain.image_prior, "texture.guidance_scale": 7.5}
+        assert RECIPES[name].override(back) == plain
+    assert RECIPES["dreamgaussian-taesd"].override({"name": plain.name, "image_encoder": None}) == plain
+    with_encoders = [name for name, recipe in RECIPES.items() if recipe.image_encoder]
+    assert with_encoders == ["dreamgaussian-taesd"]

@@ -103,7 +103,7 @@ def write_vae(folder):
 
 
 def write_tiny_encoder(folder, latent_channels=4):
-    """The layout of madebyollin/taesd, which halves once as the tiny autoencoders here do."""
+    """The layout of madebyollin/taesd and taesdxl, which halve once as the tiny autoencoders here do."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(8)
@@ -143,7 +143,26 @@ def write_stable_diffusion(folder, prediction_type="epsilon", length=16):
     return folder
 
 
-def write_sdxl(folder, length=16):
+SSD_1B = {
+    "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}
+VEGA = {
+    "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
+}
+"""Depths of the attention of SDXL's distilled kin, layer by layer: another one on the way up."""
+PRUNED = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "use_linear_projection": True,
+}
+"""What both have: a middle without attention, of a single residual block."""
+
+
+def write_sdxl(folder, length=16, **unet):
     """Two text encoders, a pooled vector wider than the token width, time ids."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -159,6 +178,7 @@ def write_sdxl(folder, length=16):
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=80 + 6 * 8,
+        **unet,
     )
     write_vae(folder)
     vae = json.loads((folder / "vae" / "config.json").read_text())
@@ -515,6 +535,8 @@ WRITERS = {
     "sd-77": lambda folder: write_stable_diffusion(folder, length=77),
     "sdxl": write_sdxl,
     "sdxl-77": lambda folder: write_sdxl(folder, length=77),
+    "ssd-1b": lambda folder: write_sdxl(folder, block_out_channels=(8, 16, 16), **PRUNED, **SSD_1B),
+    "vega": lambda folder: write_sdxl(folder, block_out_channels=(8, 16, 16), **PRUNED, **VEGA),
     "pixel": write_pixel,
     "sd3": write_sd3,
     "sd3-without-t5": lambda folder: write_sd3(folder, t5=False),
@@ -527,6 +549,7 @@ WRITERS = {
     "zero1to3-community": lambda folder: write_zero123(folder, community=True),
     "stable-zero123": write_zero123,
     "taesd": write_tiny_encoder,
+    "taesdxl": write_tiny_encoder,
     "taesd3": lambda folder: write_tiny_encoder(folder, 16),
     "clip": write_clip,
     "point-e": write_point_e,

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from pipeline_core.config import RECIPES, Densify, Distill, Texture
+from pipeline_core.config import RECIPES, Densify, Distill, Lora, ModelRef, Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.priors.image import load_image_prior
@@ -52,6 +53,26 @@ def test_it_moves_gaussians_alike_in_any_company(checkpoint, kind):
         if name in ("means", "scales", "opacities", "sh0"):
             assert not torch.equal(value, start[name])
         torch.testing.assert_close(beside.tensors()[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind, encoder", [("sd", "taesd"), ("ssd-1b", "taesdxl"), ("vega", None), ("sd3", None)])
+def test_what_is_added_to_a_prior_guides_too(checkpoint, tmp_path, kind, encoder):
+    """A LoRA and a distilled encoder change where an asset goes, and not that it is alone what it is beside others."""
+    plain = load_image_prior(str(checkpoint(kind)))
+    name, denoiser = next(iter(plain.networks().items()))
+    layer, module = next((n, m) for n, m in denoiser.named_modules() if n.endswith("to_q"))
+    rows, columns = module.weight.shape
+    pair = {"A": torch.randn(2, columns), "B": torch.randn(rows, 2)}
+    save_file({f"{name}.{layer}.lora_{side}.weight": x for side, x in pair.items()}, tmp_path / "style.safetensors")
+    style = (Lora(path=str(tmp_path / "style.safetensors"), scale=3.0),)
+    prior = load_image_prior(ModelRef(str(checkpoint(kind)), style, encoder and str(checkpoint(encoder))))
+    torch.testing.assert_close(
+        prior.networks()[name].get_submodule(layer).weight, module.weight + 3.0 * pair["B"] @ pair["A"]
+    )
+    before, alone = (run(each, None, [STAGE])[0] for each in (plain, prior))
+    beside, _ = run(prior, None, [STAGE, STAGE.model_copy(update={"guidance_scale": 2.0})], fixed_sizes=True)
+    assert not torch.allclose(before.means, alone.means, atol=1e-5)
+    torch.testing.assert_close(beside.means, alone.means, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["sd3", "sana", "flux2", "z-image"])

@@ -22,6 +22,7 @@ from pipeline_core.priors.interface import ImagePrior
 from pipeline_core.priors.multiview import MultiViewUNet, mvdream_cameras
 from pipeline_core.priors.process import Diffusion
 from pipeline_core.priors.text import load_text_network
+from tests.pipeline_core.priors.checkpoints import PRUNED, SSD_1B, VEGA
 
 KINDS = ["sd", "sd-v", "sdxl", "pixel", "mvdream", "starter-image"]
 
@@ -84,9 +85,10 @@ def test_stable_diffusion_embeddings_and_noise_equal_diffusers(prior, checkpoint
     torch.testing.assert_close(p.encode(image), theirs)
 
 
-def test_sdxl_embeddings_and_noise_equal_diffusers(prior, checkpoint):
-    p = prior("sdxl")
-    pipe = diffusers_pipeline(checkpoint("sdxl"), "StableDiffusionXLPipeline")
+@pytest.mark.parametrize("kind", ["sdxl", "ssd-1b", "vega"])
+def test_sdxl_embeddings_and_noise_equal_diffusers(prior, checkpoint, kind):
+    p = prior(kind)
+    pipe = diffusers_pipeline(checkpoint(kind), "StableDiffusionXLPipeline")
     positive, negative, pooled, negative_pooled = pipe.encode_prompt("a red mug", device="cpu")
     ours = p.encode_prompts(["a red mug", ""])
     hidden, vectors = unpack_pooled(ours, 80)
@@ -185,6 +187,20 @@ def test_other_schedules_are_refused(tmp_path):
     path.write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
     with pytest.raises(RequestError, match="flow-matching"):
         load_process(tmp_path)
+
+
+@pytest.mark.parametrize("depths, millions", [(SSD_1B, 1331), (VEGA, 745)])
+def test_sdxls_kin_have_the_published_sizes(depths, millions):
+    """By the numbers of parameters on their cards: 1.3 and 0.74 billion."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048, addition_embed_type="text_time", addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816, **PRUNED, **depths,
+        )  # fmt: skip
+    assert sum(p.numel() for p in unet.parameters()) // 1_000_000 == millions
 
 
 def test_pooled_vectors_travel_as_tokens():

@@ -28,7 +28,7 @@ def one(checkpoint, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "ssd-1b"])
 def test_the_same_predictions_as_the_folder(one, prior, kind):
     want, got = prior(kind), load_image_prior(str(one(kind)))
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.2, 0.9])
@@ -124,9 +124,7 @@ def test_configurations_of_another_architecture_are_refused(one, checkpoint, tmp
     wide = configurations(checkpoint("sd"), tmp_path / "wide")
     config = json.loads((wide / "unet" / "config.json").read_text())
     (wide / "unet" / "config.json").write_text(json.dumps({**config, "block_out_channels": [16, 64]}))
-    with pytest.raises(
-        ModelNotFound, match=r"does not fit .*unet/config.json: 0 tensors are missing and \d+ have"
-    ):
+    with pytest.raises(ModelNotFound, match=r"does not fit .*unet/config.json: 0 tensors are missing and \d+ have"):
         load_image_prior(ModelRef(str(one("sd")), config=str(wide)))
 
 
