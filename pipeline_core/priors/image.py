@@ -9,8 +9,9 @@
 
 Stable Diffusion 1.5 and 2.1 (epsilon and v-prediction), SDXL (two text encoders, pooled vector, time ids), pixel-space
 priors such as DeepFloyd IF (no ``vae``, T5, learned variance), MVDream in diffusers format (four views a row group) and
-the starter go through the same class; what differs is read from the folder's own configuration files. The classes that
-may be instantiated are listed here: nothing in a folder is executed unless ``allow_remote_code`` is given.
+the starter go through the class that is here; what differs is read from the folder's own configuration files. Folders
+with a ``transformer`` go through ``flow.py``. The classes that may be instantiated are listed: nothing in a folder is
+executed unless ``allow_remote_code`` is given.
 
 ``splatmill.json`` in the folder may say what diffusers has no field for: ``background`` (the colour the prior was
 trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels) and ``size`` in pixels.

@@ -228,6 +228,7 @@ def test_weights_of_other_shapes_are_named(copy):
         ("sd3", "splatmill.json", {"size": 64}, "splatmill.json: a size of 64 pixels .* multiples of 4 up to 48"),
         ("sana", "splatmill.json", {"size": 100}, "splatmill.json: a size of 100 pixels .* multiples of 32"),
         ("sana", "transformer/config.json", {"guidance_embeds": True}, "guidance_embeds is true.*Sana-Sprint"),
+        ("sd3", "tokenizer_2/tokenizer_config.json", {"model_max_length": 8}, "tokenizer_2/ read 16 and 8 tokens"),
         ("sd3", "model_index.json", {"tokenizer_3": [None, None]}, "it names text_encoder_3 alone"),
     ],
 )
