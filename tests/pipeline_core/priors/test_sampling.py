@@ -13,16 +13,21 @@ def seeds(*values):
     return [torch.Generator().manual_seed(value) for value in values]
 
 
-def test_a_flow_samples_what_its_pipeline_samples(prior, pipeline):
-    """Up to the first level, which is 1 there and 0.999 here."""
-    p, pipe = prior("sd3"), pipeline("sd3")
-    latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("kind", "more"), [("sd3", {}), ("sana", {"use_resolution_binning": False})])
+def test_a_flow_samples_what_its_pipeline_samples(prior, pipeline, kind, more):
+    """By Euler's steps, up to the first level, which is 1 there and 0.999 here."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    p, pipe = prior(kind), pipeline(kind)
+    shape, size = (1, p.latent_channels, p.latent_size, p.latent_size), {"height": p.size, "width": p.size}
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    own, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipe.set_progress_bar_config(disable=True)
-    sigmas = list(np.linspace(1, 0, 5)[:-1])
     theirs = pipe(
-        "a red mug", negative_prompt="a mug", sigmas=sigmas, guidance_scale=5.0, latents=latents, output_type="pt",
-        height=16, width=16,
+        "a red mug", negative_prompt="a mug", sigmas=list(np.linspace(1, 0, 5)[:-1]), guidance_scale=5.0,
+        latents=latents, output_type="pt", **size, **more,
     ).images  # fmt: skip
+    pipe.scheduler = own
     ours = sample_images(p, ["a red mug"], torch.Generator().manual_seed(0), negative_prompt="a mug", **ARGUMENTS)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-3)
     assert not torch.allclose(ours, sample_images(p, ["a red mug"], torch.Generator().manual_seed(0), **ARGUMENTS))
