@@ -26,6 +26,7 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from flows.budget import Admission
 from flows.farm.shards import measured
+from flows.fits import refuse_misfits
 from flows.licences import check_commercial, site_is_commercial
 from flows.making import Making
 from flows.prompts import refuse_unreadable, warnings
@@ -84,6 +85,7 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
         allow_outside=request.allow_outside, kept=request.kept,
     )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
+    specs = refuse_misfits(manifest, specs, skip_invalid=request.skip_invalid)
     journeys = plan_specs(request, specs)
     return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
 

@@ -236,8 +236,8 @@ def _spec(
     for name in ("seed", "height_m", "image_elevation"):
         if isinstance(values.get(name), bool):
             values[name] = str(values[name])
-    if "image" in cells and "prompt" not in cells and resolved.init.start == "prior":
-        needed = "needed beside an image where init.start is prior, which reads it; or set init.start to ball"
+    if "image" in cells and "prompt" not in cells and _reads_points(resolved):
+        needed = "needed beside an image where init.start is prior, or a point_weight is set, which read it"
         table.refuse(row.number, "prompt", "", needed)
     if "image" in cells and "image" not in values:
         values.setdefault("prompt", "refused for its image")
@@ -251,6 +251,12 @@ def _spec(
             if not problem["loc"] and len(table.problems) == before:
                 table.refuse(row.number, "", "", problem["msg"].removeprefix("Value error, "))
         return None
+
+
+def _reads_points(recipe: Recipe) -> bool:
+    """Whether a point prior reads the prompt."""
+    stages = (recipe.geometry, recipe.appearance)
+    return recipe.init.start == "prior" or any(stage.steps and stage.uses("points") for stage in stages)
 
 
 def _files(number: int, cells: dict[str, Any], table: Table, inputs: Inputs) -> dict[str, FileRef]:

@@ -8,6 +8,9 @@ from PIL import Image
 
 from catalog import query
 from catalog.gallery import write_gallery
+from flows.batch import BatchRequest, prepare
+from flows.show import show_plan
+from pipeline_core.errors import ManifestError
 from pipeline_core.storage import sha256_file
 from tests.flows.conftest import environment, splatmill
 from tests.flows.tiny import TINY, settings
@@ -29,6 +32,34 @@ def props(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny_zero123(tmp_path_factory):
     return write_zero123(tmp_path_factory.mktemp("models") / "tiny-zero123")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_rows_that_their_prior_cannot_use_are_refused_by_plan_and_run(props, tiny_zero123, tiny_prior, tmp_path, skip):
+    rows = [
+        f"red_ball.png,,1,{tiny_prior}",
+        f",a red ball,2,{tiny_zero123}",
+        f"red_ball.png,,3,{tiny_zero123}",
+    ]
+    manifest = props.with_name("mixed.csv")
+    manifest.write_text("\n".join(["image,prompt,seed,image_prior", *rows]))
+    request = BatchRequest(
+        manifest=str(manifest), library=str(tmp_path), recipe="dreamgaussian-image", skip_invalid=skip,
+        overrides={"init.point_prior": str(tiny_prior)},
+    )  # fmt: skip
+    said = [
+        f"row 2, image, 'red_ball.png': none, since image_prior {tiny_prior} reads prompts alone",
+        f"row 3, image, '': needed: image_prior {tiny_zero123} is shown a picture and reads no prompt",
+    ]
+    if skip:
+        plan = prepare(request)
+        assert [each.spec.prompt for each in plan.todo.missing] == ["red ball"]
+        assert all(words in line for words, line in zip(said, plan.refused, strict=True))
+    else:
+        for ask in (prepare, lambda asked: show_plan(asked, as_json=True)):
+            with pytest.raises(ManifestError) as refused:
+                ask(request)
+            assert all(words in str(refused.value) for words in said)
 
 
 @pytest.mark.slow
