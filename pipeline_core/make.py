@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from pipeline_core import models
-from pipeline_core.config import RECIPES, Distill, Recipe
+from pipeline_core.config import RECIPES, Distill, Init, Recipe
 from pipeline_core.engine import distill as stage_of_distillation
 from pipeline_core.engine.jobs import Progress
 from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.initialise import ball, from_points
 from pipeline_core.meshing import extract
 from pipeline_core.picture import Picture
-from pipeline_core.starts import Start, load_start
+from pipeline_core.starts import DENSE, Start, load_start
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
 from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
@@ -68,6 +68,14 @@ def start(cloud: PointCloud, recipe: Recipe = FACTORY, *, seed: int = 0) -> Gaus
     if settings.start == "file":
         settings = settings.model_copy(update={"tidy_neighbours": 0})
     return from_points(cloud, settings, torch.Generator("cpu").manual_seed(seed))
+
+
+def picture_of(begun: Start) -> Gaussians:
+    """Gaussians that look like what the file holds, to judge a result against: a splat's own, else many small ones."""
+    if begun.gaussians is not None:
+        return begun.gaussians
+    settings = Init(start="file", num_points=max(64, min(len(begun.dense), DENSE)), opacity=0.95)
+    return from_points(begun.dense, settings, torch.Generator("cpu").manual_seed(0))
 
 
 def distill(

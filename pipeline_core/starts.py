@@ -48,14 +48,18 @@ FRAMES = {
 FAINT = 0.1
 """Opacity below which a Gaussian does not count for the bounding box."""
 FEWEST = 4
+DENSE = 50_000
+"""Points, at most, by which a mesh or a cloud is judged: enough for a picture of it as it is."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a file holds, in our frame. ``gaussians`` of a splat; ``kind`` is splat, mesh or points."""
+    """What a file holds, in our frame. ``gaussians`` of a splat; ``dense``: more points of the same, which show what
+    it looks like where there are no Gaussians; ``kind`` is splat, mesh or points."""
 
     cloud: PointCloud
     gaussians: Gaussians | None
+    dense: PointCloud
     kind: str
     frame: str
 
@@ -83,12 +87,20 @@ def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
     quat = _product(_about_y(settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
     if kind == "splat":
         gaussians = _place(path, _most_seen(load_splat(path), settings.max_gaussians), quat)
-        rgb = sh0_to_rgb(gaussians.sh0).clamp(0, 1)
-        return Start(PointCloud(gaussians.means, rgb), gaussians, kind, frame)
-    cloud = load_points(path) if kind == "points" else sample(path, load_surfaces(path), settings.num_points, generator)
-    turned = cloud.xyz.double() @ rotation_matrices(quat)[0].T
-    centre, scale = _fit(path, turned)
-    return Start(PointCloud(((turned - centre) * scale).float(), cloud.rgb), None, kind, frame)
+        cloud = PointCloud(gaussians.means, sh0_to_rgb(gaussians.sh0).clamp(0, 1))
+        return Start(cloud, gaussians, cloud, kind, frame)
+    if kind == "points":
+        cloud = dense = load_points(path)
+    else:
+        surfaces = load_surfaces(path)
+        cloud, dense = (sample(path, surfaces, count, generator) for count in (settings.num_points, DENSE))
+    [rotation] = rotation_matrices(quat)
+    centre, scale = _fit(path, dense.xyz.double() @ rotation.T)
+
+    def placed(points: PointCloud) -> PointCloud:
+        return PointCloud(((points.xyz.double() @ rotation.T - centre) * scale).float(), points.rgb)
+
+    return Start(placed(cloud), None, placed(dense), kind, frame)
 
 
 def _fit(path: Path, xyz: Tensor) -> tuple[Tensor, float]:

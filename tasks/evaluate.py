@@ -9,7 +9,7 @@ from tasks.journey import Journey
 from tasks.measure import measure
 from tasks.policy import stage_task
 from tasks.stage import Reference, path_of
-from tasks.start import start_of
+from tasks.start import control_of
 
 
 @stage_task
@@ -29,6 +29,6 @@ def evaluate(
     if settings.turntable_frames:
         frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
-    metrics = measure(journey.spec, start_of(journey, points), splat, textured)
+    metrics = measure(journey.spec, control_of(journey, points), splat, textured)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -1,5 +1,7 @@
 """Starts from files: each kind in our frame, a splat seen from its side as it was, and what is wrong in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,11 @@ from pipeline_core.errors import DataError
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.io import surface
 from pipeline_core.io.ply import save_points, save_splat
-from pipeline_core.rendering.rasterize import rasterize
-from pipeline_core.starts import FRAMES, load_start
-from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud, rotation_matrices
+from pipeline_core.make import picture_of
+from pipeline_core.metrics.views import render_mesh
+from pipeline_core.rendering.rasterize import rasterize, rasterize_views
+from pipeline_core.starts import DENSE, FRAMES, load_start
+from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud, TexturedMesh, rotation_matrices
 
 UP_AND_FRONT = {"y-up": ([0, 1, 0], [0, 0, 1]), "z-up": ([0, 0, 1], [0, -1, 0]), "y-down": ([0, -1, 0], [0, 0, -1])}
 
@@ -105,6 +109,28 @@ def test_a_mesh_becomes_points_of_its_surface(tmp_path, suffix):
     extent = cloud.xyz.amax(0) - cloud.xyz.amin(0)
     want = torch.tensor([1.0, 3, 2] if suffix == ".ply" else [1.0, 2, 3]) * OBJECT_RADIUS / (0.5 * 14**0.5)
     assert len(cloud) == 500 and torch.allclose(extent, want, atol=0.05)
+
+
+def test_a_mesh_is_judged_by_a_picture_of_itself(tmp_path):
+    """The Gaussians that distillation begins with are few and large, and blur what the file has."""
+    mesh = trimesh.creation.icosphere(subdivisions=4, radius=OBJECT_RADIUS)
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.tile([255, 0, 0, 255], (len(mesh.vertices), 1)))
+    mesh.export(tmp_path / "ball.glb")
+    begun = start(tmp_path / "ball.glb")
+    assert len(begun.cloud) == 500 and len(begun.dense) == DENSE
+    cameras = orbit(torch.tensor([20.0, 140.0]), torch.tensor([10.0, 50.0]), size=64)
+    flat = np.zeros((len(mesh.vertices), 2), np.float32)
+    itself = TexturedMesh(
+        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), mesh.vertices.astype(np.float32), flat,
+        np.tile(np.float32([1, 0, 0]), (4, 4, 1)),
+    )  # fmt: skip
+    _, coverage = render_mesh(itself, cameras)
+    off = []
+    for dense in (begun.dense, begun.cloud):
+        image, alpha = rasterize_views(picture_of(replace(begun, dense=dense)), cameras)
+        assert image[alpha[..., 0] > 0.9].sub(torch.tensor([1.0, 0, 0])).abs().max() < 0.1
+        off.append(float((alpha[..., 0] - coverage).abs().mean()))
+    assert 3 * off[0] < off[1]
 
 
 def rendered(gaussians, viewmats, Ks, size=48):

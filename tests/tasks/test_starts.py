@@ -13,6 +13,7 @@ from catalog import query
 from flows.batch import BatchRequest, prepare, run_batch
 from pipeline_core import models, stages
 from pipeline_core.io.ply import load_points, load_splat
+from pipeline_core.starts import DENSE
 from pipeline_core.storage import Library
 from tasks.policy import task_of
 from tasks.stage import path_of
@@ -82,11 +83,14 @@ def test_a_batch_starts_from_what_its_rows_name_and_a_bad_file_fails_alone(reque
             points = load_points(path_of(journey, outputs["init_points"], "points.ply"))
             assert torch.allclose(points.xyz, begun.means)
         else:
-            assert list(outputs["init_points"]["outputs"]) == ["points.ply"]
+            assert sorted(outputs["init_points"]["outputs"]) == ["control.ply", "points.ply"]
+            control = load_splat(path_of(journey, outputs["init_points"], "control.ply"))
+            assert len(control) == (DENSE if name == "box" else 90)
             assert len(coarse) == request_.overrides["init.num_points"]
     # distillation did nothing, so nothing was lost; the judge sees the mesh of the result, and the start as it was
     scores = query.rows(library.root, "select asset_id, value from metrics where name = 'start_psnr'")
-    assert len({row["asset_id"] for row in scores}) == 3 and all(row["value"] > 60 for row in scores)
+    stayed = {row["asset_id"]: row["value"] for row in scores}
+    assert stayed["splat"] > 60 and stayed["box"] > 15 and sorted(stayed) == ["box", "points", "splat"]
     assert [row["asset_id"] for row in query.rows(library.root, CONTROL)] == ["box", "points", "splat"]
     inputs = "select input_sha256 from stage_runs where asset_id = 'box' and stage = 'init_points'"
     [row] = query.rows(library.root, inputs)
