@@ -12,7 +12,7 @@ from catalog import query
 from catalog.render import aligned
 from pipeline_core import models
 from pipeline_core.config import Recipe
-from pipeline_core.errors import ModelNotFound, RequestError
+from pipeline_core.errors import RequestError
 from pipeline_core.priors.licences import COMMERCIAL, NOTHING, Licence, published
 from pipeline_core.priors.resolve import model_id, resolve_model
 from pipeline_core.spec import AssetSpec
@@ -120,7 +120,7 @@ def _row(kind: Any, ref: str, recipes: list[str]) -> dict[str, Any]:
     try:
         row |= {"id": model_id(ref, kind), "folder": str(resolve_model(ref, kind))}
         found = models.part_licence(ref, kind)
-    except ModelNotFound as error:
+    except RequestError as error:
         row["missing"] = str(error)
     return row | found.to_json() | {"stated_by": found.stated_by, "why": found.why}
 

@@ -105,6 +105,8 @@ def model_id(named: Named, kind: Kind) -> str:
     machines with the same files agree, wherever the folders lie.
     """
     folder = resolve_model(named, kind)
+    if kind == "lora":
+        return f"{name_of(ModelRef.of(named).ref)}@{_hashes([folder])[folder][:16]}"
     for added in ModelRef.of(named).loras:
         file = resolve_model(added.path, "lora")
         if folder.is_dir():  # the layers of a single file have other names until it is loaded

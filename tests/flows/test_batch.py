@@ -5,13 +5,17 @@ import threading
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from catalog import query
 from flows.batch import BatchRequest, plan_batch, run_batch
 from flows.summary import Summary, markdown
-from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound
+from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound, RequestError
 from pipeline_core.storage import Library
 from tasks.progress import board
+from tasks.record import describe
+from tasks.requests import request_rows
 from tasks.stage import stage_run, with_times
 
 
@@ -102,6 +106,27 @@ def test_what_cannot_be_made_at_all_is_refused_before_anything_is_begun(tmp_path
     (tmp_path / "bad.csv").write_text("prompt,seed\na,-1\n")
     with pytest.raises(ManifestError):
         run_batch(request.model_copy(update={"manifest": str(tmp_path / "bad.csv")}), finish)
+    assert not (tmp_path / "library").exists()
+
+
+def test_what_is_added_to_the_image_prior_is_in_keys_catalogue_and_provenance(tmp_path, tiny):
+    request, style = write(tmp_path, 1, tiny), tmp_path / "style.safetensors"
+    pair = {"lora_A": torch.zeros(1, 4, 3, 3), "lora_B": torch.zeros(16, 1, 1, 1)}
+    save_file({f"unet.conv_in.{side}.weight": each for side, each in pair.items()}, style)
+    lora = {"image_lora": [{"path": str(style), "scale": 0.8}]}
+    [[plain], [styled]] = (
+        plan_batch(each)[1] for each in (request, request.model_copy(update={"overrides": tiny | lora}))
+    )
+    model = styled.models["image"]
+    assert model.startswith(plain.models["image"] + "+lora:style.safetensors:") and model.endswith("*0.8")
+    changed = [name for name in plain.keys if plain.keys[name] != styled.keys[name]]
+    assert changed == [name for name in plain.keys if name != "init_points"]
+    assert model in {row.asset_id for row in request_rows([styled]) if row.stage == "model"}
+    told = describe(styled)
+    assert told["models"]["image"]["id"] == model and told["spec"]["recipe"]["image_lora"] == lora["image_lora"]
+    save_file({"unet.other.lora_A.weight": pair["lora_A"], "unet.other.lora_B.weight": pair["lora_B"]}, style)
+    with pytest.raises(RequestError, match=r"style.safetensors was made for another model: .*first: unet.other"):
+        plan_batch(request.model_copy(update={"overrides": tiny | lora}))
     assert not (tmp_path / "library").exists()
 
 

@@ -71,6 +71,7 @@ def test_what_is_added_to_a_model_is_in_its_id(checkpoint, tmp_path):
     assert whole() == plain
     loras = [{"path": str(file), "scale": 0.8}, {"path": str(file)}]
     assert whole(image_lora=loras) == f"{plain}+lora:clay.safetensors:{digest}*0.8+lora:clay.safetensors:{digest}*1.0"
+    assert model_id(str(file), "lora") == f"clay.safetensors@{digest}"
     assert whole(image_encoder=str(tiny)) == f"{plain}+encoder:taesd:{content_hash(tiny)[:16]}"
     assert whole(image_lora=[{"path": str(file), "scale": 0.8000001}]) != whole(image_lora=loras[:1])
 
