@@ -63,7 +63,10 @@ class BatchRequest(BaseModel):
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
     commercial: bool = Field(
-        False, validate_default=True, description="refuse models whose licence forbids commercial use or is unknown"
+        False,
+        validate_default=True,
+        description="refuse models whose licence forbids commercial use or is unknown",
+        json_schema_extra={"type": ["boolean", "string"]},  # prefect.yaml fills in "true" or "false"
     )
     shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
 
