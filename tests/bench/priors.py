@@ -8,7 +8,7 @@
 assets that begin together. ``alone``: the largest difference of an asset's Gaussians made alone and among the eight.
 ``noise``, ``x0``, ``mode``: the largest errors on the toy (``tests/gaussian_toy.py``), whose network knows that latents
 are one Gaussian: of the noise and the x_0 that predictions imply, and of where distillation arrives.
-``flow_asset_vs_start`` is of the trained transformer (``splatmill train-starter --part flow``): the newest committed
+``flow_asset_vs_start`` is of the transformer that ``train-starter`` trains (``flow``): the newest committed
 ``results/flow-starter-<yyyy-mm-dd>.json``, or measured with ``--flow``; null where there is neither, which is said.
 The last line of stdout is one JSON document.
 """
