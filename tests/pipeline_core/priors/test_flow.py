@@ -94,7 +94,9 @@ def test_latents_may_have_a_mean_and_a_deviation_a_channel(copy, prior):
     torch.testing.assert_close(p.decode(p.encode(image)), plain.decode(plain.encode(image)))
 
 
-@pytest.mark.parametrize(("kind", "of_vae"), [("sd3", torch.float16), ("sana", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("kind", "of_vae"), [("sd3", torch.float16), *((kind, torch.bfloat16) for kind in ("sana", "flux2", "z-image"))]
+)
 def test_half_precision_has_the_range_that_flows_were_trained_in(checkpoint, prior, kind, of_vae):
     half, exact = load_image_prior(str(checkpoint(kind)), dtype=torch.float16), prior(kind)
     assert (half.dtype, half.transformer.dtype, half.vae.dtype) == (torch.bfloat16, torch.bfloat16, of_vae)
