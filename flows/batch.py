@@ -88,8 +88,7 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
         allow_outside=request.allow_outside, kept=request.kept,
     )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
-    specs = refuse_misfits(manifest, specs, skip_invalid=request.skip_invalid)
-    journeys = plan_specs(request, specs)
+    journeys = refuse_misfits(manifest, plan_specs(request, specs), skip_invalid=request.skip_invalid)
     return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
 
 
