@@ -17,7 +17,7 @@ TEMPLATE = (
 WIDTH = 16
 
 
-def qwen(kind, layers: int):
+def qwen(kind, layers: int, width: int = WIDTH):
     """A tokenizer of letters, and a network of that class."""
     import transformers
 
@@ -27,7 +27,7 @@ def qwen(kind, layers: int):
     )
     tokenizer.chat_template = TEMPLATE
     config = transformers.Qwen3Config(
-        vocab_size=len(vocab), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=layers,
+        vocab_size=len(vocab), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=True, initializer_range=0.2,
     )  # fmt: skip
     return tokenizer, getattr(transformers, kind)(config).eval()

@@ -16,6 +16,7 @@ from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.interface import ImagePrior
 from pipeline_core.priors.process import RectifiedFlow
 from pipeline_core.priors.resolve import content_hash, select_files
+from tests.pipeline_core.priors.qwen_checkpoints import qwen
 
 KINDS = ["sd3", "sd3-without-t5", "sana", "flux2", "z-image"]
 PROMPT = "a red mug"
@@ -229,6 +230,13 @@ def test_weights_of_other_shapes_are_named(copy):
         ("sd3", "splatmill.json", {"size": 15}, "splatmill.json: a size of 15 pixels .* multiples of 4 up to 48"),
         ("sd3", "splatmill.json", {"size": 64}, "splatmill.json: a size of 64 pixels .* multiples of 4 up to 48"),
         ("sana", "splatmill.json", {"size": 100}, "splatmill.json: a size of 100 pixels .* multiples of 32"),
+        ("flux2", "splatmill.json", {"size": 18}, "splatmill.json: a size of 18 pixels .* multiples of 4"),
+        (
+            "z-image",
+            "splatmill.json",
+            {"size": 260},
+            "splatmill.json: a size of 260 pixels .* multiples of 4 up to 256",
+        ),
         ("sana", "transformer/config.json", {"guidance_embeds": True}, "guidance_embeds is true.*Sana-Sprint"),
         ("sd3", "tokenizer_2/tokenizer_config.json", {"model_max_length": 8}, "tokenizer_2/ read 16 and 8 tokens"),
         ("sd3", "model_index.json", {"tokenizer_3": [None, None]}, "it names text_encoder_3 alone"),
@@ -240,6 +248,15 @@ def test_what_does_not_fit_is_named(copy, kind, path, values, said):
         (folder / path).write_text("{}")
     change(folder / path, **values)
     with pytest.raises(RequestError, match=said):
+        load_image_prior(str(folder))
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("flux2", 28), ("z-image", 3)])
+def test_qwen_of_another_width_is_of_another_model(copy, kind, layers):
+    folder = copy(kind)
+    shutil.rmtree(folder / "text_encoder")
+    qwen("Qwen3Model", layers, width=24)[1].save_pretrained(folder / "text_encoder")
+    with pytest.raises(RequestError, match=r"text_encoder: .* does not fit the transformer, which wants"):
         load_image_prior(str(folder))
 
 

@@ -11,7 +11,6 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.interface import ImagePrior
-from pipeline_core.priors.resolve import select_files
 from tests.pipeline_core.priors.qwen_checkpoints import euler
 
 LENGTHS = ["a red mug", "", "a blue mug with a long handle", "word " * 300]
@@ -56,12 +55,6 @@ def test_latents_are_packed_and_normalised_as_in_the_pipeline(flux2, pipe):
     torch.testing.assert_close(latents, pipe._encode_vae_image(images * 2 - 1, None), rtol=1e-5, atol=1e-5)
     codes = torch.randn(2, 4, 8, 8)
     torch.testing.assert_close(flux2._denormalise(flux2._normalise(codes)), codes)
-
-
-def test_what_the_hub_is_asked_for_is_all_that_the_folder_needs(flux2, checkpoint):
-    folder = checkpoint("flux2")
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    assert select_files([*files, "flux-2-klein-base-4b.safetensors"], "image") == sorted(files)
 
 
 def test_the_shift_is_the_pipelines_for_the_size(flux2):
