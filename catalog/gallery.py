@@ -33,7 +33,7 @@ WEB = Path(__file__).parent / "web"
 MAX_VIEWERS = 1000
 SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
-    "asset_id", "status", "prompt", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
+    "asset_id", "status", "prompt", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
     "review_note", "licence_class", "tags", "metrics",
 )  # fmt: skip

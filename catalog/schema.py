@@ -107,7 +107,12 @@ COLUMNS = (
     Column("metrics", pa.map_(pa.string(), pa.float64()), "numbers that the stage measured, by name"),
     Column("tags", pa.map_(pa.string(), pa.string()), "labels of the asset, by name ('category' is one)"),
     Column("artifacts", pa.list_(ARTIFACT), "files that the stage made; paths relative to the library"),
-    Column("spec_json", pa.string(), "for request and record: the asset's whole specification; review, model: details"),
+    Column(
+        "spec_json",
+        pa.string(),
+        "for request and record: the asset's whole specification, and what models could not read of its prompt; "
+        "review, model: details",
+    ),
 )
 
 RETIRED = {1: (Column("stage_idx", pa.int16(), "place of the stage in the journey"),)}

@@ -76,6 +76,7 @@ RUNS_SQL = """
 select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) as seconds, delivered, failed
 from runs order by started_at desc limit 5
 """
+UNREAD_SQL = "select count(*) as assets from assets where prompt_warnings is not null"
 FAILED_SQL = """
 select asset_id, error_stage, error_class, error_type, error_message
 from assets where error_type is not null order by error_stage, asset_id
@@ -88,12 +89,15 @@ def show_status(library: str, *, as_json: bool) -> None:
     by_status = query.rows(library, STATUS_SQL)
     runs = query.rows(library, RUNS_SQL)
     failed = query.rows(library, FAILED_SQL)
+    unread = query.rows(library, UNREAD_SQL)[0]["assets"]
     if as_json:
-        print(json.dumps({"assets": by_status, "runs": runs, "failed": failed}, default=str))
+        print(json.dumps({"assets": by_status, "runs": runs, "failed": failed, "unread": unread}, default=str))
         return
     print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
     columns = ["run_id", "started", "seconds", "delivered", "failed"]
     print("\n" + aligned(columns, [[r[c] for c in columns] for r in runs]))
+    if unread:
+        print(f"\n{unread} assets whose prompt was not read whole: prompt_warnings in splatmill sql 'from assets'")
     if failed:
         shown = [[r["asset_id"], r["error_stage"], r["error_class"], (r["error_message"] or "")[:90]] for r in failed]
         print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))

@@ -52,6 +52,11 @@ class Journey:
         """The asset's id."""
         return self.spec.asset_id
 
+    def told(self) -> dict[str, Any]:
+        """What is kept of the reading, under ``prompt_reading``; nothing where all of the prompt was read."""
+        reading = self.reading.to_json()
+        return {"prompt_reading": reading} if reading else {}
+
 
 def plan_journey(
     library: str, run_id: str, spec: AssetSpec, resolve: Callable[[ModelRef, Any], str] = model_id

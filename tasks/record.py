@@ -53,7 +53,7 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
         else:
             copy_known(source, folder / row.file)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
-    whole = provenance | {"metrics": metrics, "files": files, "stages": journey.keys}
+    whole = provenance | journey.told() | {"metrics": metrics, "files": files, "stages": journey.keys}
     write_json(folder / deliverables.PROVENANCE, whole)
     return metrics
 

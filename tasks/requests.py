@@ -18,7 +18,7 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
         schema.request(
             each.run_id,
             each.asset_id,
-            each.spec.to_json(),
+            each.spec.to_json() | each.told(),
             recipe=each.spec.recipe.name,
             seed=each.spec.seed,
             tags=each.spec.tags,

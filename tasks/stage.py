@@ -102,8 +102,9 @@ def run_stage(
 
 
 def whole_request(journey: Journey, stage: str) -> str | None:
-    """The request as JSON for the row of a stage whose key it enters as a whole; None for others."""
-    return json.dumps(journey.spec.to_json(), sort_keys=True) if "spec" in named(stage).reads else None
+    """The request as JSON, with what models could not read of its prompt, for the row of a stage whose key it enters as
+    a whole; None for others."""
+    return json.dumps(journey.spec.to_json() | journey.told(), sort_keys=True) if "spec" in named(stage).reads else None
 
 
 def reference(stage: str, key: str, record: Mapping[str, Any]) -> Reference:

@@ -86,6 +86,7 @@ function card(asset) {
   const text = element("div", { className: "text" },
     element("p", { className: "prompt", textContent: asset.prompt || asset.asset_id, title: asset.prompt || "" }),
     element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
+    asset.prompt_warnings ? element("p", { className: "unread", textContent: "prompt not read whole: " + asset.prompt_warnings.join("; "), tabIndex: 0 }) : null,
     badges(asset, kind, where),
     error && asset.preview ? element("p", { className: "error", textContent: error, tabIndex: 0 }) : null,
     facts(head),
@@ -106,7 +107,7 @@ for (const [name, of] of Object.entries(values)) {
 }
 options($("sort"), Object.keys(sorts).slice(1), Object.keys(sorts)[0]);
 
-const haystack = new Map(assets.map((asset) => [asset, [asset.asset_id, asset.prompt, ...tags(asset), asset.recipe, asset.status,
+const haystack = new Map(assets.map((asset) => [asset, [asset.asset_id, asset.prompt, ...(asset.prompt_warnings || []), ...tags(asset), asset.recipe, asset.status,
   asset.verdict, asset.review_note, asset.error_stage, asset.error_type, asset.error_message].join(" ").toLowerCase()]));
 let found = [], shown = 0;
 

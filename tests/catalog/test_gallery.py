@@ -76,7 +76,10 @@ def library(tmp_path: Path, make_run) -> Path:
         Artifact(role, f"assets/chair-07/{name}", "ab" * 32, 1)
         for role, name in (("glb", "asset.glb"), ("preview", "preview.png"), ("turntable", "../../../etc/passwd"))
     )
-    append(tmp_path, [request("night-1", "chair-07", {"prompt": HOSTILE, "seed": 7})])
+    append(
+        tmp_path,
+        [request("night-1", "chair-07", {"prompt": HOSTILE, "seed": 7, "prompt_reading": {"warnings": [HOSTILE]}})],
+    )
     append(tmp_path, [make_run(stage="record", artifacts=files, metrics={"faces": 12.0, "fidelity": float("nan")})])
     spec = {"prompt": "a glass vase", "tags": {"category": HOSTILE, "lod": 1}}
     append(tmp_path, [request("night-1", "vase-01", spec)])
@@ -95,6 +98,7 @@ def test_everything_is_there_and_nothing_hostile_is_html(library) -> None:
     failed, made = cards(page)
     assert (failed["status"], failed["error_stage"], failed["error_message"]) == ("failed", "extract_mesh", HOSTILE)
     assert (made["prompt"], made["faces"], made["fidelity"]) == (HOSTILE, 12, None)
+    assert (failed["prompt_warnings"], made["prompt_warnings"]) == (None, [HOSTILE])
     assert made["preview"] == "../assets/chair-07/preview.png"
     assert made["view"] == "view/chair-07.html"
     assert (failed["tags"], made["tags"]) == ({"category": HOSTILE, "lod": "1"}, {"category": "furniture"})
@@ -131,6 +135,7 @@ def test_in_a_real_browser_from_disk(library, tmp_path_factory) -> None:
     assert page.count("<article") == 2
     assert "<title>splatmill gallery</title>" in page, "no hostile script has run"
     assert html.escape(HOSTILE, quote=False) in page
+    assert page.count('class="unread"') == 1
     view = _dump(chromium, index.parent / "view" / "chair-07.html", tmp_path_factory.mktemp("profile"), "view")
     if 'data-ready="failed"' in view and ">this browser has no WebGL" in view:
         pytest.skip("this Chromium has no WebGL, not even in software")

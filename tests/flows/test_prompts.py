@@ -4,10 +4,14 @@ import json
 
 import pytest
 
+from catalog import query
 from flows.batch import BatchRequest, plan_batch, prepare, run_batch
 from flows.prompts import shorten
-from flows.show import show_plan
+from flows.show import show_plan, show_status
 from pipeline_core.errors import ManifestError
+from pipeline_core.storage import Library
+from tasks.record import record
+from tasks.stage import run_stage
 
 ROWS = [
     "id,prompt",
@@ -68,3 +72,28 @@ def test_of_many_warnings_the_first_are_shown():
     assert shorten(["a"], "x") == ["warning: a"]
     shown = shorten([str(i) for i in range(50)], "splatmill plan --json")
     assert len(shown) == 21 and shown[-1] == "warning: 30 more; splatmill plan --json has all"
+
+
+def test_what_was_not_read_is_kept_with_the_asset_and_asked_in_sql(request_of, capsys):
+    request = request_of(*ROWS[:2], "dragon,a red mug with a dragon " + "and a red mug " * 10)
+    plain, told = plan_batch(request)[1]
+    reading = {"unknown_words": ["dragon"], "tokens_dropped": 27, "warnings": list(told.reading.warnings)}
+    for journey in (plain, told):
+        Library(journey.library).create()
+        measured = run_stage(journey, "evaluate", lambda folder: (folder / "metrics.json").write_text("{}") and {})
+        record.fn(journey, measured)
+        document = json.loads((Library(journey.library).asset_dir(journey.asset_id) / "asset.json").read_text())
+        assert document.get("prompt_reading") == (reading if journey is told else None)
+        assert document["spec"] == journey.spec.to_json()
+    columns = "asset_id, prompt_unknown_words, prompt_tokens_dropped, prompt_warnings"
+    rows = query.rows(request.library, f"select {columns} from assets order by asset_id desc")
+    assert [list(row.values()) for row in rows] == [["mug", None, None, None], ["dragon", *reading.values()]]
+    show_status(request.library, as_json=False)
+    assert "\n1 assets whose prompt was not read whole" in capsys.readouterr().out
+
+
+def test_a_request_keeps_it_before_anything_is_made(request_of):
+    request = request_of(*ROWS[:2], ROWS[3])
+    run_batch(request, lambda journey: pytest.fail("stop"))
+    rows = query.rows(request.library, "select asset_id, prompt_unknown_words from assets order by asset_id")
+    assert [list(row.values()) for row in rows] == [["dragon", ["dragon"]], ["mug", None]]
