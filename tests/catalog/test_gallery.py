@@ -109,6 +109,20 @@ def test_everything_is_there_and_nothing_hostile_is_html(library) -> None:
     assert not re.search(r"(src|href)=.https?:", page), "nothing is fetched"
 
 
+def test_the_image_that_an_asset_is_made_from_is_shown_from_the_librarys_copy(tmp_path) -> None:
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / f"{'0' * 64}.png").write_bytes(b"png")
+    for asset, image in (
+        ("kept", {"name": "../../red mug.PNG", "sha256": "0" * 64}),
+        ("gone", {"name": "red mug.png", "sha256": "1" * 64}),
+        ("foreign", {"name": "red mug.png", "sha256": "../../../etc/passwd"}),
+        ("none", None),
+    ):
+        append(tmp_path, [request("night-1", asset, {"prompt": "a red mug", "seed": 7, "image": image})])
+    shown = {card["asset_id"]: card.get("image") for card in cards(write_gallery(tmp_path).read_text("utf-8"))}
+    assert shown == {"kept": f"../inputs/{'0' * 64}.png", "gone": None, "foreign": None, "none": None}
+
+
 def test_a_view_is_written_again_only_when_it_changes(library) -> None:
     index = write_gallery(library)
     view = index.parent / "view" / "chair-07.html"
