@@ -27,7 +27,8 @@ _SIDE = re.compile(r"(?P<layer>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|do
 _ALPHA = re.compile(r"(?P<layer>.+?)(?:[._]lora)?\.alpha")
 _PREFIX = re.compile(
     r"(?:base_model\.model\.)?"
-    r"(?:(?P<text>text_encoder(?:_[23])?)\.|lora_te(?P<number>[123]?)_|lora_(?:unet|transformer)_|(?:unet|transformer)\.)?"
+    r"(?:(?P<text>text_encoder(?:_[23])?)\.|lora_te(?P<number>[123]?)_|lora_(?:unet|transformer)_"
+    r"|(?:unet|transformer|diffusion_model)\.)?"
 )
 _PEFT = re.compile(r"base_model\.model\.")
 _SETTINGS = "lora_adapter_metadata"
@@ -130,7 +131,9 @@ class _Index:
             key.removesuffix(".weight") for key, shape in shapes.items() if key.endswith(".weight") and len(shape) > 1
         ]
         self.weights = {_flat(layer): f"{layer}.weight" for layer in layers}
-        self.depth = len({layer.split(".")[3] for layer in layers if layer.startswith("down_blocks.0.resnets.")})
+        self.depth = _depth(layers)
+        if name == "unet":
+            self.weights = {_from_original(flat, self.depth): weight for flat, weight in self.weights.items()}
 
     def find(self, layer: str) -> str | None:
         flat = _flat(layer)
@@ -151,6 +154,13 @@ _OUTSIDE = {"input_blocks_0_0": "conv_in", "out_2": "conv_out", "time_embed_0": 
             "time_embed_2": "time_embedding_linear_2", "label_emb_0_0": "add_embedding_linear_1",
             "label_emb_0_2": "add_embedding_linear_2"}  # fmt: skip
 _BLOCK = re.compile(r"(input|output)_blocks_(\d+)_(\d+)_(.+)|middle_block_(\d+)_(.+)")
+
+
+def _depth(layers: list[str]) -> int:
+    """Residual blocks a stage on the way down, by diffusers' names or the original ones."""
+    ours = {layer.split(".")[3] for layer in layers if layer.startswith("down_blocks.0.resnets.")}
+    theirs = [int(found[1]) for layer in layers if (found := re.fullmatch(r"input_blocks\.(\d+)\.0\.op", layer))]
+    return len(ours) or min(theirs, default=1) - 1
 
 
 def _from_original(flat: str, depth: int) -> str:

@@ -29,7 +29,7 @@ from pipeline_core.priors import headers, lora, strangers
 from pipeline_core.priors.checks import check_guides
 from pipeline_core.priors.families import FAMILIES, family_of
 from pipeline_core.priors.licences import LICENCE_FILES
-from pipeline_core.priors.single_file import check_file, check_fit, no_configuration, told_by_file
+from pipeline_core.priors.single_file import check_file, check_fit, network_shapes, no_configuration, told_by_file
 from pipeline_core.priors.tokenizer_files import tokenizer_problems
 
 Kind = Literal["image", "points", "clip", "encoder", "lora", "config"]
@@ -108,9 +108,8 @@ def model_id(named: Named, kind: Kind) -> str:
     if kind == "lora":
         return f"{name_of(ModelRef.of(named).ref)}@{_hashes([folder])[folder][:16]}"
     for added in ModelRef.of(named).loras:
-        file = resolve_model(added.path, "lora")
-        if folder.is_dir():  # the layers of a single file have other names until it is loaded
-            lora.changes(file, _network_shapes(folder))
+        shapes = _network_shapes(folder) if folder.is_dir() else network_shapes(folder)
+        lora.changes(resolve_model(added.path, "lora"), shapes)
     return folder_id(named, folder)
 
 
@@ -153,7 +152,8 @@ def folder_id(named: Named, folder: Path) -> str:
         whole += f"+lora:{name_of(added.path)}:{_hashes([file])[file][:16]}*{added.scale!r}"
     if model.encoder:
         folder = resolve_model(model.encoder, "encoder")
-        whole += f"+encoder:{name_of(model.encoder)}:{content_hash(folder)[:16]}"
+        used = [folder / "config.json", *weight_files(folder, _stem("encoder"))]
+        whole += f"+encoder:{name_of(model.encoder)}:{content_hash(folder, used)[:16]}"
     return whole + (f"+size:{model.size}" if model.size else "")
 
 
@@ -473,10 +473,10 @@ def download(url: str, path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- hashes
 
 
-def content_hash(folder: Path) -> str:
+def content_hash(folder: Path, files: list[Path] | None = None) -> str:
     """sha256 over (relative name, sha256) of the files a loader may read below ``folder``, in order of name."""
-    total = hashlib.sha256()
-    for name, digest in sorted((p.relative_to(folder).as_posix(), d) for p, d in _hashes(_used_files(folder)).items()):
+    total, digests = hashlib.sha256(), _hashes(_used_files(folder) if files is None else files)
+    for name, digest in sorted((path.relative_to(folder).as_posix(), each) for path, each in digests.items()):
         total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
 

@@ -8,6 +8,7 @@ as those that were trained further do, it has the last word. Nothing here loads 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound, RequestError
-from pipeline_core.priors.headers import Header, kind_of, read_header
+from pipeline_core.priors.headers import Header, Shape, kind_of, read_header
 
 UNET, VAE = "model.diffusion_model.", ("first_stage_model.", "vae.")
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max")
@@ -108,6 +109,39 @@ def check_fit(path: Path, folder: Path, index: dict[str, Any], unet: dict[str, A
             f"{folder} is not for {path}: it has {len(texts)} text encoder(s) and cross_attention_dim {said}, and the "
             f"file is of {found.name}, with {len(found.texts)} and {width}: give those of {found.like}"
         )
+
+
+def network_shapes(path: Path) -> dict[str, dict[str, Shape]]:
+    """Shapes of the weights of the networks that LoRAs change, by diffusers' names or by such as lora.py reads."""
+    header = read_header(path).shapes
+    prefixes = {"unet": UNET} | check_file(path).texts
+    own = {
+        network: {name.removeprefix(prefix): shape for name, shape in header.items() if name.startswith(prefix)}
+        for network, prefix in prefixes.items()
+    }
+    return {
+        network: _from_open_clip(shapes) if prefixes[network].endswith(".model.") else shapes
+        for network, shapes in own.items()
+    }
+
+
+_OPEN_CLIP = {"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
+
+
+def _from_open_clip(shapes: dict[str, Shape]) -> dict[str, Shape]:
+    """Shapes of a text encoder in OpenCLIP's layout by the names of transformers."""
+    named: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        found = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+?)[._]weight", name)
+        if found and found[2] == "attn.in_proj":
+            parts = {f"self_attn.{each}_proj": (shape[0] // 3, *shape[1:]) for each in "qkv"}
+        elif found:
+            parts = {_OPEN_CLIP.get(found[2], found[2]): shape}
+        else:
+            named["text_projection.weight" if name == "text_projection" else name] = shape[::-1]
+            continue
+        named |= {f"encoder.layers.{found[1]}.{part}.weight": each for part, each in parts.items()}
+    return named
 
 
 def told_by_file(path: Path) -> dict[str, Any]:

@@ -172,9 +172,12 @@ def load_pretrained(cls: Any, folder: Path, stem: str, dtype: torch.dtype) -> An
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFound(f"{folder}: the weights do not load as {cls.__name__}: {error}") from error
     missing = sorted(str(k) for k in info["missing_keys"])
-    wrong = sorted(str(k[0]) for k in info.get("mismatched_keys", []))
+    wrong = sorted(
+        f"{name} is {' x '.join(map(str, has))}, not {' x '.join(map(str, wanted))}"
+        for name, has, wanted in info.get("mismatched_keys", [])
+    )
     if missing or wrong:
-        what = ", ".join((missing + wrong)[:5])
+        what = ", ".join((missing + wrong)[:3])
         raise ModelNotFound(
             f"{folder}: {len(missing)} tensors of {cls.__name__} are missing and {len(wrong)} have another shape "
             f"(first: {what}); config.json and weights do not belong together: download the folder again"

@@ -8,6 +8,7 @@ import torch
 from pipeline_core.config import ModelRef
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.resolve import model_id
 
 
 def test_a_distilled_encoder_encodes_and_the_full_autoencoder_decodes(checkpoint):
@@ -24,6 +25,14 @@ def test_a_distilled_encoder_encodes_and_the_full_autoencoder_decodes(checkpoint
     assert images.grad.abs().amin(dim=(1, 2, 3)).min() > 0
     assert torch.equal(quick.decode(want), full.decode(want))
     assert quick.model_id.startswith(full.model_id + "+encoder:taesd:")
+
+
+def test_files_beside_an_encoder_do_not_change_its_id(checkpoint, tmp_path):
+    """Its repository has the same weights in other layouts, which a whole clone brings along."""
+    clone = shutil.copytree(checkpoint("taesd"), tmp_path / "taesd")
+    (clone / "taesd_encoder.safetensors").write_bytes(b"another layout")
+    models = (ModelRef(str(checkpoint("sd")), encoder=str(each)) for each in (checkpoint("taesd"), clone))
+    assert len({model_id(each, "image") for each in models}) == 1
 
 
 def test_an_encoder_of_another_family_is_refused(checkpoint, tmp_path):

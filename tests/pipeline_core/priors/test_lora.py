@@ -146,6 +146,10 @@ def test_older_names_and_those_of_the_original_checkpoints(checkpoint, plain, tm
     assert_added(
         before.unet, merged(checkpoint, "sd", (old_file(tmp_path / "o.safetensors", layers), 1.0)).unet, layers, 1
     )
+    comfy = {f"diffusion_model.{layer}.lora_{side}.weight": each for layer, pair in layers.items()
+             for side, each in zip("AB", pair, strict=True)}  # fmt: skip
+    save_file(comfy, file := tmp_path / "c.safetensors")
+    assert_added(before.unet, merged(checkpoint, "sd", (file, 1.0)).unet, layers, 1.0)
     before = plain("sdxl")
     layers, second = pairs(before.unet, UNET), pairs(before.encoders[1].model.text_model, TEXT)
     file = kohya_file(tmp_path / "k.safetensors", {"unet": layers, "text_encoder_2": second}, ORIGINAL)

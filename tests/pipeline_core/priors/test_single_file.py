@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from pipeline_core.config import RECIPES, Lora, ModelRef
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.lora import _Index
 from pipeline_core.priors.resolve import model_id
+from pipeline_core.priors.single_file import network_shapes
 from tests.pipeline_core.priors.one_file import configurations, write_one_file
 
 
@@ -95,6 +97,25 @@ def test_a_lora_is_merged_into_it(one, prior, tmp_path):
     got = load_image_prior(ModelRef(str(one("sd")), loras=(Lora(path=str(file), scale=0.5),)))
     want = prior("sd").unet.get_submodule(layer).weight + 0.5 * b @ a
     torch.testing.assert_close(got.unet.get_submodule(layer).weight, want)
+
+
+def test_a_plan_knows_the_layers_of_a_file_by_the_names_that_loras_use(one, prior, checkpoint):
+    """Both layouts of text encoders, and the U-Net: the layers that are found are those that are loaded."""
+    for kind in ("sd", "sdxl", "ssd-1b"):
+        told = network_shapes(one(kind))
+        for name, network in load_image_prior(str(checkpoint(kind))).networks().items():
+            index = _Index(name, told[name])
+            for layer, module in network.named_modules():
+                if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+                    assert told[name][index.find(layer)] == tuple(module.weight.shape), (kind, name, layer)
+
+
+def test_a_lora_of_another_model_is_refused_before_the_file_is_loaded(one, tmp_path):
+    file = tmp_path / "style.safetensors"
+    for layer in ("unet.conv_in", "unet.down_blocks.7.attentions.0.proj_in", "text_encoder_2.encoder.layers.0.mlp.fc1"):
+        save_file({f"{layer}.lora_A.weight": torch.zeros(1, 5), f"{layer}.lora_B.weight": torch.zeros(16, 1)}, file)
+        with pytest.raises(RequestError, match=f"was made for another model: .*{layer}"):
+            model_id(ModelRef(str(one("sd")), loras=(Lora(path=str(file)),)), "image")
 
 
 # ------------------------------------------------------------------------------------------------------------ refused
