@@ -32,6 +32,8 @@ LEAST, MOST = 0.005, 0.95
 """Share of all pixels that an object may have."""
 SPECK = 0.01
 """Parts smaller than this share of the largest one are dust on a background that was taken away."""
+WORKED = 4 * SIZE
+"""Pixels a side above which a picture is made smaller before anything is done with it."""
 SMALLEST_SIDE, MAX_PIXELS, MAX_BYTES = 32, 64_000_000, 64 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -93,7 +95,10 @@ def _decode(data: bytes) -> np.ndarray:
                 raise DataError("is animated; save the one frame that is meant as a PNG")
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"has {image.mode} pixels; save it with 8 bits a channel")
-            return np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+            image.draft("RGB", (WORKED, WORKED))  # a JPEG is unpacked no larger than it is needed
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+            upright.thumbnail((WORKED, WORKED), Image.Resampling.BOX)
+            return np.array(upright)
     except UnidentifiedImageError:
         raise DataError("is no image in PNG, JPEG or WebP; save it as a PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
