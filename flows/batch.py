@@ -26,12 +26,13 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from flows.budget import Admission
 from flows.farm.shards import measured
-from flows.fits import refuse_misfits
+from flows.fits import refuse_misfits, refuse_missing_models
 from flows.licences import check_commercial, site_is_commercial
 from flows.making import Making
 from flows.prompts import refuse_unreadable, warnings
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
+from pipeline_core.config import ModelRef
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id, must_guide
 from pipeline_core.spec import AssetSpec, derive_id
@@ -88,11 +89,17 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
         allow_outside=request.allow_outside, kept=request.kept,
     )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
-    journeys = refuse_misfits(manifest, plan_specs(request, specs), skip_invalid=request.skip_invalid)
+    if request.commercial:
+        check_commercial(specs)  # before a model is fetched
+    resolve = lru_cache(maxsize=256)(model_id)
+    specs = refuse_missing_models(manifest, specs, resolve, skip_invalid=request.skip_invalid)
+    journeys = refuse_misfits(manifest, plan_specs(request, specs, resolve), skip_invalid=request.skip_invalid)
     return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
 
 
-def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
+def plan_specs(
+    request: BatchRequest, specs: Iterable[AssetSpec], resolve: Callable[[ModelRef, Any], str] | None = None
+) -> list[Journey]:
     """The journeys of ``specs``, with the models of this machine, each of which is resolved once.
 
     Raises :class:`RequestError` where the request is for commercial use and a model's licence is not.
@@ -100,8 +107,7 @@ def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journe
     specs = list(specs)
     if request.commercial:
         check_commercial(specs)
-    library, resolve = str(Library(request.library).root), lru_cache(maxsize=256)(model_id)
-    specs = list(specs)
+    library, resolve = str(Library(request.library).root), resolve or lru_cache(maxsize=256)(model_id)
     for spec in {id(spec.recipe): spec for spec in specs}.values():  # a manifest's equal recipes are one object
         _check_guides(spec)
     return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]

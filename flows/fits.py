@@ -1,13 +1,45 @@
-"""Rows that their image prior cannot use are refused before anything is made of them."""
+"""Rows whose models are not there, or cannot use them, are refused before anything is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from pipeline_core.errors import ManifestError
+from pipeline_core.config import ModelRef
+from pipeline_core.errors import ManifestError, ModelNotFound
 from pipeline_core.manifest import Manifest
 from pipeline_core.priors.takes import misfit
+from pipeline_core.spec import AssetSpec
 from tasks.journey import Journey
+
+FIELD = {"image": "image_prior", "points": "init.point_prior"}
+
+
+def refuse_missing_models(
+    manifest: Manifest, specs: Sequence[AssetSpec], resolve: Callable[[ModelRef, Any], str], *, skip_invalid: bool
+) -> list[AssetSpec]:
+    """The specs whose models ``resolve``; the others' rows become problems of ``manifest``.
+
+    Raises :class:`ModelNotFound` where there are such rows, unless ``skip_invalid`` and not all of them are.
+    """
+    lacking: dict[tuple[str, ModelRef], str] = {}
+    for kind, ref in {pair for spec in specs for pair in spec.recipe.model_refs().items()}:
+        try:
+            resolve(ref, kind)
+        except ModelNotFound as error:
+            lacking[kind, ref] = str(error)
+    if not lacking:
+        return list(specs)
+    there = []
+    for spec in specs:
+        wrong = [pair for pair in spec.recipe.model_refs().items() if pair in lacking]
+        for kind, ref in wrong:
+            manifest.refuse(spec.asset_id, FIELD[kind], str(ref), lacking[kind, ref])
+        if not wrong:
+            there.append(spec)
+    if not skip_invalid or not there:
+        raise ModelNotFound(manifest.told())
+    return there
 
 
 def refuse_misfits(manifest: Manifest, journeys: Sequence[Journey], *, skip_invalid: bool) -> list[Journey]:

@@ -24,6 +24,8 @@ from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 
+SHOWN = 20
+"""So many refused rows are told; the summary has all."""
 MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
@@ -122,8 +124,10 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         print(json.dumps(asdict(summary) | {"ok": summary.ok}))
         return
     out = io.StringIO()
-    for line in summary.refused:
+    for line in summary.refused[:SHOWN]:
         print(f"refused: {line}", file=out)
+    if len(summary.refused) > SHOWN:
+        print(f"refused: {len(summary.refused) - SHOWN} more; {request.folder / SUMMARY} has all", file=out)
     for each in summary.failures:
         print(f"failed: {each['asset_id']} in {each['stage']}: {each['error_type']}: {each['message']}", file=out)
     made, cached = len(summary.made), len(summary.cached)

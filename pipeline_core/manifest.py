@@ -21,7 +21,7 @@ import math
 import re
 import reprlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -45,6 +45,8 @@ TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ROWS = 200_000
 MAX_DEPTH = 32
+SHOWN_ALIKE, SHOWN_KINDS = 10, 50
+"""So many problems of one kind are told row by row, and so many kinds."""
 
 ALLOWED = {
     "id": ID_RULE,
@@ -156,7 +158,24 @@ def load_manifest(
 
 
 def _told(problems: list[Problem]) -> str:
-    return f"{len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(map(str, problems))
+    return f"{len(problems)} problem{'s' * (len(problems) > 1)}\n" + "\n".join(summarised(problems))
+
+
+def summarised(problems: Sequence[Problem]) -> list[str]:
+    """A line for each problem; of many of one kind the first few, and how many more there are in which rows."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.field, problem.allowed), []).append(problem)
+    lines: list[tuple[int, str]] = []
+    for (column, _), alike in list(kinds.items())[:SHOWN_KINDS]:
+        lines += [(each.row, str(each)) for each in alike[:SHOWN_ALIKE]]
+        if rest := alike[SHOWN_ALIKE:]:
+            rows = f"rows {rest[0].row} to {rest[-1].row}" if len(rest) > 1 else f"row {rest[0].row}"
+            where = ", ".join(part for part in (rest[0].file, rows, column) if part)
+            lines.append((rest[0].row, f"{where}: {len(rest)} more like it"))
+    others = sum(map(len, list(kinds.values())[SHOWN_KINDS:]))
+    told = [text for _, text in sorted(lines, key=lambda line: line[0])]
+    return [*told, f"{others} more problems, each of another kind"] if others else told
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -164,7 +183,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = TARGETS.get(name.strip(), name.strip())
     if not equals or name not in leaf_names():
-        raise ManifestError(f"--set {text}: {_unknown(name) if equals else 'name=value is needed'}")
+        raise ManifestError(f"--set {text}: {_unknown_setting(name) if equals else 'name=value is needed'}")
     try:
         RECIPES["factory"].override({name: _plain(name, value.strip())})
     except ValidationError:
@@ -433,14 +452,28 @@ def _range_words(schema: dict[str, Any]) -> list[str]:
     return [" and ".join(words)] if words else []
 
 
+def _unknown_setting(name: str) -> str:
+    """What to say of a name that ``--set`` does not know."""
+    if name in FIELDS:
+        where = "the command's --recipe, or the column recipe" if name == "recipe" else f"the column {name}"
+        return f"{name} is no field of a recipe; {where} of the manifest sets it"
+    found = _nearest_names(name, leaf_names())
+    hint = f"; did you mean {' or '.join(found)}?" if found else "; splatmill plan lists a recipe's fields"
+    return f"a recipe has no field {name[:99]!r}{hint}"
+
+
 def _unknown(name: str) -> str:
     """What to say of an unknown column: the nearest valid names."""
-    valid = [*FIELDS, *leaf_names()]
+    nearest = _nearest_names(name, [*FIELDS, *leaf_names()])
+    if nearest:
+        return f"unknown column; did you mean {' or '.join(nearest)}?"
+    return "unknown column; any recipe field by its dotted name, or one of " + ", ".join(FIELDS)
+
+
+def _nearest_names(name: str, valid: list[str]) -> list[str]:
     by_last_part = [leaf for leaf in valid if leaf.rsplit(".", 1)[-1] == name.strip().lower()]
     within = [leaf for leaf in valid if leaf.startswith(f"{name}.")][:2]
-    nearest = by_last_part or within or get_close_matches(name[:99].strip().lower(), valid, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "any recipe field by its dotted name, or one of "
-    return "unknown column; " + (hint if nearest else hint + ", ".join(FIELDS))
+    return by_last_part or within or get_close_matches(name[:99].strip().lower(), valid, n=2, cutoff=0.5)
 
 
 def _with_point(value: Any, allowed: str) -> str:
@@ -540,7 +573,10 @@ def _read_csv(data: bytes, table: Table) -> None:
     rows = _csv_rows(text, said[1] if said else max(known, key=lambda d: known[d]), table)
     if not rows:
         return
+    _check_count(len(rows) - 1, table)
     header = [name.strip() for name in rows[0]]
+    if _numbers_rows(header[0], [cells[0] for cells in rows[1:] if any(cell.strip() for cell in cells)]):
+        header, rows = header[1:], [cells[1:] for cells in rows]
     named = [name for name in header if name]
     for at in (at for at, name in enumerate(header) if not name):
         if number := next((n for n, cells in enumerate(rows, start=1) if at < len(cells) and cells[at].strip()), 0):
@@ -551,8 +587,7 @@ def _read_csv(data: bytes, table: Table) -> None:
     if not {"prompt", "image"} & set(header):
         table.refuse_file(1, "column", "prompt", "required, but not in the header")
         return
-    _check_count(len(rows) - 1, table)
-    for number, cells in enumerate(rows[1 : MAX_ROWS + 1], start=2):
+    for number, cells in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
@@ -561,11 +596,17 @@ def _read_csv(data: bytes, table: Table) -> None:
             table.rows.append(Row(number, {name: cell for name, cell in zip(header, cells) if name}))
 
 
+def _numbers_rows(name: str, cells: list[str]) -> bool:
+    """Whether a first column is the row numbers that pandas writes when it is not told to leave them out."""
+    unnamed = not name or re.fullmatch(r"Unnamed: \d+|index", name)
+    return bool(unnamed and cells) and cells == [str(number) for number in range(len(cells))]
+
+
 def _read_jsonl(data: bytes, table: Table) -> None:
     """One JSON object a line."""
     lines = _decode(data, table).split("\n")
-    _check_count(len(lines), table)
-    for number, line in enumerate(lines[:MAX_ROWS], start=1):
+    _check_count(sum(bool(line.strip()) for line in lines), table)
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -621,9 +662,7 @@ def _read_yaml(data: bytes, table: Table) -> None:
             _add_mapping(number, entry, table)
             continue
         for row in _expand(number, {**defaults, **entry}, table):
-            if len(table.rows) >= MAX_ROWS:
-                _check_count(MAX_ROWS + 1, table)
-                return
+            _check_count(len(table.rows) + 1, table)
             _add_mapping(number, row, table)
 
 
@@ -727,15 +766,16 @@ def _read_parquet(data: bytes, table: Table) -> None:
         for batch in file.iter_batches(batch_size=64):
             for cells in batch.to_pylist(maps_as_pydicts="lossy"):
                 number += 1
-                if number <= MAX_ROWS:
-                    table.rows.append(Row(number, cells))
+                table.rows.append(Row(number, cells))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         table.refuse_file(0, "", "", f"is not a readable Parquet file: {str(error).splitlines()[0][:200]}")
 
 
 def _check_count(count: int, table: Table) -> None:
+    """Refuse a manifest of too many rows at once: nothing else is worth a look then."""
     if count > MAX_ROWS:
-        table.refuse_file(0, "", f"{count} rows", f"at most {MAX_ROWS} assets; split the manifest")
+        allowed = f"at most {MAX_ROWS} assets; split the manifest"
+        raise ManifestError(str(Problem(table.file, 0, "", f"{count} rows", allowed)))
 
 
 READERS: dict[str, Callable[[bytes, Table], None]] = {

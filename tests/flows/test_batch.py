@@ -103,6 +103,13 @@ def test_what_cannot_be_made_at_all_is_refused_before_anything_is_begun(tmp_path
     request = write(tmp_path, 2, tiny)
     with pytest.raises(ModelNotFound, match="no-such-folder"):
         plan_batch(request.model_copy(update={"overrides": tiny | {"image_prior": "no-such-folder"}}))
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("id,prompt,image_prior\na,a blue mug,gone-away\nb,a blue mug,\nc,a red mug,gone-away\n")
+    request_of_mixed = request.model_copy(update={"manifest": str(mixed), "overrides": {}})
+    with pytest.raises(ModelNotFound, match=r"mixed.csv, row 2, image_prior, 'gone-away': .*\n.*row 4, image_prior"):
+        plan_batch(request_of_mixed)
+    manifest, journeys = plan_batch(request_of_mixed.model_copy(update={"skip_invalid": True}))
+    assert [each.asset_id for each in journeys] == ["b"] and [each.row for each in manifest.problems] == [2, 4]
     (tmp_path / "bad.csv").write_text("prompt,seed\na,-1\n")
     with pytest.raises(ManifestError):
         run_batch(request.model_copy(update={"manifest": str(tmp_path / "bad.csv")}), finish)

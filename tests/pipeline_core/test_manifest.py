@@ -411,3 +411,45 @@ def test_an_axis_of_a_matrix_may_fill_the_name_of_an_image(pictures):
     )
     names = [spec.image.name for spec in load_manifest(pictures / "props.yaml").specs]
     assert names == ["red_mug-02.png", "other.webp"]
+
+
+def test_many_problems_of_a_kind_are_told_as_one(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("id,prompt,seed,height_m\n" + "".join(f"a{i},mug {i},x{i},{-i}\n" for i in range(5000)))
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "10000 problems" and len(lines) < 30
+    assert f"{path}, rows 12 to 5001, seed: 4990 more like it" in lines
+
+
+def test_too_many_rows_are_refused_before_any_of_them_is_looked_at(tmp_path):
+    for name, line in (("m.csv", "x,-1\n"), ("m.jsonl", "{}\n")):
+        path = tmp_path / name
+        path.write_text("prompt,seed\n" * (name == "m.csv") + line * (MAX_ROWS + 1))
+        with pytest.raises(ManifestError) as caught:
+            load_manifest(path)
+        assert str(caught.value) == f"{path}, {MAX_ROWS + 1} rows: at most {MAX_ROWS} assets; split the manifest"
+
+
+def test_row_numbers_that_pandas_wrote_are_passed_over(tmp_path):
+    for name in ("", "Unnamed: 0", "index"):
+        path = tmp_path / "frame.csv"
+        path.write_text(f"{name},prompt\n0,a mug\n1,a cup\n")
+        assert [spec.prompt for spec in load_manifest(path).specs] == ["a mug", "a cup"]
+        path.write_text(f"{name},prompt\n0,a mug\n7,a cup\n")
+        with pytest.raises(ManifestError, match="column"):
+            load_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("geometry.stepz=3", "a recipe has no field 'geometry.stepz'; did you mean geometry.steps"),
+        ("seed=3", "seed is no field of a recipe; the column seed of the manifest sets it"),
+        ("recipe=draft", "the command's --recipe"),
+    ],
+)
+def test_what_set_does_not_know_is_told_in_its_own_words(text, says):
+    with pytest.raises(ManifestError, match=f"--set {text}: .*{says}"):
+        parse_override(text)
