@@ -37,6 +37,13 @@ def test_prompts_are_those_of_the_pipeline(flux2, pipe):
         torch.testing.assert_close(flux2.encode_prompts([prompt]), theirs, rtol=0, atol=1e-5)
 
 
+def test_prompts_that_are_kept_are_bounded_by_their_bytes(checkpoint, monkeypatch):
+    prior = load_image_prior(str(checkpoint("flux2")))
+    monkeypatch.setattr("pipeline_core.priors.latents.PROMPT_BYTES", 3 * prior.encode_prompts(["a"]).nbytes)
+    rows = prior.encode_prompts(["a mug", "a", "red", "blue", "a mug"])
+    assert len(prior._prompts) == 3 and torch.equal(rows[0], rows[4]) and not torch.equal(rows[0], rows[1])
+
+
 def test_guided_steps_and_their_picture_are_those_of_the_pipeline(flux2, pipe):
     noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     given = {"prompt": "a red mug", "height": 16, "width": 16, "num_inference_steps": 4, "guidance_scale": 4.0}
