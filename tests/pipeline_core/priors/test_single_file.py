@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from pipeline_core.config import RECIPES, Lora, ModelRef
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.interface import Negative
 from pipeline_core.priors.lora import _Index
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.priors.single_file import network_shapes
@@ -36,6 +37,7 @@ def test_the_same_predictions_as_the_folder(one, prior, kind):
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.2, 0.9])
     rows = want.encode_prompts(["a red mug", ""])
     assert torch.equal(got.encode_prompts(["a red mug", ""]), rows)
+    assert torch.equal(*(p.encode_prompts([Negative(""), Negative("a blue mug")]) for p in (got, want)))
     torch.testing.assert_close(got.predict(x, t, rows), want.predict(x, t, rows), rtol=1e-5, atol=1e-6)
     images = torch.rand(1, 3, want.size, want.size)
     torch.testing.assert_close(got.encode(images), want.encode(images), rtol=1e-5, atol=1e-6)
