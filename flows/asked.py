@@ -1,7 +1,7 @@
-"""Keeps what a run was asked for in the run's folder, so that ``splatmill retry`` needs no arguments.
+"""Keeps what a run was asked for in the run's folder: ``splatmill retry`` and ``status RUN`` need no more.
 
-<library>/runs/<run_id>/asked.json      the request, where its manifest was, the manifest's sha256,
-                                        and that of the files its rows name
+<library>/runs/<run_id>/asked.json      the request, who asked, how many assets it was about, where its manifest was,
+                                        the manifest's sha256, and that of the files its rows name
 <library>/runs/<run_id>/asked/<name>    a copy of the manifest
 """
 
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.batch import BatchRequest, Plan
+from flows.summary import SUMMARY
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes, write_json
 from pipeline_core.storage import Library
+from tasks.requests import user
 
 ASKED = "asked.json"
 
@@ -26,6 +28,7 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
     """Keep a request and a copy of its manifest; returns the copy. ``plan`` knows the files that its rows name."""
     folder, manifest = Library(request.library).run_dir(request.run_id), Path(request.manifest)
     data, specs = manifest.read_bytes(), plan.manifest.specs if plan else []
+    counts = {"todo": plan.todo.missing, "cached": plan.todo.made, "quarantined": plan.todo.held} if plan else {}
     copy = folder / "asked" / manifest.name
     write_bytes(copy, data)
     document = {
@@ -33,14 +36,38 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
         "manifest": str(manifest.absolute()),
         "sha256": hashlib.sha256(data).hexdigest(),
         "asked": time.time(),
+        "user": user(),
+        "assets": {name: len(each) for name, each in counts.items()} | ({"refused": len(plan.refused)} if plan else {}),
         "files": {ref.name: ref.sha256 for spec in specs for ref in spec.files.values()},
     }
     write_json(folder / ASKED, document)
     return copy
 
 
-def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchRequest:
-    """The request of the library's last run, as a run of its own: the same manifest, recipe and overrides.
+def folder_of(library: str, run: str) -> Path:
+    """The folder of the run with this id, or with the only id that begins so; ``last``: of the run asked for last.
+
+    Raises :class:`RequestError` where there is none, or several.
+    """
+    folders = {path.parent for name in (ASKED, SUMMARY) for path in Library(library).root.glob(f"runs/*/{name}")}
+    if run == "last" and folders:
+        return max(folders, key=lambda each: (_changed(each / ASKED) or _changed(each / SUMMARY), each.name))
+    found = sorted(each for each in folders if each.name.startswith(run))
+    exact = [each for each in found if each.name == run]
+    if len(found) != 1 and not exact:
+        few = ", ".join(each.name for each in found[:5]) + (" ..." if len(found) > 5 else "")
+        why = f"{len(found)} runs begin so: {few}" if found else "no such run"
+        raise RequestError(f"{run}: {why}; splatmill status --library {library} lists the last ones")
+    return (exact or found)[0]
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written; 0 when it is not there."""
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def ask_again(library: str, say: Callable[[str], Any], run: str = "", **changes: Any) -> BatchRequest:
+    """The request of the library's last run, or of ``run``, as a run of its own: the same manifest, recipe, overrides.
 
     ``changes`` are the new request's fields; overrides join those that the run had. Where the manifest is gone or no
     longer what it was, the run's copy is used and ``say`` is told so; likewise the library's copies of files that rows
@@ -48,13 +75,15 @@ def ask_again(library: str, say: Callable[[str], Any], **changes: Any) -> BatchR
     its request, or the copy is gone too.
     """
     kept = []
-    for path in Library(library).root.glob(f"runs/*/{ASKED}"):
+    for path in Library(library).root.glob(f"runs/{folder_of(library, run).name if run else '*'}/{ASKED}"):
         try:
             kept.append((json.loads(path.read_text("utf-8")), path.parent))
         except ValueError as error:
             say(f"{path} cannot be read ({error}); its run is passed over")
     if not kept:
-        raise RequestError(f"no run of {library} kept what it was asked for; name its manifest: splatmill retry FILE")
+        which = f"run {run}" if run else f"no run of {library}"
+        did = "did not keep" if run else "kept"
+        raise RequestError(f"{which} {did} what it was asked for; name its manifest: splatmill retry FILE")
     told, folder = max(kept, key=_when)
     asked, manifest = BatchRequest.model_validate(told["request"]), Path(told["manifest"])
     if _digest(manifest) != told["sha256"]:

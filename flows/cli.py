@@ -202,7 +202,7 @@ def plan(
 @app.command()
 def retry(
     manifest: Annotated[
-        Path | None, typer.Argument(help="its assets; without: what the last run was asked for")
+        Path | None, typer.Argument(help="a manifest or a run's id; without: what the last run was asked for")
     ] = None,
     library: LibraryOption = DEFAULT_LIBRARY,
     stage: Annotated[str, typer.Option(help="only assets that failed in this stage")] = "",
@@ -219,9 +219,9 @@ def retry(
     commercial: CommercialOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Make again the assets of a manifest whose last attempt failed, and no others.
+    """Make again the assets of a manifest or a run whose last attempt failed, and no others.
 
-    Without a manifest: those of the library's last run, with the manifest, recipe and --set that it had.
+    A run, by default the library's last, is asked again with the manifest, recipe and --set that it had.
 
     Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
     """
@@ -230,10 +230,10 @@ def retry(
 
     _prepare(threads, device)
     failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
-    if manifest:
+    if manifest and (manifest.exists() or not _is_run(library, str(manifest))):
         request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside, commercial)
     else:
-        request = _request_again(library, recipe, set_, in_flight, commercial)
+        request = _request_again(library, str(manifest or ""), recipe, set_, in_flight, commercial)
     if not failed:
         typer.echo("nothing to retry: no asset of this library failed that way", err=True)
         raise typer.Exit(0)
@@ -241,11 +241,22 @@ def retry(
 
 
 @app.command()
-def status(library: LibraryOption = DEFAULT_LIBRARY, json_: JsonOption = False) -> None:
-    """How many assets are made, failed or unfinished, the last runs, and what went wrong.
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="a run's own account: its id, the beginning of its id, or last")
+    ] = None,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    json_: JsonOption = False,
+) -> None:
+    """How many assets are made, failed or unfinished, the last runs, and what went wrong; or one run's own account.
 
-    Example: splatmill status --library ./library
+    Example: splatmill status last --library ./library
     """
+    if run:
+        from flows.account import show_account
+
+        show_account(library, run, as_json=json_)
+        return
     from flows.show import show_status
 
     show_status(library, as_json=json_)
@@ -466,17 +477,27 @@ def _request(
     )
 
 
+def _is_run(library: str, text: str) -> bool:
+    """Whether the text names a run of the library."""
+    from flows.asked import folder_of
+
+    try:
+        return bool(folder_of(library, text))
+    except RequestError:
+        return False
+
+
 def _request_again(
-    library: str, recipe: str | None, overrides: list[str] | None, in_flight: int, commercial: bool
+    library: str, run: str, recipe: str | None, overrides: list[str] | None, in_flight: int, commercial: bool
 ) -> Any:
-    """The batch of the library's last run, with the changes that the options ask for."""
+    """The batch of ``run``, or of the library's last one, with the changes that the options ask for."""
     from flows.asked import ask_again
 
     def say(words: str) -> None:
         typer.echo(words, err=True)
 
     changes = _settings(recipe, overrides) | ({"commercial": True} if commercial else {})
-    return ask_again(library, say, **changes, skip_invalid=True, in_flight=in_flight)
+    return ask_again(library, say, run, **changes, skip_invalid=True, in_flight=in_flight)
 
 
 def _settings(recipe: str | None, overrides: list[str] | None) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from typing import Any
 
 from catalog import schema
@@ -10,6 +12,17 @@ from pipeline_core.models import licence, part_licence
 from pipeline_core.priors.resolve import name_of
 from pipeline_core.version import code_version
 from tasks.journey import Journey
+
+USER = "SPLATMILL_USER"
+"""Environment variable: who asks, in the catalogue; unset: the user's name on this machine."""
+
+
+def user() -> str | None:
+    """Who asks; None where this machine has no name for its user."""
+    try:
+        return os.environ.get(USER, "").strip()[:64] or getpass.getuser()[:64]
+    except (OSError, KeyError):  # a user id without a name, as containers have
+        return None
 
 
 def request_rows(journeys: list[Journey]) -> list[StageRun]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from catalog.schema import StageRun, request
 from catalog.writer import append
 from flows.cli import app
+from flows.summary import Summary, write_summary
 from tests.docs import pages
 from tests.docs.pages import ROOT, check, in_comments, in_markdown, in_source
 
@@ -67,7 +68,7 @@ def test_a_sentence_may_name_a_command_without_its_arguments():
 
 SAFE = ("plan", "sql", "status", "gallery", "doctor", "models", "compare", "gc", "catalog snapshot", "catalog compact",
         "catalog rebuild", "catalog review")  # fmt: skip
-NOT_SAFE = ("--warmup", "--delete")
+NOT_SAFE = ("--warmup", "--delete", "--watch", "RUN")
 
 
 def to_run():
@@ -98,6 +99,8 @@ def here(tmp_path, monkeypatch):
                          started_at=ended, finished_at=ended, duration_s=2.0 + night, metrics={"faces": 9800.0}),
             )  # fmt: skip
         append(library, runs)
+        run = f"night-{night}"
+        write_summary(library / "runs" / run, Summary(run, str(library), "props.csv", asked=1))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path

@@ -1,0 +1,176 @@
+"""A run's own account: what it was asked for and what became of that in this run, whatever later runs did.
+
+    splatmill status last                # or a run's id, or the beginning of it
+
+A run that is over has its ``summary.json``. The account of one that is not follows from what it was asked for
+(``asked.json``) and from the rows that it has left in the catalogue so far.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from catalog import query
+from catalog.render import aligned
+from catalog.views import GOOD, WORK
+from flows.asked import ASKED, folder_of
+from flows.farm import beats
+from flows.summary import SUMMARY, Summary
+from pipeline_core.errors import RequestError
+from pipeline_core.stages import DELIVERY
+
+OVER, RUNNING, WAITING, BROKEN_OFF = "over", "running", "waiting", "broken off"
+SILENT_S = 60.0
+"""A process without a sign of life for so long is not at work."""
+
+SO_FAR_SQL = f"""
+with ended as (  -- how each stage of an asset ended in this run
+    select asset_id, stage, max(event_id) as event_id, arg_max(status, event_id) as status, arg_max(struct_pack(
+        stage, error_class, error_type, message := error_message), event_id) as why
+    from stage_runs where run_id = ? and {WORK} group by asset_id, stage
+)
+select
+    asset_id,
+    bool_or(stage = '{DELIVERY}' and status in {GOOD}) as made,
+    arg_max(status, event_id) filter (status not in {GOOD}) as status,
+    arg_max(why, event_id) filter (status not in {GOOD}) as why
+from ended group by asset_id order by asset_id
+"""
+
+
+@dataclass
+class Account:
+    """Counts are of assets; ``asked`` is None where an older version did not keep it. ``started``: seconds since 1970.
+
+    ``state``: over, running (a process gives signs of life), waiting (a farm's run without one), or broken off.
+    """
+
+    run_id: str
+    state: str
+    manifest: str
+    user: str | None
+    started: float | None
+    seconds: float | None = None
+    asked: int | None = None
+    made: int = 0
+    cached: int = 0
+    failed: int = 0
+    stopped: int = 0
+    left: int = 0
+    left_why: str = ""
+    quarantined: int = 0
+    refused: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    next: str = ""
+
+
+def account(library: str, run: str) -> Account:
+    """The account of the run that ``run`` names: its id, the beginning of its id, or ``last``. Raises RequestError."""
+    folder = folder_of(library, run)
+    asked, farm, told = (_read(folder / name) for name in (ASKED, "request.json", SUMMARY))
+    request = (asked or farm or {}).get("request", {})
+    live = any(b.state == "live" and not b.gone and b.age_s < SILENT_S for b in beats.read(folder).values())
+    state = OVER if told else RUNNING if live else WAITING if farm else BROKEN_OFF
+    found = Account(
+        folder.name,
+        state,
+        (asked or {}).get("manifest") or request.get("manifest") or (told or {}).get("manifest", ""),
+        (asked or {}).get("user"),
+        (asked or {}).get("asked") or (farm or {}).get("opened"),
+    )
+    if told:
+        _from_summary(found, Summary(**{each.name: told[each.name] for each in fields(Summary) if each.name in told}))
+    else:
+        _so_far(found, library, asked or {}, farm or {})
+    found.next = _next(found, library, request)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A document of the run; None where it has none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be read ({error}); restore it, or ask splatmill sql for the run") from None
+
+
+def _from_summary(found: Account, summary: Summary) -> None:
+    for name in ("made", "cached", "stopped", "left", "quarantined", "refused"):
+        setattr(found, name, len(getattr(summary, name)))
+    found.asked, found.failed, found.failures = summary.asked, len(summary.failures), list(summary.failures)
+    found.left_why, found.seconds = summary.left_why, summary.seconds
+
+
+def _so_far(found: Account, library: str, asked: dict[str, Any], farm: dict[str, Any]) -> None:
+    counts = asked.get("assets", {})
+    found.cached = counts.get("cached", len(farm.get("cached", ())))
+    found.quarantined = counts.get("quarantined", len(farm.get("quarantined", ())))
+    found.refused = counts.get("refused", len(farm.get("refused", ())))
+    todo = counts.get("todo", len(farm["todo"]) if "todo" in farm else None)
+    for row in query.rows(library, SO_FAR_SQL, [found.run_id]):
+        if row["made"]:
+            found.made += 1
+        elif row["status"] == "cancelled":
+            found.stopped += 1
+        elif row["why"]:
+            found.failures.append({"asset_id": row["asset_id"], **row["why"]})
+    found.failed = len(found.failures)
+    if todo is not None:
+        found.asked = todo + found.cached + found.quarantined
+        found.left = max(0, todo - found.made - found.failed - found.stopped)
+
+
+def _next(found: Account, library: str, request: dict[str, Any]) -> str:
+    """The command that brings the run on; empty when all is done."""
+    where = f" --library {shlex.quote(library)}"
+    if found.state == RUNNING:
+        return f"splatmill status{where}"
+    if found.state == WAITING:
+        return f"splatmill reconcile{where}"
+    if found.stopped or found.left or found.state == BROKEN_OFF:
+        return _same_again(found, request) + where
+    if found.failed or found.quarantined:
+        again = "" if found.run_id == folder_of(library, "last").name else f" {found.run_id}"
+        return f"splatmill retry{again}{where}"
+    return ""
+
+
+def _same_again(found: Account, request: dict[str, Any]) -> str:
+    """The run's own command, without its library."""
+    words = ["splatmill", "run", found.manifest]
+    if request.get("recipe", "factory") != "factory":
+        words += ["--recipe", request["recipe"]]
+    for name, value in request.get("overrides", {}).items():
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += [
+        f"--{name.replace('_', '-')}" for name in ("skip_invalid", "allow_outside", "commercial") if request.get(name)
+    ]
+    return shlex.join(words)
+
+
+def show_account(library: str, run: str, *, as_json: bool) -> None:
+    """Print the account of a run."""
+    found = account(library, run)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    when = f", begun {datetime.fromtimestamp(found.started):%Y-%m-%d %H:%M}" if found.started else ""
+    took = f", {found.seconds:.0f} s" if found.seconds is not None else ""
+    by = f" by {found.user}" if found.user else ""
+    print(f"run {found.run_id}: {found.state}{when}{by}{took}; manifest {found.manifest}")
+    names = ["asked", "made", "cached", "failed", "stopped", "left", "quarantined", "refused"]
+    print("\n" + aligned(names, [["?" if getattr(found, n) is None else getattr(found, n) for n in names]]))
+    if found.left_why:
+        print(f"\nnot begun because of {found.left_why}")
+    if found.failures:
+        columns = ("asset_id", "stage", "error_class", "message")
+        shown = [[str(each.get(name) or "")[:90] for name in columns] for each in found.failures]
+        print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))
+    print(f"\nnext: {found.next}" if found.next else "\nnothing is left to do")
