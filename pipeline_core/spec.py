@@ -150,6 +150,8 @@ class AssetSpec(Written):
             object.__setattr__(self, "negative_prompt", self._clean(self.recipe.default_negative_prompt))
         if not self.asset_id:
             object.__setattr__(self, "asset_id", self._own_id())
+        if self.image_elevation and self.image is None:
+            raise ValueError("image_elevation is given without an image; give one, or leave it out")
         if (self.init_file is None) == (self.recipe.init.start == "file"):
             raise ValueError(
                 "init.start is file, so init_file must name one (.ply, .glb, .obj)" if self.init_file is None else
