@@ -166,6 +166,11 @@ def name_of(ref: str) -> str:
 def _lora_file(ref: str) -> Path:
     """``ref`` itself, or what diffusers writes in the folder ``ref``, else the only .safetensors file there."""
     path = Path(ref).expanduser()
+    if not path.exists() and path.suffix not in WEIGHTS:
+        raise ModelNotFound(
+            f"image_lora {ref!r}: no such file or folder; one on the hub is fetched first: hf download {ref} "
+            "--local-dir <folder>"
+        )
     if path.is_dir():
         held = sorted(path.glob("*.safetensors"))
         if not held:

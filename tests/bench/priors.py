@@ -91,6 +91,8 @@ KINDS: dict[str, Kind] = {
     "sd": Kind("sd"),                             # Stable Diffusion 1.5: epsilon
     "sd-v": Kind("sd-v"),                         # Stable Diffusion 2.1: v
     "sdxl": Kind("sdxl"),                         # two text encoders, pooled vector, time ids
+    "ssd-1b": Kind("ssd-1b"),                     # SDXL distilled: a middle without attention, deeper on the way up
+    "vega": Kind("vega"),
     "pixel": Kind("pixel"),                       # DeepFloyd IF: no autoencoder, learned variance
     "mvdream": Kind("mvdream"),                   # four views that see each other
     "zero123": Kind("zero123-xl"),                # is shown a picture

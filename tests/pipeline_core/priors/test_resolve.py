@@ -92,6 +92,8 @@ def test_a_lora_lies_in_a_file_or_a_folder(tmp_path):
         resolve_model(str(folder / "style.pt"), "lora")
     with pytest.raises(ModelNotFound, match=r"c.safetensors is missing"):
         resolve_model(str(folder / "c.safetensors"), "lora")
+    with pytest.raises(ModelNotFound, match=r"no such file or folder; .* hf download someone/style --local-dir"):
+        resolve_model("someone/style", "lora")
 
 
 @pytest.mark.parametrize("ref", ["no-such-folder", "a/b/c", "../x/y", "", "  ", "sd 1.5", "owner/name@"])
