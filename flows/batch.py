@@ -58,7 +58,11 @@ class BatchRequest(BaseModel):
     overrides: dict[str, Any] = Field({}, description="dotted recipe fields that have the last word")
     skip_invalid: bool = Field(False, description="make the good rows of a manifest that has bad ones")
     in_flight: int = Field(4, ge=1, le=256, description="assets on their way at the same time")
-    allow_outside: bool = Field(False, description="rows may name files outside of the manifest's folder")
+    allow_outside: bool = Field(
+        False,
+        description="rows may name files outside of the manifest's folder",
+        json_schema_extra={"type": ["boolean", "string"]},  # as for ``commercial``
+    )
     kept: dict[str, str] = Field({}, description="sha256 by name of files that the library has, should they be gone")
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")

@@ -168,6 +168,7 @@ def deploy(
     commercial: Annotated[
         bool, typer.Option("--commercial", envvar="SPLATMILL_COMMERCIAL", help="nightly is for commercial use")
     ] = False,
+    allow_outside: OutsideOption = False,
 ) -> None:
     """Register work pools, deployments and, with SPLATMILL_WEBHOOK set, word of every night's end. Repeat at will.
 
@@ -175,7 +176,7 @@ def deploy(
     """
     from flows.farm.setup import set_up
 
-    for line in set_up(library, gpus, manifest, file, commercial):
+    for line in set_up(library, gpus, manifest, file, commercial, allow_outside):
         typer.echo(line)
 
 
@@ -286,6 +287,7 @@ def models(
     manifest: Annotated[Path | None, typer.Argument(help="its models; without: those that the recipes name")] = None,
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
+    allow_outside: OutsideOption = False,
     library: Annotated[str, typer.Option("--library", "-l", help="instead: what this library's assets used")] = "",
     json_: JsonOption = False,
 ) -> None:
@@ -302,7 +304,7 @@ def models(
     if library:
         show_used_models(library, as_json=json_)
     elif manifest:
-        specs = load_manifest(manifest, **_settings(recipe, set_)).specs
+        specs = load_manifest(manifest, **_settings(recipe, set_), allow_outside=allow_outside).specs
         show_models([spec.recipe for spec in specs], as_json=json_)
     else:
         show_models(list(RECIPES.values()), as_json=json_)

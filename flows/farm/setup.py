@@ -32,7 +32,9 @@ MESSAGE = (
 """A JSON document with a ``text``, which Slack, Mattermost and Teams show as it is."""
 
 
-def set_up(library: str, gpus: int, manifest: Path | None, file: Path, commercial: bool = False) -> Iterator[str]:
+def set_up(
+    library: str, gpus: int, manifest: Path | None, file: Path, commercial: bool = False, allow_outside: bool = False
+) -> Iterator[str]:
     """Register everything; yields what was done. Raises :class:`RequestError` before anything is registered."""
     root = Library(library).create().root
     if not file.is_file():
@@ -44,7 +46,7 @@ def set_up(library: str, gpus: int, manifest: Path | None, file: Path, commercia
 
     with get_client(sync_client=True) as client:
         yield from make_pools(client, gpus)
-        register(file, root, manifest, commercial)
+        register(file, root, manifest, commercial, allow_outside)
         yield f"deployments of {file} registered for {root}"
         if os.environ.get(WEBHOOK):
             announce_nights(client, os.environ[WEBHOOK])
@@ -63,13 +65,16 @@ def make_pools(client: Any, gpus: int) -> Iterator[str]:
         yield f"work pool {name}: " + (f"{limit} at a time" if limit else "no limit")
 
 
-def register(file: Path, library: Path, manifest: Path | None, commercial: bool = False) -> None:
+def register(
+    file: Path, library: Path, manifest: Path | None, commercial: bool = False, allow_outside: bool = False
+) -> None:
     """Call ``prefect deploy --all``, which fills in the file's ``{{ $NAMES }}`` from the environment."""
     settings = {
         "SPLATMILL_LIBRARY": str(library),
         "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
         "SPLATMILL_NIGHTLY": "true" if manifest else "false",
         "SPLATMILL_COMMERCIAL": "true" if commercial else "false",
+        "SPLATMILL_ALLOW_OUTSIDE": "true" if allow_outside else "false",
     }
     command = python.command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file.absolute()))
     with tempfile.TemporaryDirectory(prefix="splatmill-deploy-") as empty:  # Prefect imports from where it is started

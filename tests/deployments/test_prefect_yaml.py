@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deployments" / "prefect.yaml").read_text()
 FILLED = {"$SPLATMILL_LIBRARY": "/mnt/library", "$SPLATMILL_MANIFEST": "props.csv", "$SPLATMILL_NIGHTLY": "true"}
-FILLED |= {"$SPLATMILL_COMMERCIAL": "true"}
+FILLED |= {"$SPLATMILL_COMMERCIAL": "true", "$SPLATMILL_ALLOW_OUTSIDE": "true"}
 DEPLOYMENTS = yaml.safe_load(re.sub(r"\{\{ (\S+) \}\}", lambda name: FILLED[name[1]], TEXT))["deployments"]
 COMPLETE = {"shard": {"request": {"manifest": "props.csv", "library": "/mnt/library"}}}
 
@@ -45,11 +45,12 @@ def test_deployments_that_were_registered_before_still_load(entrypoint):
     assert (flow.name, list(flow.parameters.properties)) == REGISTERED_ONCE[entrypoint]
 
 
-def test_nightly_may_be_for_commercial_use():
+def test_nightly_may_be_for_commercial_use_and_take_files_from_elsewhere():
     from flows.batch import BatchRequest
 
     (nightly,) = [each for each in DEPLOYMENTS if each["name"] == "nightly"]
-    assert BatchRequest.model_validate(nightly["parameters"]["request"]).commercial
+    request = BatchRequest.model_validate(nightly["parameters"]["request"])
+    assert request.commercial and request.allow_outside
 
 
 def test_what_is_scheduled_never_overlaps_itself():
