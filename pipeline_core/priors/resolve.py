@@ -414,12 +414,13 @@ def _from_hub(ref: str, kind: Kind | None) -> Path:
     version = revision or None
     try:
         cached = Path(huggingface_hub.snapshot_download(repo, revision=version, local_files_only=True))
-        problems = missing_files(cached, kind) if kind else []
-        if not problems:
-            return cached
-        state = "the hub's local cache has it in part: " + "; ".join(problems)
     except Exception as error:  # the hub client raises many unrelated types for "not cached"
         state = f"not in the hub's local cache ({type(error).__name__})"
+    else:
+        problems = missing_files(cached, kind) if kind else []
+        if not problems:
+            return _checked(cached, kind, ref)
+        state = "the hub's local cache has it in part: " + "; ".join(problems)
     if constants.HF_HUB_OFFLINE:
         raise ModelNotFound(_hub_message(ref, repo, state, "HF_HUB_OFFLINE is set, so the hub was not asked"))
     try:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline_core.config import RECIPES
-from pipeline_core.errors import ModelNotFound
+from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors import resolve
 from pipeline_core.priors.resolve import (
     content_hash,
@@ -210,6 +210,17 @@ def test_a_partial_snapshot_is_reported_file_by_file(checkpoint, tmp_path):
     text = str(error.value)
     assert "the hub's local cache has it in part: unet/diffusion_pytorch_model.safetensors is missing" in text
     assert "HF_HUB_OFFLINE is set" in text and "hf download someone/tiny --local-dir models/tiny" in text
+
+
+def test_what_cannot_guide_is_told_of_a_cached_snapshot_too(checkpoint, tmp_path):
+    folder = hub_snapshot(tmp_path / "hub", "someone/tiny", checkpoint("sd"))
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
+    with pytest.raises(RequestError, match="EDMEulerScheduler is no scheduler of a diffusion that guides"):
+        model_id("someone/tiny", "image")
+    index = folder / "model_index.json"
+    index.write_text('{"_class_name": "X", "transformer": ["diffusers", "OddTransformer"]}')
+    with pytest.raises(RequestError, match="transformer 'OddTransformer' is not known"):
+        model_id("someone/tiny", "image")
 
 
 def test_a_withdrawn_model_has_a_mirror():
