@@ -271,21 +271,13 @@ def open_model(named: Named, kind: Literal["image", "points"]) -> Model:
     if kind == "points":
         return Model(ref, tuple(_point_vocabularies(folder)))
     folder = resolve_config(named, folder) if folder.is_file() else folder
-    family = family_of(folder, "image")
-    names = sorted(path.name for path in folder.glob("tokenizer*") if path.is_dir() and not family.shown)
-    unet = _json(folder / "unet" / "config.json")
-    camera = unet.get("_class_name") == "MultiViewUNetModel" or "camera" in _json(folder / "splatmill.json")
-    return Model(
-        ref,
-        tuple(
-            _vocabulary(
-                folder / name, folder / name.replace("tokenizer", "text_encoder"), family.tokens.get(name), bool(unet)
-            )
-            for name in names
-        ),
-        viewed=not camera,
-        windows=reads_in_windows(folder),
-    )
+    family, index = family_of(folder, "image"), _json(folder / "model_index.json")
+    used = [n for n in ("", "_2", "_3") if (index.get(f"text_encoder{n}") or [None])[0] and not family.shown]
+    unet, side = _json(folder / "unet" / "config.json"), _json(folder / "splatmill.json")
+    places = [(f"tokenizer{n}", f"text_encoder{n}") for n in used]
+    vocabularies = [_vocabulary(folder / t, folder / e, family.tokens.get(t), bool(unet)) for t, e in places]
+    camera = unet.get("_class_name") == "MultiViewUNetModel" or side.get("camera") == "angles"
+    return Model(ref, tuple(vocabularies), viewed=not camera, windows=reads_in_windows(folder))
 
 
 def _point_vocabularies(folder: Path) -> Iterator[Vocabulary]:

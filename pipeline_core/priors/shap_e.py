@@ -24,6 +24,7 @@ from pipeline_core.io.surface import Surface, sample
 from pipeline_core.priors.points import Space
 from pipeline_core.priors.resolve import folder_id
 from pipeline_core.priors.text import load_pretrained, load_tokenizer, quiet_libraries, read_json
+from pipeline_core.priors.wording import plain
 from pipeline_core.types import PointCloud
 
 GRID = 128
@@ -73,7 +74,7 @@ class ShapEPrior:
             )
         count = num_points or self.num_points
         clouds = []
-        for prompt, generator in zip(prompts, generators, strict=True):
+        for prompt, generator in zip(map(plain, prompts), generators, strict=True):
             latent = self._latent(prompt, generator, guidance_scale, steps)
             drawn = self._surface_points(prompt, latent, count, generator)
             clouds.append(PointCloud(SPACE.denormalise(SPACE.to_world(drawn.xyz)), drawn.rgb))

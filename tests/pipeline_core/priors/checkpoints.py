@@ -378,11 +378,11 @@ MVDREAM_CONFIG = {
 }
 
 
-def write_mvdream(folder):
+def write_mvdream(folder, length=16):
     """The layout of the published four-view folders, with the U-Net's class in remote code that must not be run."""
     from pipeline_core.priors.multiview import MultiViewUNet
 
-    write_stable_diffusion(folder)
+    write_stable_diffusion(folder, length=length)
     torch.manual_seed(3)
     for path in (folder / "unet").iterdir():
         path.unlink()
@@ -544,6 +544,7 @@ WRITERS = {
     "flux2": write_flux2,
     "z-image": write_z_image,
     "mvdream": write_mvdream,
+    "mvdream-77": lambda folder: write_mvdream(folder, length=77),
     "starter-image": write_starter_image,
     "zero123-xl": write_zero123,
     "zero1to3-community": lambda folder: write_zero123(folder, community=True),

@@ -156,8 +156,9 @@ def test_every_family_of_image_priors_has_its_negative_row_tested(checkpoint):
     assert tested == {row.name for row in FAMILIES if row.kind == "image" and not row.shown}
 
 
-def test_long_and_short_prompts_guide_side_by_side(prior):
-    p = prior("sd-77")
+@pytest.mark.parametrize("kind", [*WINDOWED, "mvdream-77"])
+def test_long_and_short_prompts_guide_side_by_side(prior, kind):
+    p = prior(kind)
     alone, _ = run(p, None, [STAGE], prompts=[LONG])
     beside, _ = run(p, None, [STAGE, STAGE], prompts=[LONG, "a red mug"], fixed_sizes=True)
     for name, value in alone.tensors().items():
