@@ -61,6 +61,11 @@ def folder_of(library: str, run: str) -> Path:
     return (exact or found)[0]
 
 
+def is_farm_s(folder: Path) -> bool:
+    """Whether the run in this folder was opened on a farm (``flows.farm.runs``)."""
+    return (folder / "request.json").exists()
+
+
 def _changed(path: Path) -> float:
     """When a file was last written; 0 when it is not there."""
     return path.stat().st_mtime if path.exists() else 0.0

@@ -33,6 +33,7 @@ from flows.prompts import refuse_unreadable, warnings
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
 from pipeline_core.config import ModelRef
+from pipeline_core.errors import RequestError
 from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id, must_guide
 from pipeline_core.spec import AssetSpec, derive_id
@@ -145,8 +146,14 @@ class Plan:
 
 
 def prepare(request: BatchRequest) -> Plan:
-    """Read the manifest, plan its journeys and sort them: once for each command. Raises as :func:`plan_batch` does."""
+    """Read the manifest, plan its journeys and sort them: once for each command.
+
+    Raises as :func:`plan_batch` does, and :class:`RequestError` where the manifest asks for none of ``request.only``.
+    """
     manifest, journeys = plan_batch(request)
+    if request.only and not journeys:
+        named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
+        raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
     return Plan(request, manifest, sort_out(request.library, journeys, by_name=bool(request.only)))
 
 

@@ -218,27 +218,37 @@ def retry(
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
     commercial: CommercialOption = False,
+    here: Annotated[bool, typer.Option("--here", help="on this machine, also what a farm's run was asked for")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Make again the assets of a manifest or a run whose last attempt failed, and no others.
 
-    A run, by default the library's last, is asked again with the manifest, recipe and --set that it had.
+    A run, by default the library's last, is asked again with the manifest, recipe and --set that it had: a farm's run
+    on the farm, as a new run.
 
     Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
     """
+    from flows.asked import folder_of, is_farm_s
     from flows.local import run_here
     from flows.show import failed_assets
 
     _prepare(threads, device)
-    failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
+    failed, farm = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class), False
     if manifest and (manifest.exists() or not _is_run(library, str(manifest))):
         request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside, commercial)
     else:
         request = _request_again(library, str(manifest or ""), recipe, set_, in_flight, commercial)
+        farm = not here and is_farm_s(folder_of(library, str(manifest or "last")))
     if not failed:
         typer.echo("nothing to retry: no asset of this library failed that way", err=True)
         raise typer.Exit(0)
-    raise typer.Exit(run_here(request.model_copy(update={"only": tuple(failed)}), as_json=json_))
+    request = request.model_copy(update={"only": tuple(failed)})
+    if farm:
+        from flows.farm.commands import submit_batch
+
+        typer.echo(submit_batch(request))
+        return
+    raise typer.Exit(run_here(request, as_json=json_))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from flows.live import progress
 from flows.prompts import tell
 from flows.server import prefect_server
 from flows.summary import SUMMARY, Summary
-from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 
@@ -32,9 +32,6 @@ MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
     plan = prepare(request)
-    if request.only and not plan.todo.asked:
-        named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
-        raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
     tell(plan.warnings, "splatmill plan --json")
     root = Library(request.library).create().root
     keep(request, plan)

@@ -14,10 +14,12 @@ from flows.prompts import tell as warn
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.storage import Library
 
 
 def submit_batch(request: BatchRequest) -> str:
     """Queue a batch as shards; returns what was queued. Manifest and farm are checked before anything is written."""
+    request = request.model_copy(update={"library": str(Library(request.library).root)})
     plan = prepare(request)
     warn(plan.warnings, "splatmill plan --json")
     point_at_farm()
