@@ -131,7 +131,7 @@ def _next(found: Account, library: str, request: dict[str, Any]) -> str:
     """The command that brings the run on; empty when all is done."""
     where = f" --library {shlex.quote(library)}"
     if found.state == RUNNING:
-        return f"splatmill status{where}"
+        return f"splatmill status --watch{where}"
     if found.state == WAITING:
         return f"splatmill reconcile{where}"
     if found.stopped or found.left or found.state == BROKEN_OFF:

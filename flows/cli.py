@@ -257,12 +257,25 @@ def status(
         str | None, typer.Argument(help="a run's own account: its id, the beginning of its id, or last")
     ] = None,
     library: LibraryOption = DEFAULT_LIBRARY,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="stay and show what is at work; with --json one line a look")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="with --watch: seconds between two looks")] = 2.0,
     json_: JsonOption = False,
 ) -> None:
     """How many assets are made, failed or unfinished, the last runs, and what went wrong; or one run's own account.
 
     Example: splatmill status last --library ./library
     """
+    if watch:
+        from flows.show import must_exist
+        from flows.watch import show
+
+        if run:
+            raise RequestError("splatmill status --watch looks at the whole library: leave out the run")
+        must_exist(library)
+        show(library, every_s=every, as_json=json_)
+        return
     if run:
         from flows.account import show_account
 
@@ -271,6 +284,23 @@ def status(
     from flows.show import show_status
 
     show_status(library, as_json=json_)
+
+
+@app.command()
+def metrics(
+    library: LibraryOption = DEFAULT_LIBRARY,
+    host: Annotated[str, typer.Option(help="address to bind; whoever reaches it reads it")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to bind; 0 = any that is free")] = 9464,
+) -> None:
+    """What status --watch shows, for Prometheus: answer GET /metrics until stopped. See deployments/README.md.
+
+    Example: splatmill metrics --library /mnt/library
+    """
+    from flows.metrics import serve
+    from flows.show import must_exist
+
+    must_exist(library)
+    serve(library, host, port)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import Any
 
 from flows.asked import keep
 from flows.batch import BatchRequest, Plan, prepare, run_batch
+from flows.farm.beats import beating
 from flows.live import progress
 from flows.prompts import tell
 from flows.server import prefect_server
@@ -40,7 +41,7 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
     else:
         with progress(plan.todo.asked, quiet=as_json), _orderly_end() as stop:
             _warm_up(plan.todo.missing[0])
-            with prefect_server(root):
+            with prefect_server(root), beating(request.folder, "here", stop, tied=False):
                 summary = _run_flow(plan, stop)
     _report(request, summary, as_json)
     if summary.stopped:

@@ -85,7 +85,7 @@ from assets where error_type is not null order by error_stage, asset_id
 
 def show_status(library: str, *, as_json: bool) -> None:
     """Print the library's assets by status, its last runs, and the failures that stand."""
-    _must_exist(library)
+    must_exist(library)
     by_status = query.rows(library, STATUS_SQL)
     runs = query.rows(library, RUNS_SQL)
     failed = query.rows(library, FAILED_SQL)
@@ -105,7 +105,7 @@ def show_status(library: str, *, as_json: bool) -> None:
 
 def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
     """Ids of the assets whose last attempt failed; arguments that are given must equal the asset's column."""
-    _must_exist(library)
+    must_exist(library)
     wanted = {"error_stage": stage, "error_type": error_type, "error_class": error_class}
     return [
         row["asset_id"]
@@ -114,7 +114,8 @@ def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_
     ]
 
 
-def _must_exist(library: str) -> None:
+def must_exist(library: str) -> None:
+    """Raise :class:`RequestError` where there is no library."""
     if "://" not in library and not (Path(library) / "catalog").is_dir():
         raise RequestError(f"--library {library}: no library here; splatmill run makes one")
 
@@ -132,7 +133,7 @@ HEADLINES = (
 
 def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -> None:
     """Print how the judge rates delivered assets: rank among 32 captions, category, colour, fronts, shape."""
-    _must_exist(library)
+    must_exist(library)
     made = {row["asset_id"]: row for row in query.assets(library) if row["glb_path"]}
     unknown = [asset_id for asset_id in wanted if asset_id not in made]
     if unknown:

@@ -11,6 +11,7 @@ may use.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -140,3 +141,33 @@ def describe(device: torch.device | str) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }
+
+
+def gpu_load() -> dict[str, Any] | None:
+    """Name, memory (MiB) and utilisation (percent) of this process's GPU, by ``nvidia-smi``.
+
+    What the driver does not tell is None; so is all of it before torch has begun to use a GPU, and without the command.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    index = os.environ.get("SPLATMILL_DEVICE", "").partition(":")[2]
+    uuid = getattr(torch.cuda.get_device_properties(int(index) if index.isdecimal() else 0), "uuid", None)
+    command = ["nvidia-smi", f"--id=GPU-{uuid}", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(
+            [*command, "--query-gpu=name,memory.used,memory.total,utilization.gpu"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout  # fmt: skip
+        name, used, size, busy = (text.strip() for text in told.strip().rsplit(",", 3))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return {"name": name, "used_mb": _number(used), "size_mb": _number(size), "busy_percent": _number(busy)}
+
+
+def _number(text: str) -> float | None:
+    """A number of ``nvidia-smi``; None for its ``[N/A]``."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,12 +1,13 @@
-"""Signs of life: a small file that every process of a farm's run touches, so that others can tell when it is gone.
+"""Signs of life: a small file that every process of a run touches, so that others can tell when it is gone.
 
-    <library>/runs/<run_id>/beats/<flow run id>.live      touched every two seconds; JSON: host, pid, assets under way
+    <library>/runs/<run_id>/beats/<flow run id>.live      touched every two seconds; JSON: host, pid, assets, GPU
                                                    .done  the process ended in order
                                                    .dead  somebody found it gone, or gave it up; it may not go on
 
 ``.dead`` is a fence: a process that was only suspended, or whose disk was away, finds it and stops at once, so that
 only one process makes its assets. Ages are told by a file touched on the same file system, not by this machine's clock.
-Prefect's own heartbeats are not used, because they begin only when a run is *Running*.
+Prefect's own heartbeats are not used, because they begin only when a run is *Running*. A run of one machine beats as
+``here``, for whoever looks on (``flows.watch``).
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from typing import Any
 
 import psutil
 
+from pipeline_core.device import gpu_load
 from pipeline_core.files import write_json
 from pipeline_core.storage import process_alive
 from tasks.progress import board
 
 BEAT_S = 2.0
+GPU_S = 10.0
+"""The GPU is looked at so often."""
 GRACE_S = 120.0
 """A process that may not go on has so many seconds to stop in order. Then it is ended: a stage may hang for ever."""
 SUFFIXES = (".live", ".done", ".dead")
@@ -40,7 +44,8 @@ class Beat:
     """What a process's file tells.
 
     The file was touched ``age_s`` seconds ago, and ``busy_s`` seconds after the process began. ``assets`` has, for each
-    asset under way, the stage that it is in and for how many seconds.
+    asset under way, the stage that it is in and for how many seconds. ``gpu`` is what
+    :func:`pipeline_core.device.gpu_load` told last.
     """
 
     name: str
@@ -51,6 +56,8 @@ class Beat:
     pid: int
     worker: str
     assets: dict[str, tuple[str, float]]
+    shard: str = ""
+    gpu: dict[str, Any] | None = None
 
     @property
     def gone(self) -> bool:
@@ -63,49 +70,68 @@ class Fenced(RuntimeError):
 
 
 @contextlib.contextmanager
-def beating(run_dir: Path, name: str, stop: threading.Event) -> Iterator[threading.Event]:
+def beating(
+    run_dir: Path, name: str, stop: threading.Event, *, shard: str = "", tied: bool = True
+) -> Iterator[threading.Event]:
     """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
 
-    It must end when it is fenced off, and when the process that started it is gone: a worker that is started anew would
-    otherwise share its GPU with this one. A process that does not end within :data:`GRACE_S` is ended. Raises
-    :class:`Fenced` when the process was given up before it began.
+    It must end when it is fenced off, and, if it is ``tied`` to it, when the process that started it is gone: a worker
+    that is started anew would otherwise share its GPU with this one. A process that does not end within
+    :data:`GRACE_S` is ended. Raises :class:`Fenced` when the process was given up before it began.
     """
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
     live, dead = folder / f"{name}.live", folder / f"{name}.dead"
-    write_json(live, _document({}, time.time()))
+    pulse = _Pulse(live, dead, stop, shard, tied)
+    write_json(live, pulse.document({}))
     if dead.exists():
         live.unlink(missing_ok=True)
         raise Fenced(f"{name} was given up before it began; its assets are made elsewhere")
-    over, abandoned = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_beat, args=(live, dead, stop, over, abandoned), name="beat", daemon=True)
+    thread = threading.Thread(target=pulse.beat, name="beat", daemon=True)
     thread.start()
+    threading.Thread(target=pulse.look, name="gpu", daemon=True).start()
     try:
-        yield abandoned
+        yield pulse.abandoned
     finally:
-        over.set()
+        pulse.over.set()
         thread.join()
         with contextlib.suppress(FileNotFoundError):
             os.rename(live, folder / f"{name}.done")
 
 
-def _beat(live: Path, dead: Path, stop: threading.Event, over: threading.Event, abandoned: threading.Event) -> None:
-    since: dict[tuple[str, str], float] = {}
-    parent, began, asked = _worker(), time.time(), 0.0
-    while not over.wait(BEAT_S):
-        now = time.time()
-        if dead.exists() or os.getppid() != parent:
-            abandoned.set()
-            stop.set()
-            asked = asked or now
-            if now - asked > GRACE_S:
-                os._exit(1)
-        under_way = [(p.asset_id, p.stage) for p in board.positions() if p.state == "running"]
-        since = {each: since.get(each, now) for each in under_way}
-        assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}
-        with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time is what counts
-            os.utime(live)
-            write_json(live, _document(assets, began))
+class _Pulse:
+    """The two threads of a process that beats. The GPU is looked at in one of its own: a driver may hang."""
+
+    def __init__(self, live: Path, dead: Path, stop: threading.Event, shard: str, tied: bool) -> None:
+        self.live, self.dead, self.stop, self.shard, self.tied = live, dead, stop, shard, tied
+        self.over, self.abandoned = threading.Event(), threading.Event()
+        self.began = time.time()
+        self.gpu: dict[str, Any] | None = None
+
+    def beat(self) -> None:
+        since: dict[tuple[str, str], float] = {}
+        parent, asked = _worker(), 0.0
+        while not self.over.wait(BEAT_S):
+            now = time.time()
+            if self.dead.exists() or (self.tied and os.getppid() != parent):
+                self.abandoned.set()
+                self.stop.set()
+                asked = asked or now
+                if now - asked > GRACE_S:
+                    os._exit(1)
+            under_way = [(p.asset_id, p.stage) for p in board.positions() if p.state == "running"]
+            since = {each: since.get(each, now) for each in under_way}
+            assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}
+            with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time counts
+                os.utime(self.live)
+                write_json(self.live, self.document(assets))
+
+    def look(self) -> None:
+        while not self.over.wait(GPU_S):
+            self.gpu = gpu_load()
+
+    def document(self, assets: dict[str, tuple[str, float]]) -> dict[str, Any]:
+        return _document(assets, self.began) | {"shard": self.shard, "gpu": self.gpu}
 
 
 def _worker() -> int:
@@ -148,8 +174,9 @@ def read(run_dir: Path) -> dict[str, Beat]:
                 busy = max(0.0, told["beat"] - told["began"])
                 assets = {asset_id: (stage, seconds) for asset_id, (stage, seconds) in told["assets"].items()}
                 found[path.stem] = Beat(
-                    path.stem, suffix[1:], now - touched, busy, told["host"], told["pid"], told["worker"], assets
-                )
+                    path.stem, suffix[1:], now - touched, busy, told["host"], told["pid"], told["worker"], assets,
+                    told.get("shard", ""), told.get("gpu"),
+                )  # fmt: skip
     return found
 
 

@@ -34,7 +34,7 @@ def shard(request: BatchRequest) -> State[Any]:
     if not request.shard:
         return reported(run_batch(request, make_asset, stop))
     try:
-        with beats.beating(request.folder, str(flow_run.id), stop) as abandoned:
+        with beats.beating(request.folder, str(flow_run.id), stop, shard=request.shard) as abandoned:
             summary = run_shard(request, make_asset, stop)
     except beats.Fenced as error:
         return Crashed(message=str(error))
