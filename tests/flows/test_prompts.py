@@ -1,6 +1,7 @@
 """What models cannot read is said before anything is made: rows refused, words told, and kept with the run."""
 
 import json
+from importlib import import_module
 
 import pytest
 
@@ -97,3 +98,20 @@ def test_a_request_keeps_it_before_anything_is_made(request_of):
     run_batch(request, lambda journey: pytest.fail("stop"))
     rows = query.rows(request.library, "select asset_id, prompt_unknown_words from assets order by asset_id")
     assert [list(row.values()) for row in rows] == [["dragon", ["dragon"]], ["mug", None]]
+
+
+@pytest.mark.parametrize(
+    "command, next_step",
+    [("local.run_here", "local.keep"), ("farm.commands.submit_batch", "farm.commands.point_at_farm")],
+)
+def test_run_and_submit_tell_before_they_begin(request_of, capsys, monkeypatch, command, next_step):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(f"flows.{next_step}", stop)
+    module, _, name = f"flows.{command}".rpartition(".")
+    options = {"as_json": True} if name == "run_here" else {}
+    with pytest.raises(InterruptedError):
+        getattr(import_module(module), name)(request_of(*ROWS[:2], ROWS[3]), **options)
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("warning: ") and "row 3, prompt: starter does not know 'dragon'" in err
