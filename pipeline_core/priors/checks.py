@@ -8,6 +8,8 @@ Nothing here loads torch.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,6 +227,41 @@ def _klein_problem(path: Path) -> str | None:
             "folder again"
         )
     return None
+
+
+# ---------------------------------------------------------------------------------------------------- encoders
+
+DISTILLED_FROM = {"taesd": 0.18215, "taesdxl": 0.13025, "taesd3": 1.5305, "taef1": 0.3611}
+"""``scaling_factor`` of the full autoencoder that each of madebyollin's published encoders was distilled from."""
+
+
+def check_encoder(ref: str, encoder: Mapping[str, Any], vae: Mapping[str, Any] | None, model: str) -> None:
+    """Raise :class:`RequestError` where an encoder's configuration is not of a distilled encoder for the latents of
+    the autoencoder ``vae`` (None: there is none) of ``model``."""
+    if (said := encoder.get("_class_name")) != "AutoencoderTiny":
+        raise RequestError(
+            f"image_encoder {ref!r}: its config.json is of class {said!r}; a distilled encoder is an AutoencoderTiny, "
+            "such as madebyollin/taesd"
+        )
+    if vae is None:
+        raise RequestError(f"image_encoder {ref!r}: {model} works on pixels and needs no encoder")
+    full = float(vae.get("scaling_factor") or 1.0)
+    source = DISTILLED_FROM.get(Path(ref).name.lower().partition("@")[0], full)
+    given, wanted = _latents(encoder), _latents(vae)
+    if given != wanted or not math.isclose(source, full, rel_tol=1e-3):
+        fits = [name for name, factor in DISTILLED_FROM.items() if math.isclose(factor, full, rel_tol=1e-3)]
+        raise RequestError(
+            f"image_encoder {ref!r}: it gives {given[0]} channels for {given[1]} x {given[1]} pixels as the "
+            f"autoencoder with scaling_factor {source:g} does, but {model} was trained on {wanted[0]} channels for "
+            f"{wanted[1]} x {wanted[1]} of the one with {full:g}"
+            + "".join(f"; use madebyollin/{name}" for name in fits)
+        )
+
+
+def _latents(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Channels of an autoencoder's latents, and pixels a side of one."""
+    widths = config.get("encoder_block_out_channels") or config.get("block_out_channels")
+    return int(config.get("latent_channels", 4)), 2 ** (len(widths) - 1) if widths else int(config.get("patch_size", 8))
 
 
 def _read(path: Path) -> dict[str, Any]:

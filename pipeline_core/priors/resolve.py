@@ -26,7 +26,7 @@ from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.files import Hashes, cache_folder, replaced
 from pipeline_core.priors import headers, lora, strangers
-from pipeline_core.priors.checks import check_guides
+from pipeline_core.priors.checks import check_encoder, check_guides
 from pipeline_core.priors.families import FAMILIES, family_of
 from pipeline_core.priors.licences import LICENCE_FILES
 from pipeline_core.priors.single_file import check_file, check_fit, network_shapes, no_configuration, told_by_file
@@ -110,6 +110,11 @@ def model_id(named: Named, kind: Kind) -> str:
     for added in ModelRef.of(named).loras:
         shapes = _network_shapes(folder) if folder.is_dir() else network_shapes(folder)
         lora.changes(resolve_model(added.path, "lora"), shapes)
+    if encoder := ModelRef.of(named).encoder:
+        told = _read_json(resolve_model(encoder, "encoder") / "config.json")[0]
+        parts = folder if folder.is_dir() else resolve_config(named, folder)
+        vae = parts / "vae" / "config.json"
+        check_encoder(encoder, told, _read_json(vae)[0] if vae.is_file() else None, ModelRef.of(named).ref)
     return folder_id(named, folder)
 
 
@@ -145,6 +150,11 @@ def _stem(name: str) -> str:
 def folder_id(named: Named, folder: Path) -> str:
     """As :func:`model_id`, for a folder that is resolved already."""
     model = ModelRef.of(named)
+    if model.config and folder.is_dir():
+        raise RequestError(
+            f"image_config {model.config!r}: it is for an image_prior in one file, and {model.ref!r} is a folder with "
+            "its own configurations; leave it out"
+        )
     content = content_hash(folder) if folder.is_dir() else _file_content(folder, resolve_config(model, folder))
     whole = f"{name_of(model.ref)}@{content[:16]}"
     for added in model.loras:

@@ -38,15 +38,19 @@ def test_files_beside_an_encoder_do_not_change_its_id(checkpoint, tmp_path):
 def test_an_encoder_of_another_family_is_refused(checkpoint, tmp_path):
     sd = str(checkpoint("sd"))
     for encoder, message in (
-        (checkpoint("taesd3"), r"gives 16 channels of 8 x 8 .*trained on 4 channels of 8 x 8 .*use madebyollin/taesd$"),
+        (
+            checkpoint("taesd3"),
+            r"gives 16 channels for 2 x 2 .*trained on 4 channels for 2 x 2 .*use madebyollin/taesd$",
+        ),
         (
             shutil.copytree(checkpoint("taesd"), tmp_path / "taesdxl"),
             r"scaling_factor 0.13025 does.*with 0.18215; use ",
         ),
         (checkpoint("sd") / "vae", r"of class 'AutoencoderKL'; a distilled encoder is an AutoencoderTiny"),
     ):
-        with pytest.raises(RequestError, match=message):
-            load_image_prior(ModelRef(sd, encoder=str(encoder)))
+        for ask in (lambda model: model_id(model, "image"), load_image_prior):  # in a plan, and when it is loaded
+            with pytest.raises(RequestError, match=message):
+                ask(ModelRef(sd, encoder=str(encoder)))
     with pytest.raises(RequestError, match="works on pixels and needs no encoder"):
         load_image_prior(ModelRef(str(checkpoint("pixel")), encoder=str(checkpoint("taesd"))))
     with pytest.raises(ModelNotFound, match=r"cannot be used as an encoder model(.|\n)*config.json is missing"):

@@ -133,6 +133,11 @@ def test_a_file_that_stands_alone_says_what_it_needs(one, tmp_path, kind, like):
     assert f"{like} --include '*.json' '*.txt' --local-dir {tmp_path / 'toon'}" in text
 
 
+def test_a_folder_needs_no_other_configurations(checkpoint):
+    with pytest.raises(RequestError, match=r"it is for an image_prior in one file, and .* is a folder"):
+        model_id(ModelRef(str(checkpoint("sd")), config=str(checkpoint("sdxl"))), "image")
+
+
 def test_configurations_of_another_architecture_are_refused(one, checkpoint, tmp_path):
     for kind, other, said in (
         ("sd", "sdxl", "Stable Diffusion 1, with 1 and 32"),
