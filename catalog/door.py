@@ -20,6 +20,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline_core import logs
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.secrets import redact
 
@@ -66,7 +67,7 @@ def tell(error: BaseException, *, as_json: bool) -> int:
     words, code = explain(error)
     if as_json:
         print(json.dumps({"error": type(error).__name__, "message": redact(str(error) or type(error).__name__)}))
-    print(redact(words), file=sys.stderr)
+    print(logs.line("error", words) if os.environ.get(logs.LOG) == "json" else redact(words), file=sys.stderr)
     return code
 
 

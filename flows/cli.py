@@ -19,6 +19,7 @@ import typer
 
 from catalog import cli as catalogue
 from catalog.door import Door
+from pipeline_core import logs
 from pipeline_core.errors import RequestError
 from pipeline_core.files import ensure_home
 from pipeline_core.python import reach_loopback_directly
@@ -497,6 +498,7 @@ def _prepare(threads: int, device: str) -> None:
     """Set what must be in the environment before torch is imported."""
     from pipeline_core.device import configure
 
+    logs.as_json()
     configure(threads or None)
     os.environ["SPLATMILL_DEVICE"] = device
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline_core import logs
 from pipeline_core.stages import share_before, share_of
 from tasks.progress import Position, board
 
@@ -18,7 +19,7 @@ from tasks.progress import Position, board
 def progress(assets: int, *, quiet: bool = False) -> Iterator[None]:
     """Show progress on standard error while the block runs."""
     board.clear()
-    if quiet:
+    if quiet or logs.as_json():
         yield
         return
     show = _Panel() if sys.stderr.isatty() else _Lines()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from flows.live import progress
 from flows.prompts import tell
 from flows.server import prefect_server
 from flows.summary import SUMMARY, Summary
+from pipeline_core import logs
 from pipeline_core.errors import SplatmillError
 from pipeline_core.storage import Library
 from tasks.journey import Journey
@@ -32,6 +32,7 @@ MADE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 def run_here(request: BatchRequest, *, as_json: bool) -> int:
     """Make a batch in this process; returns the exit code. Raises :class:`RequestError` before anything is begun."""
+    logs.configure(run=request.run_id)
     plan = prepare(request)
     tell(plan.warnings, "splatmill plan --json")
     root = Library(request.library).create().root
@@ -103,7 +104,7 @@ def _orderly_end() -> Iterator[threading.Event]:
         if stop.is_set():
             os._exit(INTERRUPTED)  # threads are not waited for; the server sees that its parent is gone
         stop.set()
-        print("splatmill: stopping; what is under way keeps a checkpoint (Ctrl-C again: at once)", file=sys.stderr)
+        logs.say("splatmill: stopping; what is under way keeps a checkpoint (Ctrl-C again: at once)")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

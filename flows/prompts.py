@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
+from pipeline_core import logs
 from pipeline_core.errors import ManifestError
 from pipeline_core.manifest import Manifest
 from tasks.journey import Journey
@@ -50,4 +50,4 @@ def shorten(lines: Sequence[str], full: str) -> list[str]:
 def tell(lines: Sequence[str], full: str) -> None:
     """Tell people of warnings while nothing is begun; standard output is left to results."""
     for line in shorten(lines, full):
-        print(line, file=sys.stderr)
+        logs.say(line, level="warning")

@@ -13,6 +13,7 @@ with ``dir`` relative to the library.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
+from pipeline_core import logs
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
@@ -77,8 +79,10 @@ def run_stage(
         # a kill may have come between the output and its row; appending the same event again changes nothing
         append(journey.library, [StageRun.from_json(found)])
         append(journey.library, [reused(journey, stage, found, upstream)])
+        tell(journey, stage, "found")
         return reference(stage, key, found)
     started = datetime.now(UTC)
+    tell(journey, stage, "begin")
     try:
         with library.workspace() as folder:
             metrics = work(folder)
@@ -94,11 +98,24 @@ def run_stage(
         redact_error(error)
         # an engine that was closed under a stage is no fault of the asset's
         reason = CancelledError("the run was stopped") if halt.pulled() else error
-        append(journey.library, [failed(journey, stage, started, reason, upstream)], keep=True)
+        row = failed(journey, stage, started, reason, upstream)
+        append(journey.library, [row], keep=True)
+        tell(journey, stage, row.status, row)
         if reason is error:
             raise
         raise reason from error
+    tell(journey, stage, "end", run)
     return reference(stage, key, record)
+
+
+def tell(journey: Journey, stage: str, event: str, row: StageRun | None = None) -> None:
+    """Have the log tell of a stage (``pipeline_core.logs``); ``row`` is its attempt's, once that is over."""
+    fields: dict[str, Any] = {"run": journey.run_id, "asset": journey.asset_id, "stage": stage}
+    if row is not None:
+        fields["seconds"] = row.duration_s
+    if row is not None and row.error_type:
+        fields |= {"error_class": row.error_class, "error_type": row.error_type, "why": row.error_message}
+    logs.event(event, level=logging.ERROR if event in ("failed", "timeout") else logging.INFO, **fields)
 
 
 def whole_request(journey: Journey, stage: str) -> str | None:

@@ -22,6 +22,7 @@ from flows.farm.prefect import PrefectFarm
 from flows.farm.reconcile import CONTROL, reconcile, watch
 from flows.farm.runs import open_run, run_shard
 from flows.run import ended, reported
+from pipeline_core import logs
 from pipeline_core.storage import Library
 
 stop = threading.Event()
@@ -31,6 +32,7 @@ stop = threading.Event()
 @flow(name="shard", log_prints=False, persist_result=False)
 def shard(request: BatchRequest) -> State[Any]:
     """Make the shard that the request names, on this machine; a request that names none is a whole run."""
+    logs.configure(run=request.run_id)
     if not request.shard:
         return reported(run_batch(request, make_asset, stop))
     try:

@@ -1,6 +1,7 @@
 """What all stages have in common: found or made, one row for each attempt, errors recorded and raised."""
 
 import json
+import logging
 from concurrent.futures import CancelledError
 
 import pytest
@@ -105,3 +106,31 @@ def test_a_row_promises_what_its_task_writes(journey, monkeypatch):
 
     with pytest.raises(AssertionError, match=r"points\.ply"):
         init_points.fn(journey)
+
+
+def test_a_log_for_machines_tells_when_a_stage_begins_ends_is_found_and_fails(journey, monkeypatch):
+    from pipeline_core import logs
+
+    def work(folder):
+        (folder / "points.ply").write_text("ply")
+        return {}
+
+    def fail(folder):
+        raise DataError("empty at iso=1")
+
+    records = []
+    monkeypatch.setattr(logs.stages, "handle", records.append)
+    monkeypatch.setattr(logs.stages, "level", logging.INFO)
+    run_stage(journey, "init_points", work)
+    assert not records  # people have the panel
+    monkeypatch.setattr(logs.stages, "propagate", True)
+    run_stage(journey, "init_points", work)
+    run_stage(journey, "extract_mesh", work)
+    with pytest.raises(DataError):
+        run_stage(journey, "evaluate", fail)
+    told = [(each.event, each.stage, each.asset, each.run) for each in records]
+    assert told == [("found", "init_points", "mug", "run-1"), ("begin", "extract_mesh", "mug", "run-1"),
+                    ("end", "extract_mesh", "mug", "run-1"), ("begin", "evaluate", "mug", "run-1"),
+                    ("failed", "evaluate", "mug", "run-1")]  # fmt: skip
+    assert records[2].seconds >= 0 and records[-1].error_class == "data"
+    assert records[-1].levelname == "ERROR" and "empty at iso=1" in records[-1].getMessage()
