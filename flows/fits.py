@@ -1,4 +1,4 @@
-"""Rows whose models are not there, or cannot use them, are refused before anything is made of them."""
+"""Rows whose models are not there, cannot guide or cannot use them are refused before anything is made of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline_core.config import ModelRef
-from pipeline_core.errors import ManifestError, ModelNotFound
+from pipeline_core.errors import ManifestError, ModelNotFound, RequestError
 from pipeline_core.manifest import Manifest
 from pipeline_core.priors.takes import misfit
 from pipeline_core.spec import AssetSpec
@@ -20,25 +20,27 @@ def refuse_missing_models(
 ) -> list[AssetSpec]:
     """The specs whose models ``resolve``; the others' rows become problems of ``manifest``.
 
-    Raises :class:`ModelNotFound` where there are such rows, unless ``skip_invalid`` and not all of them are.
+    Raises :class:`RequestError` where there are such rows, unless ``skip_invalid`` and not all of them are;
+    :class:`ModelNotFound` where a model is not there.
     """
-    lacking: dict[tuple[str, ModelRef], str] = {}
+    lacking: dict[tuple[str, ModelRef], RequestError] = {}
     for kind, ref in {pair for spec in specs for pair in spec.recipe.model_refs().items()}:
         try:
             resolve(ref, kind)
-        except ModelNotFound as error:
-            lacking[kind, ref] = str(error)
+        except RequestError as error:
+            lacking[kind, ref] = error
     if not lacking:
         return list(specs)
     there = []
     for spec in specs:
         wrong = [pair for pair in spec.recipe.model_refs().items() if pair in lacking]
         for kind, ref in wrong:
-            manifest.refuse(spec.asset_id, FIELD[kind], str(ref), lacking[kind, ref])
+            manifest.refuse(spec.asset_id, FIELD[kind], str(ref), str(lacking[kind, ref]))
         if not wrong:
             there.append(spec)
     if not skip_invalid or not there:
-        raise ModelNotFound(manifest.told())
+        gone = any(isinstance(error, ModelNotFound) for error in lacking.values())
+        raise (ModelNotFound if gone else RequestError)(manifest.told())
     return there
 
 

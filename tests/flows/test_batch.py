@@ -1,6 +1,7 @@
 """Batches, with a stand-in for the journey: order, bounds, failures, early ends, what is written down."""
 
 import json
+import shutil
 import threading
 import time
 
@@ -12,6 +13,7 @@ from catalog import query
 from flows.batch import BatchRequest, plan_batch, run_batch
 from flows.summary import Summary, markdown
 from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound, RequestError
+from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.storage import Library
 from tasks.progress import board
 from tasks.record import describe
@@ -114,6 +116,19 @@ def test_what_cannot_be_made_at_all_is_refused_before_anything_is_begun(tmp_path
     with pytest.raises(ManifestError):
         run_batch(request.model_copy(update={"manifest": str(tmp_path / "bad.csv")}), finish)
     assert not (tmp_path / "library").exists()
+
+
+def test_a_model_that_cannot_guide_is_refused_with_its_rows(tmp_path, tiny):
+    folder = tmp_path / "edm"
+    shutil.copytree(resolve_model("starter", "image"), folder)
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"id,prompt,image_prior\na,a blue mug,\nb,a red mug,{folder}\n")
+    request = write(tmp_path, 1, tiny).model_copy(update={"manifest": str(rows), "overrides": {}})
+    with pytest.raises(RequestError, match=r"rows.csv, row 3, image_prior, '\S+edm': \S+json: EDMEulerScheduler is no"):
+        plan_batch(request)
+    manifest, journeys = plan_batch(request.model_copy(update={"skip_invalid": True}))
+    assert [each.asset_id for each in journeys] == ["a"] and [each.row for each in manifest.problems] == [3]
 
 
 def test_what_is_added_to_the_image_prior_is_in_keys_catalogue_and_provenance(tmp_path, tiny):
