@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -39,6 +40,7 @@ from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.io.images import save_png
+from pipeline_core.io.ply import load_splat, save_splat
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
 from pipeline_core.metrics.views import render_gaussians
@@ -86,12 +88,22 @@ def stage_of(kind: str, steps: int, guidance_scale: float) -> Distill:
     return FROM_A_BALL.override(changes).geometry
 
 
-def distilled(prior: Any, starts: list[Gaussians], prompts: list[str], stage: Distill) -> list[Gaussians]:
-    """What ``prior`` makes of each start."""
+def distilled(
+    prior: Any, starts: list[Gaussians], prompts: list[str], stage: Distill, keep: Path | None
+) -> list[Gaussians]:
+    """What ``prior`` makes of each start; what is in ``keep`` is not made again."""
     made = []
     with contextlib.closing(DistillationEngine(prior)) as engine:
         for i, (start, prompt) in enumerate(zip(starts, prompts, strict=True)):
-            made.append(distill(start, prompt, "", stage, engine, seed=i)[0])
+            asked = f"{prior.model_id} {prompt} {i} {len(start)} {stage.model_dump_json()}"
+            path = keep / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.ply" if keep else None
+            if path is None or not path.exists():
+                splat = distill(start, prompt, "", stage, engine, seed=i)[0]
+                if path is not None:
+                    save_splat(path, splat)
+            else:
+                splat = load_splat(path)
+            made.append(splat)
             print(f"{prior.model_id}: {prompt}", file=sys.stderr, flush=True)
     return made
 
@@ -110,16 +122,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", choices=("grey", "ball"), default="grey")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--guidance-scale", type=float, default=10.0)
+    parser.add_argument(
+        "--keep", type=Path, help="where what was distilled is kept, and found again (default: nowhere)"
+    )
     parser.add_argument("--sheet", type=Path, help="contact sheet: start, flow, U-Net and the flow's own samples")
     args = parser.parse_args(argv)
 
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
     training, judge = card(args.folder), load_judge("starter")
     specs = specs_of(training["categories"], args.prompts)
     prompts = [caption(spec) for spec in specs]
     stage = stage_of(args.start, args.steps, args.guidance_scale)
-    priors = {"asset": load_image_prior(str(args.folder)), "unet": load_image_prior("starter")}
+    priors = {"unet": load_image_prior("starter"), "asset": load_image_prior(str(args.folder))}
     splats = {"start": [start_of(args.start, prompt, seed=i) for i, prompt in enumerate(prompts)]}
-    splats |= {name: distilled(prior, splats["start"], prompts, stage) for name, prior in priors.items()}
+    for name, prior in priors.items():
+        splats[name] = distilled(prior, splats["start"], prompts, stage, args.keep)
     table: dict[str, list[Row]] = {
         name: [
             fidelity.score_gaussians(splat, prompt, judge=judge) for splat, prompt in zip(each, prompts, strict=True)
