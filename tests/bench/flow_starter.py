@@ -24,6 +24,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +90,31 @@ def stage_of(kind: str, steps: int, guidance_scale: float) -> Distill:
     return FROM_A_BALL.override(changes).geometry
 
 
+def found_or_made(keep: Path | None, name: str, make_it: Callable[[], Gaussians]) -> Gaussians:
+    """The splat that ``keep`` has under ``name``, else a new one, which is kept there."""
+    path = keep / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.ply" if keep else None
+    if path is not None and path.exists():
+        return load_splat(path)
+    splat = make_it()
+    if path is not None:
+        save_splat(path, splat)
+    print(name.partition("{")[0], file=sys.stderr, flush=True)
+    return splat
+
+
 def distilled(
     prior: Any, starts: list[Gaussians], prompts: list[str], stage: Distill, keep: Path | None
 ) -> list[Gaussians]:
-    """What ``prior`` makes of each start; what is in ``keep`` is not made again."""
-    made = []
+    """What ``prior`` makes of each start."""
     with contextlib.closing(DistillationEngine(prior)) as engine:
-        for i, (start, prompt) in enumerate(zip(starts, prompts, strict=True)):
-            asked = f"{prior.model_id} {prompt} {i} {len(start)} {stage.model_dump_json()}"
-            path = keep / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.ply" if keep else None
-            if path is None or not path.exists():
-                splat = distill(start, prompt, "", stage, engine, seed=i)[0]
-                if path is not None:
-                    save_splat(path, splat)
-            else:
-                splat = load_splat(path)
-            made.append(splat)
-            print(f"{prior.model_id}: {prompt}", file=sys.stderr, flush=True)
-    return made
+        return [
+            found_or_made(
+                keep,
+                f"{prior.model_id} {prompt} {i} {len(start)} {stage.model_dump_json()}",
+                lambda start=start, prompt=prompt, i=i: distill(start, prompt, "", stage, engine, seed=i)[0],
+            )
+            for i, (start, prompt) in enumerate(zip(starts, prompts, strict=True))
+        ]
 
 
 def parameters(prior: Any) -> int:
@@ -134,8 +143,12 @@ def main(argv: list[str] | None = None) -> int:
     specs = specs_of(training["categories"], args.prompts)
     prompts = [caption(spec) for spec in specs]
     stage = stage_of(args.start, args.steps, args.guidance_scale)
-    priors = {"unet": load_image_prior("starter"), "asset": load_image_prior(str(args.folder))}
-    splats = {"start": [start_of(args.start, prompt, seed=i) for i, prompt in enumerate(prompts)]}
+    priors = {"asset": load_image_prior(str(args.folder)), "unet": load_image_prior("starter")}
+    starts = [
+        found_or_made(args.keep, f"start {args.start} {prompt} {i}", partial(start_of, args.start, prompt, seed=i))
+        for i, prompt in enumerate(prompts)
+    ]
+    splats = {"start": starts}
     for name, prior in priors.items():
         splats[name] = distilled(prior, splats["start"], prompts, stage, args.keep)
     table: dict[str, list[Row]] = {
