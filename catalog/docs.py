@@ -57,6 +57,19 @@ and used it again (`skipped`), and outputs that `gc` has removed.
 
 The schema grows by addition: a new column is NULL in older rows, and no column is renamed, retyped or removed.
 
+## What assets cost
+
+With `SPLATMILL_PRICE_PER_HOUR` in a worker's environment (any one currency; each machine may have its own), every
+attempt keeps the price of its hour, so that history stays what it was when prices change. Requests keep who asked:
+`SPLATMILL_USER`, else the user's name on the machine, and nothing more of the person. The view `costs` has both, for
+each asset in each run:
+
+    splatmill sql "select asked_by, run_id, round(sum(cost), 2) as cost, sum(gpu_s) as gpu_s from costs group by all"
+    splatmill sql "select tags['category'] as category, sum(cost) as cost, count(*) as assets from costs group by all"
+
+Charged is the time in which a process has a stage at work, divided equally among the assets that it works at; what it
+takes to start, to load models and to wait is not in it.
+
 ## What it costs
 
 `tests/bench/catalog.py` on two cores of a shared machine with nothing else running, 2026-11-22; synthetic assets with

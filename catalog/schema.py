@@ -107,6 +107,9 @@ COLUMNS = (
     Column("metrics", pa.map_(pa.string(), pa.float64()), "numbers that the stage measured, by name"),
     Column("tags", pa.map_(pa.string(), pa.string()), "labels of the asset, by name ('category' is one)"),
     Column("artifacts", pa.list_(ARTIFACT), "files that the stage made; paths relative to the library"),
+    Column("share_s", pa.float64(), "seconds charged to this attempt: stages share a process's time", 3),
+    Column("price_per_hour", pa.float64(), "price of an hour of that process then; NULL where none was set", 3),
+    Column("asked_by", pa.string(), "of a request: the user who asked", 3),
     Column(
         "spec_json",
         pa.string(),
@@ -181,6 +184,9 @@ class StageRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
     spec_json: str | None = None
+    share_s: float | None = None
+    price_per_hour: float | None = None
+    asked_by: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("run_id", "asset_id", "stage"):

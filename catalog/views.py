@@ -223,6 +223,27 @@ select
 from {{stage_runs}} join unmade using (run_id) where {WORK} group by run_id
 """
 
+COSTS_SQL = f"""
+with asked as (
+    select run_id, asset_id, arg_max(asked_by, event_id) as asked_by
+    from {{stage_runs}} where stage = 'request' group by run_id, asset_id
+), work as (
+    select
+        run_id,
+        asset_id,
+        arg_max(recipe, event_id) filter (recipe is not null) as recipe,
+        arg_max(tags, event_id) filter (tags is not null) as tags,
+        max(finished_at) as finished_at,
+        bool_or(stage = '{DELIVERY}' and status in {GOOD}) as delivered,
+        sum(share_s) as share_s,
+        sum(gpu_s) as gpu_s,
+        sum(share_s * price_per_hour) / 3600 as cost
+    from {{stage_runs}} where {WORK} group by run_id, asset_id
+)
+select run_id, asset_id, asked_by, recipe, tags, finished_at, delivered, share_s, gpu_s, cost
+from work left join asked using (run_id, asset_id)
+"""
+
 FAILURES_SQL = f"""
 select
     run_id,
@@ -381,6 +402,25 @@ VIEWS: dict[str, View] = {
             "code_version": "newest version of splatmill that took part",
         },
         RUNS_SQL,
+        "run_id",
+    ),
+    "costs": View(
+        "what one asset cost in one run",
+        {
+            "run_id": "the run",
+            "asset_id": EVENT_TEXT["asset_id"],
+            "asked_by": "the user who asked for it in this run; NULL where it was not kept",
+            "recipe": EVENT_TEXT["recipe"],
+            "tags": EVENT_TEXT["tags"],
+            "finished_at": "when its last attempt ended, UTC",
+            "delivered": "whether its files were published in this run",
+            "share_s": "seconds charged to it: the time of a process is divided among the assets that it works at",
+            "gpu_s": "those of processes with a GPU; NULL without one",
+            "cost": (
+                "share_s at the price that each process had (SPLATMILL_PRICE_PER_HOUR); NULL where none was set"
+            ),
+        },
+        COSTS_SQL,
         "run_id",
     ),
     "failures": View(

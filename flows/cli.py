@@ -497,8 +497,10 @@ def _database(url: str) -> str | None:
 def _prepare(threads: int, device: str) -> None:
     """Set what must be in the environment before torch is imported."""
     from pipeline_core.device import configure
+    from tasks.meter import price_per_hour
 
     logs.as_json()
+    price_per_hour()
     configure(threads or None)
     os.environ["SPLATMILL_DEVICE"] = device
 

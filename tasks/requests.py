@@ -36,6 +36,7 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
             seed=each.spec.seed,
             tags=each.spec.tags,
             code_version=code_version(),
+            asked_by=user(),
         )
         for each in journeys
     ]

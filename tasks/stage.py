@@ -35,6 +35,7 @@ from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 from tasks import halt
 from tasks.journey import Journey
+from tasks.meter import meter, price_per_hour
 from tasks.progress import board
 
 Reference = dict[str, Any]
@@ -83,13 +84,28 @@ def run_stage(
         return reference(stage, key, found)
     started = datetime.now(UTC)
     tell(journey, stage, "begin")
+    with meter.share() as share:
+        return _make(journey, stage, work, upstream, publication, started, share)
+
+
+def _make(
+    journey: Journey,
+    stage: str,
+    work: Work,
+    upstream: tuple[Reference, ...],
+    publication: Publication,
+    started: datetime,
+    share: Callable[[], float],
+) -> Reference:
+    """Make the output and publish it, or leave a row that tells why not. ``share()``: seconds charged so far."""
+    library, key = Library(journey.library), journey.keys[stage]
     try:
         with library.workspace() as folder:
             metrics = work(folder)
             outputs = library.outputs(folder, publication.place(library, journey, stage))
             run = stage_run(
                 journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs,
-                spec_json=whole_request(journey, stage),
+                spec_json=whole_request(journey, stage), share_s=share(),
             )  # fmt: skip
             record = publication.publish(journey, folder, run, outputs)
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
@@ -98,7 +114,7 @@ def run_stage(
         redact_error(error)
         # an engine that was closed under a stage is no fault of the asset's
         reason = CancelledError("the run was stopped") if halt.pulled() else error
-        row = failed(journey, stage, started, reason, upstream)
+        row = failed(journey, stage, started, reason, upstream, share())
         append(journey.library, [row], keep=True)
         tell(journey, stage, row.status, row)
         if reason is error:
@@ -169,6 +185,7 @@ def stage_run(
     metrics: Mapping[str, float] | None = None,
     upstream: tuple[Reference, ...] = (),
     outputs: list[dict[str, Any]] | None = None,
+    share_s: float | None = None,
     **columns: Any,
 ) -> StageRun:
     """The catalogue row of one attempt, with what is known of this process and of Prefect's run."""
@@ -182,6 +199,9 @@ def stage_run(
         started_at=started,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         peak_vram_mb=gpu.max_memory_allocated() / 2**20 if gpu else None,
+        share_s=share_s,
+        gpu_s=share_s if gpu else None,
+        price_per_hour=None if share_s is None else price_per_hour(),
         worker_pid=os.getpid(),
         device="cuda" if gpu else "cpu",
         gpu_name=gpu.get_device_name() if gpu else None,
@@ -226,7 +246,12 @@ def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tup
 
 
 def failed(
-    journey: Journey, stage: str, started: datetime, error: BaseException, upstream: tuple[Reference, ...]
+    journey: Journey,
+    stage: str,
+    started: datetime,
+    error: BaseException,
+    upstream: tuple[Reference, ...],
+    share_s: float,
 ) -> StageRun:
     """The row of an attempt that raised."""
     stopped = isinstance(error, (CancelledError, KeyboardInterrupt, SystemExit))
@@ -237,6 +262,7 @@ def failed(
         "cancelled" if stopped else "timeout" if timed_out else "failed",
         started,
         upstream=upstream,
+        share_s=share_s,
         error_type=type(error).__name__,
         error_class=error_class(error),
         error_message=str(error) or type(error).__name__,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from catalog import query, questions, views
+from catalog import query, questions, snapshot, views
 from catalog.schema import Artifact, model, request, review
 from catalog.writer import append
 
@@ -142,3 +142,25 @@ def test_a_query_never_loads_the_learned_parts_or_the_orchestrator() -> None:
     code = f"import sys, {wanted}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_costs_by_tag_run_and_user_are_the_same_in_files_and_snapshot(tmp_path, make_run) -> None:
+    def work(run_id, asset_id, price, **columns):
+        charged = {"run_id": run_id, "share_s": 1800.0, "gpu_s": None, "price_per_hour": price}
+        return make_run(asset_id, tags={"set": asset_id[0]}, **charged | columns)
+
+    append(tmp_path, [request("night", name, {"prompt": "x"}, asked_by="ana") for name in ("a1", "b1")])
+    snapshot.build(tmp_path)  # the request is known before any work
+    append(tmp_path, [work("night", "a1", 2.0, gpu_s=1800.0), work("night", "a1", 4.0, status="failed")])
+    snapshot.build(tmp_path)
+    append(tmp_path, [request("day", "a1", {"prompt": "x"}, asked_by="ben"), work("day", "a1", 10.0)])
+    append(tmp_path, [work("night", "b1", None)])
+    snapshot.build(tmp_path)
+    sql = "select run_id, tags['set'] as tag, asked_by, cost, share_s, gpu_s from costs order by all"
+    told = [tuple(row.values()) for row in query.rows(tmp_path, sql)]
+    assert told == [
+        ("day", "a", "ben", 5.0, 1800.0, None),
+        ("night", "a", "ana", 3.0, 3600.0, 1800.0),
+        ("night", "b", "ana", None, 1800.0, None),
+    ]
+    assert [tuple(row.values()) for row in query.rows(tmp_path, sql, live=False)] == told

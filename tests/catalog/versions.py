@@ -54,6 +54,9 @@ def example() -> StageRun:
         tags={"category": "furniture"},
         artifacts=(Artifact("glb", "assets/chair-07/asset.glb", "ef" * 32, 123456, "model/gltf-binary"),),
         spec_json='{"prompt": "an oak chair"}',
+        share_s=2.5,
+        price_per_hour=1.25,
+        asked_by="ana",
     )
 
 

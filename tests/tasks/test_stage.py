@@ -134,3 +134,24 @@ def test_a_log_for_machines_tells_when_a_stage_begins_ends_is_found_and_fails(jo
                     ("failed", "evaluate", "mug", "run-1")]  # fmt: skip
     assert records[2].seconds >= 0 and records[-1].error_class == "data"
     assert records[-1].levelname == "ERROR" and "empty at iso=1" in records[-1].getMessage()
+
+
+def test_every_attempt_keeps_its_seconds_and_the_price_of_its_hour(journey, monkeypatch):
+    def work(folder):
+        (folder / "points.ply").write_text("ply")
+        return {}
+
+    def fail(folder):
+        raise DataError("no")
+
+    monkeypatch.setenv("SPLATMILL_PRICE_PER_HOUR", "2.50")
+    run_stage(journey, "init_points", work)
+    with pytest.raises(DataError):
+        run_stage(journey, "evaluate", fail)
+    monkeypatch.setenv("SPLATMILL_PRICE_PER_HOUR", "9")
+    run_stage(journey, "init_points", work)  # found: it costs nothing, and the price of then stays
+    made, failed, found = attempts(journey)
+    assert made["price_per_hour"] == failed["price_per_hour"] == 2.5 and found["price_per_hour"] is None
+    assert 0 < made["share_s"] <= made["duration_s"] + 0.1 and failed["share_s"] > 0 and made["gpu_s"] is None
+    [cost] = query.rows(journey.library, "select * from costs")
+    assert cost["cost"] == pytest.approx((made["share_s"] + failed["share_s"]) * 2.5 / 3600)
