@@ -19,7 +19,7 @@ from catalog import query
 from catalog.render import aligned
 from catalog.views import GOOD, WORK
 from flows.asked import ASKED, folder_of
-from flows.farm import beats
+from flows.farm import beats, marks
 from flows.summary import SUMMARY, Summary
 from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
@@ -87,7 +87,10 @@ def account(library: str, run: str) -> Account:
         _from_summary(found, Summary(**{each.name: told[each.name] for each in fields(Summary) if each.name in told}))
     else:
         _so_far(found, library, asked or {}, farm or {})
-    found.next = _next(found, library, request)
+        found.left_why = _held(folder) if farm else ""
+    found.next = _next(found, library, request, "submit" if farm else "run")
+    if farm and not told and marks.paused(folder):
+        found.next = f"splatmill resume {found.run_id} --library {shlex.quote(library)}"
     return found
 
 
@@ -105,7 +108,13 @@ def _from_summary(found: Account, summary: Summary) -> None:
     for name in ("made", "cached", "stopped", "left", "quarantined", "refused"):
         setattr(found, name, len(getattr(summary, name)))
     found.asked, found.failed, found.failures = summary.asked, len(summary.failures), list(summary.failures)
-    found.left_why, found.seconds = summary.left_why, summary.seconds
+    found.left_why, found.seconds = summary.stopped_why or summary.left_why, summary.seconds
+
+
+def _held(folder: Path) -> str:
+    """Why a farm's open run makes nothing for the time being."""
+    row = marks.turned_away_in_a_row(folder, marks.excuses(folder))
+    return marks.cancelled(folder) or marks.paused(folder) or (row[-1].why if row else "")
 
 
 def _so_far(found: Account, library: str, asked: dict[str, Any], farm: dict[str, Any]) -> None:
@@ -127,7 +136,7 @@ def _so_far(found: Account, library: str, asked: dict[str, Any], farm: dict[str,
         found.left = max(0, todo - found.made - found.failed - found.stopped)
 
 
-def _next(found: Account, library: str, request: dict[str, Any]) -> str:
+def _next(found: Account, library: str, request: dict[str, Any], command: str) -> str:
     """The command that brings the run on; empty when all is done."""
     where = f" --library {shlex.quote(library)}"
     if found.state == RUNNING:
@@ -135,16 +144,16 @@ def _next(found: Account, library: str, request: dict[str, Any]) -> str:
     if found.state == WAITING:
         return f"splatmill reconcile{where}"
     if found.stopped or found.left or found.state == BROKEN_OFF:
-        return _same_again(found, request) + where
+        return _same_again(found, request, command) + where
     if found.failed or found.quarantined:
         again = "" if found.run_id == folder_of(library, "last").name else f" {found.run_id}"
         return f"splatmill retry{again}{where}"
     return ""
 
 
-def _same_again(found: Account, request: dict[str, Any]) -> str:
+def _same_again(found: Account, request: dict[str, Any], command: str) -> str:
     """The run's own command, without its library."""
-    words = ["splatmill", "run", found.manifest]
+    words = ["splatmill", command, found.manifest]
     if request.get("recipe", "factory") != "factory":
         words += ["--recipe", request["recipe"]]
     for name, value in request.get("overrides", {}).items():
@@ -168,7 +177,7 @@ def show_account(library: str, run: str, *, as_json: bool) -> None:
     names = ["asked", "made", "cached", "failed", "stopped", "left", "quarantined", "refused"]
     print("\n" + aligned(names, [["?" if getattr(found, n) is None else getattr(found, n) for n in names]]))
     if found.left_why:
-        print(f"\nnot begun because of {found.left_why}")
+        print(f"\nnot begun: {found.left_why}")
     if found.failures:
         columns = ("asset_id", "stage", "error_class", "message")
         shown = [[str(each.get(name) or "")[:90] for name in columns] for each in found.failures]

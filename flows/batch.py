@@ -25,6 +25,7 @@ from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.budget import Admission
+from flows.farm.marks import cancelled
 from flows.farm.shards import measured
 from flows.fits import refuse_misfits, refuse_missing_models
 from flows.licences import check_commercial, site_is_commercial
@@ -74,6 +75,9 @@ class BatchRequest(BaseModel):
         description="refuse models whose licence forbids commercial use or is unknown",
         json_schema_extra={"type": ["boolean", "string"]},  # prefect.yaml fills in "true" or "false"
     )
+    priority: int = Field(5, ge=1, le=9, description="a farm's shards of 1 go before those of 2")
+    code: str = Field("", description="version of the code that submitted the shard")
+    stages: dict[str, int] = Field({}, description="versions of the stages in that code; empty = unknown")
     shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
 
     @field_validator("commercial")
@@ -173,6 +177,7 @@ def run_batch(
     gate = admission(request, spent=lambda: time.monotonic() - began)
     summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate)
     summary.refused, summary.warnings = plan.refused, plan.warnings
+    summary.stopped_why = cancelled(request.folder)
     summary.seconds = time.monotonic() - began
     conclude(request, plan.todo.missing, summary)
     write_summary(request.folder, summary)

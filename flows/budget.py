@@ -45,7 +45,8 @@ class Admission:
     """The gate of one process. ``spent()`` gives the seconds that all processes of the run have held their devices.
 
     ``asset_s``: seconds that an asset takes, by the catalogue; 0 = nothing is known yet. ``processes()``: how many
-    processes work on the run now; each of them will hold its device until its last asset is done.
+    processes work on the run now; each of them will hold its device until its last asset is done. ``halted()``: why
+    nothing begins for the time being, whatever it takes.
     """
 
     deadline: datetime | None = None
@@ -53,6 +54,7 @@ class Admission:
     asset_s: float = 0.0
     spent: Callable[[], float] = lambda: 0.0
     processes: Callable[[], int] = lambda: 1
+    halted: Callable[[], str] = lambda: ""
     measured: list[float] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -76,6 +78,8 @@ class Admission:
 
     def refusal(self, now: datetime | None = None) -> str:
         """Say why no further asset may begin; the text is empty when one may."""
+        if why := self.halted():
+            return why
         need = self.expected_s()
         if self.deadline is not None:
             now = now or datetime.now(UTC)

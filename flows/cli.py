@@ -40,6 +40,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(catalogue.app, name="catalog")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
+RunArg = Annotated[str, typer.Argument(help="a run's id, the beginning of its id, or last")]
 LibraryOption = Annotated[
     str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library (status: or s3://...)")
 ]
@@ -109,6 +110,7 @@ def submit(
     deadline: DeadlineOption = "",
     gpu_hours: HoursOption = 0.0,
     commercial: CommercialOption = False,
+    priority: Annotated[int, typer.Option(min=1, max=9, help="shards of 1 are taken first, of 9 last")] = 5,
 ) -> None:
     """Queue a manifest on the farm that PREFECT_API_URL points at; its workers make it. See deployments/README.md.
 
@@ -119,7 +121,41 @@ def submit(
 
     root = str(Library(library).root)
     request = _request(manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside, commercial)
-    typer.echo(submit_batch(_with_limits(request, deadline, gpu_hours)))
+    request = _with_limits(request, deadline, gpu_hours).model_copy(update={"priority": priority})
+    typer.echo(submit_batch(request))
+
+
+@app.command()
+def cancel(run: RunArg, library: LibraryOption = DEFAULT_LIBRARY) -> None:
+    """Stop a run, of a farm or of one machine: nothing begins, what is under way stops and keeps a checkpoint.
+
+    Example: splatmill cancel last --library ./library
+    """
+    from flows.farm.commands import cancel_run
+
+    typer.echo(cancel_run(library, run))
+
+
+@app.command()
+def pause(run: RunArg, library: LibraryOption = DEFAULT_LIBRARY) -> None:
+    """Let no further asset of a farm's run begin; its workers take other runs' shards until splatmill resume.
+
+    Example: splatmill pause last --library /mnt/library
+    """
+    from flows.farm.commands import pause_run
+
+    typer.echo(pause_run(library, run))
+
+
+@app.command()
+def resume(run: RunArg, library: LibraryOption = DEFAULT_LIBRARY) -> None:
+    """Let a paused run go on.
+
+    Example: splatmill resume last --library /mnt/library
+    """
+    from flows.farm.commands import resume_run
+
+    typer.echo(resume_run(library, run))
 
 
 @app.command()

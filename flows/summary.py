@@ -17,6 +17,7 @@ class Summary:
 
     ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
     ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
+    ``stopped_why``: by whom and when the run was cancelled, where it was.
     """
 
     run_id: str
@@ -26,6 +27,7 @@ class Summary:
     made: list[str] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    stopped_why: str = ""
     left: list[str] = field(default_factory=list)
     left_why: str = ""
     quarantined: list[str] = field(default_factory=list)
@@ -58,6 +60,8 @@ def markdown(summary: Summary) -> str:
         f"| {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} | {len(summary.left)} "
         f"| {summary.seconds:.0f} |",
     ]
+    if summary.stopped_why:
+        lines += ["", f"The run was {summary.stopped_why}."]
     if summary.left:
         names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
         lines += ["", f"Not begun because of {summary.left_why}: {names}"]

@@ -7,11 +7,15 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from catalog.door import tell
+from flows.asked import folder_of, is_farm_s
 from flows.batch import BatchRequest, prepare
+from flows.farm import beats, marks
 from flows.prompts import tell as warn
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
+from flows.summary import SUMMARY
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
@@ -32,6 +36,62 @@ def submit_batch(request: BatchRequest) -> str:
     request = open_run(request, plan)
     outcome = reconcile_run(read_run(request.folder), farm)
     return str(outcome or f"run {request.run_id}: opened; splatmill reconcile is at it")
+
+
+def cancel_run(library: str, run: str) -> str:
+    """Cancel a run, also while the farm's server is away: its processes see the library. Returns what was done.
+
+    Raises :class:`RequestError` where there is no such run, it is over, or no process of it is at work.
+    """
+    folder = open_folder(library, run)
+    at_work = [beat for beat in beats.read(folder).values() if beat.state == "live" and not beat.gone]
+    if not at_work and not is_farm_s(folder):
+        raise RequestError(f"run {folder.name}: no process of it is at work; nothing is left to cancel")
+    marks.put(folder, marks.CANCELLED)
+    for beat in at_work:
+        beats.fence(folder, beat.name)
+    told = f"run {folder.name}: cancelled; {len(at_work)} processes stop at their next step, and keep checkpoints"
+    return told if not is_farm_s(folder) else f"{told}\n{_brought_on(folder)}"
+
+
+def pause_run(library: str, run: str) -> str:
+    """Let no further shard of a farm's run begin; returns what was done."""
+    folder = open_folder(library, run)
+    if not is_farm_s(folder):
+        raise RequestError(
+            f"run {folder.name} is one machine's: splatmill cancel stops it, and the same command goes on with it"
+        )
+    marks.put(folder, marks.PAUSED)
+    return f"run {folder.name}: paused; shards at work end after the assets that they have begun\n{_brought_on(folder)}"
+
+
+def resume_run(library: str, run: str) -> str:
+    """Let a paused run go on; returns what was done."""
+    folder = open_folder(library, run)
+    if not marks.lift(folder, marks.PAUSED):
+        raise RequestError(f"run {folder.name} is not paused")
+    return f"run {folder.name}: goes on\n{_brought_on(folder)}"
+
+
+def open_folder(library: str, run: str) -> Path:
+    """The folder of a run that is not over. Raises :class:`RequestError`."""
+    folder = folder_of(library, run)
+    if (folder / SUMMARY).exists():
+        raise RequestError(f"run {folder.name} is over; splatmill status {folder.name} tells how it ended")
+    return folder
+
+
+def _brought_on(folder: Path) -> str:
+    """Reconcile a run, if nobody else is at it; returns what that did."""
+    try:
+        point_at_farm()
+        from flows.farm.prefect import PrefectFarm
+        from flows.farm.reconcile import reconcile_run
+        from flows.farm.runs import read_run
+
+        return str(reconcile_run(read_run(folder), PrefectFarm()) or "splatmill reconcile is at it")
+    except SplatmillError as error:  # the mark is in the library, and whoever reconciles next acts on it
+        return f"the queue is left to splatmill reconcile: {error}"
 
 
 def reconcile_here(library: str, every_s: float) -> None:

@@ -17,7 +17,7 @@ from prefect.states import Crashed, Failed, State
 
 from flows.asset import make_asset
 from flows.batch import BatchRequest, run_batch
-from flows.farm import beats
+from flows.farm import beats, marks
 from flows.farm.prefect import PrefectFarm
 from flows.farm.reconcile import CONTROL, reconcile, watch
 from flows.farm.runs import open_run, run_shard
@@ -31,10 +31,15 @@ stop = threading.Event()
 
 @flow(name="shard", log_prints=False, persist_result=False)
 def shard(request: BatchRequest) -> State[Any]:
-    """Make the shard that the request names, on this machine; a request that names none is a whole run."""
+    """Make the shard that the request names, on this machine; a request that names none is a whole run.
+
+    A worker whose code would make something else, and one whose run is paused or cancelled, turns it away.
+    """
     logs.configure(run=request.run_id)
     if not request.shard:
         return reported(run_batch(request, make_asset, stop))
+    if why := marks.turn_away(request, str(flow_run.id)):
+        return Failed(message=why)
     try:
         with beats.beating(request.folder, str(flow_run.id), stop, shard=request.shard) as abandoned:
             summary = run_shard(request, make_asset, stop)
@@ -42,6 +47,8 @@ def shard(request: BatchRequest) -> State[Any]:
         return Crashed(message=str(error))
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")
+    if summary.left and marks.paused(request.folder):
+        marks.excuse(request.folder, str(flow_run.id), marks.PAUSE, summary.left_why)
     return ended(summary)
 
 

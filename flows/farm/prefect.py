@@ -19,15 +19,18 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from flows.batch import BatchRequest
 from flows.farm.protocol import FarmUnreachable, Shard
 from pipeline_core.errors import RequestError
+from pipeline_core.secrets import redact
 from pipeline_core.storage import Library
 
 DEPLOYMENT = "shard/shard"
 PAGE = 200
+USUAL = 5
+"""The priority of a request that names none."""
 
 
 class PrefectFarm:
@@ -52,26 +55,45 @@ class PrefectFarm:
 
     def submit(self, request: BatchRequest) -> None:
         """Queue a shard."""
-        with _client() as client:
-            client.create_flow_run_from_deployment(
-                _deployment(client).id,
-                parameters={"request": request.model_dump(mode="json")},
-                name=f"{request.run_id}-{request.shard}",
-                tags=[tag(request.run_id)],
-                idempotency_key=f"{request.run_id}-{request.shard}",
-            )
+        try:
+            with _client() as client:
+                client.create_flow_run_from_deployment(
+                    _deployment(client).id,
+                    parameters={"request": request.model_dump(mode="json")},
+                    name=f"{request.run_id}-{request.shard}",
+                    tags=[tag(request.run_id)],
+                    work_queue_name=queue(request.priority),
+                    idempotency_key=f"{request.run_id}-{request.shard}",
+                )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in (409, 422):
+                raise
+            raise RequestError(
+                f"the server does not take the shard ({error.response.text[:300]}): its deployments are another "
+                "version's; splatmill deploy registers this one's"
+            ) from None
 
     def close(self, shard_id: str, why: str) -> None:
         """Declare a shard crashed. It must not be *Scheduled*: a worker that still holds the run would fail on it."""
         with _client() as client:
             client.set_flow_run_state(UUID(shard_id), Crashed(message=why), force=True)
 
+    def cancel(self, shard_id: str, why: str) -> None:
+        """Declare a shard cancelled."""
+        with _client() as client:
+            client.set_flow_run_state(UUID(shard_id), Cancelled(message=why), force=True)
+
     def workers(self) -> int:
-        """How many workers of the shards' pool are online; at least one, because one may still come."""
+        """How many workers of the shards' pool are online."""
         with _client() as client:
             pool = _deployment(client).work_pool_name
             found = client.read_workers_for_work_pool(pool)
-        return max(1, sum(worker.status == WorkerStatus.ONLINE for worker in found))
+        return sum(worker.status == WorkerStatus.ONLINE for worker in found)
+
+
+def queue(priority: int) -> str | None:
+    """The work queue of shards of this priority; None for the pool's own, which is in the middle."""
+    return None if priority == USUAL else f"priority-{priority}"
 
 
 def tag(run_id: str) -> str:
@@ -92,7 +114,9 @@ def _flow_runs(wanted: FlowRunFilter) -> list[Any]:
 
 
 def _shard(run: Any, assets: tuple[str, ...]) -> Shard:
-    return Shard(str(run.id), run.state.type.value.lower(), run.state.timestamp, assets)
+    return Shard(
+        str(run.id), run.state.type.value.lower(), run.state.timestamp, assets, redact(run.state.message or "")
+    )
 
 
 def _request(run: Any) -> dict[str, Any]:

@@ -21,12 +21,16 @@ class FarmUnreachable(SplatmillError):
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's flow run: Prefect's id, its state's type in lower case, since when, and the assets it was given."""
+    """A shard's flow run: Prefect's id, its state's type in lower case, since when, the assets it was given.
+
+    ``message`` is that of its state.
+    """
 
     id: str
     state: str
     since: datetime
     assets: tuple[str, ...]
+    message: str = ""
 
     @property
     def open(self) -> bool:
@@ -48,6 +52,9 @@ class Farm(Protocol):
 
     def close(self, shard_id: str, why: str) -> None:
         """Declare a shard crashed, which gives back its place in the pool."""
+
+    def cancel(self, shard_id: str, why: str) -> None:
+        """Declare a shard cancelled, which takes it out of the queue. Its process is stopped by its fence."""
 
     def workers(self) -> int:
         """How many workers are online."""

@@ -23,14 +23,14 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.batch import BatchRequest, conclude
 from flows.budget import Admission
-from flows.farm import beats
+from flows.farm import beats, marks
 from flows.farm.beats import Beat
 from flows.farm.protocol import Farm, FarmUnreachable, Shard
 from flows.farm.runs import Run, journeys, open_runs, read_run
@@ -65,7 +65,8 @@ class Outcome:
     """What one call did about one run.
 
     So many assets are ``made``, ``waiting`` in open shards, and ``missing`` from all of them; so many processes are
-    ``working``. ``submitted`` has the sizes of the new shards. ``problem``: why nothing was done.
+    ``working``. ``submitted`` has the sizes of the new shards. ``held``: why the missing are not queued for the
+    time being. ``problem``: why nothing was done.
     """
 
     run_id: str
@@ -75,6 +76,7 @@ class Outcome:
     waiting: int = 0
     missing: int = 0
     working: int = 0
+    held: str = ""
     ended: bool = False
     problem: str = ""
 
@@ -88,6 +90,8 @@ class Outcome:
         told += [f"  closed {each}" for each in self.closed]
         if self.submitted:
             told.append(f"  submitted {sum(self.submitted)} assets in shards of {self.submitted}")
+        if self.held:
+            told.append(f"  held: {self.held}")
         return "\n".join([*told, *["  the run is over"] * self.ended])
 
 
@@ -119,15 +123,20 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
             return None
         outcome = Outcome(run.request.run_id)
         shards = close_dead(run, farm, patience, outcome)
+        why = marks.cancelled(run.folder)
+        if why or marks.paused(run.folder):
+            shards = withdraw(run, farm, shards, why, outcome)
         standing = assess(run, shards)
+        if why:
+            standing.stopped, standing.missing = standing.stopped + standing.missing, []
         if not standing.missing and not any(shard.open for shard in shards):
             verify(run, standing)  # the last look before the run is over: everything is read, nothing is taken on trust
         outcome.made, outcome.waiting = len(standing.made), len(standing.waiting)
         outcome.working = beats.count_live(run.folder)
         refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
         outcome.missing = len(standing.missing) - sum(outcome.submitted)
-        if not outcome.submitted and not any(shard.open for shard in shards):
-            finish(run, standing, refusal)
+        if not outcome.submitted and not outcome.held and not any(shard.open for shard in shards):
+            finish(run, standing, refusal, why)
             outcome.ended = True
         return outcome
 
@@ -147,6 +156,24 @@ def close_dead(run: Run, farm: Farm, patience: Patience, outcome: Outcome) -> li
             give_up(run, shard, beat, why)
         shards.append(shard)
     return shards
+
+
+def withdraw(run: Run, farm: Farm, shards: Sequence[Shard], why: str, outcome: Outcome) -> list[Shard]:
+    """Take a paused run's shards that are not begun out of the queue, and ``why`` it was cancelled, all of them.
+
+    Returns all shards, with the states that they have then. A process is stopped by its fence, and keeps checkpoints.
+    """
+    seen, left = beats.read(run.folder), []
+    for shard in shards:
+        if shard.open and (why or shard.id not in seen):
+            reason = f"the run was {why or marks.paused(run.folder)}"
+            marks.excuse(run.folder, shard.id, marks.PAUSE, reason)
+            beats.fence(run.folder, shard.id)
+            farm.cancel(shard.id, reason)
+            outcome.closed.append(f"shard {shard.id}: {reason}")
+            shard = replace(shard, state="cancelled")
+        left.append(shard)
+    return left
 
 
 def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime | None = None) -> str:
@@ -210,23 +237,27 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Stan
     refusal = gate.refusal()
     if refusal:
         return refusal
-    workers = farm.workers()
+    outcome.held = marks.hold(run.folder, standing.row, standing.rounds, time.time())
+    if outcome.held:
+        return ""
+    workers = max(1, farm.workers())  # one may still come
     parts = split(standing.missing, workers=workers, asset_s=timing.worker_s)
-    if not timing.assets:
+    turned_away = any(each.kind == marks.VERSION for each in marks.excuses(run.folder).values())
+    if not timing.assets or turned_away:
         # nothing was measured yet: one shard for each worker, also for those who come later; the rest as soon as the
-        # first assets tell how long they take
+        # first assets tell how long they take. A worker that turns shards away must not empty the queue, either
         parts = parts[: max(0, workers - sum(shard.open for shard in shards))]
     for part in parts:
         # the name follows from what was there before, so that a call that is repeated submits nothing twice
         name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]
-        farm.submit(request.model_copy(update={"only": part, "shard": name}))
+        farm.submit(request.model_copy(update={"only": part, "shard": name} | marks.submitted_by_this_code()))
         outcome.submitted.append(len(part))
         outcome.waiting += len(part)
     return ""
 
 
-def finish(run: Run, standing: Standing, refusal: str) -> None:
-    """Write the summary that ends a run."""
+def finish(run: Run, standing: Standing, refusal: str, cancelled: str = "") -> None:
+    """Write the summary that ends a run; ``refusal`` left assets, and it was ``cancelled`` by somebody."""
     request, rows = run.request, rows_of_failures(run, standing)
     if rows:
         append(request.library, rows, keep=True)
@@ -238,6 +269,7 @@ def finish(run: Run, standing: Standing, refusal: str) -> None:
         made=standing.made,
         cached=list(run.cached),
         stopped=standing.stopped,
+        stopped_why=cancelled,
         left=standing.missing,
         left_why=refusal,
         quarantined=list(run.quarantined),

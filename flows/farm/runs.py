@@ -5,6 +5,7 @@
                             asked.json, asked/<manifest>    for splatmill retry (flows.asked); a farm reads neither
                             shards/<name>/   each shard's summary
                             beats/           signs of life (flows.farm.beats)
+                            cancelled.json, paused.json, excused/    what stops it or its shards (flows.farm.marks)
                             summary.json     the run is over
 
 The run holds specs and not keys, because every machine plans the keys with its own code and its own models. A machine
@@ -35,7 +36,7 @@ from flows.batch import (
     plan_specs,
     prepare,
 )
-from flows.farm import beats
+from flows.farm import beats, marks
 from flows.summary import SUMMARY, Summary, write_summary
 from flows.todo import ids, sort_out
 from pipeline_core.config import Recipe
@@ -169,6 +170,7 @@ def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = 
     run = read_run(request.folder)
     specs = read_specs(run.folder / SPECS, only=request.only)
     gate = admission(request, spent=lambda: beats.spent_s(run.folder), processes=lambda: beats.count_live(run.folder))
+    gate.halted = lambda: marks.paused(run.folder)
     todo = sort_out(request.library, plan_specs(request, specs), by_name=True)
     summary = make_missing(request, todo, make, stop or threading.Event(), gate, held_s=HELD_S)
     summary.seconds = time.monotonic() - began

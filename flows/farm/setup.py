@@ -63,6 +63,18 @@ def make_pools(client: Any, gpus: int) -> Iterator[str]:
         pool = WorkPoolCreate(name=name, type="process", concurrency_limit=limit, base_job_template=template)
         client.create_work_pool(pool, overwrite=True)
         yield f"work pool {name}: " + (f"{limit} at a time" if limit else "no limit")
+    order_queues(client)
+
+
+def order_queues(client: Any) -> None:
+    """Make the queues of shards, in the order of their priorities; the pool's own has the usual one."""
+    from flows.farm.prefect import queue
+
+    there = {each.name: each for each in client.read_work_queues(work_pool_name=POOL)}
+    for priority in range(1, 10):  # each moves down those that are at its place, so that the order is right in the end
+        name = queue(priority) or "default"
+        found = there.get(name) or client.create_work_queue(name=name, work_pool_name=POOL)
+        client.update_work_queue(found.id, priority=priority)
 
 
 def register(

@@ -9,6 +9,7 @@ from typing import Any
 
 from catalog import query
 from catalog.schema import StageRun
+from flows.farm.marks import Excuse, excuses, turned_away_in_a_row
 from flows.farm.protocol import Shard
 from flows.farm.runs import Run, journeys
 from flows.todo import ids, sort_out
@@ -16,11 +17,13 @@ from pipeline_core.stages import names, sql_list
 from tasks.journey import Journey, stages_done, verified
 from tasks.rules import RULES
 
-WORKER_LOST, NOT_MADE = "WorkerLost", "NotMade"
+WORKER_LOST, NOT_MADE, OTHER_VERSION = "WorkerLost", "NotMade", "OtherVersion"
 MOST_LOSSES = 5
 """So many processes may die while they make one asset; then the asset is held to be the cause."""
 MOST_SILENT = 5
 """So many shards may end in order and leave no word about one of their assets; then the asset counts as failed."""
+MOST_TURNED_AWAY = 5
+"""So often in a row workers of another version may turn shards away; then what is missing has failed."""
 MOST_UNBEGUN = 8
 """So many shards may be lost before they begin any of their assets; then these count as failed."""
 SAME_CODE = "do all machines run the same version of splatmill, and see the library at the same path?"
@@ -44,35 +47,48 @@ from words group by asset_id
 
 @dataclass
 class Standing:
-    """The assets of a run by where they stand. Each is in exactly one of the lists."""
+    """The assets of a run by where they stand. Each is in exactly one of the lists.
+
+    ``row``: shards that were turned away in a row, some asset in ``rounds`` of them.
+    """
 
     made: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    row: list[Excuse] = field(default_factory=list)
+    rounds: int = 0
 
 
 def assess(run: Run, shards: Sequence[Shard]) -> Standing:
     """Sort a run's assets by the library's files, the catalogue and the open shards."""
     words = {row["asset_id"]: row for row in query.rows(run.request.library, WORDS_SQL, [run.request.run_id])}
     open_ = {asset_id for shard in shards if shard.open for asset_id in shard.assets}
+    excused, told = excuses(run.folder), dict[str, str]()
+    row = turned_away_in_a_row(run.folder, excused)
+    away = Counter(name for each in row for shard in shards if shard.id == each.shard for name in shard.assets)
+    shards = [shard for shard in shards if shard.open or shard.id not in excused]
     cancelled = {asset_id for shard in shards if shard.state == "cancelled" for asset_id in shard.assets}
     begun = {shard_id for word in words.values() for shard_id in word["shards"]}
     silent, unbegun = Counter[str](), Counter[str]()
     for shard in shards:
         if shard.state in ("completed", "failed"):
             silent.update(shard.assets)
+            told |= dict.fromkeys(shard.assets, shard.message)
         elif shard.state == "crashed" and shard.id not in begun:
             unbegun.update(shard.assets)
     todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
-    standing = Standing(made=ids(todo.made))
+    standing = Standing(made=ids(todo.made), row=row, rounds=max(away.values(), default=0))
     for journey in todo.missing:
         name = journey.asset_id
         if name in open_:
             standing.waiting.append(name)
-        elif failure := final_failure(journey, words.get(name), silent[name], unbegun[name]):
+        elif failure := final_failure(journey, words.get(name), silent[name], unbegun[name], told.get(name, "")):
             standing.failures.append(failure)
+        elif standing.rounds >= MOST_TURNED_AWAY and name not in cancelled:
+            why = f"turned away {standing.rounds} times: {row[-1].why}"
+            standing.failures.append(_failure(journey, next_stage(journey), "permanent", OTHER_VERSION, why))
         else:
             (standing.stopped if name in cancelled else standing.missing).append(name)
     return standing
@@ -87,12 +103,12 @@ def verify(run: Run, standing: Standing) -> None:
 
 
 def final_failure(
-    journey: Journey, word: dict[str, Any] | None, ended: int, unbegun: int
+    journey: Journey, word: dict[str, Any] | None, ended: int, unbegun: int, said: str = ""
 ) -> dict[str, str] | None:
     """The failure of an asset that has had all its rounds; None while it may be tried again.
 
     ``word`` is the asset's row of :data:`WORDS_SQL`. ``ended`` shards with this asset have ended in order, and
-    ``unbegun`` were lost before they began anything.
+    ``unbegun`` were lost before they began anything. ``said``: the message of the last that ended.
     """
     failures, losses = ((word[name] if word else None) or [] for name in ("failures", "losses"))
     if failures and len(failures) >= RULES[failures[-1]["error_class"]].rounds:
@@ -102,7 +118,8 @@ def final_failure(
         why = f"{len(losses)} processes died while they made it"
         return _failure(journey, losses[-1]["stage"], "permanent", WORKER_LOST, why)
     if ended - len(failures) >= MOST_SILENT:
-        why = f"{ended} shards ended without making it, without a reason: {SAME_CODE}"
+        why = f"{ended} shards ended without making it, {f'the last with: {said}' if said else 'without a reason'}: "
+        why += SAME_CODE
         return _failure(journey, next_stage(journey), "permanent", NOT_MADE, why)
     if unbegun >= MOST_UNBEGUN:
         why = f"{unbegun} processes were lost before they began it: does splatmill doctor pass on every worker?"
@@ -131,7 +148,7 @@ def rows_of_failures(run: Run, standing: Standing) -> list[StageRun]:
     return [
         _row(journeys(run)[failure["asset_id"]], failure)
         for failure in standing.failures
-        if failure["error_type"] in (WORKER_LOST, NOT_MADE)
+        if failure["error_type"] in (WORKER_LOST, NOT_MADE, OTHER_VERSION)
     ]
 
 

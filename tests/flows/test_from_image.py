@@ -84,4 +84,3 @@ def test_a_picture_becomes_an_asset(props, tiny_zero123, tiny_prior, tmp_path):
     assert f"../inputs/{sha256}.png" in page
     again = splatmill("run", props, "--library", library, *settings(small), env=environment())
     assert "1 there already" in again.stdout, again.stdout + again.stderr
-

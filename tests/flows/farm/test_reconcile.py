@@ -53,6 +53,9 @@ class MemoryFarm:
             self.set(shard_id, "crashed")
         self.control = [flow for flow in self.control if flow.id != shard_id]
 
+    def cancel(self, shard_id, why):
+        self.set(shard_id, "cancelled")
+
     def workers(self):
         return self.online
 

@@ -1,0 +1,148 @@
+"""What people, and workers that cannot help, put down in a run's folder; ``reconcile`` and shards act on it.
+
+<library>/runs/<run_id>/cancelled.json         somebody cancelled the run: it makes nothing more
+                        paused.json            somebody paused it: no shard begins until the file is gone
+                        excused/<id>.json      a shard's flow run that ended without making its assets, and why; it
+                                               says nothing about these
+                        excused/<id>.json has  kind, why, worker, host, code
+
+A worker turns a shard away when the stages of its code have other versions (``pipeline_core.stages``) than those of
+the code that submitted the shard: what it made would lie under other keys. A difference that no stage's version tells,
+of commands or of this wing, turns nothing away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline_core.files import write_json
+from pipeline_core.stages import STAGES
+from pipeline_core.version import code_version
+from tasks.requests import user
+
+if TYPE_CHECKING:
+    from flows.batch import BatchRequest
+
+CANCELLED, PAUSED, EXCUSED = "cancelled.json", "paused.json", "excused"
+VERSION, PAUSE = "version", "pause"
+AGAIN_S = 60.0
+"""So long nothing is submitted after every worker turned a shard away; twice as long after the next one."""
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """Why a shard ended without making its assets. ``at``: seconds since 1970, by the library's disk."""
+
+    shard: str
+    kind: str
+    why: str
+    at: float
+
+
+# --- what people ask for ---------------------------------------------------------------------------------------------
+
+
+def put(folder: Path, mark: str) -> None:
+    """Leave a mark, in the name of this process's user."""
+    write_json(folder / mark, {"by": user(), "at": time.time()})
+
+
+def lift(folder: Path, mark: str) -> bool:
+    """Take a mark away; False where there is none."""
+    try:
+        (folder / mark).unlink()
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def cancelled(folder: Path) -> str:
+    """By whom and when a run was cancelled; empty where it was not."""
+    return _told(folder / CANCELLED, "cancelled")
+
+
+def paused(folder: Path) -> str:
+    """By whom and since when a run is paused; empty where it is not."""
+    return _told(folder / PAUSED, "paused")
+
+
+def _told(path: Path, what: str) -> str:
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return ""
+    return f"{what} by {told['by'] or 'somebody'} at {time.strftime('%Y-%m-%d %H:%M', time.localtime(told['at']))}"
+
+
+# --- shards that are excused -----------------------------------------------------------------------------------------
+
+
+def submitted_by_this_code() -> dict[str, Any]:
+    """The fields of a request that tell a worker by which code it was submitted."""
+    return {"code": code_version(), "stages": {stage.name: stage.version for stage in STAGES}}
+
+
+def other_code(request: BatchRequest) -> str:
+    """Say why this process's code would make something else than the code that submitted the shard; else empty."""
+    own = {stage.name: stage.version for stage in STAGES}
+    if not request.stages or request.stages == own:
+        return ""
+    names = [name for name in {**own, **request.stages} if own.get(name) != request.stages.get(name)]
+    differ = ", ".join(f"{name} ({own.get(name, 'none')}, not {request.stages.get(name, 'none')})" for name in names)
+    worker = os.environ.get("PREFECT__WORKER_NAME") or f"process {os.getpid()}"
+    return (
+        f"worker {worker} of {socket.gethostname()} has splatmill {code_version()}, which makes something else than "
+        f"{request.code}, which submitted the shard; stages of another version: {differ}. "
+        "Install one version everywhere"
+    )
+
+
+def turn_away(request: BatchRequest, shard_id: str) -> str:
+    """Say why a shard may not begin here, and excuse it; empty when it may."""
+    folder = request.folder
+    if why := other_code(request):
+        excuse(folder, shard_id, VERSION, why)
+    elif why := cancelled(folder) or paused(folder):
+        excuse(folder, shard_id, PAUSE, f"the run is {why}")
+    return why
+
+
+def excuse(folder: Path, shard_id: str, kind: str, why: str) -> None:
+    """Put down that a shard ends without making its assets."""
+    told = {"worker": os.environ.get("PREFECT__WORKER_NAME", ""), "host": socket.gethostname(), "code": code_version()}
+    write_json(folder / EXCUSED / f"{shard_id}.json", {"kind": kind, "why": why} | told)
+
+
+def excuses(folder: Path) -> dict[str, Excuse]:
+    """The excused shards of a run by id, oldest first."""
+    found = []
+    for path in (folder / EXCUSED).glob("*.json"):
+        told = json.loads(path.read_text("utf-8"))
+        found.append(Excuse(path.stem, told["kind"], told["why"], path.stat().st_mtime))
+    return {each.shard: each for each in sorted(found, key=lambda each: each.at)}
+
+
+def turned_away_in_a_row(folder: Path, found: dict[str, Excuse]) -> list[Excuse]:
+    """The shards that workers of another version turned away since a worker last showed that it makes any."""
+    beats = [path for suffix in ("live", "done") for path in (folder / "beats").glob(f"*.{suffix}")]
+    worked = max((path.stat().st_mtime for path in beats), default=0.0)
+    return [each for each in found.values() if each.kind == VERSION and each.at > worked]
+
+
+def hold(folder: Path, row: Sequence[Excuse], rounds: int, now: float) -> str:
+    """Say why a run's missing assets are not submitted yet; empty when they may be.
+
+    ``row``: :func:`turned_away_in_a_row`, which happened to some asset in ``rounds`` shards.
+    """
+    if why := paused(folder):
+        return f"{why}; splatmill resume goes on"
+    if row and now - row[-1].at < AGAIN_S * 2 ** (rounds - 1):
+        return row[-1].why
+    return ""
