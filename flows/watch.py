@@ -190,7 +190,7 @@ class Watch:
                 "select status, count(*) as n from standing group by status order by status")},
             "stages": self.tally.rows(
                 "select stage, status, count(*) as assets from standing group by all order by stage, status"),
-            "attempts": self.tally.rows("from attempts order by stage, status"),
+            "attempts": self.tally.rows(f"from attempts where {WORK} order by stage, status"),
             "runs": told,
             "queue": sum(each["queue"] for each in told),
             "assets_per_hour": pace and 3600 / pace[0],
