@@ -17,7 +17,7 @@ from prefect.states import Crashed, Failed, State
 
 from flows.asset import make_asset
 from flows.batch import BatchRequest, run_batch
-from flows.farm import beats, marks
+from flows.farm import alerts, beats, marks
 from flows.farm.prefect import PrefectFarm
 from flows.farm.reconcile import CONTROL, reconcile, watch
 from flows.farm.runs import open_run, run_shard
@@ -41,10 +41,12 @@ def shard(request: BatchRequest) -> State[Any]:
     if why := marks.turn_away(request, str(flow_run.id)):
         return Failed(message=why)
     try:
+        alerts.tell_silence(request.folder)
         with beats.beating(request.folder, str(flow_run.id), stop, shard=request.shard) as abandoned:
             summary = run_shard(request, make_asset, stop)
     except beats.Fenced as error:
         return Crashed(message=str(error))
+    alerts.tell_silence(request.folder)
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")
     if summary.left and marks.paused(request.folder):

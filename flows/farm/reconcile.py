@@ -30,7 +30,7 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from flows.batch import BatchRequest, conclude
 from flows.budget import Admission
-from flows.farm import beats, marks
+from flows.farm import alerts, beats, marks
 from flows.farm.beats import Beat
 from flows.farm.protocol import Farm, FarmUnreachable, Shard
 from flows.farm.runs import Run, journeys, open_runs, read_run
@@ -135,6 +135,9 @@ def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outc
         outcome.working = beats.count_live(run.folder)
         refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
         outcome.missing = len(standing.missing) - sum(outcome.submitted)
+        if not why and not marks.paused(run.folder):
+            last_sign_s = min((beat.age_s for beat in beats.read(run.folder).values()), default=float("inf"))
+            alerts.look(run, standing, farm, last_sign_s, time.time())
         if not outcome.submitted and not outcome.held and not any(shard.open for shard in shards):
             finish(run, standing, refusal, why)
             outcome.ended = True

@@ -6,6 +6,7 @@
                             shards/<name>/   each shard's summary
                             beats/           signs of life (flows.farm.beats)
                             cancelled.json, paused.json, excused/    what stops it or its shards (flows.farm.marks)
+                            reconciled, alerts/     when somebody looked after it, what was told (flows.farm.alerts)
                             summary.json     the run is over
 
 The run holds specs and not keys, because every machine plans the keys with its own code and its own models. A machine

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from flows.farm.alerts import WEBHOOK
 from flows.farm.commands import point_at_farm
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 
 POOL, CONTROL_POOL = "splatmill", "splatmill-control"
-WEBHOOK = "SPLATMILL_WEBHOOK"
 AUTOMATION, BLOCK = "splatmill: a night has ended", "splatmill-night"
 ENDINGS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")
 MESSAGE = (
