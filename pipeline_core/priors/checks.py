@@ -75,14 +75,13 @@ def check_guides(folder: Path, family: Family, noise: dict[str, Any] | None = No
 def diffusion_problem(config: dict[str, Any]) -> str | None:
     """Why a scheduler's configuration is not that of a diffusion over a table of betas; None where it is."""
     name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    told = {"beta_schedule", "trained_betas", "prediction_type"} & set(config)
-    if name not in DIFFUSIONS and (name or not told):
-        why = next((f" ({why})" for part, why in OTHERS.items() if part in str(name)), "")
-        return f"{name} is no scheduler of a diffusion that guides{why}; known are {', '.join(DIFFUSIONS)}"
     if config.get("use_flow_sigmas") or prediction == "flow_prediction":
         return "use_flow_sigmas and flow_prediction are of a flow-matching model, and a U-Net is guided by a diffusion"
     if prediction not in PREDICTIONS:
         return f"prediction_type {prediction!r} is not one of {', '.join(PREDICTIONS)}"
+    if name not in DIFFUSIONS and (name or not {"beta_schedule", "trained_betas"} & set(config)):
+        why = next((f" ({why})" for part, why in OTHERS.items() if part in str(name)), "")
+        return f"{name} is no scheduler of a diffusion that guides{why}; known are {', '.join(DIFFUSIONS)}"
     if config.get("timestep_type", "discrete") != "discrete":
         return f"timestep_type {config['timestep_type']!r} is of a network that is told continuous times"
     return _beta_problem(config) or _terminal_problem(config, prediction)

@@ -264,7 +264,7 @@ def load_process(folder: Path, noise: dict[str, Any] | None = None) -> Diffusion
     config = read_json(path) | (noise or {})
     if problem := diffusion_problem(config):
         raise RequestError(f"{path}: {problem}")
-    name = config.get("_class_name", "DDPMScheduler")
+    name = config.get("_class_name") or "DDPMScheduler"
     # DPMSolverSDE is not importable without torchsde; Heun's begins with the same betas.
     sampler = getattr(diffusers, "HeunDiscreteScheduler" if name == "DPMSolverSDEScheduler" else name)
     told = {name: each.default for name, each in inspect.signature(sampler.__init__).parameters.items()} | config

@@ -71,6 +71,7 @@ def test_a_diffusion_has_the_betas_of_its_own_class(name, tmp_path):
             "HomemadeSch.*known are",
         ),
         ({}, "None is no scheduler"),
+        ({**EDM, "_class_name": None}, "None is no scheduler"),
         (
             {**DDIM, "_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True},
             "use_flow_sigmas .*flow-matching",
