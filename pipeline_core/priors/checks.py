@@ -191,7 +191,7 @@ def _camera(folder: Path, unet: dict[str, Any]) -> Camera:
 
 def transformer_problem(folder: Path) -> str | None:
     """Why a flow's folder is that of a relative that cannot guide, and of which file that is told; None where it can:
-    what guidance or few steps were distilled into, what is shown pictures, FLUX.2-dev, and half of T5."""
+    what guidance or few steps were distilled into, what is shown pictures, FLUX.2-dev, half of T5, and another's vae."""
     index, network = folder / "model_index.json", folder / "transformer" / "config.json"
     for path, name in ((network, "guidance_embeds"), (index, "is_distilled")):
         if _read(path).get(name):
@@ -210,9 +210,15 @@ def transformer_problem(folder: Path) -> str | None:
             f"{index}: it names {halves[0]} alone; T5 needs text_encoder_3 and tokenizer_3, and without T5 both are "
             "left out"
         )
-    if transformer_class(folder) == "Flux2Transformer2DModel":
-        return _klein_problem(folder / "text_encoder" / "config.json")
-    return None
+    klein = transformer_class(folder) == "Flux2Transformer2DModel"
+    channels, codes = _read(network).get("in_channels"), _read(folder / "vae" / "config.json").get("latent_channels")
+    latents = codes * (4 if klein else 1) if codes else channels
+    if channels and channels != latents:
+        return (
+            f"{network}: the transformer takes {channels} channels but latents have {latents}; inpainting and control "
+            "models cannot guide: use the base text-to-image model with its own vae"
+        )
+    return _klein_problem(folder / "text_encoder" / "config.json") if klein else None
 
 
 def _klein_problem(path: Path) -> str | None:
