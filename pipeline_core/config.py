@@ -577,4 +577,4 @@ RECIPES: dict[str, Recipe] = {
 }
 for _name, (_base, _leaves) in _VARIANTS.items():
     RECIPES[_name] = RECIPES[_base].override({"name": _name, **_leaves})
-"""The recipes a manifest may name: ``factory`` (the default) and ``draft`` for the starter prior, the rest for others."""
+"""The recipes a manifest may name: ``factory`` (the default) and ``draft`` for the starter, others as published."""

@@ -191,7 +191,7 @@ def _camera(folder: Path, unet: dict[str, Any]) -> Camera:
 
 def transformer_problem(folder: Path) -> str | None:
     """Why a flow's folder is that of a relative that cannot guide, and of which file that is told; None where it can:
-    what guidance or few steps were distilled into, what is shown pictures, FLUX.2-dev, half of T5, and another's vae."""
+    what guidance or few steps were distilled into, what is shown pictures, FLUX.2-dev, half of T5, another's vae."""
     index, network = folder / "model_index.json", folder / "transformer" / "config.json"
     for path, name in ((network, "guidance_embeds"), (index, "is_distilled")):
         if _read(path).get(name):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -88,6 +89,12 @@ def _letters(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", text.lower())
 
 
+def _said(text: str) -> list[str]:
+    """The words and pictures (emoji) of ``text``, to a vocabulary of whole words; no numbers, no punctuation."""
+    found = re.findall(r"[^\W\d_]+|[^\w\s]", text.lower())
+    return [word for word in found if word.isalpha() or unicodedata.category(word) == "So"]
+
+
 @lru_cache(maxsize=1)
 def _fillers() -> frozenset[str]:
     """Words that say nothing of what is to be made."""
@@ -132,9 +139,9 @@ class Vocabulary:
     def unknown_words(self, text: str) -> tuple[list[str], bool]:
         """Unknown words of ``text`` in order, and whether another word of it means anything."""
         if self.words:
-            found = _letters(text)
+            found = _said(text)
             unknown = [word for word in found if word not in self.words]
-            return unknown, not unknown or any(len(w) > 1 and w in self.words and w not in _fillers() for w in found)
+            return unknown, any(len(w) > 1 and w in self.words and w not in _fillers() for w in found)
         if not self.unknown and text.isascii():
             return [], True
         read = self.tokenizer.encode(text.lower() if self.lower else text, add_special_tokens=False)

@@ -61,6 +61,16 @@ def test_windows_are_told_where_they_are_made(checkpoint, prior, kind):
     assert any(" are dropped" in words and str(checkpoint(kind)) in words for words in told.warnings) != model.windows
 
 
+@pytest.mark.parametrize("prompt", ["the a of with", "12345 !!!", "x y z", "\U0001f642"])
+def test_a_prompt_of_fillers_numbers_or_pictures_says_nothing_to_the_starter(prompt):
+    assert ask(prompt).refusal.startswith("words that starter knows: it knows none of these")
+
+
+def test_pictures_are_words_that_the_starter_does_not_know():
+    assert ask("a red mug \U0001f642 3").unknown_words == ("\U0001f642",)
+    assert ask("a red mug!, (blue) - gold?") == Reading()
+
+
 def test_the_starter_names_the_words_that_it_does_not_know():
     assert ask("a red mug") == Reading()
     told = ask("a shiny red mug beside a dragon", negative="ugly, blurry")
@@ -80,7 +90,7 @@ def test_the_starter_names_the_words_that_it_does_not_know():
 @pytest.mark.parametrize("prompt", ["红色的杯子", "dragon", "a dragon in front of the zorblax", "...", "\U0001f3b8"])
 def test_a_prompt_of_which_nothing_is_known_is_refused(prompt):
     refusal = ask(prompt).refusal
-    assert "anvil, axe" in refusal and "image_prior" in refusal if prompt not in ("...", "\U0001f3b8") else True
+    assert "anvil, axe" in refusal and "image_prior" in refusal
 
 
 def test_tokens_beyond_the_starters_window_are_counted():
