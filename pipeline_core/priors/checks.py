@@ -161,7 +161,10 @@ def check_unet(folder: Path) -> Camera:
     added = unet.get("addition_embed_type")
     encoders = sum((index.get(name) or [None])[0] is not None for name in ("text_encoder", "text_encoder_2"))
     if added not in (None, "text", "text_time") or (added == "text_time" and encoders != 2):
-        raise RequestError(f"{path}: addition_embed_type {added!r} with {encoders} text encoder(s) is not supported")
+        raise RequestError(
+            f"{path}: addition_embed_type {added!r} with {encoders} text encoder(s) is not supported: SDXL's "
+            "'text_time' has two, other U-Nets None or 'text'; give a text-to-image model with parts of its own"
+        )
     if unet.get("time_cond_proj_dim"):
         raise RequestError(
             f"{path}: time_cond_proj_dim is {unet['time_cond_proj_dim']}: a latent consistency model was distilled "
