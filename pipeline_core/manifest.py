@@ -575,7 +575,7 @@ def _read_csv(data: bytes, table: Table) -> None:
         return
     _check_count(len(rows) - 1, table)
     header = [name.strip() for name in rows[0]]
-    if _numbers_rows(header[0], [cells[0] for cells in rows[1:] if any(cell.strip() for cell in cells)]):
+    if header and _numbers_rows(header[0], [cells[0] for cells in rows[1:] if any(cell.strip() for cell in cells)]):
         header, rows = header[1:], [cells[1:] for cells in rows]
     named = [name for name in header if name]
     for at in (at for at, name in enumerate(header) if not name):

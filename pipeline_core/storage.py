@@ -40,7 +40,7 @@ from typing import Any
 
 from pipeline_core import deliverables, stages
 from pipeline_core.errors import RequestError, TransientError
-from pipeline_core.files import disk_errors, sync, write_json
+from pipeline_core.files import disk_errors, replaced, sync, write_json
 from pipeline_core.spec import FileRef
 
 RECORD = "record.json"
@@ -249,15 +249,13 @@ class Library:
         except OSError:
             return False
         with file, self.workspace() as folder:
-            scratch, target = folder / ref.file, self.input_file(ref)
+            scratch = folder / ref.file
             with scratch.open("wb") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
             if sha256_file(scratch) != ref.sha256:
                 return False
-            sync(scratch)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch, target)
-            sync(target.parent)
+            with replaced(self.input_file(ref), durable=True) as whole:
+                os.rename(scratch, whole)
         return True
 
     # --- finding -----------------------------------------------------------------------------------------------------
