@@ -36,7 +36,7 @@ from flows.todo import Todo, ids, sort_out
 from pipeline_core.config import ModelRef
 from pipeline_core.errors import RequestError
 from pipeline_core.manifest import Manifest, load_manifest
-from pipeline_core.priors.resolve import model_id, must_guide
+from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec, derive_id
 from pipeline_core.storage import Library
 from tasks import halt
@@ -117,17 +117,7 @@ def plan_specs(
     if request.commercial:
         check_commercial(specs)
     library, resolve = str(Library(request.library).root), resolve or lru_cache(maxsize=256)(model_id)
-    for spec in {id(spec.recipe): spec for spec in specs}.values():  # a manifest's equal recipes are one object
-        _check_guides(spec)
     return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
-
-
-def _check_guides(spec: AssetSpec) -> None:
-    """Refuse 3D score distillation from a point prior that only samples."""
-    for name in ("geometry", "appearance"):
-        weight = getattr(spec.recipe, name).point_weight
-        if weight:
-            must_guide(spec.recipe.init.point_prior, f"{spec.asset_id}: {name}.point_weight={weight:g}")
 
 
 @dataclass(frozen=True)

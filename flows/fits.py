@@ -8,7 +8,7 @@ from typing import Any
 from pipeline_core.config import ModelRef
 from pipeline_core.errors import ManifestError, ModelNotFound, RequestError
 from pipeline_core.manifest import Manifest
-from pipeline_core.priors.takes import misfit
+from pipeline_core.priors.takes import problem_of
 from pipeline_core.spec import AssetSpec
 from tasks.journey import Journey
 
@@ -45,13 +45,13 @@ def refuse_missing_models(
 
 
 def refuse_misfits(manifest: Manifest, journeys: Sequence[Journey], *, skip_invalid: bool) -> list[Journey]:
-    """The journeys that give their image prior what it takes; the others' rows become problems of ``manifest``.
+    """The journeys that give their models what they take; the others' rows become problems of ``manifest``.
 
     Raises :class:`ManifestError` where there are such rows, unless ``skip_invalid`` and not all of them are.
     """
     fitting: list[Journey] = []
     for each in journeys:
-        problem = misfit(each.spec)
+        problem = problem_of(each.spec)
         if problem is None:
             fitting.append(each)
         else:

@@ -232,7 +232,12 @@ def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
 
 def missing_files(folder: Path, kind: Kind) -> list[str]:
     """One sentence for each file that is missing or damaged, [] when the folder is complete."""
+    if kind == "image" and _is_pipeline(folder):
+        name = family_of(folder, "points").name
+        return [f"model_index.json is that of {name}, a point prior: init.point_prior takes it"]
     if kind == "points" and not _is_pipeline(folder):
+        if (folder / "model_index.json").is_file() and not (folder / "config.json").is_file():
+            return ["model_index.json is that of an image prior, which image_prior takes"]
         return _point_problems(folder)
     if kind == "clip":
         return _part_problems(folder, "", "model") + tokenizer_problems(folder, "")
@@ -278,16 +283,6 @@ def _is_pipeline(folder: Path) -> bool:
     """Whether a diffusers folder is that of a point prior."""
     rows = (row for row in FAMILIES if row.kind == "points" and row.components)
     return any(row.recognises(folder) for row in rows)
-
-
-def must_guide(named: Named, why: str) -> None:
-    """Raise :class:`RequestError` where a point prior that shall guide only samples; ``why`` says what asks for it."""
-    family = family_of(resolve_model(named, "points"), "points")
-    if not family.guides:
-        raise RequestError(
-            f"{why}: the point prior {ModelRef.of(named).ref} ({family.name}) only samples; set the weight to 0, or "
-            "init.point_prior to starter or point-e"
-        )
 
 
 def weight_variant(folder: Path, stem: str) -> str | None:

@@ -1,6 +1,6 @@
 """What an image prior takes of a row, told before anything is made: a picture or none, and how many views together.
 
-    misfit(spec)        # ("image", "", "needed: ...") or None
+    problem_of(spec)        # ("image", "", "needed: ...") or None
 
 Nothing here loads torch: ``plan`` and ``submit`` ask too.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.families import family_of
+from pipeline_core.priors.families import Family, family_of
 from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.spec import AssetSpec
 
@@ -69,8 +69,36 @@ def _read(path: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def misfit(spec: AssetSpec) -> tuple[str, Any, str] | None:
-    """The first field of a row that its image prior cannot use: its name, its value, what is needed instead."""
+Problem = tuple[str, Any, str]
+"""A field of a row, its value, and what is needed instead."""
+
+
+def problem_of(spec: AssetSpec) -> Problem | None:
+    """The first field of a row that its models cannot use."""
+    try:
+        return misfit(spec) or _samples_only(spec)
+    except RequestError as error:
+        return "image_prior", str(spec.recipe.image_prior), str(error)
+
+
+def _samples_only(spec: AssetSpec) -> Problem | None:
+    """3D score distillation that is asked of a point prior that cannot guide."""
+    ref = spec.recipe.init.point_prior
+    for section in ("geometry", "appearance"):
+        weight = getattr(spec.recipe, section).point_weight
+        if weight and not (family := _points_family(ref)).guides:
+            said = f"0, since init.point_prior {ref} ({family.name}) only samples"
+            return f"{section}.point_weight", weight, f"{said}; or init.point_prior starter or point-e"
+    return None
+
+
+@lru_cache(maxsize=64)
+def _points_family(ref: str) -> Family:
+    return family_of(resolve_model(ref, "points"), "points")
+
+
+def misfit(spec: AssetSpec) -> Problem | None:
+    """The first field of a row that its image prior cannot use."""
     recipe, name = spec.recipe, str(spec.recipe.image_prior)
     wanted = takes(recipe.model_refs()["image"])
     if wanted.shown and spec.image is None:

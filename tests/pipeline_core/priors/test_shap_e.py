@@ -12,7 +12,7 @@ from pipeline_core.config import RECIPES
 from pipeline_core.errors import DivergedError, ModelNotFound, RequestError
 from pipeline_core.priors.families import family_of
 from pipeline_core.priors.points import load_point_prior
-from pipeline_core.priors.resolve import COMPONENTS, model_id, select_files
+from pipeline_core.priors.resolve import COMPONENTS, model_id, resolve_model, select_files
 from pipeline_core.priors.shap_e import ShapEPrior
 from pipeline_core.types import OBJECT_RADIUS
 
@@ -181,7 +181,8 @@ def test_it_is_refused_by_name_before_work_where_it_should_guide(checkpoint, pri
     manifest.write_text(json.dumps({"id": "mug", "prompt": "a blue mug", f"{name}.point_weight": 0.01}))
     shap_e = {"init.point_prior": str(checkpoint("shap-e"))}
     request = BatchRequest(manifest=str(manifest), library=str(tmp_path / "library"), overrides=shap_e)
-    with pytest.raises(RequestError, match=rf"mug: {name}\.point_weight=0\.01: the point prior .* \(Shap-E\) only"):
+    says = rf"props\.jsonl, row 1, {name}\.point_weight, 0\.01: 0, since init\.point_prior .* \(Shap-E\) only samples"
+    with pytest.raises(RequestError, match=says):
         prepare(request)
     manifest.write_text(json.dumps({"id": "mug", "prompt": "a blue mug"}))
     assert len(prepare(request).todo.missing) == 1
@@ -189,6 +190,13 @@ def test_it_is_refused_by_name_before_work_where_it_should_guide(checkpoint, pri
         prior.encode_object("a mug", torch.zeros(3, 3), torch.zeros(3, 3))
     with pytest.raises(RequestError, match=r"guidance_sigma_min=0\.5"):
         sample(prior, "a mug", guidance_sigma_min=0.5)
+
+
+def test_a_prior_of_the_other_kind_is_told_its_place(checkpoint):
+    with pytest.raises(ModelNotFound, match=r"that of Shap-E, a point prior: init\.point_prior takes it"):
+        resolve_model(str(checkpoint("shap-e")), "image")
+    with pytest.raises(ModelNotFound, match="that of an image prior, which image_prior takes"):
+        resolve_model(str(checkpoint("sd")), "points")
 
 
 def test_its_recipe_samples_as_its_release_does():
