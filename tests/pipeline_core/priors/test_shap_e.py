@@ -151,7 +151,7 @@ def test_its_folder_is_recognised_checked_and_known_by_all_its_weights(checkpoin
     (folder / "prior" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(ModelNotFound, match=r"prior/diffusion_pytorch_model\.safetensors is missing"):
         load_point_prior(str(folder))
-    with pytest.raises(ModelNotFound, match="names no unet"):
+    with pytest.raises(ModelNotFound, match=r"a point prior: init\.point_prior takes it"):
         model_id(str(folder), "image")
 
 
