@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +19,8 @@ from torch import Tensor
 from pipeline_core.errors import ModelNotFound, RequestError
 from pipeline_core.priors.resolve import weight_variant
 from pipeline_core.priors.wording import cut, plain, weighted
+
+_tokenizing = threading.Lock()
 
 
 class Encoder(Protocol):
@@ -84,11 +87,12 @@ class TextEncoder:
     def _split(self, text: str) -> list[list[tuple[int, float]]]:
         """Tokens and weights of each window, special tokens not among them. A window ends behind a comma where one is
         in its last quarter, so that what belongs together stays together."""
-        todo = [
-            (token, weight)
-            for part, weight in weighted(text)
-            for token in self.tokenizer(part, add_special_tokens=False, verbose=False).input_ids
-        ]
+        with _tokenizing:
+            todo = [
+                (token, weight)
+                for part, weight in weighted(text)
+                for token in self.tokenizer(part, add_special_tokens=False, verbose=False).input_ids
+            ]
         size, comma, windows = self.length - 2, self.tokenizer.convert_tokens_to_ids(",</w>"), []
         while len(todo) > size:
             ends = [end for end in range(size - size // 4, size + 1) if todo[end - 1][0] == comma]
@@ -117,14 +121,16 @@ def tokenize(tokenizer: Any, texts: list[str], length: int, frame: Callable[[str
     """``input_ids`` and ``attention_mask`` [B, length] of ``texts``, cut or padded, as every text network here is used
     and was trained. Weights are left out; what is cut is the prompt, not the view word behind it (wording.py).
 
-    ``frame`` puts a text into what the network is always told around it.
+    ``frame`` puts a text into what the network is always told around it. Threads take turns: a tokenizer keeps whether
+    it pads, so that one that counts would leave another's texts unpadded.
     """
 
     def count(text: str) -> int:
         return len(tokenizer(frame(text), verbose=False).input_ids)
 
-    texts = [frame(cut(plain(text), length, count)) for text in texts]
-    return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    with _tokenizing:
+        texts = [frame(cut(plain(text), length, count)) for text in texts]
+        return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 
 def read_json(path: Path) -> dict[str, Any]:

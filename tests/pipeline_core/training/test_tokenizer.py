@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 from transformers import CLIPTokenizer
 
 from pipeline_core.training.tokenizer import build_tokenizer, learn_merges, tokenize
@@ -52,3 +55,15 @@ def test_round_trip(tmp_path):
     twin = CLIPTokenizer.from_pretrained(tmp_path)
     assert twin.model_max_length == 8
     assert twin("spots potion zorb").input_ids == tokenizer("spots potion zorb").input_ids
+
+
+def test_threads_that_share_a_tokenizer_do_not_take_each_others_padding():
+    tokenizer, interval = build_tokenizer(words(), max_length=24), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            texts = ["", "a red mushroom, front view"] * 300
+            shapes = pool.map(lambda text: tuple(tokenize(tokenizer, [text]).shape), texts)
+        assert set(shapes) == {(1, 24)}
+    finally:
+        sys.setswitchinterval(interval)
