@@ -128,7 +128,7 @@ def family_of(folder: Path, kind: str) -> Family:
 
 def transformer_class(folder: Path) -> str | None:
     """The class that a diffusers folder's ``model_index.json`` names for its transformer, or else the transformer."""
-    index = _read(folder / "model_index.json")
+    index = json_object(folder / "model_index.json")
     named = index.get("transformer")
     if named is None and "unet" in index:
         return None
@@ -137,7 +137,7 @@ def transformer_class(folder: Path) -> str | None:
     return _class_name(folder / "transformer" / "config.json")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; one that is missing or damaged says nothing here, and is reported by resolve.py."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -147,5 +147,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _class_name(path: Path) -> str | None:
-    name = _read(path).get("_class_name")
+    name = json_object(path).get("_class_name")
     return str(name) if name else None

@@ -14,7 +14,6 @@ Nothing here loads torch: ``plan`` and ``submit`` read prompts too.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from typing import Any, Literal
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import ModelNotFound
-from pipeline_core.priors.families import family_of
+from pipeline_core.priors.families import family_of, json_object
 from pipeline_core.priors.resolve import CLIP_ID, resolve_config, resolve_model
 from pipeline_core.priors.wording import (
     LONGEST_VIEW,
@@ -278,9 +277,9 @@ def open_model(named: Named, kind: Literal["image", "points"]) -> Model:
     if kind == "points":
         return Model(ref, tuple(_point_vocabularies(folder)))
     folder = resolve_config(named, folder) if folder.is_file() else folder
-    family, index = family_of(folder, "image"), _json(folder / "model_index.json")
+    family, index = family_of(folder, "image"), json_object(folder / "model_index.json")
     used = [n for n in ("", "_2", "_3") if (index.get(f"text_encoder{n}") or [None])[0] and not family.shown]
-    unet, side = _json(folder / "unet" / "config.json"), _json(folder / "splatmill.json")
+    unet, side = json_object(folder / "unet" / "config.json"), json_object(folder / "splatmill.json")
     places = [(f"tokenizer{n}", f"text_encoder{n}") for n in used]
     vocabularies = [_vocabulary(folder / t, folder / e, family.tokens.get(t), bool(unet)) for t, e in places]
     camera = unet.get("_class_name") == "MultiViewUNetModel" or side.get("camera") == "angles"
@@ -300,7 +299,7 @@ def reads_in_windows(folder: Path) -> bool:
     """Whether an image prior takes several windows of text side by side: U-Nets do, behind CLIP as it is published."""
     if not (folder / "unet").is_dir():
         return False
-    said = [_json(path) for path in folder.glob("text_encoder*/config.json")]
+    said = [json_object(path) for path in folder.glob("text_encoder*/config.json")]
     return bool(said) and all(
         str(each.get("architectures")).startswith("['CLIPText") and each.get("max_position_embeddings", 0) >= 77
         for each in said
@@ -311,8 +310,8 @@ def _vocabulary(folder: Path, network: Path, tokens: int | None = None, unet: bo
     """The vocabulary in a tokenizer's folder, of the ``network`` that reads it, or so many ``tokens`` of it."""
     tokenizer, said, config = (
         _open_tokenizer(folder),
-        _json(folder / "tokenizer_config.json"),
-        _json(network / "config.json"),
+        json_object(folder / "tokenizer_config.json"),
+        json_object(network / "config.json"),
     )
     config |= config.get("text_config") or {}
     positions = config.get("max_position_embeddings") or config.get("tokens") or 77
@@ -355,12 +354,3 @@ def _open_tokenizer(folder: Path) -> Any:
     ends = ((end, vocabulary[end]), (start, vocabulary[start]))
     tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
     return tokenizer
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; nothing where there is none."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}

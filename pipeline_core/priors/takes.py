@@ -7,7 +7,6 @@ Nothing here loads torch: ``plan`` and ``submit`` ask too.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.errors import RequestError
-from pipeline_core.priors.families import Family, family_of
+from pipeline_core.priors.families import Family, family_of, json_object
 from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.spec import AssetSpec
 
@@ -42,13 +41,13 @@ def takes(named: Named) -> Takes:
     shown = family_of(folder, "image").shown
     if shown:
         is_stable(ModelRef.of(named).ref, folder)
-    unet = _read(folder / "unet" / "config.json").get("_class_name")
+    unet = json_object(folder / "unet" / "config.json").get("_class_name")
     return Takes(shown, 4 if unet == "MultiViewUNetModel" else 1)
 
 
 def is_stable(ref: str, folder: Path) -> bool:
     """Whether a Zero-1-to-3 takes the picture's height (zero123.py). Raises RequestError where none can tell."""
-    told = _read(folder / "splatmill.json").get("camera")
+    told = json_object(folder / "splatmill.json").get("camera")
     if told is None:
         name = (ref if not Path(ref).expanduser().is_dir() else folder.resolve().name).lower()
         told = "stable-zero123" if "stable" in name else "zero123" if "zero123" in name or "zero1to3" in name else None
@@ -58,15 +57,6 @@ def is_stable(ref: str, folder: Path) -> bool:
             f'differently; write {{"camera": "zero123"}} or {{"camera": "stable-zero123"}} to its splatmill.json'
         )
     return CAMERAS[told]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; nothing where there is none."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 Problem = tuple[str, Any, str]
