@@ -46,6 +46,7 @@ from tasks.requests import request_rows
 from tasks.rules import to_quarantine
 
 Make = Callable[[Journey], Any]
+Resolve = Callable[[ModelRef, Any], str]
 
 
 class BatchRequest(BaseModel):
@@ -102,13 +103,11 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
         check_commercial(specs)  # before a model is fetched
     resolve = lru_cache(maxsize=256)(model_id)
     specs = refuse_missing_models(manifest, specs, resolve, skip_invalid=request.skip_invalid)
-    journeys = refuse_misfits(manifest, plan_specs(request, specs, resolve), skip_invalid=request.skip_invalid)
+    journeys = refuse_misfits(manifest, _journeys(request, specs, resolve), skip_invalid=request.skip_invalid)
     return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
 
 
-def plan_specs(
-    request: BatchRequest, specs: Iterable[AssetSpec], resolve: Callable[[ModelRef, Any], str] | None = None
-) -> list[Journey]:
+def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
     """The journeys of ``specs``, with the models of this machine, each of which is resolved once.
 
     Raises :class:`RequestError` where the request is for commercial use and a model's licence is not.
@@ -116,7 +115,11 @@ def plan_specs(
     specs = list(specs)
     if request.commercial:
         check_commercial(specs)
-    library, resolve = str(Library(request.library).root), resolve or lru_cache(maxsize=256)(model_id)
+    return _journeys(request, specs, lru_cache(maxsize=256)(model_id))
+
+
+def _journeys(request: BatchRequest, specs: Iterable[AssetSpec], resolve: Resolve) -> list[Journey]:
+    library = str(Library(request.library).root)
     return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
 
 
