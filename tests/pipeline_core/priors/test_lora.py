@@ -108,27 +108,14 @@ def assert_added(before, after, layers, factor):
         torch.testing.assert_close(found[f"{layer}.weight"], want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def plain(checkpoint):
-    """``plain(name)``: the prior of that name with nothing merged."""
-    loaded = {}
-
-    def get(name):
-        if name not in loaded:
-            loaded[name] = load_image_prior(str(checkpoint(name)))
-        return loaded[name]
-
-    return get
-
-
 def merged(checkpoint, name, *loras):
     model = ModelRef(str(checkpoint(name)), loras=tuple(Lora(path=str(path), scale=scale) for path, scale in loras))
     model_id(model, "image")  # a plan finds no fault with it
     return load_image_prior(model)
 
 
-def test_both_layouts_add_the_formula_to_their_layers_and_to_no_other(checkpoint, plain, tmp_path):
-    before = plain("sd")
+def test_both_layouts_add_the_formula_to_their_layers_and_to_no_other(checkpoint, prior, tmp_path):
+    before = prior("sd")
     networks = {"unet": pairs(before.unet, UNET), "text_encoder": pairs(before.encoders[0].model, TEXT)}
     for file, factor in (
         (diffusers_file(tmp_path / "a.safetensors", networks), 1.0),
@@ -140,8 +127,8 @@ def test_both_layouts_add_the_formula_to_their_layers_and_to_no_other(checkpoint
         assert not torch.equal(after.encode_prompts(["a mug"]), before.encode_prompts(["a mug"]))
 
 
-def test_older_names_and_those_of_the_original_checkpoints(checkpoint, plain, tmp_path):
-    before = plain("sd")
+def test_older_names_and_those_of_the_original_checkpoints(checkpoint, prior, tmp_path):
+    before = prior("sd")
     layers = pairs(before.unet, UNET[:2])
     assert_added(
         before.unet, merged(checkpoint, "sd", (old_file(tmp_path / "o.safetensors", layers), 1.0)).unet, layers, 1
@@ -150,7 +137,7 @@ def test_older_names_and_those_of_the_original_checkpoints(checkpoint, plain, tm
              for side, each in zip("AB", pair, strict=True)}  # fmt: skip
     save_file(comfy, file := tmp_path / "c.safetensors")
     assert_added(before.unet, merged(checkpoint, "sd", (file, 1.0)).unet, layers, 1.0)
-    before = plain("sdxl")
+    before = prior("sdxl")
     layers, second = pairs(before.unet, UNET), pairs(before.encoders[1].model.text_model, TEXT)
     file = kohya_file(tmp_path / "k.safetensors", {"unet": layers, "text_encoder_2": second}, ORIGINAL)
     after = merged(checkpoint, "sdxl", (file, 0.5))
@@ -159,8 +146,8 @@ def test_older_names_and_those_of_the_original_checkpoints(checkpoint, plain, tm
     assert_added(*texts, second, 0.5 * ALPHA / RANK)
 
 
-def test_several_add_up_and_scale_zero_adds_nothing(checkpoint, plain, tmp_path):
-    before = plain("sd")
+def test_several_add_up_and_scale_zero_adds_nothing(checkpoint, prior, tmp_path):
+    before = prior("sd")
     one, two = (pairs(before.unet, UNET[:1], seed) for seed in (1, 2))
     files = [diffusers_file(tmp_path / f"{i}.safetensors", {"unet": each}) for i, each in enumerate((one, two))]
     after = merged(checkpoint, "sd", (files[0], 0.5), (files[1], -0.25))
@@ -174,9 +161,9 @@ def test_several_add_up_and_scale_zero_adds_nothing(checkpoint, plain, tmp_path)
     assert not added(before.unet, merged(checkpoint, "sd", (files[0], 0.0)).unet)
 
 
-def test_alpha_as_peft_was_told(checkpoint, plain, tmp_path):
+def test_alpha_as_peft_was_told(checkpoint, prior, tmp_path):
     """In the header, as diffusers writes it, with exceptions and rsLoRA; and beside the file, as PEFT does."""
-    before = plain("sd")
+    before = prior("sd")
     layers = pairs(before.unet, UNET[:2])
     told = {"r": RANK, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"attn2.to_out.0": 4}}
     metadata = {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in told.items()})}
@@ -192,9 +179,9 @@ def test_alpha_as_peft_was_told(checkpoint, plain, tmp_path):
     assert_added(before.unet, merged(checkpoint, "sd", (file, 1.0)).unet, layers, 5 / RANK)
 
 
-def test_half_precision_weights_are_rounded_once(plain, tmp_path):
-    layers = pairs(plain("sd").unet, UNET[:1])
-    weight = torch.nn.Linear(*plain("sd").unet.get_submodule(UNET[0]).weight.shape[::-1], bias=False)
+def test_half_precision_weights_are_rounded_once(prior, tmp_path):
+    layers = pairs(prior("sd").unet, UNET[:1])
+    weight = torch.nn.Linear(*prior("sd").unet.get_submodule(UNET[0]).weight.shape[::-1], bias=False)
     network = torch.nn.ModuleDict({"layer": weight}).half()
     before = weight.weight.detach().clone()
     file = diffusers_file(tmp_path / "h.safetensors", {"unet": {"layer": layers[UNET[0]]}})
@@ -204,13 +191,13 @@ def test_half_precision_weights_are_rounded_once(plain, tmp_path):
 
 
 @pytest.mark.parametrize("kind, layout", [("sd", "diffusers"), ("sd", "kohya"), ("sdxl", "kohya")])
-def test_equal_to_what_diffusers_makes_of_the_same_file(checkpoint, plain, tmp_path, kind, layout):
+def test_equal_to_what_diffusers_makes_of_the_same_file(checkpoint, prior, tmp_path, kind, layout):
     pytest.importorskip("peft", reason="diffusers loads LoRAs with peft only")
     from diffusers import UNet2DConditionModel
     from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 
     mixin = StableDiffusionXLLoraLoaderMixin if kind == "sdxl" else StableDiffusionLoraLoaderMixin
-    layers = pairs(plain(kind).unet, UNET[:5])
+    layers = pairs(prior(kind).unet, UNET[:5])
     write = diffusers_file if layout == "diffusers" else kohya_file
     renamed = {"rename": ORIGINAL} if kind == "sdxl" else {}
     file = write(tmp_path / "x.safetensors", {"unet": layers}, **renamed)
@@ -227,8 +214,8 @@ def test_equal_to_what_diffusers_makes_of_the_same_file(checkpoint, plain, tmp_p
 # ------------------------------------------------------------------------------------------------------------ refused
 
 
-def test_a_lora_of_another_model_is_refused_before_anything_is_loaded(checkpoint, plain, tmp_path):
-    sdxl = pairs(plain("sdxl").unet, UNET[:1])
+def test_a_lora_of_another_model_is_refused_before_anything_is_loaded(checkpoint, prior, tmp_path):
+    sdxl = pairs(prior("sdxl").unet, UNET[:1])
     bigger = {"unet": {UNET[0]: (torch.zeros(2, 48), torch.zeros(48, 2))}}
     missing = {"unet": {**sdxl, "down_blocks.2.attentions.1.proj_in": (torch.zeros(2, 8), torch.zeros(8, 2))}}
     said = {"ss_base_model_version": "sdxl_base_v1-0"}
