@@ -1,0 +1,91 @@
+"""The one frame of an asset: its mesh stands centre-bottom in metres, and its splat with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.errors import DataError
+from pipeline_core.frame import Frame, flipped, frame_of
+from pipeline_core.rendering.sh import sh_colors
+from pipeline_core.types import Gaussians, rotation_matrices
+
+BOX = np.array([[-0.3, -0.5, -0.1], [0.1, 0.3, 0.4], [0.0, 0.0, 0.2]], np.float32)
+
+
+def splat(degree: int = 0, count: int = 40) -> Gaussians:
+    draw = torch.Generator().manual_seed(degree)
+    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3)}
+    shapes["shN"] = ((degree + 1) ** 2 - 1, 3)
+    return Gaussians(**{name: torch.randn(count, *shape, generator=draw) for name, shape in shapes.items()})
+
+
+def covariance(gaussians: Gaussians) -> torch.Tensor:
+    axes = rotation_matrices(gaussians.quats.double()) * gaussians.scales.double().exp()[:, None]
+    return axes @ axes.transpose(1, 2)
+
+
+def test_a_mesh_stands_centre_bottom_at_its_height():
+    at = frame_of(BOX, 1.6).points(BOX)
+    np.testing.assert_allclose(at.min(0), [-0.4, 0, -0.5], atol=1e-6)
+    np.testing.assert_allclose(at.max(0), [0.4, 1.6, 0.5], atol=1e-6)
+
+
+def test_a_size_is_met_on_every_axis():
+    frame = frame_of(BOX, 1.0, size_m=(2.0, 3.0, 4.0))
+    np.testing.assert_allclose(np.ptp(frame.points(BOX), axis=0), [2, 3, 4], rtol=1e-6)
+    np.testing.assert_allclose(frame.points(BOX).min(0), [-1, 0, -2], atol=1e-6)
+    assert not frame.uniform
+
+
+@pytest.mark.parametrize("size", [None, (2.0, 3.0, 4.0)])
+def test_a_frame_survives_json_and_leads_back(size):
+    frame = frame_of(BOX, 1.6, size)
+    assert Frame.from_json(json.loads(json.dumps(frame.to_json()))) == frame
+    np.testing.assert_allclose(frame.units(frame.points(BOX)), BOX, atol=1e-7)
+    np.testing.assert_allclose(frame.inverse().points(frame.points(BOX)), BOX, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [None, (2.0, 3.0, 4.0)])
+def test_gaussians_go_with_the_space_about_them(size):
+    frame, before = frame_of(BOX, 1.6, size), splat()
+    after = frame.gaussians(before)
+    np.testing.assert_array_equal(after.means.numpy(), frame.points(before.means.numpy()))
+    scale = torch.tensor(frame.scale, dtype=torch.float64)
+    want = scale[:, None] * covariance(before) * scale
+    torch.testing.assert_close(covariance(after), want, rtol=1e-4, atol=1e-6 * float(want.abs().max()))
+    assert torch.equal(after.opacities, before.opacities)
+
+
+def test_normals_stay_at_right_angles_to_a_stretched_surface():
+    frame = frame_of(BOX, 1.0, size_m=(2.0, 3.0, 4.0))
+    first, second = BOX[1] - BOX[0], BOX[2] - BOX[0]
+    normal = frame.normals(np.cross(first, second)[None].astype(np.float32))[0]
+    assert abs(np.linalg.norm(normal) - 1) < 1e-6
+    assert max(abs(normal @ (side * np.array(frame.scale))) for side in (first, second)) < 1e-6
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_half_a_turn_turns_everything_and_twice_is_nothing(degree):
+    before = splat(degree)
+    after, turn = flipped(before), torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    assert torch.equal(after.means, before.means @ turn)
+    torch.testing.assert_close(covariance(after), turn.double() @ covariance(before) @ turn.double())
+    seen = torch.randn(len(before), 3, generator=torch.Generator().manual_seed(9))
+    colours = [
+        sh_colors(degree, at, torch.cat([each.sh0, each.shN], dim=1))
+        for at, each in ((seen, before), (seen @ turn, after))
+    ]
+    torch.testing.assert_close(*colours)
+    for name, value in flipped(after).tensors().items():
+        assert torch.equal(value, before.tensors()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("vertices", "height", "size"),
+    [(BOX * [1, 0, 1], 1.0, None), (BOX, 0.0, None), (BOX * [0, 1, 1], 1.0, (1, 1, 1)), (BOX, 1.0, (1, 0, 1))],
+)
+def test_what_is_flat_or_has_no_size_is_refused(vertices, height, size):
+    with pytest.raises(DataError, match=r"cannot scale a mesh .* must be > 0"):
+        frame_of(vertices, height, size)
