@@ -145,12 +145,19 @@ class Mesh:
             raise ValueError(f"faces must be [F, 3], got {self.faces.shape}")
 
 
+MAPS = ("normal_map", "orm", "emissive")
+"""The maps that a :class:`TexturedMesh` may have besides its texture."""
+
+
 @dataclass(frozen=True)
 class TexturedMesh:
     """A mesh with one UV atlas.
 
     ``vertices`` [V, 3] float32, ``faces`` [F, 3] int32, ``normals`` [V, 3] float32 unit, ``uvs`` [V, 2] float32 in
     [0, 1] (vertices are duplicated along seams, so uvs are per vertex), ``texture`` [H, W, 3] float32 in [0, 1].
+
+    Further maps, or None, are [H, W, 3] float32 in [0, 1] over the same atlas: ``normal_map`` (tangent space, +Y up
+    the picture), ``orm`` (occlusion, roughness, metallic), ``emissive`` (light that it gives, sRGB as the texture).
     """
 
     vertices: np.ndarray
@@ -158,14 +165,19 @@ class TexturedMesh:
     normals: np.ndarray
     uvs: np.ndarray
     texture: np.ndarray
+    normal_map: np.ndarray | None = None
+    orm: np.ndarray | None = None
+    emissive: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         v = self.vertices.shape[0]
         for name, shape in {"vertices": (v, 3), "normals": (v, 3), "uvs": (v, 2)}.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must be {shape}, got {getattr(self, name).shape}")
-        if self.texture.ndim != 3 or self.texture.shape[2] != 3:
-            raise ValueError(f"texture must be [H, W, 3], got {self.texture.shape}")
+        for name in ("texture", *MAPS):
+            picture = getattr(self, name)
+            if picture is not None and (picture.ndim != 3 or picture.shape[2] != 3):
+                raise ValueError(f"{name} must be [H, W, 3], got {picture.shape}")
 
     @property
     def mesh(self) -> Mesh:

@@ -1,11 +1,12 @@
-"""GLB files: written with one mesh, one material, one base-colour texture; what a game engine expects of a prop.
+"""GLB files: written with one mesh, one material and its textures; what a game engine expects of a prop.
 
     save_glb("asset.glb", textured, name="oak-crate", height_m=0.8, extras={"prompt": "an oak crate", "seed": 3})
 
-Written by hand because glTF is small and every byte is then ours: normals, buffer-view targets, 16-bit indices where
-they fit, names ``SM_``/``M_``/``T_<slug>``, metallic 0 and roughness 0.9, the base-colour map as an embedded PNG, and
-provenance in ``asset.extras``. The Khronos validator finds no error, warning or hint, and the tests hold it to its
-rules. The same mesh always gives the same bytes.
+Written by hand (:mod:`pipeline_core.io.scene`, for files of several meshes too) because glTF is small and every byte is
+then ours: normals, buffer-view targets, 16-bit indices where they fit, names ``SM_``/``M_``/``T_<slug>``, the maps as
+embedded PNGs, metallic 0 and roughness 0.9 where no map says more, tangents where there is a normal map, and provenance
+in ``asset.extras``. The Khronos validator finds no error, warning or hint, and the tests hold it to its rules. The same
+mesh always gives the same bytes.
 
 With ``height_m`` the asset is scaled to that height in metres and stands centre-bottom on the origin; the way back to
 object units is kept in ``asset.extras.object_frame`` and :func:`load_glb` undoes it, so that an exported asset can be
@@ -18,6 +19,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,14 @@ import torch
 
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
-from pipeline_core.io.images import decode_image, encode_png
+from pipeline_core.io.images import decode_image
+from pipeline_core.io.scene import BINARY_CHUNK, JSON_CHUNK, MAGIC, Scene
 from pipeline_core.io.surface import Surface, check_count, corners_of
 from pipeline_core.spec import AssetSpec
 from pipeline_core.types import TexturedMesh, rotation_matrices
 
-GENERATOR = "splatmill"
-_MAGIC, _JSON_CHUNK, _BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
-_FLOAT, _USHORT, _UINT = 5126, 5123, 5125
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-_VERTEX_TARGET, _INDEX_TARGET = 34962, 34963
 
 
 def slug(name: str) -> str:
@@ -87,64 +86,14 @@ def glb_bytes(
         raise DataError(f"{name!r}: a GLB needs at least one triangle; the mesh is empty")
     scale, offset = (1.0, np.zeros(3)) if height_m is None else export_frame(textured.vertices, height_m)
     position = (textured.vertices.astype(np.float64) * scale + offset).astype(np.float32)
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-    body = bytearray()
-
-    def view(data: bytes, target: int | None = None) -> int:
-        body.extend(b"\0" * (-len(body) % 4))
-        views.append(
-            {"buffer": 0, "byteOffset": len(body), "byteLength": len(data)} | ({"target": target} if target else {})
-        )
-        body.extend(data)
-        return len(views) - 1
-
-    def accessor(array: np.ndarray, kind: str, component: int, target: int, *, bounds: bool = False) -> int:
-        entry: dict[str, Any] = {"bufferView": view(array.astype(_COMPONENTS[component]).tobytes(), target)}
-        entry |= {"componentType": component, "count": len(array), "type": kind}
-        if bounds:
-            entry |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
-        accessors.append(entry)
-        return len(accessors) - 1
-
-    attributes = {
-        "POSITION": accessor(position, "VEC3", _FLOAT, _VERTEX_TARGET, bounds=True),
-        "NORMAL": accessor(unit_normals(textured.normals), "VEC3", _FLOAT, _VERTEX_TARGET),
-        "TEXCOORD_0": accessor(textured.uvs, "VEC2", _FLOAT, _VERTEX_TARGET),
-    }
-    index_type = _USHORT if len(position) < 65535 else _UINT
-    indices = accessor(textured.faces.reshape(-1), "SCALAR", index_type, _INDEX_TARGET)
-    image = view(encode_png(textured.texture))
     stem = slug(name)
     extras = dict(extras or {})
     if height_m is not None:
         extras["object_frame"] = {"scale": scale, "offset": offset.tolist()}
-    asset: dict[str, Any] = {"version": "2.0", "generator": GENERATOR}
-    asset |= ({"copyright": copyright} if copyright else {}) | ({"extras": extras} if extras else {})
-    pbr = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 0.9}
-    document = {
-        "asset": asset,
-        "scene": 0,
-        "scenes": [{"name": stem, "nodes": [0]}],
-        "nodes": [{"name": f"SM_{stem}", "mesh": 0}],
-        "meshes": [
-            {"name": f"SM_{stem}", "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}
-        ],
-        "materials": [{"name": f"M_{stem}", "pbrMetallicRoughness": pbr}],
-        "textures": [{"name": f"T_{stem}_BC", "sampler": 0, "source": 0}],
-        "images": [{"name": f"T_{stem}_BC", "mimeType": "image/png", "bufferView": image}],
-        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "accessors": accessors,
-        "bufferViews": views,
-    }
-    body.extend(b"\0" * (-len(body) % 4))
-    document["buffers"] = [{"byteLength": len(body)}]
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = (
-        struct.pack("<II", len(text), _JSON_CHUNK) + text + struct.pack("<II", len(body), _BINARY_CHUNK) + bytes(body)
-    )
-    return struct.pack("<III", _MAGIC, 2, 12 + len(chunks)) + chunks
+    scene = Scene(stem, extras=extras, copyright=copyright)
+    surface = scene.surface(replace(textured, vertices=position), scene.material_of(textured, stem))
+    scene.node(f"SM_{stem}", scene.mesh(f"SM_{stem}", [surface]))
+    return scene.glb()
 
 
 def export_frame(vertices: np.ndarray, height_m: float) -> tuple[float, np.ndarray]:
@@ -156,20 +105,13 @@ def export_frame(vertices: np.ndarray, height_m: float) -> tuple[float, np.ndarr
     return scale, -scale * np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
 
 
-def unit_normals(normals: np.ndarray) -> np.ndarray:
-    """``normals`` [V, 3] float32 of length one; zero and non-finite rows become +Y, which validators accept."""
-    wide = np.nan_to_num(normals.astype(np.float64))
-    length = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.where(length > 1e-12, wide / np.maximum(length, 1e-12), [0.0, 1.0, 0.0]).astype(np.float32)
-
-
 def read_glb(path: str | Path) -> tuple[dict[str, Any], bytes]:
     """JSON document and binary chunk of a GLB. Raises :class:`DataError` when the container is damaged."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    if len(data) < 20 or struct.unpack_from("<I", data)[0] != _MAGIC:
+    if len(data) < 20 or struct.unpack_from("<I", data)[0] != MAGIC:
         raise DataError(f"{path} is not a GLB file: it starts with {data[:8]!r}")
     _, version, length = struct.unpack_from("<III", data)
     if version != 2 or length != len(data):
@@ -180,12 +122,12 @@ def read_glb(path: str | Path) -> tuple[dict[str, Any], bytes]:
         chunk = data[offset + 8 : offset + 8 + size]
         if len(chunk) != size:
             raise DataError(f"{path}: a GLB chunk of {size} bytes runs past the end of the file")
-        if kind == _JSON_CHUNK and document is None:
+        if kind == JSON_CHUNK and document is None:
             try:
                 document = json.loads(chunk)
             except ValueError as error:
                 raise DataError(f"{path}: the JSON chunk cannot be read: {error}") from None
-        elif kind == _BINARY_CHUNK and not body:
+        elif kind == BINARY_CHUNK and not body:
             body = chunk
         offset += 8 + size
     if not isinstance(document, dict):
@@ -213,32 +155,65 @@ def read_accessor(document: Mapping[str, Any], body: bytes, index: int) -> np.nd
 
 
 def load_glb(path: str | Path, *, object_units: bool = True) -> TexturedMesh:
-    """Read the first mesh of a GLB with one texture, as written by :func:`save_glb`.
+    """The first mesh of a GLB with a textured material, as written by :func:`save_glb`; its maps are read with it.
 
     With ``object_units`` the scaling to metres is undone where the file tells it.
     """
+    meshes = load_meshes(path, object_units=object_units)
+    if not meshes:
+        raise DataError(f"{path} lacks a textured mesh: none of its meshes has a base-colour texture")
+    return next(iter(meshes.values()))
+
+
+def load_meshes(path: str | Path, *, object_units: bool = True) -> dict[str, TexturedMesh]:
+    """The textured meshes of a GLB by their names, in order; of a mesh the first primitive. Maps that several share
+    are decoded once; nodes' transforms are left out, for :mod:`pipeline_core.io.scene`'s files have none."""
     document, body = read_glb(path)
+    pictures: dict[int, np.ndarray] = {}
+
+    def picture(info: Mapping[str, Any] | None) -> np.ndarray | None:
+        if info is None:
+            return None
+        if info["index"] not in pictures:
+            pictures[info["index"]] = _picture(document, body, info["index"], f"the texture of {path}")
+        return pictures[info["index"]]
+
+    found: dict[str, TexturedMesh] = {}
     try:
-        primitive = document["meshes"][0]["primitives"][0]
-        attributes = primitive["attributes"]
-        position, normal, uv = (
-            read_accessor(document, body, attributes[key]).astype(np.float32)
-            for key in ("POSITION", "NORMAL", "TEXCOORD_0")
-        )
-        faces = read_accessor(document, body, primitive["indices"]).reshape(-1, 3).astype(np.int32)
-        material = document["materials"][primitive["material"]]["pbrMetallicRoughness"]
-        source = document["textures"][material["baseColorTexture"]["index"]]["source"]
-        view = document["bufferViews"][document["images"][source]["bufferView"]]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        frame = document["asset"].get("extras", {}).get("object_frame") if object_units else None
+        for number, mesh in enumerate(document["meshes"]):
+            primitive = mesh["primitives"][0]
+            material = document["materials"][primitive["material"]] if "material" in primitive else {}
+            pbr = material.get("pbrMetallicRoughness", {})
+            texture = picture(pbr.get("baseColorTexture"))
+            if texture is None:
+                continue
+            position, normal, uv = (
+                read_accessor(document, body, primitive["attributes"][key]).astype(np.float32)
+                for key in ("POSITION", "NORMAL", "TEXCOORD_0")
+            )
+            if frame:
+                wide = (position.astype(np.float64) - np.array(frame["offset"])) / frame["scale"]
+                position = wide.astype(np.float32)
+            faces = read_accessor(document, body, primitive["indices"]).reshape(-1, 3).astype(np.int32)
+            normals, emissive = (picture(material.get(f"{name}Texture")) for name in ("normal", "emissive"))
+            orm = picture(pbr.get("metallicRoughnessTexture"))
+            name = mesh.get("name", str(number))
+            found[name] = TexturedMesh(position, faces, normal, uv, texture, normals, orm, emissive)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} lacks a part of a textured mesh: {error!r} (wanted positions, normals, uvs, indices, texture)"
         ) from None
+    return found
+
+
+def _picture(document: Mapping[str, Any], body: bytes, texture: int, origin: str) -> np.ndarray:
+    """Picture [H, W, 3] of a texture."""
+    entry = document["textures"][texture]
+    webp = entry.get("extensions", {}).get("EXT_texture_webp", {})
+    view = document["bufferViews"][document["images"][webp.get("source", entry.get("source"))]["bufferView"]]
     start = view.get("byteOffset", 0)
-    texture = decode_image(body[start : start + view["byteLength"]], f"the texture of {path}")
-    frame = document["asset"].get("extras", {}).get("object_frame")
-    if object_units and frame:
-        position = ((position.astype(np.float64) - np.array(frame["offset"])) / frame["scale"]).astype(np.float32)
-    return TexturedMesh(position, faces, normal, uv, texture)
+    return decode_image(body[start : start + view["byteLength"]], origin)
 
 
 # --- what others wrote -----------------------------------------------------------------------------------------------
@@ -343,9 +318,5 @@ def _texture(
     uvs = read_accessor(document, body, attributes[f"TEXCOORD_{move.get('texCoord', info.get('texCoord', 0))}"])
     angle, scale = move.get("rotation", 0.0), np.array(move.get("scale", (1, 1)))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    texture = document["textures"][info["index"]]
-    webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
-    view = document["bufferViews"][document["images"][webp.get("source", texture.get("source"))]["bufferView"]]
-    start = view.get("byteOffset", 0)
-    picture = decode_image(body[start : start + view["byteLength"]], "its texture")
+    picture = _picture(document, body, info["index"], "its texture")
     return (uvs * scale) @ turn.T + np.array(move.get("offset", (0, 0))), picture

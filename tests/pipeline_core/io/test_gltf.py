@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline_core.errors import DataError
-from pipeline_core.io import gltf
+from pipeline_core.io import gltf, scene
 from pipeline_core.types import TexturedMesh
 from tests.gltf_check import check_glb, severity_counts
 
@@ -85,7 +85,7 @@ def test_many_vertices_use_wide_indices(tmp_path):
 
 
 def test_zero_and_nan_normals_are_written_as_unit_vectors():
-    fixed = gltf.unit_normals(np.array([[0, 0, 0], [np.nan, 0, 0], [0, 0, 5]], np.float32))
+    fixed = scene.unit_normals(np.array([[0, 0, 0], [np.nan, 0, 0], [0, 0, 5]], np.float32))
     assert fixed.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
