@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,8 @@ from flows.fits import refuse_misfits, refuse_missing_models
 from flows.licences import check_commercial, site_is_commercial
 from flows.making import Making
 from flows.prompts import refuse_unreadable, warnings
+from flows.replaced import Replaced, replaced
+from flows.replaced import warnings as words_of_replaced
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
 from pipeline_core.config import ModelRef
@@ -125,11 +127,15 @@ def _journeys(request: BatchRequest, specs: Iterable[AssetSpec], resolve: Resolv
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch that was planned and looked at, and of which nothing is begun."""
+    """A batch that was planned and looked at, and of which nothing is begun.
+
+    ``replaced``: the delivered assets that it would replace.
+    """
 
     request: BatchRequest
     manifest: Manifest
     todo: Todo
+    replaced: list[Replaced] = field(default_factory=list)
 
     @property
     def refused(self) -> list[str]:
@@ -138,8 +144,8 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What the models cannot read of the prompts that are still to be made."""
-        return warnings(self.manifest, self.todo.missing)
+        """What is replaced, and what the models cannot read of the prompts that are still to be made."""
+        return words_of_replaced(self.manifest, self.replaced) + warnings(self.manifest, self.todo.missing)
 
 
 def prepare(request: BatchRequest) -> Plan:
@@ -151,7 +157,8 @@ def prepare(request: BatchRequest) -> Plan:
     if request.only and not journeys:
         named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
         raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
-    return Plan(request, manifest, sort_out(request.library, journeys, by_name=bool(request.only)))
+    todo = sort_out(request.library, journeys, by_name=bool(request.only))
+    return Plan(request, manifest, todo, replaced(request.library, manifest, todo.missing))
 
 
 def run_batch(

@@ -136,7 +136,7 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         file=out,
     )
     if summary.warnings:
-        print(f"{len(summary.warnings)} warnings of prompts: {request.folder / SUMMARY}", file=out)
+        print(f"{len(summary.warnings)} warnings: {request.folder / SUMMARY}", file=out)
     if summary.left:
         print(f"{len(summary.left)} not begun because of {summary.left_why}", file=out)
     if summary.quarantined:

@@ -9,9 +9,11 @@ from typing import Any
 
 from catalog import query
 from catalog.render import aligned
+from flows import replaced
 from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
 from flows.prompts import shorten, warnings
+from flows.replaced import leaves
 from pipeline_core import stages
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
@@ -39,18 +41,22 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     recipes = {each.spec.recipe.fingerprint(): each.spec.recipe for each in journeys}
     models = {kind: sorted({each.models[kind] for each in journeys}) for kind in ("image", "points")}
     licences = planned(recipes.values())
-    refused, unread = [str(problem) for problem in manifest.problems], warnings(manifest, journeys)
+    refused = [str(problem) for problem in manifest.problems]
+    makes = {each["asset_id"] for each in rows if each["would_run"]}
+    taken = replaced.replaced(request.library, manifest, [each for each in journeys if each.asset_id in makes])
+    warned = replaced.warnings(manifest, taken) + warnings(manifest, journeys)
     if as_json:
         resolved = {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
         specs = [each.spec.to_json() for each in journeys]
         told = {"assets": rows, "specs": specs, "recipes": resolved, "models": models, "licences": licences}
-        print(json.dumps(told | {"refused": refused, "warnings": unread}))
+        taken_json = [each.to_json() for each in taken]
+        print(json.dumps(told | {"refused": refused, "warnings": warned, "replaced": taken_json}))
         return
     shown = [[r["asset_id"], r["recipe"], len(r["cached"]), ", ".join(r["would_run"]) or "nothing"] for r in rows]
     print(aligned(["asset", "recipe", "stages there", "would run"], shown))
     for fingerprint, recipe in recipes.items():
         print(f"\nrecipe {recipe.name} ({fingerprint}), as resolved:")
-        print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in _leaves(recipe.model_dump(mode="json"))))
+        print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in leaves(recipe.model_dump(mode="json"))))
     for kind, names in models.items():
         print(f"\n{kind} model: {', '.join(names)}", end="")
     for row in licences:
@@ -60,15 +66,7 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     print(f"\n\n{len(rows)} assets: {len(rows) - todo} finished, {todo} to make")
     for line in refused:
         print(f"refused: {line}")
-    print("\n".join(shorten(unread, "--json")), end="\n" if unread else "")
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values of a settings tree."""
-    found = []
-    for name, value in tree.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return found
+    print("\n".join(shorten(warned, "--json")), end="\n" if warned else "")
 
 
 STATUS_SQL = "select status, count(*) as assets from assets group by all order by status"

@@ -52,10 +52,15 @@ def reseeded(journey: Journey, attempt: int) -> Journey:
     """The same asset from another seed. It counts as made under the key that was asked for; its rows tell the seed."""
     if attempt == 0:
         return journey
-    digest = hashlib.sha256(f"{journey.spec.seed} again {attempt}".encode()).digest()
-    spec = journey.spec.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
+    spec = journey.spec.model_copy(update={"seed": seeds(journey.spec.seed)[attempt]})
     other = plan_journey(journey.library, journey.run_id, spec, lambda ref, kind: journey.models[kind])
     return replace(other, keys=other.keys | {DELIVERY: journey.keys[DELIVERY]})
+
+
+def seeds(seed: int) -> list[int]:
+    """The seed that was asked for, and those that a diverged asset is made again from."""
+    again = (hashlib.sha256(f"{seed} again {attempt}".encode()).digest() for attempt in range(1, RESEEDS + 1))
+    return [seed, *(int.from_bytes(digest[:4], "big") for digest in again)]
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------
