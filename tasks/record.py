@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from catalog.schema import StageRun
 from catalog.writer import append
 from pipeline_core import deliverables
 from pipeline_core.files import write_json
+from pipeline_core.io import xmp
 from pipeline_core.models import licence
 from pipeline_core.storage import Library, copy_known, known_sha256
 from pipeline_core.version import code_version
@@ -40,10 +41,12 @@ IN_ASSETS = Publication(lambda library, journey, stage: library.asset_dir(journe
 
 @published_task(IN_ASSETS)
 def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str, float]:
-    """Write every deliverable that a stage made something for, and ``asset.json``; returns the asset's metrics."""
+    """Write every deliverable that a stage made something for, marked as generated where its format can say so, and
+    ``asset.json``; returns the asset's metrics."""
     made = {name: each for each in upstream for name in each["outputs"]}
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
     provenance = describe(journey)
+    mark = xmp.Mark.of(provenance)
     for row in deliverables.DELIVERABLES:
         if row.source not in made:
             continue
@@ -52,6 +55,8 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
             row.export()(source, folder / row.file, spec=journey.spec, provenance=provenance)
         else:
             copy_known(source, folder / row.file)
+        if PurePosixPath(row.file).suffix in xmp.SUFFIXES:
+            xmp.mark_file(folder / row.file, mark)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
     whole = provenance | journey.told() | {"metrics": metrics, "files": files, "stages": journey.keys}
     write_json(folder / deliverables.PROVENANCE, whole)
