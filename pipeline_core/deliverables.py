@@ -58,7 +58,8 @@ class Deliverable:
 DELIVERABLES: tuple[Deliverable, ...] = (
     Deliverable("glb", "the textured mesh", "asset.glb", "model/gltf-binary", "asset.glb", exporter="gltf", label="GLB",
                 main=True),
-    Deliverable("splat", "the Gaussian splat", "splat.ply", "application/x-ply", "splat.ply", label="splat"),
+    Deliverable("splat", "the Gaussian splat", "splat.ply", "application/x-ply", "splat.ply", exporter="ply",
+                label="splat"),
     Deliverable("preview", "the picture", "preview.png", "image/png", "preview.png", picture=True),
     Deliverable("turntable", "the turning picture", "turntable.webp", "image/webp", "turntable.webp", picture=True),
 )

@@ -23,6 +23,14 @@ from pipeline_core.errors import DataError
 from pipeline_core.types import Gaussians, rotation_matrices
 
 Vector = tuple[float, float, float]
+STANDARD = {
+    "units": "metres",
+    "up": "+Y",
+    "front": "+Z",
+    "pivot": "centre-bottom",
+    "splat.ply": "Y-down: half a turn about X",
+}
+"""How ``asset.json`` says it in words, beside scale and offset from object units."""
 _ODD = (1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0, 1, 0)
 """For each harmonic beyond the first, whether it is odd in y and z together (``pipeline_core.rendering.sh``)."""
 

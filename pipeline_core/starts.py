@@ -86,7 +86,7 @@ def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
     frame = auto if settings.file_frame == "auto" else settings.file_frame
     quat = _product(_about_y(settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
     if kind == "splat":
-        gaussians = _place(path, _most_seen(load_splat(path), settings.max_gaussians), quat)
+        gaussians = _place(path, _most_seen(load_splat(path, frame="file"), settings.max_gaussians), quat)
         cloud = PointCloud(gaussians.means, sh0_to_rgb(gaussians.sh0).clamp(0, 1))
         return Start(cloud, gaussians, cloud, kind, frame)
     if kind == "points":

@@ -45,7 +45,7 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     ``asset.json``; returns the asset's metrics."""
     made = {name: each for each in upstream for name in each["outputs"]}
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
-    provenance = describe(journey)
+    provenance = describe(journey) | {"frame": frame_of_asset(journey, made["asset.glb"])}
     mark = xmp.Mark.of(provenance)
     for row in deliverables.DELIVERABLES:
         if row.source not in made:
@@ -61,6 +61,15 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     whole = provenance | journey.told() | {"metrics": metrics, "files": files, "stages": journey.keys}
     write_json(folder / deliverables.PROVENANCE, whole)
     return metrics
+
+
+def frame_of_asset(journey: Journey, mesh: Reference) -> dict[str, Any]:
+    """The one frame that all deliverables stand in, from the mesh's bounds."""
+    from pipeline_core.frame import STANDARD, frame_of
+    from pipeline_core.io.gltf import bounds
+
+    frame = frame_of(bounds(path_of(journey, mesh, "asset.glb")), journey.spec.height_m)
+    return STANDARD | frame.to_json()
 
 
 def describe(journey: Journey) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """PLY files: Gaussian splats in the standard 3DGS layout, coloured point clouds, and (to read) meshes.
 
     save_splat("splat.ply", gaussians); load_splat("splat.ply")
+    write("splat.ply", in_metres, provenance=provenance)            # Y-down, as programs for splats expect
     look("any.ply").kind                                            # splat, mesh or points: by its header
 
 A splat file is one ``vertex`` element of little-endian float32: ``x y z nx ny nz f_dc_0..2 f_rest_* opacity
@@ -8,23 +9,30 @@ scale_0..2 rot_0..3`` with log scales, logit opacities, wxyz rotations and *chan
 coefficients, then green, then blue), as written by the 3DGS reference code and by gsplat. The reader also takes what
 other programs write: any property order and number type, ASCII or big-endian bodies, no normals, extra properties,
 further elements, SH degree 0 to 3.
+
+Plain splat files are Y-down by custom. Those of ours that are delivered are too, and say so in their header, with the
+way back: ``comment frame y-down`` and ``comment object_frame {"scale": ..., "offset": ...}``. :func:`load_splat` goes
+that way, so it answers with the same Gaussians for a stage's file and for the asset's.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
+from pipeline_core.frame import Frame, flipped
 from pipeline_core.io.surface import Surface, check_count, corners_of, fan
+from pipeline_core.spec import AssetSpec
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
 
 _NUMBER_TYPES = {
@@ -41,7 +49,8 @@ _REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}
 
 
 def save_splat(path: str | Path, gaussians: Gaussians, *, comment: str = "") -> None:
-    """Write ``gaussians`` to ``path`` in the standard 3DGS layout, raw values, normals zero."""
+    """Write ``gaussians`` to ``path`` in the standard 3DGS layout, raw values, normals zero; each line of ``comment``
+    becomes one of the header."""
     n, k = len(gaussians), gaussians.shN.shape[1]
     names = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(3 * k))]
     names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
@@ -57,9 +66,51 @@ def save_splat(path: str | Path, gaussians: Gaussians, *, comment: str = "") -> 
     write_bytes(Path(path), header + rows.tobytes())
 
 
-def load_splat(path: str | Path) -> Gaussians:
-    """Read a 3DGS ``.ply``. Raises :class:`DataError` that names what is missing or wrong."""
-    table = _read_vertices(Path(path))
+def export(source: Path, target: Path, *, spec: AssetSpec, provenance: Mapping[str, Any]) -> None:
+    """Write the deliverable ``target``: the splat ``source`` where the mesh stands, as ``provenance`` tells it."""
+    frame = Frame.from_json(provenance["frame"])
+    write(target, frame.gaussians(load_splat(source)), provenance=provenance)
+
+
+def write(path: Path, gaussians: Gaussians, *, provenance: Mapping[str, Any]) -> None:
+    """Write ``gaussians``, of metres and +Y up, as programs for splats expect them: Y-down."""
+    save_splat(path, flipped(gaussians), comment="\n".join(comments(provenance)))
+
+
+def comments(provenance: Mapping[str, Any]) -> list[str]:
+    """Header lines of a delivered splat: its frame, the way back to object units, what it is. ASCII, whatever the
+    prompt holds."""
+    frame = json.dumps(Frame.from_json(provenance["frame"]).to_json())
+    asset = json.dumps({name: provenance[name] for name in ("asset_id", "prompt", "seed")})
+    return [
+        "frame y-down",
+        "metres, pivot centre-bottom, half a turn about X from the mesh in asset.glb",
+        f"object_frame {frame}",
+        f"asset {asset}",
+    ]
+
+
+def load_splat(path: str | Path, *, frame: Literal["object", "metres", "file"] = "object") -> Gaussians:
+    """Read a 3DGS ``.ply``. Raises :class:`DataError` that names what is missing or wrong.
+
+    Args:
+        frame: ``object`` turns a file that says it is Y-down, and goes back to object units where it says how;
+            ``metres`` only turns it; ``file`` takes the numbers as they stand there.
+    """
+    gaussians, told = _load_splat(Path(path)), [] if frame == "file" else _comments(Path(path))
+    if "frame y-down" in told:
+        gaussians = flipped(gaussians)
+    way = next((line.partition(" ")[2] for line in told if line.startswith("object_frame ")), None)
+    if way is None or frame != "object":
+        return gaussians
+    try:
+        return Frame.from_json(json.loads(way)).inverse().gaussians(gaussians)
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+        raise DataError(f"{path}: the header line object_frame {way[:80]!r} is not understood; remove it") from None
+
+
+def _load_splat(path: Path) -> Gaussians:
+    table = _read_vertices(path)
     if "packed_position" in table:
         raise DataError(f"{path} is a compressed splat file (packed_position): convert it to a plain 3DGS .ply first")
     needed = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2"]
@@ -149,7 +200,7 @@ def look(path: Path) -> About:
     """Read a PLY's header. Raises :class:`DataError` where it is none, or tells of more than is read."""
     with path.open("rb") as file:
         data = file.read(_HEADER_LIMIT)
-    byte_order, elements, end = _parse_header(path, data)
+    byte_order, elements, _ = _parse_header(path, data)
     if byte_order == "ascii" and path.stat().st_size > MOST_TEXT:
         raise DataError(f"{path} is text of {path.stat().st_size} bytes; save it as a binary PLY")
     counts = {name: count for name, count, _ in elements}
@@ -160,9 +211,8 @@ def look(path: Path) -> About:
         kind: Literal["splat", "mesh", "points"] = "splat"
     else:
         kind = "mesh" if counts.get("face") else "points"
-    comments = re.findall(r"^comment (.*?)\s*$", data[:end].decode("latin-1"), re.MULTILINE)
     rest = sum(name.startswith("f_rest_") for name in names)
-    return About(kind, counts.get("vertex", 0), counts.get("face", 0), tuple(comments), rest // 3)
+    return About(kind, counts.get("vertex", 0), counts.get("face", 0), tuple(_comments(path)), rest // 3)
 
 
 def load_surfaces(path: Path) -> list[Surface]:
@@ -217,8 +267,15 @@ def _faces(cursor: _Cursor, elements: list[tuple[str, int, list[tuple[str, str]]
     return faces
 
 
+def _comments(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        data = file.read(_HEADER_LIMIT)
+    head = data[: _parse_header(path, data)[2]].decode("latin-1")
+    return re.findall(r"^comment (.*?)\s*$", head, re.MULTILINE)
+
+
 def _header(count: int, properties: list[tuple[str, str]], comment: str = "") -> bytes:
-    lines = ["ply", "format binary_little_endian 1.0", *([f"comment {comment}"] if comment else [])]
+    lines = ["ply", "format binary_little_endian 1.0", *(f"comment {each}" for each in comment.splitlines())]
     lines += [f"element vertex {count}"]
     lines += [f"property {kind} {name}" for kind, name in properties] + ["end_header", ""]
     return "\n".join(lines).encode("ascii")
