@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
           weight=0.13, hours=6, outputs=("asset.glb",)),
     Stage("evaluate", 3, "evaluate", ("init_points", "densify_prune", "refine_texture"), reads=("prompt",),
           weight=0.04, outputs=("preview.png", "metrics.json")),
-    Stage("record", 1, "", ("densify_prune", "refine_texture", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
+    Stage("record", 2, "", ("densify_prune", "refine_texture", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
           models=("points", "image"), weight=0.01, outputs=("asset.json",)),
 )
 # fmt: on

@@ -28,6 +28,7 @@ import torch
 
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
+from pipeline_core.frame import Frame, frame_of
 from pipeline_core.io.images import decode_image
 from pipeline_core.io.scene import BINARY_CHUNK, JSON_CHUNK, MAGIC, Scene
 from pipeline_core.io.surface import Surface, check_count, corners_of
@@ -50,6 +51,7 @@ def save_glb(
     *,
     name: str = "",
     height_m: float | None = None,
+    frame: Frame | None = None,
     extras: Mapping[str, Any] | None = None,
     copyright: str | None = None,
 ) -> None:
@@ -59,18 +61,20 @@ def save_glb(
         name: any text; its slug names the node, mesh (``SM_``), material (``M_``) and texture (``T_``). The file's name
             without its ending where none is given.
         height_m: height of the bounding box in metres, standing centre-bottom on the origin; None keeps object units.
+        frame: where it stands instead: the frame of the asset that it belongs to (:func:`frame_of`).
         extras: JSON values stored in ``asset.extras`` (asset id, prompt, seed, model ids, code version, licence).
         copyright: ``asset.copyright``.
     """
     name = name or Path(path).stem
-    data = glb_bytes(textured, name=name, height_m=height_m, extras=extras, copyright=copyright)
+    data = glb_bytes(textured, name=name, height_m=height_m, frame=frame, extras=extras, copyright=copyright)
     write_bytes(Path(path), data)
 
 
 def export(source: Path, target: Path, *, spec: AssetSpec, provenance: Mapping[str, Any]) -> None:
     """Write the deliverable ``target``: the GLB ``source`` in metres, named by the asset, with what made it."""
     extras = {name: provenance[name] for name in ("asset_id", "prompt", "seed", "models", "code_version")}
-    save_glb(target, load_glb(source), name=spec.asset_id, height_m=spec.height_m, extras=extras)
+    frame = Frame.from_json(provenance["frame"])
+    save_glb(target, load_glb(source), name=spec.asset_id, frame=frame, extras=extras)
 
 
 def glb_bytes(
@@ -78,31 +82,25 @@ def glb_bytes(
     *,
     name: str,
     height_m: float | None = None,
+    frame: Frame | None = None,
     extras: Mapping[str, Any] | None = None,
     copyright: str | None = None,
 ) -> bytes:
     """The bytes that :func:`save_glb` writes."""
     if len(textured.faces) == 0 or len(textured.vertices) == 0:
         raise DataError(f"{name!r}: a GLB needs at least one triangle; the mesh is empty")
-    scale, offset = (1.0, np.zeros(3)) if height_m is None else export_frame(textured.vertices, height_m)
-    position = (textured.vertices.astype(np.float64) * scale + offset).astype(np.float32)
+    if frame is None and height_m is not None:
+        frame = frame_of(textured.vertices, height_m)
     stem = slug(name)
     extras = dict(extras or {})
-    if height_m is not None:
-        extras["object_frame"] = {"scale": scale, "offset": offset.tolist()}
+    if frame is not None:
+        extras["object_frame"] = frame.to_json()
+        moved, normals = frame.points(textured.vertices), frame.normals(textured.normals)
+        textured = replace(textured, vertices=moved, normals=normals)
     scene = Scene(stem, extras=extras, copyright=copyright)
-    surface = scene.surface(replace(textured, vertices=position), scene.material_of(textured, stem))
+    surface = scene.surface(textured, scene.material_of(textured, stem))
     scene.node(f"SM_{stem}", scene.mesh(f"SM_{stem}", [surface]))
     return scene.glb()
-
-
-def export_frame(vertices: np.ndarray, height_m: float) -> tuple[float, np.ndarray]:
-    """Scale and offset [3] (metres = scale * units + offset) that stand ``vertices`` centre-bottom at ``height_m``."""
-    low, high = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
-    if not height_m > 0 or not high[1] > low[1]:
-        raise DataError(f"cannot scale a mesh {high[1] - low[1]:g} units high to {height_m:g} m: both must be > 0")
-    scale = float(height_m / (high[1] - low[1]))
-    return scale, -scale * np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
 
 
 def read_glb(path: str | Path) -> tuple[dict[str, Any], bytes]:
@@ -193,8 +191,8 @@ def load_meshes(path: str | Path, *, object_units: bool = True) -> dict[str, Tex
                 for key in ("POSITION", "NORMAL", "TEXCOORD_0")
             )
             if frame:
-                wide = (position.astype(np.float64) - np.array(frame["offset"])) / frame["scale"]
-                position = wide.astype(np.float32)
+                back = Frame.from_json(frame)
+                position, normal = back.units(position), back.inverse().normals(normal)
             faces = read_accessor(document, body, primitive["indices"]).reshape(-1, 3).astype(np.int32)
             normals, emissive = (picture(material.get(f"{name}Texture")) for name in ("normal", "emissive"))
             orm = picture(pbr.get("metallicRoughnessTexture"))
@@ -205,6 +203,17 @@ def load_meshes(path: str | Path, *, object_units: bool = True) -> dict[str, Tex
             f"{path} lacks a part of a textured mesh: {error!r} (wanted positions, normals, uvs, indices, texture)"
         ) from None
     return found
+
+
+def bounds(path: str | Path) -> np.ndarray:
+    """Least and greatest corner [2, 3] of the meshes of a GLB, as its accessors tell them."""
+    document, _ = read_glb(path)
+    try:
+        corners = [document["accessors"][each["attributes"]["POSITION"]] for each in _primitives(document)]
+        low, high = (np.array([each[end] for each in corners], np.float64) for end in ("min", "max"))
+        return np.stack([low.min(axis=0), high.max(axis=0)])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{path} does not tell the bounds of its meshes: {error!r}") from None
 
 
 def _picture(document: Mapping[str, Any], body: bytes, texture: int, origin: str) -> np.ndarray:

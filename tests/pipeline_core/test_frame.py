@@ -1,15 +1,21 @@
 """The one frame of an asset: its mesh stands centre-bottom in metres, and its splat with it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 
+from pipeline_core.cameras import orbit
 from pipeline_core.errors import DataError
 from pipeline_core.frame import Frame, flipped, frame_of
+from pipeline_core.io import gltf, ply
+from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.rendering.sh import sh_colors
-from pipeline_core.types import Gaussians, rotation_matrices
+from pipeline_core.spec import AssetSpec
+from pipeline_core.types import Gaussians, TexturedMesh, rotation_matrices
 
 BOX = np.array([[-0.3, -0.5, -0.1], [0.1, 0.3, 0.4], [0.0, 0.0, 0.2]], np.float32)
 
@@ -80,6 +86,34 @@ def test_half_a_turn_turns_everything_and_twice_is_nothing(degree):
     torch.testing.assert_close(*colours)
     for name, value in flipped(after).tensors().items():
         assert torch.equal(value, before.tensors()[name]), name
+
+
+@pytest.mark.parametrize("size", [None, (3.0, 2.0, 0.5)])
+def test_a_delivered_splat_covers_what_the_mesh_beside_it_covers(tmp_path, size):
+    """From one camera, after both were exported and read; the thing has no symmetry that would hide a turn."""
+    boxes = [([0.9, 0.2, 0.3], [0.1, 0.0, 0.0]), ([0.2, 0.8, 0.3], [0.45, 0.5, 0]), ([0.2, 0.2, 0.5], [-0.25, 0, 0.4])]
+    body = trimesh.util.concatenate([trimesh.creation.box(extents).apply_translation(at) for extents, at in boxes])
+    corners, faces = body.triangles.reshape(-1, 3).astype(np.float32), np.arange(36 * 3).reshape(-1, 3).astype(np.int32)
+    flat = np.zeros((len(corners), 2), np.float32)
+    gltf.save_glb(tmp_path / "mesh.glb", TexturedMesh(corners, faces, corners * 0 + 1, flat, np.ones((4, 4, 3))))
+    means = torch.from_numpy(trimesh.sample.sample_surface(body, 20000, seed=0)[0]).float()
+    ply.save_splat(tmp_path / "stage.ply", replace(splat(0, 20000), means=means, scales=means * 0 - 5.5,
+                                                   opacities=means[:, 0] * 0 + 4))  # fmt: skip
+    frame = frame_of(gltf.bounds(tmp_path / "mesh.glb"), 6.0, size)
+    told = {"asset_id": "a", "prompt": "a", "seed": 0, "models": {}, "code_version": "", "frame": frame.to_json()}
+    spec = AssetSpec(prompt="a thing", asset_id="a")
+    gltf.export(tmp_path / "mesh.glb", tmp_path / "asset.glb", spec=spec, provenance=told)
+    ply.export(tmp_path / "stage.ply", tmp_path / "splat.ply", spec=spec, provenance=told)
+    metres = gltf.load_glb(tmp_path / "asset.glb", object_units=False)
+    height = float(np.ptp(metres.vertices[:, 1]))
+    seen, camera = (
+        Frame((1 / height,) * 3, (0.0, -0.5, 0.0)),
+        orbit(torch.tensor([35.0]), torch.tensor([20.0]), size=256),
+    )
+    mesh = render_mesh(replace(metres, vertices=seen.points(metres.vertices)), camera)[1] > 0.5
+    cloud = seen.gaussians(ply.load_splat(tmp_path / "splat.ply", frame="metres"))
+    covered = render_gaussians(cloud, camera)[1] > 0.5
+    assert mesh.float().mean() > 0.1 and (mesh & covered).sum() / (mesh | covered).sum() > 0.9
 
 
 @pytest.mark.parametrize(

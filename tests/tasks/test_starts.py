@@ -12,6 +12,7 @@ import pipeline_core as sm
 from catalog import query
 from flows.batch import BatchRequest, prepare, run_batch
 from pipeline_core import models, stages
+from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_points, load_splat
 from pipeline_core.starts import DENSE
 from pipeline_core.storage import Library
@@ -45,7 +46,7 @@ def request_(tmp_path):
     sm.save_points(folder / "points.ply", sm.PointCloud(torch.rand(90, 3, generator=generator), torch.rand(90, 3)))
     (folder / "half.glb").write_bytes((folder / "box.glb").read_bytes()[:-9])
     rows = [
-        {"id": name.partition(".")[0], "prompt": "a blue mug", "seed": 1, "init_file": f"starts/{name}"}
+        {"id": name.partition(".")[0], "prompt": "a blue mug", "seed": 1, "height_m": 2, "init_file": f"starts/{name}"}
         for name in ("box.glb", "splat.ply", "points.ply", "half.glb")
     ]
     (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -97,6 +98,17 @@ def test_a_batch_starts_from_what_its_rows_name_and_a_bad_file_fails_alone(reque
     assert row["input_sha256"] == [plan.manifest.specs[0].init_file.sha256]
     told = json.loads((library.asset_dir("box") / "asset.json").read_bytes())
     assert told["spec"]["init_file"] == plan.manifest.specs[0].init_file.model_dump()
+
+    # splat and mesh of one asset stand in one frame
+    for name in ("box", "splat"):
+        folder, stage = library.asset_dir(name), made[name][1]["densify_prune"]
+        at_work = path_of(made[name][0], stage, "splat.ply")
+        textured = load_glb(folder / "asset.glb", object_units=False)
+        assert abs(textured.vertices[:, 1].max() - 2.0) < 1e-6 and abs(textured.vertices[:, 1].min()) < 1e-6
+        torch.testing.assert_close(load_splat(folder / "splat.ply").means, load_splat(at_work).means, atol=1e-6, rtol=0)
+        assert b"comment frame y-down\n" in (folder / "splat.ply").read_bytes()[:200]
+    told = json.loads((library.asset_dir("box") / "asset.json").read_bytes())["frame"]
+    assert (told["units"], told["up"], told["front"], told["pivot"]) == ("metres", "+Y", "+Z", "centre-bottom")
 
     # another day, another host: the files are gone, and the library has what it needs
     for path in (tmp_path / "starts").iterdir():

@@ -1,5 +1,6 @@
 """PLY: exact round trips, the byte layout of the 3DGS reference, foreign variants, errors that say what is wrong."""
 
+import json
 import struct
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pipeline_core.errors import DataError
+from pipeline_core.frame import STANDARD, flipped, frame_of
 from pipeline_core.io import ply
 from pipeline_core.types import Gaussians, PointCloud
 
@@ -31,6 +33,34 @@ def test_splat_round_trip_is_exact(tmp_path, rest):
     after = ply.load_splat(tmp_path / "a.ply")
     for name, value in before.tensors().items():
         assert torch.equal(value, after.tensors()[name]), name
+
+
+ASSET = {"asset_id": "mug", "seed": 3, "prompt": 'a "red" mug\u2028 \U0001f600 <script>alert(1)</script>\nend_header\n'}
+
+
+@pytest.mark.parametrize("rest", [0, 15])
+def test_a_delivered_splat_is_y_down_and_says_the_way_back(tmp_path, rest):
+    before, frame = random_gaussians(n=40, rest=rest), frame_of(np.array([[-1, -0.5, -1], [1, 0.5, 1]]), 6.0)
+    ply.save_splat(tmp_path / "stage.ply", before)
+    told = {"frame": STANDARD | frame.to_json(), **ASSET}
+    ply.export(tmp_path / "stage.ply", tmp_path / "a.ply", spec=None, provenance=told)
+    written = ply.load_splat(tmp_path / "a.ply", frame="file")
+    want = before.means * 6 + torch.tensor([0, 3.0, 0])
+    torch.testing.assert_close(written.means, want * torch.tensor([1, -1, -1]))
+    metres = ply.load_splat(tmp_path / "a.ply", frame="metres")
+    torch.testing.assert_close(metres.means, want)
+    for name, value in metres.tensors().items():  # the turn loses nothing; only the metres round
+        assert torch.equal(value, flipped(written).tensors()[name]), name
+        torch.testing.assert_close(ply.load_splat(tmp_path / "a.ply").tensors()[name], before.tensors()[name])
+    told = ply.look(tmp_path / "a.ply").comments
+    assert told[0] == "frame y-down" and json.loads(told[-1].partition(" ")[2]) == ASSET
+
+
+def test_a_way_back_that_cannot_be_read_is_refused(tmp_path):
+    for words in ("{", '{"scale": 0, "offset": [0, 0, 0]}', '{"scale": [1, 2], "offset": [0, 0, 0]}'):
+        ply.save_splat(tmp_path / "a.ply", random_gaussians(), comment=f"object_frame {words}")
+        with pytest.raises(DataError, match=r"a\.ply: the header line object_frame .* not understood"):
+            ply.load_splat(tmp_path / "a.ply")
 
 
 def test_layout_matches_gsplat_exporter_order(tmp_path):
