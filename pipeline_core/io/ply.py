@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +88,11 @@ def comments(provenance: Mapping[str, Any]) -> list[str]:
         f"object_frame {frame}",
         f"asset {asset}",
     ]
+
+
+def read(path: Path) -> Gaussians:
+    """The Gaussians of a splat, in the units of the file and +Y up: :func:`load_splat` in metres."""
+    return load_splat(path, frame="metres")
 
 
 def load_splat(path: str | Path, *, frame: Literal["object", "metres", "file"] = "object") -> Gaussians:
@@ -289,15 +294,29 @@ def _refuse_nonfinite(path: str | Path, name: str, value: np.ndarray) -> None:
         )
 
 
+def elements_of(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of every element by element and property, for files without lists. Raises :class:`DataError`."""
+    return dict(_elements(path))
+
+
 def _read_vertices(path: Path) -> dict[str, np.ndarray]:
     """Columns of the ``vertex`` element by property name."""
+    seen = []
+    for name, columns in _elements(path):
+        if name == "vertex":
+            return columns
+        seen.append(name)
+    raise DataError(f"{path} has no vertex element (it has {', '.join(seen) or 'none'})")
+
+
+def _elements(path: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each element in turn, with its columns by property name."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    byte_order, elements, start = _parse_header(path, data)
-    offset, token = start, 0
-    words = data[start:].split() if byte_order == "ascii" else []
+    byte_order, elements, offset = _parse_header(path, data)
+    words, token = data[offset:].split() if byte_order == "ascii" else [], 0
     for name, count, properties in elements:
         if any(kind.startswith("list") for kind, _ in properties):
             if name == "vertex":
@@ -306,8 +325,7 @@ def _read_vertices(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: element {name!r} with a list property stands before 'vertex'; write the vertices first"
             )
         if byte_order == "ascii":
-            if name == "vertex":
-                return _ascii_columns(path, words[token:], count, properties)
+            yield name, _ascii_columns(path, words[token:], count, properties)
             token += count * len(properties)
             continue
         dtype = np.dtype([(prop, byte_order + kind) for kind, prop in properties])
@@ -316,11 +334,9 @@ def _read_vertices(path: Path) -> dict[str, np.ndarray]:
             raise DataError(
                 f"{path} is cut short: {count} {name} rows need {size} bytes, {len(data) - offset} are there"
             )
-        if name == "vertex":
-            rows = np.frombuffer(data, dtype, count, offset)
-            return {prop: rows[prop].astype(rows[prop].dtype.newbyteorder("=")) for _, prop in properties}
+        rows = np.frombuffer(data, dtype, count, offset)
+        yield name, {prop: rows[prop].astype(rows[prop].dtype.newbyteorder("=")) for _, prop in properties}
         offset += size
-    raise DataError(f"{path} has no vertex element (it has {', '.join(e[0] for e in elements) or 'none'})")
 
 
 def _ascii_columns(
