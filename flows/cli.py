@@ -9,7 +9,6 @@ imported before it is needed: ``--help`` and ``sql`` load neither torch nor Pref
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,15 +181,39 @@ def worker(
 
     Example: splatmill worker --gpu 0
     """
-    from flows.farm.commands import work
+    from flows.farm.commands import name_of, work
     from flows.farm.setup import CONTROL_POOL, POOL
 
     if control and gpu is not None:
         raise RequestError("--control needs no --gpu: the flows that it runs only wait for shards and look after runs")
     _prepare(0, "auto" if gpu is not None else "cpu")
+    name = name or name_of(gpu, control)
     if control:
-        work(CONTROL_POOL, None, name or f"{socket.gethostname()}-control", at_once=4)
+        work(CONTROL_POOL, None, name, at_once=4)
     work(POOL, gpu, name, at_once=1)
+
+
+@app.command()
+def drain(
+    worker: Annotated[str, typer.Argument(help="its name; without: this machine's only one")] = "",
+    gpu: Annotated[int | None, typer.Option(min=0, max=63, help="instead: the worker that was started with it")] = None,
+    wait: Annotated[
+        float | None, typer.Option(min=0.0, help="seconds to wait at most; without: as long as it takes")
+    ] = None,
+    undo_: Annotated[bool, typer.Option("--undo", help="let it take shards again")] = False,
+) -> None:
+    """Have a worker of this machine end the assets that it has begun and take nothing more; wait until it is done.
+
+    Example: splatmill drain --gpu 0
+    """
+    from flows.farm.commands import name_of
+    from flows.farm.drain import drain as take_out
+    from flows.farm.drain import undo
+
+    if worker and gpu is not None:
+        raise RequestError("splatmill drain: a worker's name or --gpu, not both")
+    name = worker if gpu is None else name_of(gpu, control=False)
+    typer.echo(undo(name) if undo_ else take_out(name, wait))
 
 
 @app.command()

@@ -111,8 +111,17 @@ def warm_server() -> dict[str, Any] | None:
 
 def healthy(url: str, timeout: float = 2.0) -> bool:
     """Whether a server answers at ``url``."""
+    return _answers(f"{url.rstrip('/')}/health", timeout)
+
+
+def ready(url: str, timeout: float = 5.0) -> bool:
+    """Whether a server answers at ``url`` and reaches its database."""
+    return _answers(f"{url.rstrip('/')}/ready", timeout)
+
+
+def _answers(url: str, timeout: float) -> bool:
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             return answer.status == 200
     except (OSError, ValueError):
         return False

@@ -143,7 +143,7 @@ def _worker() -> int:
         command = " ".join(psutil.Process(parent).cmdline())
     except psutil.Error:
         return 0
-    return parent if "prefect" in command or "splatmill" in command else 0
+    return parent if any(word in command for word in ("flows.farm.worker", "prefect", "splatmill")) else 0
 
 
 def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, Any]:

@@ -129,15 +129,19 @@ def point_at_farm(settings: dict[str, str] = CLIENT) -> None:
         os.environ.setdefault(name, value)
 
 
+def name_of(gpu: int | None, control: bool) -> str:
+    """The name of a worker that was given none."""
+    return f"{socket.gethostname()}-{'control' if control else 'cpu' if gpu is None else f'gpu{gpu}'}"
+
+
 def work(pool: str, gpu: int | None, name: str, at_once: int) -> None:
-    """Become a Prefect worker of ``pool`` that runs ``at_once`` flows at a time, on the GPU ``gpu`` if one is named."""
+    """Become a worker of ``pool`` that runs ``at_once`` flows at a time, on the GPU ``gpu`` if one is named."""
     point_at_farm(WORKER)
     if gpu is not None:
         from pipeline_core.models import prepare_device
 
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
         prepare_device()  # the rasteriser is compiled once, before this worker's flows all want it
-    name = name or f"{socket.gethostname()}-{'cpu' if gpu is None else f'gpu{gpu}'}"
-    command = python.command("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name)
+    command = python.command("flows.farm.worker", "--pool", pool, "--name", name, "--limit", str(at_once))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # scripts start their "&" with it ignored, and Prefect stops by it
-    os.execve(sys.executable, [*command, "--limit", str(at_once)], python.environment())
+    os.execve(sys.executable, command, python.environment())

@@ -18,10 +18,13 @@ from prefect.states import Crashed, Failed, State
 from flows.asset import make_asset
 from flows.batch import BatchRequest, run_batch
 from flows.farm import alerts, beats, marks
+from flows.farm.drain import drained
+from flows.farm.outage import Outage
 from flows.farm.prefect import PrefectFarm
 from flows.farm.reconcile import CONTROL, reconcile, watch
 from flows.farm.runs import open_run, run_shard
 from flows.run import ended, reported
+from flows.server import pointed_at
 from pipeline_core import logs
 from pipeline_core.storage import Library
 
@@ -36,6 +39,7 @@ def shard(request: BatchRequest) -> State[Any]:
     A worker whose code would make something else, and one whose run is paused or cancelled, turns it away.
     """
     logs.configure(run=request.run_id)
+    Outage(pointed_at() or "").outlast()
     if not request.shard:
         return reported(run_batch(request, make_asset, stop))
     if why := marks.turn_away(request, str(flow_run.id)):
@@ -49,7 +53,7 @@ def shard(request: BatchRequest) -> State[Any]:
     alerts.tell_silence(request.folder)
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")
-    if summary.left and marks.paused(request.folder):
+    if summary.left and (marks.paused(request.folder) or drained()):
         marks.excuse(request.folder, str(flow_run.id), marks.PAUSE, summary.left_why)
     return ended(summary)
 
@@ -75,6 +79,7 @@ def reconcile_runs(library: str) -> list[str]:
 @contextlib.contextmanager
 def at_work(library: str) -> Iterator[None]:
     """Give signs of life of a flow that makes nothing, so that ``reconcile`` can tell when its process is gone."""
+    Outage(pointed_at() or "").outlast()
     folder = Library(library).create().root / CONTROL
     beats.forget_old(folder)
     with beats.beating(folder, str(flow_run.id), stop):

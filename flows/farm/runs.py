@@ -38,6 +38,7 @@ from flows.batch import (
     prepare,
 )
 from flows.farm import beats, marks
+from flows.farm.drain import drained
 from flows.summary import SUMMARY, Summary, write_summary
 from flows.todo import ids, sort_out
 from pipeline_core.config import Recipe
@@ -171,7 +172,7 @@ def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = 
     run = read_run(request.folder)
     specs = read_specs(run.folder / SPECS, only=request.only)
     gate = admission(request, spent=lambda: beats.spent_s(run.folder), processes=lambda: beats.count_live(run.folder))
-    gate.halted = lambda: marks.paused(run.folder)
+    gate.halted = lambda: marks.paused(run.folder) or drained()
     todo = sort_out(request.library, plan_specs(request, specs), by_name=True)
     summary = make_missing(request, todo, make, stop or threading.Event(), gate, held_s=HELD_S)
     summary.seconds = time.monotonic() - began
