@@ -75,7 +75,7 @@ def sql(
     if not text.strip():
         raise RequestError('no query: splatmill sql "select * from assets"; --examples prints ten to start from')
     if not live:
-        _bring_up_to_date(library, refresh)
+        bring_up_to_date(library, refresh)
     limits = guard.Limits(timeout_s=timeout, memory=memory, rows=limit)
     data, truncated = bounded.answer(library, text, form, live=live, limits=limits)
     _write(data, output, binary=form is Format.parquet)
@@ -101,7 +101,7 @@ def compare(
     if form is Format.parquet:
         raise RequestError("compare answers with four tables: --format table, md, csv or json")
     if not live:
-        _bring_up_to_date(library, True)
+        bring_up_to_date(library, True)
     tables = comparison.compare(library, run_a, run_b, live=live)
     if form is Format.json:
         parts = {name: json.loads(render.to_json(table)) for name, table in tables.items()}
@@ -259,7 +259,7 @@ def attribution(
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         raise RequestError(f"--tag {wrong[0]}: name=value, such as category=furniture")
     if sql:
-        _bring_up_to_date(library, True)
+        bring_up_to_date(library, True)
     chosen = assets or work.select(library, sql, {name: value for name, _, value in pairs})
     if not chosen:
         raise RequestError(f"no delivered asset of {library} fits; splatmill status tells what there is")
@@ -289,7 +289,7 @@ def review(
     append(library, [schema.review(asset_id, accept, by=by, note=note)], keep=True)
 
 
-def _bring_up_to_date(library: str, refresh: bool) -> None:
+def bring_up_to_date(library: str, refresh: bool) -> None:
     """Renew the snapshot; where that is not possible use the one there is, and say how old it is."""
     from catalog import query, snapshot
     from catalog.query import NoSnapshot

@@ -418,6 +418,34 @@ app.command()(catalogue.attribution)
 
 
 @app.command()
+def export(
+    to: Annotated[Path, typer.Option("--to", help="folder to write to; each asset gets one of its own in it")],
+    select: Annotated[
+        list[str] | None, typer.Argument(help="asset ids, or one query in quotes that answers with a column asset_id")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="unreal, unity, godot, blender or web")] = "blender",
+    format_: Annotated[str, typer.Option("--format", help="glb,usdz,usd,obj,stl,fbx,ply; default: glb")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="every asset that is delivered")] = False,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="those with this tag: category=furniture")] = None,
+    compress: Annotated[
+        str, typer.Option(help="of GLBs: none, or some of webp,ktx2,meshopt,draco; default: the profile's")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there already")] = False,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    json_: JsonOption = False,
+) -> None:
+    """Pack finished assets for an engine: its names, units and axes, in formats that it reads. Runs no stage.
+
+    Example: splatmill export "select asset_id from assets where faces < 5000" --to shipped --profile unreal
+    """
+    _prepare(0, "cpu")
+    from flows.export import Asked, show_export
+
+    asked = Asked(tuple(select or ()), everything, tuple(tag or ()), profile, format_, compress, overwrite)
+    raise typer.Exit(show_export(library, to, asked, as_json=json_))
+
+
+@app.command()
 def evaluate(
     assets: Annotated[list[str] | None, typer.Argument(help="asset ids; all of the library when none is given")] = None,
     library: LibraryOption = DEFAULT_LIBRARY,

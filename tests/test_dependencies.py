@@ -19,8 +19,9 @@ COME_ALONG = {"httpx": "prefect", "uvicorn": "prefect", "llvmlite": "numba"}
 """Imported, and always there with what we ask for: their releases have to fit that, not us."""
 NOT_IMPORTED = {"fastapi", "starlette", "sqlalchemy", "pytz"}
 """Asked for without an import: exact pins for Prefect, and what DuckDB needs to return a time with its zone."""
-BY_HAND = {"nvdiffrast", "triton"}
-"""Imported on a GPU alone: where a user has built it (see ``splatmill doctor``), and what torch's CUDA builds bring."""
+BY_HAND = {"nvdiffrast", "triton", "bpy"}
+"""Imported on a GPU alone: where a user has built it (see ``splatmill doctor``), and what torch's CUDA builds bring;
+and by what Blender runs."""
 
 
 def name_of(text: str) -> str:
@@ -61,7 +62,8 @@ def locked(name: str) -> set[str]:
 
 def test_every_import_is_asked_for_and_everything_asked_for_is_imported():
     asked = {name_of(Requirement(text).name) for text in PROJECT["dependencies"]}
-    optional = {name_of(Requirement(text).name) for text in PROJECT["optional-dependencies"]["cuda"]}
+    extras = [text for extra in ("cuda", "usd") for text in PROJECT["optional-dependencies"][extra]]
+    optional = {name_of(Requirement(text).name) for text in extras}
     names = packages_distributions()
     used = {name_of(names[name][0]) if name in names else name for name in imported()}
     assert used - asked - optional - BY_HAND == set(COME_ALONG)

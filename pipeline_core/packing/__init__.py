@@ -1,0 +1,1 @@
+"""Finished assets, packed for engines: ``splatmill export``. Its tables: ``profiles``, ``formats``, ``tools``."""

@@ -1,0 +1,90 @@
+"""GLB as an engine wants it: names of its profile, levels and collision where it looks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_core.files import write_bytes
+from pipeline_core.io.scene import Scene
+from pipeline_core.io.xmp import mark_file
+from pipeline_core.packing.compress import compress
+from pipeline_core.packing.finished import Finished
+from pipeline_core.packing.profiles import Profile
+from pipeline_core.types import TexturedMesh
+
+
+def pack(asset: Finished, profile: Profile, target: Path) -> None:
+    """Write the asset, and its levels and hulls into files of their own where the profile has them there."""
+    write_bytes(target, scene_of(asset, profile))
+    written = [target]
+    if profile.levels == "files":
+        for number, level in asset.levels.items():
+            name = profile.level_of(asset.name, number)
+            scene, material = _scene(asset, name)
+            _add(scene, name, level, material)
+            written.append(target.with_name(f"{name}.glb"))
+            write_bytes(written[-1], scene.glb())
+    for each in written:
+        mark_file(each, asset.mark)
+        compress(each, profile.compress)
+        if profile.compress and "ktx2" not in profile.compress:  # what encodes pictures anew loses their marks
+            mark_file(each, asset.mark)
+    if profile.hulls == "file" and asset.hulls:
+        name = f"{profile.mesh_of(asset.name)}_collision"
+        scene = Scene(name, extras=_extras(asset))
+        _add_hulls(scene, asset, profile)
+        write_bytes(target.with_name(f"{name}.glb"), scene.glb())
+        mark_file(target.with_name(f"{name}.glb"), asset.mark)
+
+
+def scene_of(asset: Finished, profile: Profile) -> bytes:
+    """The GLB of the asset with all that the profile has as nodes."""
+    scene, material = _scene(asset, asset.name)
+    if profile.levels == "msft" and asset.levels:
+        lower = [
+            _add(scene, profile.level_of(asset.name, number), level, material, root=False)
+            for number, level in asset.levels.items()
+        ]
+        extension = {"MSFT_lod": {"ids": lower}}
+        _add(scene, profile.level_of(asset.name, 0), asset.mesh, material, extensions=extension)
+    else:
+        levels = asset.levels if profile.levels == "nodes" else {}
+        for number, level in ({0: asset.mesh} | levels).items():
+            _add(scene, profile.level_of(asset.name, number), level, material)
+    if profile.hulls == "nodes":
+        _add_hulls(scene, asset, profile)
+    return scene.glb()
+
+
+def _scene(asset: Finished, name: str) -> tuple[Scene, int]:
+    """A scene with the asset's provenance and material, whose pictures stay as they are."""
+    document, _ = asset.document
+    scene = Scene(name, extras=_extras(asset), copyright=document["asset"].get("copyright"))
+    made = {suffix: scene.texture(f"T_{asset.name}_{suffix}", data) for suffix, data in asset.maps.items()}
+    pbr = asset.material.get("pbrMetallicRoughness", {})
+    material = scene.material(
+        f"M_{asset.name}",
+        base=made.get("BC"),
+        orm=made.get("ORM"),
+        normal=made.get("N"),
+        emissive=made.get("E"),
+        metallic=pbr.get("metallicFactor", 1.0),
+        roughness=pbr.get("roughnessFactor", 1.0),
+    )
+    return scene, material
+
+
+def _extras(asset: Finished) -> dict[str, object]:
+    extras: dict[str, object] = asset.document[0]["asset"].get("extras", {})
+    return extras
+
+
+def _add(scene: Scene, name: str, mesh: TexturedMesh, material: int, **more: object) -> int:
+    return scene.node(name, scene.mesh(name, [scene.surface(mesh, material)]), **more)  # type: ignore[arg-type]
+
+
+def _add_hulls(scene: Scene, asset: Finished, profile: Profile) -> None:
+    for number, hull in enumerate(asset.hulls):
+        name = profile.hull_of(asset.name, number)
+        primitive = scene.primitive({"POSITION": hull.vertices}, hull.faces)
+        scene.node(name, scene.mesh(name, [primitive]))
