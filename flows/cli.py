@@ -424,7 +424,9 @@ def export(
         list[str] | None, typer.Argument(help="asset ids, or one query in quotes that answers with a column asset_id")
     ] = None,
     profile: Annotated[str, typer.Option(help="unreal, unity, godot, blender or web")] = "blender",
-    format_: Annotated[str, typer.Option("--format", help="glb,usdz,usd,obj,stl,fbx,ply; default: glb")] = "",
+    format_: Annotated[
+        str, typer.Option("--format", help="with commas: glb,usdz,usd,obj,stl,fbx, and ply,spz,sog of the splat")
+    ] = "",
     everything: Annotated[bool, typer.Option("--all", help="every asset that is delivered")] = False,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="those with this tag: category=furniture")] = None,
     compress: Annotated[

@@ -65,7 +65,11 @@ FORMATS: tuple[Format, ...] = (
     Format("stl", ".stl", "mesh", "binary STL for printing: shape alone, millimetres, +Z up", "stl.pack"),
     Format("fbx", ".fbx", "mesh", "FBX, through Blender: levels, collision, base colour and normals inside", "fbx.pack",
            tool="blender"),
-    Format("ply", ".ply", "splat", "the splat as it was delivered, in the 3DGS layout", "splat.ply"),
+    Format("ply", ".ply", "splat", "the splat in the 3DGS layout, as it was delivered", "splat.pack"),
+    Format("compressed-ply", ".compressed.ply", "splat", "the splat, packed as SuperSplat packs it", "splat.pack"),
+    Format("spz", ".spz", "splat", "the splat as SPZ 2", "splat.pack"),
+    Format("sog", ".sog", "splat", "the splat as SOG 2", "splat.pack"),
+    Format("splat-glb", ".splat.glb", "splat", "the splat as glTF with KHR_gaussian_splatting", "splat.pack"),
 )
 # fmt: on
 

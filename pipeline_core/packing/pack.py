@@ -85,7 +85,7 @@ def pack(
 
 
 def _stem(asset: Finished, profile: Profile, row: Format) -> str:
-    return profile.mesh_of(asset.name) if row.of == "mesh" else f"{asset.name}_splat"
+    return profile.mesh_of(asset.name) if row.of == "mesh" else asset.name
 
 
 def _told(folder: Path, asset: str, name: str, row: str) -> Written:

@@ -13,6 +13,7 @@ from pipeline_core.errors import DataError
 from pipeline_core.io import obj
 from pipeline_core.io.gltf import load_meshes, read_glb
 from pipeline_core.io.ply import load_splat
+from pipeline_core.io.splats import SPLAT_FORMATS
 from pipeline_core.io.xmp import read_file
 from pipeline_core.packing.finished import Finished
 from pipeline_core.packing.formats import formats
@@ -107,10 +108,19 @@ def test_an_stl_is_in_millimetres_and_stands_on_the_bed(whole, tmp_path):
 
 def test_an_old_splat_is_turned_to_where_the_mesh_is(plain, tmp_path):
     pack(plain, tmp_path, profile("web"), formats(["ply"]))
-    path = tmp_path / "old-box" / "old-box_splat.ply"
+    path = tmp_path / "old-box" / "old-box.ply"
     assert np.allclose(load_splat(path, frame="metres").means, plain.splat.means, atol=1e-6)
     assert plain.splat.means[:, 1].min() > 0
     assert load_splat(path, frame="file").means[:, 1].max() < 0
+
+
+def test_splats_are_in_metres_where_the_mesh_is_in_every_format(whole, tmp_path):
+    pack(whole, tmp_path, profile("web"), formats(list(SPLAT_FORMATS)))
+    for row in SPLAT_FORMATS.values():
+        path = tmp_path / "box" / f"box{row.suffix}"
+        found = row.read(path).means if row.suffix != ".ply" else load_splat(path, frame="metres").means
+        assert np.allclose(np.sort(found, axis=0), np.sort(whole.splat.means, axis=0), atol=2e-3), row.text
+    assert read_file(tmp_path / "box" / "box.splat.glb").generated
 
 
 def test_what_is_there_already_stays_unless_asked(whole, tmp_path):

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from pipeline_core.errors import RequestError
+from pipeline_core.io.splats import SPLAT_FORMATS
 from pipeline_core.packing import tools
 from pipeline_core.packing.compress import COMPRESSIONS, compressions
 from pipeline_core.packing.formats import FORMATS, formats
@@ -22,6 +23,9 @@ def test_rows_have_names_of_their_own_and_what_they_name_is_there():
         assert formats(row.formats) and compressions(row.compress or ["none"]) == row.compress
     for row in FORMATS:
         assert callable(row.write()), row.name
+    assert {row.name: row.suffix for row in FORMATS if row.of == "splat"} == {
+        name: row.suffix for name, row in SPLAT_FORMATS.items()
+    }
 
 
 @pytest.mark.parametrize(
