@@ -19,7 +19,6 @@ from flows.summary import SUMMARY
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes, write_json
 from pipeline_core.storage import Library
-from tasks.requests import user
 
 ASKED = "asked.json"
 
@@ -36,7 +35,7 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
         "manifest": str(manifest.absolute()),
         "sha256": hashlib.sha256(data).hexdigest(),
         "asked": time.time(),
-        "user": user(),
+        "user": request.asked_by or None,
         "assets": {name: len(each) for name, each in counts.items()} | ({"refused": len(plan.refused)} if plan else {}),
         "files": {ref.name: ref.sha256 for spec in specs for ref in spec.files.values()},
     }

@@ -44,7 +44,7 @@ from pipeline_core.storage import Library
 from tasks import halt
 from tasks.journey import Journey, plan_journey
 from tasks.progress import board
-from tasks.requests import request_rows
+from tasks.requests import request_rows, user
 from tasks.rules import to_quarantine
 
 Make = Callable[[Journey], Any]
@@ -78,6 +78,7 @@ class BatchRequest(BaseModel):
         description="refuse models whose licence forbids commercial use or is unknown",
         json_schema_extra={"type": ["boolean", "string"]},  # prefect.yaml fills in "true" or "false"
     )
+    asked_by: str = Field(default_factory=lambda: user() or "", max_length=64, description="who asks")
     priority: int = Field(5, ge=1, le=9, description="a farm's shards of 1 go before those of 2")
     code: str = Field("", description="version of the code that submitted the shard")
     stages: dict[str, int] = Field({}, description="versions of the stages in that code; empty = unknown")
@@ -224,7 +225,7 @@ def keep_inputs(plan: Plan) -> None:
 
 def announce(plan: Plan) -> None:
     """Tell the catalogue what was asked for, and what was refused."""
-    rows = [*request_rows(plan.todo.missing), *refused_rows(plan.request, plan.manifest)]
+    rows = [*request_rows(plan.todo.missing, plan.request.asked_by), *refused_rows(plan.request, plan.manifest)]
     if rows:
         append(plan.request.library, rows, keep=True)
 

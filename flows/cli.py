@@ -364,6 +364,26 @@ def metrics(
 
 
 @app.command()
+def serve(
+    library: LibraryOption = DEFAULT_LIBRARY,
+    farm: Annotated[bool, typer.Option("--farm", help="the farm makes them, as for submit; else this machine")] = False,
+    host: Annotated[str, typer.Option(help="address to bind; beyond loopback tokens are needed")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to bind")] = 8642,
+    in_flight: InFlightOption = 4,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Take jobs over HTTP until stopped: POST a manifest, GET what became of it, be told by webhook. See docs/JOBS.md.
+
+    Example: splatmill serve --library ./library
+    """
+    from flows.jobs.serve import serve as answer
+
+    _prepare(threads, device)
+    answer(library, host, port, farm=farm, in_flight=in_flight)
+
+
+@app.command()
 def doctor(
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",

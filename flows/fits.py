@@ -40,7 +40,7 @@ def refuse_missing_models(
             there.append(spec)
     if not skip_invalid or not there:
         gone = any(isinstance(error, ModelNotFound) for error in lacking.values())
-        raise (ModelNotFound if gone else RequestError)(manifest.told())
+        raise (ModelNotFound if gone else RequestError)(manifest.told(), problems=manifest.problems)
     return there
 
 
@@ -57,5 +57,5 @@ def refuse_misfits(manifest: Manifest, journeys: Sequence[Journey], *, skip_inva
         else:
             manifest.refuse(each.asset_id, *problem)
     if len(fitting) < len(journeys) and (not skip_invalid or not fitting):
-        raise ManifestError(manifest.told())
+        raise ManifestError(manifest.told(), problems=manifest.problems)
     return fitting

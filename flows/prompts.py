@@ -21,7 +21,7 @@ def refuse_unreadable(manifest: Manifest, journeys: Sequence[Journey], *, skip_i
     for each in refused:
         manifest.refuse(each.asset_id, "prompt", each.spec.prompt, each.reading.refusal)
     if refused and (not skip_invalid or len(refused) == len(journeys)):
-        raise ManifestError(manifest.told())
+        raise ManifestError(manifest.told(), problems=manifest.problems)
     return [each for each in journeys if not each.reading.refusal]
 
 

@@ -17,6 +17,9 @@ Every message says what, the value, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class SplatmillError(Exception):
     """Root of every error that splatmill raises on purpose."""
@@ -25,7 +28,11 @@ class SplatmillError(Exception):
 
 
 class RequestError(SplatmillError):
-    """The request itself is wrong; nothing was run."""
+    """The request itself is wrong; nothing was run. ``problems``: of a manifest, one by one, where it is that."""
+
+    def __init__(self, *words: object, problems: Sequence[Any] = ()) -> None:
+        super().__init__(*words)
+        self.problems = tuple(problems)
 
 
 class ManifestError(RequestError):

@@ -68,6 +68,25 @@ def write_text(path: Path, text: str, *, durable: bool = False, mode: int = 0o66
     write_bytes(path, text.encode(), durable=durable, mode=mode)
 
 
+def create(path: Path, data: bytes) -> bool:
+    """Write a file whole where there is none of that name yet; False, and nothing is changed, where there is one.
+
+    Of several processes and hosts one is told True: a hard link is made or refused at once, over NFS as well.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            write_bytes(scratch, data)
+            os.link(scratch, path)
+        except FileExistsError:
+            return os.path.samefile(scratch, path)  # an answer that was lost on the net is asked for again
+        finally:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+    return True
+
+
 def write_json(path: Path, document: Any, *, durable: bool = False, mode: int = 0o666) -> None:
     """Write JSON that people also read, whole."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -153,7 +153,7 @@ def load_manifest(
         table.refuse_file(0, "", "", "holds no assets; at least one row with a prompt is needed")
     table.problems.sort(key=lambda problem: problem.row)
     if table.problems and (table.unusable or not skip_invalid or not specs):
-        raise ManifestError(_told(table.problems))
+        raise ManifestError(_told(table.problems), problems=table.problems)
     return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems, inputs.sources, numbers)
 
 
@@ -775,7 +775,8 @@ def _check_count(count: int, table: Table) -> None:
     """Refuse a manifest of too many rows at once: nothing else is worth a look then."""
     if count > MAX_ROWS:
         allowed = f"at most {MAX_ROWS} assets; split the manifest"
-        raise ManifestError(str(Problem(table.file, 0, "", f"{count} rows", allowed)))
+        problem = Problem(table.file, 0, "", f"{count} rows", allowed)
+        raise ManifestError(str(problem), problems=[problem])
 
 
 READERS: dict[str, Callable[[bytes, Table], None]] = {

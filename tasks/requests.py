@@ -25,8 +25,11 @@ def user() -> str | None:
         return None
 
 
-def request_rows(journeys: list[Journey]) -> list[StageRun]:
-    """One row for each asset that was asked for, and one for each model that will be used."""
+def request_rows(journeys: list[Journey], asked_by: str | None = None) -> list[StageRun]:
+    """One row for each asset that was asked for, and one for each model that will be used.
+
+    ``asked_by``: who asks, where it is not this process's user.
+    """
     rows = [
         schema.request(
             each.run_id,
@@ -36,7 +39,7 @@ def request_rows(journeys: list[Journey]) -> list[StageRun]:
             seed=each.spec.seed,
             tags=each.spec.tags,
             code_version=code_version(),
-            asked_by=user(),
+            asked_by=asked_by or user(),
         )
         for each in journeys
     ]

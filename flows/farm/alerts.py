@@ -6,22 +6,17 @@
     <library>/runs/<run_id>/alerts/<kind>.json      what is told: run, kind, text, when, by whom, and whether it arrived
 
 The file is made by whoever is first, so that a call that is repeated raises nothing twice; it is posted, three times at
-most in one call, until the receiver has answered with 2xx, and again in the next call. Every post of an alert has the
-same ``Idempotency-Key``. With ``SPLATMILL_WEBHOOK_SECRET`` set, ``X-Splatmill-Signature`` is ``sha256=`` and the HMAC
-of the body in hex.
+most in one call, until the receiver has answered with 2xx, and again in the next call (``flows.post`` signs it).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import os
 import shutil
 import socket
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
@@ -32,12 +27,13 @@ from flows.farm.runs import Run
 from flows.farm.shards import measured
 from flows.farm.standing import Standing
 from flows.making import min_free_mb
+from flows.post import post
 from pipeline_core.files import write_json
 from pipeline_core.secrets import redact
 
-WEBHOOK, SECRET = "SPLATMILL_WEBHOOK", "SPLATMILL_WEBHOOK_SECRET"
+WEBHOOK = "SPLATMILL_WEBHOOK"
 ALERTS = "alerts"
-TRIES, TIMEOUT_S, PAUSE_S = 3, 5.0, 1.0
+TRIES, PAUSE_S = 3, 1.0
 NO_WORKER_S = 300.0
 """A run without a worker for so long is told."""
 FAILED_SHARE, FAILED_COUNT = 0.2, 5
@@ -72,7 +68,7 @@ def deliver(folder: Path) -> int:
         if told["sent"]:
             continue
         try:
-            post(address, {name: told[name] for name in ("text", "run_id", "kind", "at", "host")})
+            _repeat(address, {name: told[name] for name in ("text", "run_id", "kind", "at", "host")})
         except (OSError, ValueError, HTTPException) as error:
             log.warning("alert %s of run %s did not arrive: %s", path.stem, folder.name, redact(str(error)))
             return arrived  # the next call tries again
@@ -81,19 +77,14 @@ def deliver(folder: Path) -> int:
     return arrived
 
 
-def post(address: str, told: dict[str, Any]) -> None:
+def _repeat(address: str, told: dict[str, Any]) -> None:
     """Post a document, up to :data:`TRIES` times. Raises what kept the last of them from arriving."""
-    body = json.dumps(told).encode()
-    headers = {"Content-Type": "application/json", "Idempotency-Key": f"{told['run_id']}-{told['kind']}"}
-    if secret := os.environ.get(SECRET, ""):
-        headers["X-Splatmill-Signature"] = f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE_S * 4 ** (attempt - 1))
         try:
-            request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-                return
+            post(address, told, f"{told['run_id']}-{told['kind']}")
+            return
         except (OSError, HTTPException) as error:
             last = error
     raise last

@@ -51,7 +51,7 @@ def cancel_run(library: str, run: str) -> str:
     for beat in at_work:
         beats.fence(folder, beat.name)
     told = f"run {folder.name}: cancelled; {len(at_work)} processes stop at their next step, and keep checkpoints"
-    return told if not is_farm_s(folder) else f"{told}\n{_brought_on(folder)}"
+    return told if not is_farm_s(folder) else f"{told}\n{bring_on(folder)}"
 
 
 def pause_run(library: str, run: str) -> str:
@@ -62,7 +62,7 @@ def pause_run(library: str, run: str) -> str:
             f"run {folder.name} is one machine's: splatmill cancel stops it, and the same command goes on with it"
         )
     marks.put(folder, marks.PAUSED)
-    return f"run {folder.name}: paused; shards at work end after the assets that they have begun\n{_brought_on(folder)}"
+    return f"run {folder.name}: paused; shards at work end after the assets that they have begun\n{bring_on(folder)}"
 
 
 def resume_run(library: str, run: str) -> str:
@@ -70,7 +70,7 @@ def resume_run(library: str, run: str) -> str:
     folder = open_folder(library, run)
     if not marks.lift(folder, marks.PAUSED):
         raise RequestError(f"run {folder.name} is not paused")
-    return f"run {folder.name}: goes on\n{_brought_on(folder)}"
+    return f"run {folder.name}: goes on\n{bring_on(folder)}"
 
 
 def open_folder(library: str, run: str) -> Path:
@@ -81,7 +81,7 @@ def open_folder(library: str, run: str) -> Path:
     return folder
 
 
-def _brought_on(folder: Path) -> str:
+def bring_on(folder: Path) -> str:
     """Reconcile a run, if nobody else is at it; returns what that did."""
     try:
         point_at_farm()

@@ -49,9 +49,9 @@ class Excuse:
 # --- what people ask for ---------------------------------------------------------------------------------------------
 
 
-def put(folder: Path, mark: str) -> None:
-    """Leave a mark, in the name of this process's user."""
-    write_json(folder / mark, {"by": user(), "at": time.time()})
+def put(folder: Path, mark: str, by: str = "") -> None:
+    """Leave a mark, in the name of ``by`` or of this process's user."""
+    write_json(folder / mark, {"by": by or user(), "at": time.time()})
 
 
 def lift(folder: Path, mark: str) -> bool:

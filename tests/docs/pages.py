@@ -28,8 +28,8 @@ SCRIPTS = [path for folder in ("bench", "chaos") for path in sorted((ROOT / "tes
 OURS = ("splatmill", "make", "python", "python3", "prefect", "pip")
 """Programs whose arguments are checked here."""
 OTHERS = {
-    ".", "apt-get", "cd", "cp", "createdb", "createuser", "docker", "duckdb", "editor", "export", "git", "install",
-    "journalctl", "kubectl", "openssl", "psql", "set", "systemctl", "tr", "useradd",
+    ".", "apt-get", "cd", "cp", "createdb", "createuser", "curl", "docker", "duckdb", "editor", "export", "git",
+    "install", "journalctl", "kubectl", "openssl", "psql", "set", "systemctl", "tr", "useradd",
 }  # fmt: skip
 """Programs of the system, whose arguments are theirs."""
 WRAPPERS = ("sudo", "ssh", "sh")
