@@ -182,6 +182,9 @@ class Meshing(Section):
     settle: bool = Field(False, description="move the surface onto the Gaussians' centres, if those came from points")
     face_budget: int = Field(10_000, ge=64, le=5_000_000)
     texture_size: Literal[64, 128, 256, 512, 1024, 2048, 4096, 8192] = 1024
+    texels_per_metre: float | None = Field(
+        None, gt=0, le=1e6, description="density of the texture, in place of its size", json_schema_extra=LATER
+    )
     bake_views: int = Field(26, ge=6, le=512)
     bake_resolution: int = Field(512, ge=32, le=4096)
 

@@ -112,7 +112,8 @@ def distill(
 
 
 def extract_mesh(gaussians: Gaussians, recipe: Recipe = FACTORY) -> TexturedMesh:
-    """The surface of ``gaussians`` as a closed mesh with a UV atlas, their colours baked into its texture.
+    """The surface of ``gaussians`` as a closed mesh with a UV atlas, their colours baked into its texture. An object
+    unit counts as a metre where ``mesh.texels_per_metre`` is set.
 
     Raises DataError where there is nothing to mesh, DivergedError where the density has no usable surface.
     """

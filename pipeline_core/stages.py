@@ -28,7 +28,7 @@ class Stage:
         upstream: the stages whose outputs its task is given, in the order of the task's arguments.
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
-            where a row names one, ``spec`` (all of it).
+            where a row names one, ``metres`` where the texture's size depends on them, ``spec`` (all of it).
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
     Stage("densify_prune", 2, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
-    Stage("extract_mesh", 3, "mesh", ("densify_prune",),
+    Stage("extract_mesh", 4, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb",)),
     Stage("refine_texture", 1, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),

@@ -20,12 +20,14 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     first, and the agreement between views. A prompt outside the judge's words has ``judged`` 0 and no scores. Of an
     asset that started from a file, ``start_psnr`` says how near its splat has stayed to it, whatever the prompt.
     """
+    from pipeline_core.frame import frame_of
     from pipeline_core.metrics import fidelity, judge
     from pipeline_core.metrics.consistency import consistency, likeness
     from pipeline_core.metrics.mesh_health import mesh_health
 
     metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(gaussians))}
-    metrics |= {name: float(value) for name, value in mesh_health(textured).items()}
+    metres = max(frame_of(textured.vertices, spec.height_m).scale)
+    metrics |= {name: float(value) for name, value in mesh_health(textured, metres).items()}
     metrics |= consistency(gaussians, textured, spec.recipe.evaluate)
     if spec.init_file:
         metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)

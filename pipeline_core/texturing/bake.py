@@ -25,7 +25,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Meshing
 from pipeline_core.meshing.normals import vertex_normals
-from pipeline_core.meshing.unwrap import unwrap
+from pipeline_core.meshing.unwrap import cut, pack, size_for
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
@@ -50,11 +50,18 @@ class Texels:
     normal: np.ndarray
 
 
-def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing) -> TexturedMesh:
-    """Unwrap ``mesh`` and give it the colours of ``gaussians``; texture of ``settings.texture_size`` squared."""
-    vertices, faces, uvs, source = unwrap(mesh, settings.texture_size)
-    normals = vertex_normals(mesh.vertices, mesh.faces)[source].astype(np.float32)
-    texels = chart_texels(vertices, faces, uvs, normals, settings.texture_size)
+def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float = 1.0) -> TexturedMesh:
+    """Unwrap ``mesh`` and give it the colours of ``gaussians``. The texture is ``settings.texture_size`` squared, or as
+    large as ``settings.texels_per_metre`` asks where an object unit is so many ``metres``."""
+    charts = cut(mesh)
+    size: int = settings.texture_size
+    if settings.texels_per_metre is None:
+        uvs = pack(charts, size)
+    else:
+        size, uvs = size_for(charts, settings.texels_per_metre * metres)
+    vertices, faces = charts.vertices, charts.faces
+    normals = vertex_normals(mesh.vertices, mesh.faces)[charts.source].astype(np.float32)
+    texels = chart_texels(vertices, faces, uvs, normals, size)
     gaussians = gaussians.detach().to("cpu")
     cameras = bake_cameras(settings.bake_views, settings.bake_resolution)
     colour, weight = seen_colours(gaussians, texels, Mesh(vertices, faces), cameras)
