@@ -113,8 +113,8 @@ def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_
 
 
 def must_exist(library: str) -> None:
-    """Raise :class:`RequestError` where there is no library."""
-    if "://" not in library and not (Path(library) / "catalog").is_dir():
+    """Raise :class:`RequestError` where there is no library; one in which nothing was made yet is a library."""
+    if "://" not in library and not any((Path(library) / name).is_dir() for name in ("catalog", "assets")):
         raise RequestError(f"--library {library}: no library here; splatmill run makes one")
 
 

@@ -9,8 +9,23 @@ import urllib.request
 import pytest
 
 from flows.metrics import CONTENT_TYPE, METRICS, exposition, server
+from flows.show import must_exist
+from pipeline_core.errors import RequestError
+from pipeline_core.storage import Library
 from tests.catalog.synthetic import fill
 from tests.flows.conftest import ROOT
+
+
+def test_a_library_in_which_nothing_was_made_yet_is_looked_at(tmp_path):
+    must_exist(str(Library(tmp_path / "library").create().root))
+    with server(str(tmp_path / "library"), "127.0.0.1", 0) as answers:
+        threading.Thread(target=answers.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{answers.server_port}/metrics", timeout=60) as answer:
+            assert "splatmill_queue_assets 0" in answer.read().decode()
+        answers.shutdown()
+    with pytest.raises(RequestError, match="no library here"):
+        must_exist(str(tmp_path))
+
 
 SEEN = {
     "assets": {"ok": 3, "failed": 1},
