@@ -10,15 +10,19 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from typing import Any
 
+import httpx
 from prefect.logging.configuration import setup_logging
-from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
+from catalog.door import tell
 from flows.farm.drain import Post
 from flows.farm.outage import Outage, is_outage
+from flows.server import pointed_at
 from pipeline_core import logs
+from pipeline_core.errors import SplatmillError
 
 LOOK_S = 0.5
 
@@ -63,20 +67,30 @@ class Worker(ProcessWorker):
             self.outage.suspect()
 
 
-def main() -> None:
-    """Work until stopped: what is in hand stops then, and keeps a checkpoint. A second signal waits for nothing."""
+def main() -> int:
+    """Work until stopped: what is in hand stops then, and keeps a checkpoint. A second signal waits for nothing.
+
+    Returns the exit code.
+    """
     parser = argparse.ArgumentParser()
     for name in ("--pool", "--name"):
         parser.add_argument(name, required=True)
     parser.add_argument("--limit", type=int, required=True)
     options = parser.parse_args()
     setup_logging()
-    outage = Outage(PREFECT_API_URL.value())
+    outage = Outage(pointed_at() or "")
     outage.outlast()
     outage.watch()
-    with Post(options.name) as post:
-        asyncio.run(live(options, outage, post))
+    try:
+        with Post(options.name) as post:
+            asyncio.run(live(options, outage, post))
+    except httpx.HTTPStatusError as error:
+        why = f"{outage.name_of_server} refuses this worker ({error.response.status_code})"
+        return tell(SplatmillError(f"{why}: is PREFECT_API_AUTH_STRING its password?"), as_json=False)
+    except SplatmillError as error:
+        return tell(error, as_json=False)
     logs.say(f"worker {options.name}: stopped")
+    return 0
 
 
 async def live(options: argparse.Namespace, outage: Outage, post: Post) -> None:
@@ -109,4 +123,4 @@ async def work(options: argparse.Namespace, outage: Outage, post: Post, stop: as
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,8 +12,10 @@ import pytest
 from prefect._internal import observers
 from prefect.workers import base
 
+from flows.farm import drain, worker
 from flows.farm.outage import Outage, is_outage
 from flows.farm.worker import Worker
+from pipeline_core.errors import DiskError
 
 REFUSED = httpx.ConnectError("All connection attempts failed")
 URL = "http://farm:secret@server:4200/api"
@@ -77,17 +79,35 @@ def test_a_worker_outlives_a_server_that_goes_while_it_takes_a_flow(outage, monk
 
     for name in ("_submit_run", "_cancel_run"):
         monkeypatch.setattr(base.BaseWorker, name, refuse)
-    worker = Worker(outage=outage, post=SimpleNamespace(asked=lambda: False), work_pool_name="p", name="w", limit=1)
+    taker = Worker(outage=outage, post=SimpleNamespace(asked=lambda: False), work_pool_name="p", name="w", limit=1)
 
     async def take():
-        worker._limiter, run = anyio.CapacityLimiter(1), SimpleNamespace(id=uuid.uuid4())
-        worker._limiter.acquire_on_behalf_of_nowait(run.id)
-        worker._submitting_flow_run_ids.add(run.id)
-        await worker._submit_run(run)
-        await worker._cancel_run(run.id)
+        taker._limiter, run = anyio.CapacityLimiter(1), SimpleNamespace(id=uuid.uuid4())
+        taker._limiter.acquire_on_behalf_of_nowait(run.id)
+        taker._submitting_flow_run_ids.add(run.id)
+        await taker._submit_run(run)
+        await taker._cancel_run(run.id)
 
     asyncio.run(take())
-    assert worker.idle and not worker._submitting_flow_run_ids
+    assert taker.idle and not taker._submitting_flow_run_ids
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (answer(401), "refuses this worker (401): is PREFECT_API_AUTH_STRING its password?"),
+    (DiskError("no room"), "no room"),
+])  # fmt: skip
+def test_what_ends_a_worker_is_told_in_a_line(error, said, outage, monkeypatch, tmp_path, capsys):
+    async def live(*_):
+        raise error
+
+    monkeypatch.setattr(worker, "live", live)
+    monkeypatch.setattr(worker, "setup_logging", lambda: None)
+    monkeypatch.setattr("sys.argv", ["worker", "--pool", "p", "--name", "w", "--limit", "1"])
+    monkeypatch.setenv("SPLATMILL_STATE", str(tmp_path))
+    monkeypatch.setenv(drain.MARK, "")
+    assert worker.main() == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line and not list(tmp_path.glob("workers/*"))
 
 
 def test_two_lines_are_said_of_an_outage_and_none_of_a_lost_connection(capsys, monkeypatch):
