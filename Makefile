@@ -30,6 +30,9 @@ demo: install  ## make every prop of deployments/manifests/starter.csv on this m
 test: $(VENV)/.installed-test  ## install what the tests need and run them
 	$(BIN)/python -m pytest
 
+test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's units, services and pods on PostgreSQL (as root, 10 minutes)
+	$(BIN)/python -m pytest -m farmfiles tests/deployments/test_farm.py
+
 lint: $(VENV)/.installed-test  ## style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,4 +57,4 @@ gpu:  ## what only a GPU can answer: parity, strategies, an asset, graphs, parts
 clean:  ## remove the virtual environment and the demo library
 	rm -rf $(VENV) $(LIBRARY)
 
-.PHONY: help install demo test lint chaos-catalog chaos bench gpu clean
+.PHONY: help install demo test test-farm-files lint chaos-catalog chaos bench gpu clean

@@ -12,6 +12,7 @@ import yaml
 
 from flows import server
 from flows.farm import setup as farm_setup
+from tests.deployments import farm_files
 from tests.docs.pages import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,8 @@ def test_units_run_commands_that_exist_without_root(path, tmp_path):
     [line] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     program, *arguments = shlex.split(line)
     assert program == "/opt/splatmill/.venv/bin/splatmill" and parse(arguments)
+    for stop in re.findall(r"^ExecStop=-(.*)$", text, re.MULTILINE):
+        assert shlex.split(stop)[0] == program and parse(shlex.split(stop)[1:])
     assert "User=splatmill" in text and "NoNewPrivileges=true" in text
     for name in re.findall(r"^EnvironmentFile=/etc/splatmill/(.*)$", text, re.MULTILINE):
         assert (path.parent / f"{name}.example").is_file()
@@ -117,12 +120,39 @@ def test_units_run_commands_that_exist_without_root(path, tmp_path):
         assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 
 
+FILLED = {"SPLATMILL_AUTH": "splatmill:word", "POSTGRES_PASSWORD": "word", "SPLATMILL_HOST_LIBRARY": "/mnt/library"}
+COMMANDS = farm_files.units("word") | farm_files.services(FILLED) | {"pod": farm_files.pod("splatmill:word")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_have_what_their_files_give_them(name):
+    """Their words parse with values filled in, they may write what they name, and clients know server and password."""
+    command = COMMANDS[name]
+    for words in (command.words, command.last, command.check):
+        assert not words or (parse(list(words[1:])) and "$" not in " ".join(words))
+    named = {command.words[i + 1] for i, word in enumerate(command.words) if word == "--library"}
+    assert named <= set(command.writes)
+    if command.words[1] != "server":
+        assert command.env["PREFECT_API_AUTH_STRING"] == "splatmill:word" and command.env["PREFECT_API_URL"]
+    assert command.env["HOME"] in command.writes and "/tmp" in command.writes
+
+
+def test_compose_s_values_are_filled_in_as_compose_does():
+    text = "${A}, ${B:-b}, ${E:-e}, ${E-e}, ${N-n}, ${A:?told}"
+    assert farm_files.interpolate(text, {"A": "a", "E": ""}) == "a, b, e, , n, a"
+    with pytest.raises(AssertionError, match="N: say it"):
+        farm_files.interpolate("${N:?say it}", {})
+
+
 def test_kubernetes_pods_have_one_gpu_and_few_rights():
     config, claim, workers = yaml.safe_load_all((FOLDER / "kubernetes" / "gpu-worker.yaml").read_text())
     assert (config["kind"], claim["kind"], workers["kind"]) == ("ConfigMap", "PersistentVolumeClaim", "StatefulSet")
     pod = workers["spec"]["template"]["spec"]
     [container] = pod["containers"]
     assert parse(container["args"])
+    first, *stop = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert first == "splatmill" and parse(stop)
+    assert float(stop[stop.index("--wait") + 1]) + 60 < pod["terminationGracePeriodSeconds"]
     assert (
         container["resources"]["limits"]["nvidia.com/gpu"] == 1
         and "nvidia.com/gpu" not in container["resources"]["requests"]
