@@ -62,7 +62,7 @@ def locked(name: str) -> set[str]:
 
 def test_every_import_is_asked_for_and_everything_asked_for_is_imported():
     asked = {name_of(Requirement(text).name) for text in PROJECT["dependencies"]}
-    extras = [text for extra in ("cuda", "usd") for text in PROJECT["optional-dependencies"][extra]]
+    extras = [text for extra in ("cuda", "usd", "c2pa") for text in PROJECT["optional-dependencies"][extra]]
     optional = {name_of(Requirement(text).name) for text in extras}
     names = packages_distributions()
     used = {name_of(names[name][0]) if name in names else name for name in imported()}
