@@ -70,6 +70,19 @@ each asset in each run:
 Charged is the time in which a process has a stage at work, divided equally among the assets that it works at; what it
 takes to start, to load models and to wait is not in it.
 
+## What is wrong with files
+
+The stage `validate` looks at an asset's files before they are published: structure and bounds of the GLB, holes,
+debris, faces without area, atlas, texture sizes, height and pivot, whether splat and mesh stand in one place, the mark
+of generated media; and Khronos' `gltf-validator` where Node and that package are (`npm install -g gltf-validator`, or
+`SPLATMILL_GLTF_VALIDATOR` names its folder). Where it is not, a finding of severity `info` says so. An asset with
+errors is delivered all the same: `status`, a run's report and the gallery show it, and gates read the view `findings`:
+
+    splatmill sql "select code, severity, file, message, count from findings where asset_id = 'chair-07' and is_latest"
+    splatmill sql "select asset_id from assets where status = 'ok' and finding_errors = 0"
+
+`splatmill validate PATH...` looks at files anywhere, with the same eyes, and at signatures and sha256 too.
+
 ## What it costs
 
 `tests/bench/catalog.py` on two cores of a shared machine with nothing else running, 2026-11-22; synthetic assets with

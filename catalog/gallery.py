@@ -35,7 +35,7 @@ SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
     "asset_id", "status", "prompt", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
-    "review_note", "licence_class", "tags", "metrics",
+    "review_note", "licence_class", "finding_errors", "finding_warnings", "tags", "metrics", "findings",
 )  # fmt: skip
 
 
@@ -76,17 +76,30 @@ def write_gallery(
 
 
 def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
-    """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}."""
+    """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}, and
+    ``findings`` as sentences, worst first."""
     with query.connect(store, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute(f"""
             select asset_id, name, arg_max(value, (stage = '{stages.DELIVERY}', event_id)) from metrics
             where is_latest and stage in {stages.sql_list(SHOWN)} group by all
         """).fetchall()
+        faults = con.execute("""
+            select asset_id, severity || ' in ' || file || ': ' || message || if(count > 1, ' (' || count || ')', '')
+            from findings where is_latest and severity <> 'info' order by asset_id, severity, file, code
+        """).fetchall()
+    said: dict[str, list[str]] = {}
+    for asset_id, text in faults:
+        said.setdefault(asset_id, []).append(text)
     by_asset: dict[str, dict[str, float]] = {}
     for asset_id, name, value in numbers:
         by_asset.setdefault(asset_id, {})[name] = value
-    return [asset | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)} for asset in assets]
+    return [
+        asset
+        | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)}
+        | {"findings": said.get(asset["asset_id"], [])}
+        for asset in assets
+    ]
 
 
 def tags_of(asset: dict[str, Any]) -> dict[str, str]:

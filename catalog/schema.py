@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from catalog.ids import ID_PATTERN, new_id
 from pipeline_core import stages
+from pipeline_core.findings import Finding
 from pipeline_core.priors import licences
 
 STATEMENTS = ("request", "review", "model")
@@ -55,6 +56,16 @@ ARTIFACT = pa.struct(
         ("sha256", pa.string()),
         ("bytes", pa.int64()),
         ("media_type", pa.string()),
+    ]
+)
+
+FINDING = pa.struct(
+    [
+        ("code", pa.string()),
+        ("severity", pa.string()),
+        ("message", pa.string()),
+        ("file", pa.string()),
+        ("count", pa.int64()),
     ]
 )
 
@@ -110,6 +121,7 @@ COLUMNS = (
     Column("share_s", pa.float64(), "seconds charged to this attempt: stages share a process's time", 3),
     Column("price_per_hour", pa.float64(), "price of an hour of that process then; NULL where none was set", 3),
     Column("asked_by", pa.string(), "of a request: the user who asked", 3),
+    Column("findings", pa.list_(FINDING), "what validation found wrong with the asset's files; NULL where nothing", 4),
     Column(
         "spec_json",
         pa.string(),
@@ -143,6 +155,10 @@ class Artifact:
     sha256: str
     bytes: int
     media_type: str = "application/octet-stream"
+
+
+STRUCTS: dict[str, type[Any]] = {"artifacts": Artifact, "findings": Finding}
+"""Columns that are lists of structures, and the class of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +203,7 @@ class StageRun:
     share_s: float | None = None
     price_per_hour: float | None = None
     asked_by: str | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("run_id", "asset_id", "stage"):
@@ -221,7 +238,7 @@ class StageRun:
             put("error_message", clip_utf8(self.error_message, MAX_ERROR_BYTES))
         put("metrics", {str(name): float(value) for name, value in self.metrics.items() if value is not None})
         put("tags", {str(name): str(value) for name, value in self.tags.items()})
-        for name in ("upstream_keys", "model_ids", "input_sha256", "artifacts"):
+        for name in ("upstream_keys", "model_ids", "input_sha256", "artifacts", "findings"):
             put(name, tuple(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
@@ -233,8 +250,8 @@ class StageRun:
                 continue
             if isinstance(value, datetime):
                 value = value.isoformat(timespec="microseconds")
-            elif item.name == "artifacts":
-                value = [vars(artifact).copy() for artifact in value]
+            elif item.name in STRUCTS:
+                value = [vars(each).copy() for each in value]
             elif isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, Mapping):
@@ -253,11 +270,11 @@ class StageRun:
         for name in ("queued_at", "started_at", "finished_at"):
             if values.get(name) is not None:
                 values[name] = datetime.fromisoformat(values[name])
-        names = {item.name for item in fields(Artifact)}
-        values["artifacts"] = tuple(
-            Artifact(**{name: value for name, value in artifact.items() if name in names})
-            for artifact in values.get("artifacts", ())
-        )
+        for name, kind in STRUCTS.items():
+            parts = {item.name for item in fields(kind)}
+            values[name] = tuple(
+                kind(**{part: value for part, value in each.items() if part in parts}) for each in values.get(name, ())
+            )
         if "event_id" not in values or "finished_at" not in values:
             raise ValueError("a stage record must have event_id and finished_at")
         return cls(**values)
@@ -271,7 +288,8 @@ class StageRun:
             "date": self.finished_at.date(),
             "metrics": list(self.metrics.items()),
             "tags": list(self.tags.items()),
-            "artifacts": [vars(artifact) for artifact in self.artifacts],
+            "artifacts": [vars(each) for each in self.artifacts],
+            "findings": [vars(each) for each in self.findings] or None,
         }
         return row
 

@@ -30,7 +30,7 @@ from catalog.store import LeaseHeld, Store, open_store
 from pipeline_core.files import disk_errors, lock
 
 STORAGE_VERSION = "v1.2.0"  # a file in DuckDB 2.0's own format cannot be opened by any 1.x
-BASE = ("stage_runs", "metrics", "artifacts")
+BASE = views.BASE
 OWNER = {  # where to look whether an asset or run has earlier rows; a model's declaration has the model as its asset
     "asset_id": "select asset_id from assets union all select model_id from models",
     "run_id": "select run_id from runs union all select run_id from stage_runs where stage = 'request'",

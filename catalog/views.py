@@ -1,8 +1,9 @@
 """The relations that people query, and what each of their columns means.
 
-The same names and columns exist on live files (views over Parquet) and in the snapshot (tables). Three relations come
-straight from the events: ``stage_runs``, ``metrics`` and ``artifacts``; the rest is SQL over these, written once and
-used by both. The column texts end up in docs/CATALOGUE.md and as comments in the snapshot, where BI tools show them.
+The same names and columns exist on live files (views over Parquet) and in the snapshot (tables). Four relations come
+straight from the events: ``stage_runs``, ``metrics``, ``artifacts`` and ``findings``; the rest is SQL over these,
+written once and used by both. The column texts end up in docs/CATALOGUE.md and as comments in the snapshot, where BI
+tools show them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PLACE = f"(list_position([{ORDER}], stage) - 1)::smallint as stage_idx"
 STAGE_RUN_COLUMNS = tuple(
     name
     for column in schema.COLUMNS
-    if column.name not in ("metrics", "artifacts")
+    if column.name not in ("metrics", *schema.STRUCTS)
     for name in ((column.name, "stage_idx") if column.name == "stage" else (column.name,))
 )
 
@@ -63,6 +64,9 @@ class View:
     columns: dict[str, str]
     sql: str | None = None
     key: str | None = None  # column by which the snapshot renews only what changed
+
+
+OF_EVENT = ("event_id", "run_id", "asset_id", "stage")
 
 
 def event_columns(*names: str) -> dict[str, str]:
@@ -129,9 +133,13 @@ measured as (
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'vertices') as vertices,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'watertight') as watertight,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'fidelity') as fidelity,
-        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'consistency') as consistency
+        arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'consistency') as consistency,
+        arg_max(value, event_id) filter (name = 'finding_errors') as finding_errors,
+        arg_max(value, event_id) filter (name = 'finding_warnings') as finding_warnings
     from {{metrics}}
-    where is_latest and name in ('faces', 'vertices', 'watertight', 'fidelity', 'consistency')
+    where is_latest and name in (
+        'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'finding_errors', 'finding_warnings'
+    )
     group by asset_id
 ),
 files as (
@@ -175,6 +183,8 @@ select
     watertight > 0.5 as watertight,
     fidelity,
     consistency,
+    try_cast(finding_errors as bigint) as finding_errors,
+    try_cast(finding_warnings as bigint) as finding_warnings,
     try_cast(coalesce(spec_json->>'$.recipe.mesh.face_budget', spec_json->>'$.face_budget') as bigint) as face_budget,
     try_cast(coalesce(spec_json->>'$.recipe.mesh.texture_size', spec_json->>'$.texture_size') as bigint)
         as texture_size,
@@ -323,6 +333,18 @@ VIEWS: dict[str, View] = {
             "is_latest": IS_LATEST,
         },
     ),
+    "findings": View(
+        "one kind of fault that validation found in one file of an asset",
+        event_columns("event_id", "run_id", "asset_id", "stage")
+        | {
+            "code": "what is wrong, in capitals: the Khronos validator's code where it has the rule",
+            "severity": "error (an engine stumbles over it), warning (an artist would mend it) or info",
+            "file": "the file's name in assets/<asset_id>/",
+            "message": "what is wrong, as a sentence",
+            "count": "how many places of the file have it",
+            "is_latest": IS_LATEST,
+        },
+    ),
     "stage_latest": View(
         "the latest attempt of a stage on an asset",
         event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": "always true here"},
@@ -362,6 +384,8 @@ VIEWS: dict[str, View] = {
             "watertight": "whether the mesh is closed",
             "fidelity": "how well the views match the prompt, by the evaluating judge; higher is better",
             "consistency": "agreement of neighbouring views; higher is better",
+            "finding_errors": "rows of findings that are errors (count); NULL where it was not validated",
+            "finding_warnings": "rows of findings that are warnings (count); NULL where it was not validated",
             "face_budget": "triangles it was allowed (count)",
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
@@ -474,15 +498,16 @@ VIEWS: dict[str, View] = {
     ),
 }
 
+BASE = tuple(name for name, view in VIEWS.items() if not view.sql)
 DERIVED = {name: view for name, view in VIEWS.items() if view.sql}
 
 
 def select_sql(name: str, **sources: str) -> str:
-    """SQL of a derived relation; ``sources`` may name tables to read in place of stage_runs, metrics and artifacts.
+    """SQL of a derived relation; ``sources`` may name tables to read in place of those of :data:`BASE`.
 
     ``declared`` among them has the models' declarations where ``stage_runs`` has the rows of some assets only.
     """
-    names = {name: name for name in ("stage_runs", "metrics", "artifacts")} | {"declared": "stage_runs"} | sources
+    names = {name: name for name in BASE} | {"declared": "stage_runs"} | sources
     sql = VIEWS[name].sql
     assert sql is not None, f"{name} is not derived"
     return sql.format(**names)
@@ -499,10 +524,11 @@ def base_sql(name: str, events: str, latest: str) -> str:
             select event_id, run_id, asset_id, stage, recipe, entry.key as name, entry.value as value, {is_latest}
             from (select event_id, run_id, asset_id, stage, recipe, unnest(map_entries(metrics)) as entry from {events})
         """
+    struct, column = ("file", "artifacts") if name == "artifacts" else ("finding", "findings")
+    fields = ", ".join(f"{struct}.{each}" for each in VIEWS[name].columns if each not in (*OF_EVENT, "is_latest"))
     return f"""
-        select event_id, run_id, asset_id, stage, file.role, file.path, file.sha256, file.bytes, file.media_type,
-            {is_latest}
-        from (select event_id, run_id, asset_id, stage, unnest(artifacts) as file from {events})
+        select {", ".join(OF_EVENT)}, {fields}, {is_latest}
+        from (select {", ".join(OF_EVENT)}, unnest({column}) as {struct} from {events})
     """
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from catalog import query
 from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
@@ -231,10 +232,17 @@ def announce(plan: Plan) -> None:
 
 
 def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> None:
-    """Put into quarantine what has failed often enough."""
+    """Put into quarantine what has failed often enough, and name what has files with errors in them."""
+    summary.flawed = flawed(request.library, summary.made)
     rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
     if rows:
         append(request.library, rows, keep=True)
+
+
+def flawed(library: str, made: list[str]) -> list[str]:
+    """Those of ``made`` in whose files validation found errors."""
+    sql = "select asset_id from assets where finding_errors > 0 and list_contains(?, asset_id) order by asset_id"
+    return [row["asset_id"] for row in query.rows(library, sql, [made])] if made else []
 
 
 def admission(

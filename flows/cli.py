@@ -39,6 +39,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(catalogue.app, name="catalog")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
+PathsArg = Annotated[list[Path], typer.Argument(help="files, or folders of them")]
 RunArg = Annotated[str, typer.Argument(help="a run's id, the beginning of its id, or last")]
 LibraryOption = Annotated[
     str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library (status: or s3://...)")
@@ -482,6 +483,34 @@ def evaluate(
 
     _prepare(0, "auto")
     show_scores(library, assets or [], judge, as_json=json_)
+
+
+@app.command()
+def validate(
+    paths: PathsArg,
+    signed: Annotated[bool, typer.Option("--signed", help="what is not signed is an error too")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Look for faults in GLBs, pictures and splats: structure, surface, mark, signature, sha256. Exit code 1 on errors.
+
+    Example: splatmill validate ./library/assets/chair-07
+    """
+    from flows.checked import validate_paths
+
+    raise typer.Exit(0 if validate_paths(paths, signed=signed, as_json=json_) else 1)
+
+
+@app.command()
+def sign(paths: PathsArg) -> None:
+    """Sign copies of PNG, WebP and GLB with C2PA, by the certificate and key that SPLATMILL_C2PA_CERTIFICATE and
+    SPLATMILL_C2PA_KEY name (PEM files); a GLB's signature lies beside it, in <name>.glb.c2pa.
+
+    Example: splatmill sign ./shipped
+    """
+    from flows.checked import sign_paths
+
+    for path in sign_paths(paths):
+        typer.echo(path)
 
 
 @app.command("train-starter", context_settings=PASS_ON)

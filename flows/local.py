@@ -135,6 +135,8 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         f"in {summary.seconds:.0f} s; assets in {Path(summary.library) / 'assets'}",
         file=out,
     )
+    if summary.flawed:
+        print(f"{len(summary.flawed)} with errors in their files: splatmill sql 'from findings'", file=out)
     if summary.warnings:
         print(f"{len(summary.warnings)} warnings: {request.folder / SUMMARY}", file=out)
     if summary.left:

@@ -75,6 +75,10 @@ select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) 
 from runs order by started_at desc limit 5
 """
 UNREAD_SQL = "select count(*) as assets from assets where prompt_warnings is not null"
+FINDINGS_SQL = """
+select code, severity, count(distinct asset_id) as assets, any_value(asset_id) as sample
+from findings where is_latest and severity <> 'info' group by all order by severity, assets desc, code
+"""
 FAILED_SQL = """
 select asset_id, error_stage, error_class, error_type, error_message
 from assets where error_type is not null order by error_stage, asset_id
@@ -88,14 +92,19 @@ def show_status(library: str, *, as_json: bool) -> None:
     runs = query.rows(library, RUNS_SQL)
     failed = query.rows(library, FAILED_SQL)
     unread = query.rows(library, UNREAD_SQL)[0]["assets"]
+    findings = query.rows(library, FINDINGS_SQL)
     if as_json:
-        print(json.dumps({"assets": by_status, "runs": runs, "failed": failed, "unread": unread}, default=str))
+        told = {"assets": by_status, "runs": runs, "failed": failed, "unread": unread, "findings": findings}
+        print(json.dumps(told, default=str))
         return
     print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
     columns = ["run_id", "started", "seconds", "delivered", "failed"]
     print("\n" + aligned(columns, [[r[c] for c in columns] for r in runs]))
     if unread:
         print(f"\n{unread} assets whose prompt was not read whole: prompt_warnings in splatmill sql 'from assets'")
+    if findings:
+        shown = [[r["code"], r["severity"], r["assets"], r["sample"]] for r in findings]
+        print("\n" + aligned(["finding", "severity", "assets", "for example"], shown))
     if failed:
         shown = [[r["asset_id"], r["error_stage"], r["error_class"], (r["error_message"] or "")[:90]] for r in failed]
         print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))

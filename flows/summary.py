@@ -17,6 +17,7 @@ class Summary:
 
     ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
     ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
+    ``flawed`` were made and have files in which validation found errors (``findings`` in SQL).
     ``stopped_why``: by whom and when the run was cancelled, where it was.
     """
 
@@ -34,6 +35,7 @@ class Summary:
     failures: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    flawed: list[str] = field(default_factory=list)
     seconds: float = 0.0
     first_asset_s: float | None = None
 
@@ -65,6 +67,9 @@ def markdown(summary: Summary) -> str:
     if summary.left:
         names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
         lines += ["", f"Not begun because of {summary.left_why}: {names}"]
+    if summary.flawed:
+        names = ", ".join(summary.flawed[:50]) + (" ..." if len(summary.flawed) > 50 else "")
+        lines += ["", f"Validation found errors in files of {len(summary.flawed)}: {names}"]
     if summary.warnings:
         quoted = [line.replace("`", "'") for line in shorten(summary.warnings, SUMMARY)]
         lines += ["", *(f"- `{line}`" for line in quoted)]

@@ -80,8 +80,10 @@ STAGES: tuple[Stage, ...] = (
           weight=0.13, hours=6, outputs=("asset.glb",)),
     Stage("evaluate", 3, "evaluate", ("init_points", "densify_prune", "refine_texture"), reads=("prompt",),
           weight=0.04, outputs=("preview.png", "metrics.json")),
-    Stage("record", 2, "", ("densify_prune", "refine_texture", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
-          models=("points", "image"), weight=0.01, outputs=("asset.json",)),
+    Stage("validate", 1, "", ("densify_prune", "refine_texture", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
+          models=("points", "image"), weight=0.01, outputs=("validation.json",), shown=False),
+    Stage("record", 2, "", ("densify_prune", "refine_texture", "evaluate", "validate"), keyed_by=("validate",),
+          reads=("spec",), models=("points", "image"), weight=0.01, outputs=("asset.json",)),
 )
 # fmt: on
 

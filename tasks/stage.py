@@ -17,7 +17,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core import logs
 from pipeline_core.errors import DamagedInput, error_class
+from pipeline_core.findings import Finding
 from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
 from pipeline_core.stages import named
@@ -39,6 +40,16 @@ from tasks.meter import meter, price_per_hour
 from tasks.progress import board
 
 Reference = dict[str, Any]
+
+
+class Measured(dict[str, float]):
+    """A stage's metrics, with findings that its row shall have beside them."""
+
+    def __init__(self, metrics: Mapping[str, float], findings: Sequence[Finding] = ()) -> None:
+        super().__init__(metrics)
+        self.findings = tuple(findings)
+
+
 Work = Callable[[Path], Mapping[str, float]]
 
 Publish = Callable[[Journey, Path, StageRun, list[dict[str, Any]]], dict[str, Any]]
@@ -105,7 +116,7 @@ def _make(
             outputs = library.outputs(folder, publication.place(library, journey, stage))
             run = stage_run(
                 journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs,
-                spec_json=whole_request(journey, stage), share_s=share(),
+                spec_json=whole_request(journey, stage), share_s=share(), findings=getattr(metrics, "findings", ()),
             )  # fmt: skip
             record = publication.publish(journey, folder, run, outputs)
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
@@ -233,12 +244,14 @@ def with_times(run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tuple[Reference, ...]) -> StageRun:
     """The row of a stage whose output was there already: another run or another asset had made it."""
+    earlier = StageRun.from_json(found)
     return stage_run(
         journey,
         stage,
         "skipped",
         datetime.now(UTC),
-        metrics=StageRun.from_json(found).metrics,
+        metrics=earlier.metrics,
+        findings=earlier.findings,
         upstream=upstream,
         outputs=[dict(each) for each in found["artifacts"]],
         spec_json=found.get("spec_json"),

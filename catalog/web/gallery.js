@@ -75,6 +75,10 @@ function card(asset) {
   const error = [asset.error_type, asset.error_message].filter(Boolean).join(": ");
   const all = Object.entries(asset.metrics || {}).sort(([a], [b]) => a.localeCompare(b));
   const more = facts(all.map(([name, value]) => [name, number(value)]));
+  const found = asset.findings || [];
+  const faults = found.length ? element("details", { className: asset.finding_errors ? "faults bad" : "faults" },
+    element("summary", { textContent: `${found.length} ${found.length === 1 ? "finding" : "findings"}` + (asset.finding_errors ? `, ${asset.finding_errors} of them errors` : "") }),
+    element("ul", {}, ...found.map((text) => element("li", { textContent: text })))) : null;
   const files = element("div", { className: "files" });
   const view = asset.view ? [{ label: "3D view", url: asset.view }] : [];
   for (const { label, url, download } of [...view, ...asset.files]) {
@@ -90,6 +94,7 @@ function card(asset) {
     badges(asset, kind, where),
     error && asset.preview ? element("p", { className: "error", textContent: error, tabIndex: 0 }) : null,
     facts(head),
+    faults,
     more ? element("details", {}, element("summary", { textContent: `${all.length} metrics` }), more) : null,
     files);
   return element("article", { id: "asset-" + asset.asset_id }, picture(asset), text);

@@ -18,6 +18,7 @@ from catalog.gallery import write_gallery
 from catalog.schema import Artifact, request
 from catalog.writer import append
 from pipeline_core.errors import RequestError
+from pipeline_core.findings import Finding
 
 HOSTILE = (
     "</script><script>document.title='HACKED'</script><img src=x onerror=\"document.title='HACKED'\"> \u2028 & chair"
@@ -80,6 +81,8 @@ def library(tmp_path: Path, make_run) -> Path:
         tmp_path,
         [request("night-1", "chair-07", {"prompt": HOSTILE, "seed": 7, "prompt_reading": {"warnings": [HOSTILE]}})],
     )
+    findings = (Finding("MESH_OPEN", "error", HOSTILE, "asset.glb", 3), Finding("X", "info", "not shown", "asset.glb"))
+    append(tmp_path, [make_run(stage="validate", artifacts=(), findings=findings, metrics={"finding_errors": 1.0})])
     append(tmp_path, [make_run(stage="record", artifacts=files, metrics={"faces": 12.0, "fidelity": float("nan")})])
     spec = {"prompt": "a glass vase", "tags": {"category": HOSTILE, "lod": 1}}
     append(tmp_path, [request("night-1", "vase-01", spec)])
@@ -99,6 +102,8 @@ def test_everything_is_there_and_nothing_hostile_is_html(library) -> None:
     assert (failed["status"], failed["error_stage"], failed["error_message"]) == ("failed", "extract_mesh", HOSTILE)
     assert (made["prompt"], made["faces"], made["fidelity"]) == (HOSTILE, 12, None)
     assert (failed["prompt_warnings"], made["prompt_warnings"]) == (None, [HOSTILE])
+    assert (made["findings"], made["finding_errors"]) == ([f"error in asset.glb: {HOSTILE} (3)"], 1)
+    assert (failed["findings"], failed["finding_errors"]) == ([], None)
     assert made["preview"] == "../assets/chair-07/preview.png"
     assert made["view"] == "view/chair-07.html"
     assert (failed["tags"], made["tags"]) == ({"category": HOSTILE, "lod": "1"}, {"category": "furniture"})

@@ -17,6 +17,7 @@ from catalog import compact, query, schema, snapshot
 from catalog.schema import COLUMNS, SCHEMA, SCHEMA_VERSION, Artifact, StageRun, to_table
 from catalog.store import open_store
 from catalog.writer import append, encode
+from pipeline_core.findings import SEVERITIES, Finding
 from tests.catalog import versions
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
@@ -43,6 +44,9 @@ RUNS = st.builds(
     metrics=st.dictionaries(TEXT, NUMBER, max_size=4),
     tags=st.dictionaries(TEXT, TEXT, max_size=4),
     artifacts=st.lists(st.builds(Artifact, TEXT, TEXT, TEXT, st.integers(0, 2**62), TEXT), max_size=3),
+    findings=st.lists(
+        st.builds(Finding, TEXT, st.sampled_from(SEVERITIES), TEXT, TEXT, st.integers(0, 2**62)), max_size=3
+    ),
     spec_json=st.none() | TEXT,
 )
 
@@ -58,8 +62,8 @@ def test_json_and_parquet_give_back_the_same_event(run: StageRun) -> None:
         want = getattr(run, item.name)
         if item.name in ("metrics", "tags"):
             assert dict(row[item.name]) == want
-        elif item.name == "artifacts":
-            assert [Artifact(**each) for each in row["artifacts"]] == list(want)
+        elif item.name in schema.STRUCTS:
+            assert [schema.STRUCTS[item.name](**each) for each in row[item.name] or ()] == list(want)
         else:
             assert row[item.name] == (list(want) if isinstance(want, tuple) else want), item.name
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from catalog.schema import SCHEMA_VERSION, Artifact, StageRun, to_table
 from catalog.writer import encode
+from pipeline_core.findings import Finding
 
 FOLDER = Path(__file__).parent / "versions"
 DONE = datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
@@ -57,6 +58,7 @@ def example() -> StageRun:
         share_s=2.5,
         price_per_hour=1.25,
         asked_by="ana",
+        findings=(Finding("UV_OVERLAP", "warning", "charts overlap", "asset.glb", 12),),
     )
 
 

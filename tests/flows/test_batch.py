@@ -15,8 +15,8 @@ from flows.summary import Summary, markdown
 from pipeline_core.errors import DivergedError, ManifestError, ModelNotFound, RequestError
 from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.storage import Library
+from tasks.deliver import describe
 from tasks.progress import board
-from tasks.record import describe
 from tasks.requests import request_rows
 from tasks.stage import stage_run, with_times
 

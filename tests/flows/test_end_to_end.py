@@ -22,6 +22,7 @@ from flows.batch import BatchRequest, plan_batch
 from pipeline_core.deliverables import DELIVERABLES
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_splat
+from pipeline_core.io.xmp import read_file
 from pipeline_core.manifest import parse_override
 from pipeline_core.stages import names
 from pipeline_core.storage import sha256_file
@@ -82,6 +83,18 @@ def test_a_lost_catalogue_comes_back_from_the_records(made, tmp_path):
         assert query.rows(tmp_path / "copy", sql) == query.rows(made[0], sql), name
     sql = "select * exclude (batch_id) from stage_runs order by event_id"
     assert query.rows(tmp_path / "copy", sql) == query.rows(made[0], sql)
+
+
+def test_deliverables_are_marked_and_what_validation_found_is_rows(made):
+    library, _, _ = made
+    for name in ("asset.glb", "preview.png", "turntable.webp"):
+        said = read_file(library / "assets" / "mug" / name)
+        assert said.generated and said.prompt == "a blue mug"
+    told = json.loads(next((library / "stages" / "validate").glob("*/validation.json")).read_text())
+    asset = next(row for row in query.assets(library) if row["asset_id"] == "mug")
+    rows = query.rows(library, "select code, severity, file, message, count from findings where asset_id = 'mug'")
+    assert asset["finding_errors"] == 0 == sum(row["severity"] == "error" for row in rows)
+    assert told["validators"]["khronos"] or any(row["code"] == "KHRONOS_VALIDATOR_NOT_RUN" for row in rows)
 
 
 def test_the_deliverables_are_what_asset_json_says(made):

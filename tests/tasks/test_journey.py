@@ -46,9 +46,9 @@ def read(stage):
     ({"changes": {"mesh.face_budget": 500}}, "extract_mesh"),
     ({"changes": {"texture.steps": 5}}, "refine_texture"),
     ({"changes": {"evaluate.resolution": 64}}, "evaluate"),
-    ({"height_m": 2}, "record"),
-    ({"tags": {"set": "x"}}, "record"),
-    ({"asset_id": "other"}, "record"),
+    ({"height_m": 2}, "validate"),
+    ({"tags": {"set": "x"}}, "validate"),
+    ({"asset_id": "other"}, "validate"),
     ({"run": "another"}, None),
 ])  # fmt: skip
 def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first):
@@ -65,7 +65,7 @@ def test_a_file_that_a_row_names_counts_by_its_content_and_kind_alone():
     first = started()
     assert [stage for stage in names() if started(digit="1")[stage] != first[stage]] == list(names())
     assert [stage for stage in names() if started(name="starts/mug.glb")[stage] != first[stage]] == list(names())
-    assert [stage for stage in names() if started(name="other.PLY")[stage] != first[stage]] == ["record"]
+    assert [stage for stage in names() if started(name="other.PLY")[stage] != first[stage]] == ["validate", "record"]
     assert started(**{"init.point_prior": "point-e"})["init_points"] != keys()["init_points"]
 
 
@@ -78,7 +78,8 @@ def test_an_image_counts_by_its_content_and_elevation_from_the_stages_on_that_lo
     looked_at = renewed_with(["optimize_gaussians", "densify_prune", "refine_texture"])
     for other in (keys(), pictured(digit="1"), pictured(image_elevation=10)):
         assert [stage for stage in names() if other[stage] != first[stage]] == looked_at
-    assert [stage for stage in names() if pictured(name="pictures/cup.PNG")[stage] != first[stage]] == ["record"]
+    renamed = pictured(name="pictures/cup.PNG")
+    assert [stage for stage in names() if renamed[stage] != first[stage]] == ["validate", "record"]
 
 
 @pytest.mark.parametrize("stage", names())

@@ -1,0 +1,33 @@
+"""This stage looks at the deliverables before they are published, and says what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_core.files import write_json
+from pipeline_core.findings import tally
+from pipeline_core.storage import Library
+from tasks.deliver import deliver
+from tasks.journey import Journey
+from tasks.policy import stage_task
+from tasks.stage import Measured, Reference
+
+
+@stage_task
+def validate(journey: Journey, folder: Path, *upstream: Reference) -> Measured:
+    """Write ``validation.json``: the findings, which the catalogue has as rows, and which validators looked.
+
+    An asset with errors is delivered all the same, and shows them.
+    """
+    from pipeline_core.validation import khronos
+    from pipeline_core.validation.asset import check_asset
+
+    with Library(journey.library).workspace() as scratch:
+        deliver(journey, scratch, upstream)
+        findings = check_asset(scratch, journey.spec, whole=False)
+    validator = khronos.found()
+    looked = {"khronos": validator.version or None, "khronos_missing": validator.missing or None}
+    write_json(folder / "validation.json", {"validators": looked, "findings": [vars(each) for each in findings]})
+    counts = tally(findings)
+    metrics = {f"finding_{severity}s": float(count) for severity, count in counts.items()}
+    return Measured(metrics | {"khronos_validated": float(not validator.missing)}, findings)
