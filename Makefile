@@ -27,8 +27,8 @@ demo: install  ## make every prop of deployments/manifests/starter.csv on this m
 	$(BIN)/splatmill sql --library $(LIBRARY) "select asset_id, status, faces, glb_path from assets order by asset_id"
 	$(BIN)/splatmill gallery --library $(LIBRARY)
 
-test: $(VENV)/.installed-test  ## install what the tests need and run them
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## install what the tests need and run them, a file in each of two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's units, services and pods on PostgreSQL (as root, 10 minutes)
 	$(BIN)/python -m pytest -m farmfiles tests/deployments/test_farm.py
