@@ -108,9 +108,21 @@ class Densify(Section):
     start: int = Field(0, ge=0)
     stop: Share = Field(1.0, description="share of the stage after which the count no longer grows")
     grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC) above which a Gaussian grows")
+    grad_quantile: Share = Field(
+        0.0, json_schema_extra=LATER, description="above 0, instead of grad_threshold: those above this quantile grow"
+    )
     grow_share: Share = Field(1.0, description="at most this share of the Gaussians grows at one event")
     split_scale: Positive = Field(0.04, description="largest axis (object units) above which to split, not clone")
     compactness: bool = Field(False, description="also fill gaps between neighbours (GSGen)")
+    gap_smallest: float = Field(
+        0.5, ge=0, json_schema_extra=LATER, description="gaps up to this many times the two Gaussians' radii stay"
+    )
+    gap_largest: float = Field(
+        8.0, gt=0, json_schema_extra=LATER, description="and those wider than this many spacings: they are meant"
+    )
+    fill_share: Share = Field(
+        0.25, json_schema_extra=LATER, description="at most this share of the Gaussians is filled in at one event"
+    )
     prune_opacity: Share = 0.01
     prune_scale: Positive = Field(0.4, description="largest axis (object units) above which a Gaussian is dropped")
     prune_scale_last: Positive = Field(0.4, description="the same, once, when the stage ends (DreamGaussian: 0.1)")
@@ -153,10 +165,20 @@ class Distill(Section):
         (0.98, 0.02), description="its bottom; equal to t_max = DreamGaussian's annealing"
     )
     view_prompts: bool = Field(True, description="front/side/back/overhead words where the prior takes no camera")
-    perp_neg: bool = False
+    perp_neg: bool = Field(False, description="other views' words as negatives; for priors that take no camera")
     image_weight: float = Field(1.0, ge=0)
     point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
     point_guidance_scale: float = Field(10.0, ge=0, le=1000)
+    point_t_max: tuple[Share, Share] | None = Field(
+        None, json_schema_extra=LATER, description="window of the point prior's timestep; none = that of the images"
+    )
+    point_t_min: tuple[Share, Share] | None = Field(None, json_schema_extra=LATER, description="its bottom")
+    point_draws: int = Field(1, ge=1, le=64, json_schema_extra=LATER, description="clouds it judges a step (GSGen: 4)")
+    point_subset: Literal["opacity", "farthest"] = Field(
+        "opacity",
+        json_schema_extra=LATER,
+        description="such a cloud: Gaussians drawn by opacity, or the farthest from each other (GSGen)",
+    )
     reference_weight: float = Field(
         0.0, ge=0, json_schema_extra=LATER, description="of the mean squared distance to the row's image, at its view"
     )
@@ -198,6 +220,8 @@ class Texture(Section):
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
     distance: Positive = Field(2.5, json_schema_extra=LATER)
     fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees")
+    view_prompts: bool = Field(True, json_schema_extra=LATER, description="as in distillation")
+    perp_neg: bool = Field(False, json_schema_extra=LATER, description="as in distillation")
     rate: Share = Field(0.5, description="share of the prior's change that is painted in a round")
     guidance_scale: float = Field(7.5, ge=0, le=1000)
     reference_weight: float = Field(
@@ -377,6 +401,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
+    "geometry.point_draws":                 (...,               ...,               ...,               4),
+    "geometry.point_subset":                (...,               ...,               ...,               "farthest"),
     "geometry.lr.means":                    (0.0002,            0.0002,            0.01,              0.005),
     "geometry.lr.means_final":              (0.00005,           0.00005,           0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
@@ -435,6 +461,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 
     "texture.steps":                        (3,                 12,                50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),
+    "texture.fovy":                         (...,               ...,               49.1,              54.0),
+    "texture.view_prompts":                 (...,               ...,               False,             False),
     "texture.resolution":                   (128,               128,               512,               512),
     "texture.elevation":                    ((-20.0, 60.0),     (-20.0, 60.0),     ...,               ...),
     "texture.rate":                         (0.25,              0.25,              ...,               ...),

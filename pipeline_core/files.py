@@ -225,7 +225,6 @@ class Hashes:
             self._known[str(real)] = self._fresh[str(real)] = [*mark, digest]
         return digest
 
-
     def once(self, about: str, ask: Callable[[], str]) -> str:
         """What ``ask`` answered when ``about`` was first heard of: for answers that follow from a file's content."""
         entry = self._known.get(about)

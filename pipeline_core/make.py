@@ -23,6 +23,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.gaussians.initialise import ball, from_points
 from pipeline_core.meshing import extract
 from pipeline_core.picture import Picture
+from pipeline_core.seeds import stream
 from pipeline_core.starts import DENSE, Start, load_start
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
@@ -31,9 +32,14 @@ from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
 FACTORY = RECIPES["factory"]
 
 
+def generator_of(seed: int, stage: str) -> torch.Generator:
+    """The random numbers of one stage of an asset with this ``seed``."""
+    return torch.Generator("cpu").manual_seed(stream(seed, stage))
+
+
 def points(prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0) -> PointCloud:
     """What ``prompt`` looks like to the recipe's point prior, as one sample; a grey ball where ``init.start`` asks."""
-    settings, generator = recipe.init, torch.Generator("cpu").manual_seed(seed)
+    settings, generator = recipe.init, generator_of(seed, "init_points")
     if settings.start == "file":
         raise RequestError("init.start is file: starts are read by start_of(path, recipe)")
     if settings.start == "ball":
@@ -56,7 +62,7 @@ def start_of(path: str | Path, recipe: Recipe = FACTORY, *, seed: int = 0) -> St
 
     Raises DataError where it cannot be used.
     """
-    return load_start(Path(path), recipe.init, torch.Generator("cpu").manual_seed(seed))
+    return load_start(Path(path), recipe.init, generator_of(seed, "init_points"))
 
 
 def start(cloud: PointCloud, recipe: Recipe = FACTORY, *, seed: int = 0) -> Gaussians:
@@ -67,7 +73,7 @@ def start(cloud: PointCloud, recipe: Recipe = FACTORY, *, seed: int = 0) -> Gaus
     settings = recipe.init
     if settings.start == "file":
         settings = settings.model_copy(update={"tidy_neighbours": 0})
-    return from_points(cloud, settings, torch.Generator("cpu").manual_seed(seed))
+    return from_points(cloud, settings, generator_of(seed, "start"))
 
 
 def picture_of(begun: Start) -> Gaussians:
@@ -103,10 +109,11 @@ def distill(
         OutOfMemory: even one asset at a time does not fit.
     """
     gaussians = start(begin, recipe, seed=seed) if isinstance(begin, PointCloud) else begin
-    for settings in (recipe.geometry, recipe.appearance) if stage is None else (stage,):
+    both = {"optimize_gaussians": recipe.geometry, "densify_prune": recipe.appearance}
+    for name, settings in (both if stage is None else {"optimize_gaussians": stage}).items():
         gaussians, _ = stage_of_distillation.distill(
-            gaussians, prompt, negative_prompt, settings, models.engine(recipe), picture=picture, seed=seed,
-            on_progress=on_progress,
+            gaussians, prompt, negative_prompt, settings, models.engine(recipe), picture=picture,
+            seed=stream(seed, name), on_progress=on_progress,
         )  # fmt: skip
     return gaussians
 
@@ -147,6 +154,6 @@ def refine_texture(
         return textured
     return refine.refine_texture(
         textured, prompt, recipe.texture, models.engine(recipe),
-        seed=seed, negative_prompt=negative_prompt, picture=picture, name=name,
+        seed=stream(seed, "refine_texture"), negative_prompt=negative_prompt, picture=picture, name=name,
         on_progress=on_progress, checkpoint_path=checkpoint_path,
     )  # fmt: skip

@@ -68,15 +68,15 @@ ASKED = ("prompt", "negative", "seed", "image")
 
 # fmt: off
 STAGES: tuple[Stage, ...] = (
-    Stage("init_points", 1, "init", reads=("prompt", "seed", "init_file"), models=("points",),
+    Stage("init_points", 2, "init", reads=("prompt", "seed", "init_file"), models=("points",),
           weight=0.05, outputs=("points.ply",), shown=False),
-    Stage("optimize_gaussians", 2, "geometry", ("init_points",), reads=ASKED, models=("image", "points"),
+    Stage("optimize_gaussians", 3, "geometry", ("init_points",), reads=ASKED, models=("image", "points"),
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
-    Stage("densify_prune", 2, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
+    Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
     Stage("extract_mesh", 4, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb",)),
-    Stage("refine_texture", 1, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
+    Stage("refine_texture", 2, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),
     Stage("evaluate", 3, "evaluate", ("init_points", "densify_prune", "refine_texture"), reads=("prompt",),
           weight=0.04, outputs=("preview.png", "metrics.json")),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline_core import models
 from pipeline_core.config import Distill
 from pipeline_core.files import write_json
+from pipeline_core.seeds import stream
 from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.progress import board
@@ -32,7 +33,7 @@ def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians,
         settings,
         models.engine(spec.recipe),
         picture=picture_of(journey),
-        seed=spec.seed,
+        seed=stream(spec.seed, stage),
         name=spec.asset_id,
         on_progress=board.follow(spec.asset_id, stage),
         checkpoint_path=Library(journey.library).checkpoint(stage, journey.keys[stage]),

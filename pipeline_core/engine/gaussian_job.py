@@ -19,7 +19,7 @@ from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Scene, render
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
-from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
+from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear, log_linear, resolution
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
@@ -245,15 +245,15 @@ class GaussianJob:
         """0 at the first step, 1 at the last."""
         return self.step / max(self.steps - 1, 1)
 
-    def _draw_t(self, prior: NoiseProcess, count: int) -> Tensor:
-        """Shares of the schedule of ``prior`` [count] from the window of this step."""
-        low, high = (linear(ends, self.progress) for ends in (self.stage.t_min, self.stage.t_max))
+    def _draw_t(self, prior: NoiseProcess, count: int, window: tuple[tuple[float, float], ...]) -> Tensor:
+        """Shares of the schedule of ``prior`` [count] from the ``window`` (bottom, top) of this step."""
+        low, high = (linear(ends, self.progress) for ends in window)
         return upload(prior.draw_t(low, high, count, self.generator), self.device)
 
     def _ask_image(self, latents: Tensor | None) -> Any:
         if latents is None:
             return None
-        self.t = self._draw_t(self.prior, len(latents))
+        self.t = self._draw_t(self.prior, len(latents), (self.stage.t_min, self.stage.t_max))
         self.noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
         self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.t)
         return self.text.rows(self.latents_t, self.t, *self.angles, scale=self.stage.guidance_scale)
@@ -270,16 +270,24 @@ class GaussianJob:
     def _ask_points(self) -> Any:
         if self.points is None:
             return None
-        chosen = subset(self.params["opacities"].sigmoid(), self.points.num_points, self.generator)
-        colors = sh0_to_rgb(self.params["sh0"][chosen])
-        self.x = self.points.to_model(self.params["means"][chosen], colors)[None]
-        self.point_t = self._draw_t(self.points, 1)
+        s = self.stage
+        self.x = torch.stack([self._cloud(self.points) for _ in range(s.point_draws)])
+        self.point_t = self._draw_t(self.points, len(self.x), (s.point_t_min or s.t_min, s.point_t_max or s.t_max))
         self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
         rows = point_rows(
-            self.points, self.x, self.point_t, self.point_noise, self.point_condition, self.stage.point_guidance_scale
+            self.points, self.x, self.point_t, self.point_noise, self.point_condition, s.point_guidance_scale
         )
-        self.x_t = rows.x[:1]  # the others are the same cloud, for guidance
+        self.x_t = rows.x[: len(self.x)]  # the others are the same clouds, for guidance
         return rows
+
+    def _cloud(self, prior: PointPrior) -> Tensor:
+        """Some of the Gaussians, as a cloud [6, P] that the point prior can judge."""
+        means, count = self.params["means"], prior.num_points
+        if self.stage.point_subset == "farthest":
+            chosen = farthest(means, count, self.generator)
+        else:
+            chosen = subset(self.params["opacities"].sigmoid(), count, self.generator)
+        return prior.to_model(means[chosen], sh0_to_rgb(self.params["sh0"][chosen]))
 
     def _point_loss(self) -> Tensor:
         assert self.point_prediction is not None and self.points is not None
@@ -299,11 +307,11 @@ class GaussianJob:
         if not settings.every or self.step % settings.every or self.step < settings.start or self.done:
             return
         if self.step <= settings.stop * self.steps:
-            counts = grow(self.params, self.optimizers, self.stats.mean(), settings, self.generator)
-            for kind, count in counts.items():
+            filled = fill_gaps(self.params, self.optimizers, settings) if settings.compactness else 0
+            gradient = torch.nn.functional.pad(self.stats.mean(), (0, filled))  # nobody has seen the new ones
+            counts = grow(self.params, self.optimizers, gradient, settings, self.generator)
+            for kind, count in {**counts, "filled": filled}.items():
                 self.events[kind] += count
-            if settings.compactness:
-                self.events["filled"] += fill_gaps(self.params, self.optimizers, settings.max_gaussians)
         self.events["pruned"] += prune(self.params, self.optimizers, settings)
         self.stats = GradientStats.zeros(len(self.params["means"]), self.device)
 

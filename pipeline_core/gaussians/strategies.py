@@ -20,7 +20,16 @@ from torch import Tensor
 from pipeline_core.config import Densify
 from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.initialise import neighbour_distance
+from pipeline_core.rendering.jit import kernel
 from pipeline_core.types import rotation_matrices
+
+ROUNDING = 1e-5
+"""An opacity kept as a float32 logit comes back this much smaller, relatively: one of 0.01 is not below 0.01."""
+
+NEAR = 96
+"""Nearest neighbours among whom a Gaussian looks for those that it faces: half a disc of eight spacings."""
+BETWEEN = 0.7
+"""Two face each other where no third is in the middle of them: in a sphere of this share of their distance."""
 
 Params = dict[str, Tensor]
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -86,6 +95,17 @@ def replace_rows(params: Params, optimizers: Optimizers, keep: Tensor, new: Para
         optimizer.param_groups[0]["params"] = [leaf]
 
 
+def threshold(gradient: Tensor, settings: Densify) -> Tensor:
+    """The mean 2D gradient above which a Gaussian grows: as published, or a quantile of those that were seen.
+
+    Published numbers belong to their prior and its guidance; the size of a gradient is that of the prior's answer.
+    """
+    if not settings.grad_quantile:
+        return gradient.new_tensor(settings.grad_threshold)
+    seen = gradient[gradient > 0]
+    return torch.quantile(seen, settings.grad_quantile) if len(seen) else gradient.new_tensor(torch.inf)
+
+
 @torch.no_grad()
 def grow(
     params: Params, optimizers: Optimizers, gradient: Tensor, settings: Densify, generator: torch.Generator
@@ -97,7 +117,7 @@ def grow(
     """
     count = len(gradient)
     room = max(min(settings.max_gaussians - count, int(settings.grow_share * count)), 0)
-    chosen = (gradient > settings.grad_threshold).nonzero().squeeze(1)
+    chosen = (gradient > threshold(gradient, settings)).nonzero().squeeze(1)
     chosen = chosen[gradient[chosen].argsort(descending=True, stable=True)[:room]].sort().values
     large = params["scales"][chosen].exp().amax(1) > settings.split_scale
     split, clone = chosen[large], chosen[~large]
@@ -113,21 +133,62 @@ def grow(
     return {"cloned": len(clone), "split": len(split)}
 
 
-@torch.no_grad()
-def fill_gaps(params: Params, optimizers: Optimizers, max_gaussians: int) -> int:
-    """Compactness densification (GSGen): one Gaussian into each gap between a Gaussian and its 3 nearest.
+def facing(means: np.ndarray) -> np.ndarray:
+    """Pairs [P, 2] of ``means`` [N, 3] with nobody in between: of the ``NEAR`` nearest, those whose sphere over the
+    line between the two as its diameter holds no other (Gabriel and Sokal 1969).
 
-    With r_i, r_j the ellipsoid radii along the line of centres at distance d, a gap is r_i + r_j < d; the new centre
-    is its middle, the scale a sixth of its width, the rest copied from i. Pairs are counted once (the release counts
-    them from both ends); the widest gaps come first where ``max_gaussians`` leaves too little room. Returns how many.
+    They reach across a hole, whose rims face each other. The 3 nearest, as published, are all on one side of it. Of
+    Gaussians at one place, as clones are at first, one counts.
+    """
+    places, chosen = np.unique(means, axis=0, return_index=True)
+    _, nearest = cKDTree(places).query(places, k=min(NEAR + 1, len(places)))
+    row, column = nobody_between(places, nearest).nonzero()
+    return chosen[np.unique(np.sort(np.stack([row, nearest[row, column]], axis=1), axis=1), axis=0)]
+
+
+@kernel
+def nobody_between(means: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """Mask [N, K]: whether Gaussian i faces the k-th of its ``nearest`` [N, K], itself first, the farthest last."""
+    free = np.zeros(nearest.shape, dtype=np.bool_)
+    for i in range(len(means)):
+        for k in range(1, nearest.shape[1]):
+            far = means[nearest[i, k]] - means[i]
+            reach = (1 - BETWEEN**2) / 4 * (far**2).sum()
+            free[i, k] = True
+            for between in range(1, k):  # whoever is in the sphere is nearer
+                near = means[nearest[i, between]] - means[i]
+                if (near * (near - far)).sum() < -reach:
+                    free[i, k] = False
+                    break
+    return free
+
+
+def crowded(means: Tensor, scales: Tensor) -> Tensor:
+    """Mask [N] of ``means`` [N, 3] within a scale (of ``scales`` [N]) of one before them, as where two gaps cross."""
+    places, reach = means.cpu().numpy(), scales.cpu().numpy()
+    pairs = cKDTree(places).query_pairs(reach.max(initial=0.0), output_type="ndarray")
+    near = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1) < reach[pairs].max(axis=1)
+    mask = torch.zeros(len(means), dtype=torch.bool)
+    mask[torch.from_numpy(pairs[near].max(axis=1))] = True
+    return mask.to(means.device)
+
+
+@torch.no_grad()
+def fill_gaps(params: Params, optimizers: Optimizers, settings: Densify) -> int:
+    """Compactness densification (GSGen): one Gaussian into each gap between two that face each other (:func:`facing`).
+
+    With r_i, r_j the ellipsoid radii along the line of centres at distance d, a gap is g = d - r_i - r_j > 0; the new
+    centre is its middle, the scale the mean of r_i and r_j, the rest copied from i: wide gaps close in several events.
+    (The release's scale of g / 6 leaves two thirds open, for ever smaller ones, and it counts pairs from both ends.)
+    Gaps up to ``gap_smallest`` times r_i + r_j stay, and those wider than ``gap_largest`` times the median d: a mug is
+    open. The widest come first where ``fill_share`` or ``max_gaussians`` leave too little room. Returns how many were
+    added.
     """
     means = params["means"].detach()
-    if len(means) < 4 or len(means) >= max_gaussians:
+    room = min(settings.max_gaussians - len(means), int(settings.fill_share * len(means)))
+    if len(means) < 4 or room <= 0:
         return 0
-    _, neighbour = cKDTree(means.cpu().numpy()).query(means.cpu().numpy(), k=4)
-    pairs = np.stack([np.repeat(np.arange(len(means)), 3), neighbour[:, 1:].ravel()], axis=1)
-    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    first, second = torch.from_numpy(pairs).to(means.device).unbind(1)
+    first, second = torch.from_numpy(facing(means.cpu().double().numpy())).to(means.device).unbind(1)
     offset = means[second] - means[first]
     distance = offset.norm(dim=-1)
     direction = offset / distance.clamp(min=1e-12).unsqueeze(-1)
@@ -135,12 +196,14 @@ def fill_gaps(params: Params, optimizers: Optimizers, max_gaussians: int) -> int
     radius_first = ellipsoid_radius(quats[first], scales[first], direction)
     radius_second = ellipsoid_radius(quats[second], scales[second], direction)
     gap = distance - radius_first - radius_second
+    open_ = (gap > settings.gap_smallest * (distance - gap)) & (gap < settings.gap_largest * distance.median())
     order = gap.argsort(descending=True, stable=True)
-    order = order[gap[order] > 0][: max_gaussians - len(means)]
+    order = order[open_[order]]
+    middle = means[first] + direction * ((distance + radius_first - radius_second) / 2).unsqueeze(-1)
+    scale = (distance - gap) / 2
+    order = order[~crowded(middle[order], scale[order])][:room]
     new = {name: value.detach()[first[order]] for name, value in params.items()}
-    middle = (distance + radius_first - radius_second)[order] / 2
-    new["means"] = new["means"] + direction[order] * middle.unsqueeze(-1)
-    new["scales"] = (gap[order] / 6).log().unsqueeze(-1).expand(-1, 3)
+    new["means"], new["scales"] = middle[order], scale[order].log().unsqueeze(-1).expand(-1, 3)
     replace_rows(params, optimizers, torch.ones(len(means), dtype=torch.bool, device=means.device), new)
     return len(order)
 
@@ -167,7 +230,7 @@ def prune(params: Params, optimizers: Optimizers, settings: Densify, *, last: bo
     ``last`` applies ``prune_scale_last``. Raises DivergedError where nothing would remain.
     """
     limit = settings.prune_scale_last if last else settings.prune_scale
-    bad = params["opacities"].sigmoid() < settings.prune_opacity
+    bad = params["opacities"].sigmoid() < settings.prune_opacity * (1 - ROUNDING)
     bad |= params["scales"].exp().amax(1) > limit
     visible = (~bad).nonzero().squeeze(1)
     adrift = floaters(params["means"].detach()[visible].cpu().numpy(), settings.floater_share)

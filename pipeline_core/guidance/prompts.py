@@ -140,17 +140,20 @@ def encode_text(
     view_prompts: bool = True,
     perp_neg: bool = False,
 ) -> TextConditioning:
-    """Encode ``prompt`` for ``prior``. View words (and Perp-Neg, which needs them) only where it takes no camera.
+    """Encode ``prompt`` for ``prior``. View words only where it takes no camera.
 
-    With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes none.
+    With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes none,
+    and for ``perp_neg``, which needs view words, where it takes a camera.
     """
+    if perp_neg and prior.camera != "none":
+        raise RequestError(f"perp_neg needs view words, and {prior.model_id} is told the camera itself: turn it off")
     if picture is not None:
         if not isinstance(prior, PicturePrior):
             raise RequestError(f"{prior.model_id} reads a prompt and is shown no image")
         shown = prior.encode_image(picture)
         return TextConditioning(shown, torch.zeros_like(shown), {}, False, prior.camera)
-    worded = prior.camera == "none" and (view_prompts or perp_neg)
+    worded = perp_neg or (view_prompts and prior.camera == "none")
     texts = [prompt, Negative(negative_prompt)] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
     embeddings = prior.encode_prompts(texts)
     views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
-    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg and worded, prior.camera)
+    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera)

@@ -28,10 +28,12 @@ CAMERAS = {"zero123": False, "stable-zero123": True}
 
 @dataclass(frozen=True)
 class Takes:
-    """``shown``: whether it is shown a picture in place of a prompt; ``views``: how many it looks at together."""
+    """``shown``: whether it is shown a picture in place of a prompt; ``views``: how many it looks at together;
+    ``camera``: whether it is told where each is seen from."""
 
     shown: bool
     views: int
+    camera: bool
 
 
 @lru_cache(maxsize=64)
@@ -41,8 +43,9 @@ def takes(named: Named) -> Takes:
     shown = family_of(folder, "image").shown
     if shown:
         is_stable(ModelRef.of(named).ref, folder)
-    unet = json_object(folder / "unet" / "config.json").get("_class_name")
-    return Takes(shown, 4 if unet == "MultiViewUNetModel" else 1)
+    multiview = json_object(folder / "unet" / "config.json").get("_class_name") == "MultiViewUNetModel"
+    told = json_object(folder / "splatmill.json").get("camera", "none") != "none"
+    return Takes(shown, 4 if multiview else 1, shown or multiview or told)
 
 
 def is_stable(ref: str, folder: Path) -> bool:
@@ -103,4 +106,7 @@ def misfit(spec: AssetSpec) -> Problem | None:
         if settings.steps and settings.views % wanted.views:
             said = f"a multiple of {wanted.views}: image_prior {name} looks at {wanted.views} views together"
             return f"{section}.views", settings.views, said
+        if settings.steps and settings.perp_neg and wanted.camera:
+            said = f"false: it needs view words, and image_prior {name} is told the camera itself"
+            return f"{section}.perp_neg", True, said
     return None

@@ -143,8 +143,9 @@ class TextureJob:
                 "for a multi-view prior"
             )
         self.text: TextConditioning = encode_text(
-            image_prior, self.prompt, self.negative_prompt, picture=self.picture
-        )
+            image_prior, self.prompt, self.negative_prompt, picture=self.picture,
+            view_prompts=self.settings.view_prompts, perp_neg=self.settings.perp_neg,
+        )  # fmt: skip
         identity = [*self._identity, image_prior.model_id, str(image_prior.dtype)]
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         for name in ("_nearest", "_position", "_normal", "_before", "colours", "attention", "gathered"):
@@ -333,7 +334,6 @@ class TextureJob:
         self.colours = (self.colours + delta).clamp(0, 1)
         self.attention += weight
         self.gathered = torch.zeros_like(self.gathered)
-
 
     def _beside_the_picture(self, delta: Tensor, weight: Tensor, shown: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the prior's change ``delta`` [T, 3] of ``weight`` [T] and that towards the picture's colours."""

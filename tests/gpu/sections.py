@@ -216,7 +216,7 @@ def strategies(device: torch.device, notes: dict[str, Any], dry: bool, left: Clo
         gradient = torch.rand(count, generator=torch.Generator().manual_seed(4)).to(where) * 0.02
         settings = Densify(max_gaussians=7000, split_scale=0.04, floater_share=0.02)
         done: dict[str, Any] = grow(params, optimizers, gradient, settings, torch.Generator().manual_seed(5))
-        done["filled"] = fill_gaps(params, optimizers, 7000)
+        done["filled"] = fill_gaps(params, optimizers, settings)
         done["pruned"] = prune(params, optimizers, settings)
         notes[str(where)] = done | {"left": len(params["means"])}
     notes["Adam, same bits"] = _same_adam(device)

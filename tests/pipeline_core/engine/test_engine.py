@@ -360,11 +360,16 @@ def test_no_steps_returns_the_pruned_start(engine, stage, make_gaussians):
     assert curves["events"]["pruned"] == 5 and curves["step"] == []
 
 
-def test_the_point_prior_moves_the_centres(exact_prior, exact_points, stage, make_gaussians):
+@pytest.mark.parametrize(
+    "own",
+    [{}, {"point_t_max": (0.3, 0.05), "point_t_min": (0.3, 0.05), "point_draws": 2, "point_subset": "farthest"}],
+    ids=["as the images", "its own window and draws"],
+)
+def test_the_point_prior_moves_the_centres(exact_prior, exact_points, stage, make_gaussians, own):
     """3D score distillation alone: the centres and colours go where the point prior's cloud has its mean."""
     cloud = torch.cat([torch.full((3, 64), 0.4), torch.full((3, 64), 0.5)])  # model space: xyz = 0.2, rgb = 0.75
     engine = DistillationEngine(exact_prior, lambda: exact_points(cloud))
-    settings = stage(steps=200, image_weight=0.0, point_weight=1.0, point_guidance_scale=1.0)
+    settings = stage(steps=200, image_weight=0.0, point_weight=1.0, point_guidance_scale=1.0, **own)
     result, curves = distill(make_gaussians(9, GREY), "red", "", settings, engine, seed=0)
     assert exact_prior.calls == 0
     torch.testing.assert_close(result.means.mean(0), torch.full((3,), 0.2), atol=0.03, rtol=0)
@@ -373,6 +378,19 @@ def test_the_point_prior_moves_the_centres(exact_prior, exact_points, stage, mak
     )
     assert curves["loss_points"][-1] < curves["loss_points"][0]
     engine.close()
+
+
+def test_the_point_prior_has_a_window_of_its_own(exact_prior, exact_points, stage, make_gaussians):
+    asked, points = [], exact_points(torch.zeros(6, 64))
+    predict = points.predict
+    points.predict = lambda x, t, condition: asked.append(t) or predict(x, t, condition)
+    engine = DistillationEngine(exact_prior, lambda: points)
+    window = {"point_t_max": (0.3, 0.1), "point_t_min": (0.3, 0.1), "point_draws": 3}
+    settings = stage(steps=3, image_weight=0.0, point_weight=1.0, point_guidance_scale=1.0, **window)
+    distill(make_gaussians(9, GREY), "red", "", settings, engine, seed=0)
+    engine.close()
+    assert [len(t) for t in asked] == [3, 3, 3]
+    torch.testing.assert_close(torch.stack(asked)[:, 0], torch.tensor([0.3, 0.2, 0.1]), atol=0.01, rtol=0)
 
 
 def test_a_missing_point_prior_is_said(engine, stage, make_gaussians):

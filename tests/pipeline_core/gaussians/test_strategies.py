@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
-from pipeline_core.config import Densify
+from pipeline_core.config import Densify, Init
 from pipeline_core.errors import DivergedError
+from pipeline_core.gaussians.initialise import ball, from_points, neighbour_distance
 from pipeline_core.gaussians.strategies import (
     GradientStats,
     ellipsoid_radius,
@@ -125,26 +127,97 @@ def test_ellipsoid_radius_is_the_distance_to_the_surface():
 
 
 def test_gaps_are_filled_once_each_in_the_middle():
-    """Four in a square of side 1, sigma 0.1: four edges and two diagonals, each counted once, gap d - 0.2."""
-    params, optimizers = make([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], scales=0.1)
-    params["means"].data = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    """Nine in a square of side 2, sigma 0.1: twelve edges and eight diagonals, each counted once, gap d - 0.2."""
+    params, optimizers = make([[x, y, 0.0] for x in range(3) for y in range(3)], scales=0.1)
+    params["means"].data = torch.tensor([[x, y, 0.0] for x in range(3) for y in range(3)])
     params["scales"].data[:] = math.log(0.1)
-    assert fill_gaps(params, optimizers, 100) == 6
-    new = params["means"].detach()[4:]
-    middles = {(1.0, 0.0), (2.0, 1.0), (1.0, 2.0), (0.0, 1.0), (1.0, 1.0)}
-    assert {tuple((2 * m[:2]).round().tolist()) for m in new} == middles
-    torch.testing.assert_close(params["scales"].detach()[4:].exp().max(), torch.tensor((2**0.5 - 0.2) / 6))
-    torch.testing.assert_close(params["scales"].detach()[4:].exp().min(), torch.tensor(0.8 / 6))
-    assert moments(params, optimizers)[4:].abs().sum() == 0
+    assert fill_gaps(params, optimizers, Densify(fill_share=1.0)) == 9  # the widest first: all diagonals, one edge
+    new = params["means"].detach()[9:]
+    assert {tuple((2 * m[:2]).round().tolist()) for m in new} >= {(x, y) for x in (1.0, 3.0) for y in (1.0, 3.0)}
+    torch.testing.assert_close(params["scales"].detach()[9:].exp(), torch.full((9, 3), 0.1))  # as their neighbours
+    assert moments(params, optimizers)[9:].abs().sum() == 0
 
 
-def test_touching_gaussians_leave_no_gap_and_the_cap_holds():
-    params, optimizers = make(line(6), scales=0.06)
-    assert fill_gaps(params, optimizers, 7) == 1  # neighbours touch, second neighbours do not; room for one
-    params, optimizers = make(line(6), scales=0.2)
-    assert fill_gaps(params, optimizers, 100) == 0
-    params, optimizers = make(line(6), scales=0.001)
-    assert fill_gaps(params, optimizers, 6) == 0
+def test_touching_gaussians_leave_no_gap_and_the_caps_hold():
+    for scales, settings, filled in [
+        (0.06, Densify(), 0),  # neighbours touch, and between second neighbours is the first
+        (0.001, Densify(fill_share=1.0), 5),
+        (0.001, Densify(fill_share=0.34), 2),
+        (0.001, Densify(max_gaussians=64), 1),
+        (0.04, Densify(fill_share=1.0), 0),  # gaps of a quarter of the radii
+        (0.04, Densify(fill_share=1.0, gap_smallest=0.2), 5),
+        (0.001, Densify(fill_share=1.0, gap_largest=0.9), 0),
+    ]:
+        params, optimizers = make(line(6), scales=scales)
+        params["means"].data, params["scales"].data[:] = torch.tensor(line(6)), math.log(scales)
+        assert fill_gaps(params, optimizers, settings) == filled, (scales, settings)
+    params, optimizers = make(line(64), scales=0.001)
+    assert fill_gaps(params, optimizers, Densify(max_gaussians=64)) == 0
+
+
+def on_a_sphere(count):
+    i = np.arange(count) + 0.5
+    height, turn = 1 - 2 * i / count, math.pi * (1 + 5**0.5) * i
+    return np.stack([np.cos(turn) * np.sqrt(1 - height**2), np.sin(turn) * np.sqrt(1 - height**2), height], axis=1)
+
+
+def widest_hole(params, probe):
+    return cKDTree(params["means"].detach().numpy()).query(probe)[0].max()
+
+
+def test_a_hole_closes_in_a_few_events_and_the_surface_beside_it_is_left():
+    """1500 on a sphere, 0.09 apart, without those within 0.35 rad of one direction."""
+    axis = np.array([0.6, 0.0, 0.8])
+    hole, sphere = (np.arccos(x @ axis) < 0.35 for x in (on_a_sphere(20_000), on_a_sphere(1500)))
+    probe = on_a_sphere(20_000)[hole]
+    params, _ = make(on_a_sphere(1500)[~sphere])
+    params["means"].data = torch.tensor(on_a_sphere(1500)[~sphere], dtype=torch.float32)
+    distance = neighbour_distance(params["means"].detach().numpy())
+    params["scales"].data = torch.tensor(distance, dtype=torch.float32).log()[:, None].repeat(1, 3)
+    before, count = widest_hole(params, probe), len(params["means"])
+    for _ in range(8):
+        fill_gaps(params, {}, Densify())
+    assert before > 0.34 and widest_hole(params, probe) < 0.15  # 0.353 by the 3 nearest; one is 0.09 wide
+    new = params["means"].detach().numpy()[count:]
+    assert len(new) < 0.25 * count
+    assert (new / np.linalg.norm(new, axis=1, keepdims=True) @ axis > math.cos(0.45)).all()
+
+
+def test_what_was_just_cloned_hides_no_gap_and_gaps_run_out():
+    """The same cloud with every Gaussian twice, 0.2 apart and 0.06 wide: no gap is filled twice."""
+    means = np.repeat(on_a_sphere(300), 2, axis=0)
+    params, _ = make(means, scales=0.06)
+    params["means"].data = torch.tensor(means, dtype=torch.float32)
+    params["scales"].data[:] = math.log(0.06)
+    counts = []
+    for _ in range(14):
+        fill_gaps(params, {}, Densify())
+        counts.append(len(params["means"]))
+    distinct = np.unique(params["means"].detach().numpy()[600:].round(5), axis=0)
+    assert len(distinct) == counts[-1] - 600
+    assert counts[-1] == counts[-2] < 3000
+
+
+def test_a_ball_of_the_papers_opacity_is_not_pruned():
+    """0.01 as a float32 logit is 0.0099999998 again."""
+    cloud = ball(1000, generator())
+    start = from_points(cloud, Init(num_points=1000, opacity=0.01), generator())
+    params = {name: torch.nn.Parameter(value) for name, value in start.tensors().items()}
+    assert (params["opacities"].sigmoid() < 0.01).any()
+    assert prune(params, {}, Densify(prune_opacity=0.01)) == 0
+
+
+def test_a_threshold_may_be_a_quantile_of_what_was_seen():
+    gradient = torch.tensor([0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    for settings, grown in [(Densify(grad_quantile=0.5), 2), (Densify(grad_quantile=1.0), 0), (Densify(), 5)]:
+        params, optimizers = make(line(8))
+        grow(params, optimizers, gradient, settings, generator())
+        assert len(params["means"]) == 8 + grown
+    params, optimizers = make(line(8))
+    assert grow(params, optimizers, torch.zeros(8), Densify(grad_quantile=0.5), generator()) == {
+        "cloned": 0,
+        "split": 0,
+    }
 
 
 def test_prune_drops_faint_and_oversized():

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipeline_core.errors import RequestError
 from pipeline_core.guidance.prompts import (
     VIEW_WORDS,
     encode_text,
@@ -64,6 +65,14 @@ def test_words_only_where_the_prior_takes_no_camera():
         assert prior.asked[:2] == ["a mug", "ugly"] and len(prior.asked) == count
         assert set(text.views) == (set(VIEW_WORDS) if camera == "none" else set())
     assert encode_text(Words("none"), "a mug", view_prompts=False).views == {}
+
+
+@pytest.mark.parametrize("camera", ["angles", "mvdream"])
+def test_perp_neg_is_refused_where_the_prior_takes_a_camera(camera):
+    prior = Words(camera)
+    prior.model_id = "some/prior"
+    with pytest.raises(RequestError, match="perp_neg needs view words, and some/prior is told the camera itself"):
+        encode_text(prior, "a mug", perp_neg=True)
 
 
 def rows_of(text, scale, azimuth=(0.0, 90.0, 180.0), elevation=(0.0, 0.0, 0.0)):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline_core.guidance.point_sds import point_guide, point_rows, subset
+from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
 from pipeline_core.priors.process import Diffusion
 
@@ -114,6 +114,19 @@ def test_points_are_drawn_by_opacity(rows, count):
         assert len(chosen.unique()) == count and set(range(5)) <= set(chosen.tolist())
     else:
         assert (chosen < 5).float().mean() > 0.9
+
+
+def test_farthest_points_cover_the_shape():
+    """Most points crowd at one end of a stick, and yet the chosen ones are spread over it; the same seed, the same."""
+    means = torch.zeros(400, 3)
+    means[:, 0] = torch.cat([torch.linspace(0, 0.1, 300), torch.linspace(0.1, 1, 100)])
+    chosen = farthest(means, 100, torch.Generator().manual_seed(0))
+    assert len(chosen.unique()) == 100 and (means[chosen, 0] > 0.5).sum() >= 40
+    assert torch.equal(chosen, farthest(means, 100, torch.Generator().manual_seed(0)))
+    sparse = farthest(means, 11, torch.Generator().manual_seed(1))
+    assert means[sparse, 0].sort().values.diff().max() < 0.25
+    few = farthest(means[:5], 12, torch.Generator().manual_seed(0))
+    assert len(few) == 12 and len(few.unique()) == 5
 
 
 @pytest.mark.parametrize("rows", [40, 400])

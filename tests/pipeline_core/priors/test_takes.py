@@ -29,6 +29,7 @@ def row(checkpoint):
 def test_what_fits_is_left_alone(row):
     assert misfit(row("sd")) is None and misfit(row("mvdream", recipe="mvdream")) is None
     assert misfit(row("zero123-xl", image=IMAGE)) is None and misfit(row("starter-image")) is None
+    assert misfit(row("sd", {"geometry.perp_neg": True, "texture.perp_neg": True})) is None
     assert misfit(row("mvdream", {"texture.steps": 0}, recipe="mvdream")) is None
 
 
@@ -40,6 +41,8 @@ def test_what_fits_is_left_alone(row):
         ("zero123-xl", {}, {"image": IMAGE, "negative_prompt": "dust"}, "negative_prompt", "none: .* reads no prompt"),
         ("mvdream", {"geometry.views": 6}, {}, "geometry.views", "a multiple of 4: .* looks at 4 views together"),
         ("mvdream", {"geometry.views": 8}, {}, "texture.views", "a multiple of 4"),
+        ("starter-image", {"geometry.perp_neg": True}, {}, "geometry.perp_neg", "false: it needs view words, and"),
+        ("starter-image", {"texture.perp_neg": True}, {}, "texture.perp_neg", "false: it needs view words, and"),
     ],
 )
 def test_what_does_not_fit_is_told_by_field(row, kind, changes, spec, field, said):
