@@ -22,6 +22,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,18 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield mine
     finally:
         held.release()
+
+
+def time_there(folder: Path) -> float:
+    """The time by the clock of a folder's file system, which may be another machine's."""
+    probe = folder / f".time-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from flows.farm.shards import measured
 from flows.farm.standing import Standing
 from flows.making import min_free_mb
 from flows.post import post
-from pipeline_core.files import write_json
+from pipeline_core.files import create, write_json
 from pipeline_core.secrets import redact
 
 WEBHOOK = "SPLATMILL_WEBHOOK"
@@ -50,12 +50,10 @@ log = logging.getLogger("splatmill")
 
 def raise_(folder: Path, kind: str, text: str) -> bool:
     """Put an alert of a run down; False when the run has raised one of this kind before."""
-    path = folder / ALERTS / f"{kind}.json"
-    if path.exists():
-        return False
     told = {"text": f"Run {folder.name}: {text}", "run_id": folder.name, "kind": kind, "at": time.time()}
-    write_json(path, told | {"host": socket.gethostname(), "sent": False})
-    return True
+    told |= {"host": socket.gethostname(), "sent": False}
+    path = folder / ALERTS / f"{kind}.json"
+    return not path.exists() and create(path, json.dumps(told).encode())
 
 
 def deliver(folder: Path) -> int:

@@ -18,7 +18,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 import psutil
 
 from pipeline_core.device import gpu_load
-from pipeline_core.files import write_json
+from pipeline_core.files import create, time_there, write_json
 from pipeline_core.storage import process_alive
 from tasks.progress import board
 
@@ -166,7 +165,7 @@ def read(run_dir: Path) -> dict[str, Beat]:
     found: dict[str, Beat] = {}
     if not folder.is_dir():
         return found
-    now = _time_there(folder)
+    now = time_there(folder)
     for suffix in SUFFIXES:
         for path in folder.glob(f"*{suffix}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -189,8 +188,9 @@ def fence(run_dir: Path, name: str) -> bool:
         return False
     try:
         os.rename(live, dead)
-    except FileNotFoundError:
-        write_json(dead, _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""})
+    except FileNotFoundError:  # it never began, or somebody else fenced it off this moment
+        nobody = _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""}
+        return create(dead, json.dumps(nobody).encode())
     return True
 
 
@@ -210,15 +210,3 @@ def spent_s(run_dir: Path) -> float:
 def count_live(run_dir: Path) -> int:
     """Processes of a run that are at work."""
     return sum(beat.state == "live" for beat in read(run_dir).values())
-
-
-def _time_there(folder: Path) -> float:
-    """The time by the file system's clock."""
-    probe = folder / f".time-{uuid.uuid4().hex}"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        probe.unlink(missing_ok=True)

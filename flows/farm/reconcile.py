@@ -38,10 +38,10 @@ from flows.farm.shards import START_S, measured, split
 from flows.farm.standing import WORKER_LOST, Standing, assess, next_stage, rows_of_failures, verify
 from flows.summary import SUMMARY, Summary, write_summary
 from pipeline_core.errors import RequestError
-from pipeline_core.files import lock
+from pipeline_core.lease import Lease, LeaseLost, leased
 from pipeline_core.storage import Library
 
-LOCK = ".reconcile"
+LEASE = ".reconcile"
 CONTROL = "control"
 """In this folder of a library, flows that make no assets (batch, nightly, reconcile, compact) give signs of life."""
 
@@ -117,31 +117,62 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
 
 
 def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:
-    """Bring one run on; returns None when another process is doing so."""
-    with lock(run.folder / LOCK, wait=False) as alone:
-        if not alone:
-            return None
-        outcome = Outcome(run.request.run_id)
-        shards = close_dead(run, farm, patience, outcome)
-        why = marks.cancelled(run.folder)
-        if why or marks.paused(run.folder):
-            shards = withdraw(run, farm, shards, why, outcome)
-        standing = assess(run, shards)
-        if why:
-            standing.stopped, standing.missing = standing.stopped + standing.missing, []
-        if not standing.missing and not any(shard.open for shard in shards):
-            verify(run, standing)  # the last look before the run is over: everything is read, nothing is taken on trust
-        outcome.made, outcome.waiting = len(standing.made), len(standing.waiting)
-        outcome.working = beats.count_live(run.folder)
-        refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
-        outcome.missing = len(standing.missing) - sum(outcome.submitted)
-        if not why and not marks.paused(run.folder):
-            last_sign_s = min((beat.age_s for beat in beats.read(run.folder).values()), default=float("inf"))
-            alerts.look(run, standing, farm, last_sign_s, time.time())
-        if not outcome.submitted and not outcome.held and not any(shard.open for shard in shards):
-            finish(run, standing, refusal, why)
-            outcome.ended = True
-        return outcome
+    """Bring one run on; returns None when another process is doing so, on this host or on another."""
+    try:
+        with leased(run.folder / LEASE) as lease:
+            return None if lease is None else _reconcile_alone(run, _OnlyAs(lease, farm), patience)
+    except LeaseLost:  # this process was suspended, or the disk was away, and another one goes on
+        return None
+
+
+class _OnlyAs:
+    """A farm that is told nothing more once the lease is lost."""
+
+    def __init__(self, lease: Lease, farm: Farm) -> None:
+        self.lease, self.farm = lease, farm
+        self.shards, self.others, self.workers = farm.shards, farm.others, farm.workers
+
+    def submit(self, request: BatchRequest) -> None:
+        """Queue a shard."""
+        self.lease.check()
+        self.farm.submit(request)
+
+    def close(self, shard_id: str, why: str) -> None:
+        """Declare a shard crashed."""
+        self.lease.check()
+        self.farm.close(shard_id, why)
+
+    def cancel(self, shard_id: str, why: str) -> None:
+        """Declare a shard cancelled."""
+        self.lease.check()
+        self.farm.cancel(shard_id, why)
+
+
+def _reconcile_alone(run: Run, farm: _OnlyAs, patience: Patience) -> Outcome | None:
+    if (run.folder / SUMMARY).exists():
+        return None  # the other, who had the lease before, has ended it
+    outcome = Outcome(run.request.run_id)
+    shards = close_dead(run, farm, patience, outcome)
+    why = marks.cancelled(run.folder)
+    if why or marks.paused(run.folder):
+        shards = withdraw(run, farm, shards, why, outcome)
+    standing = assess(run, shards)
+    if why:
+        standing.stopped, standing.missing = standing.stopped + standing.missing, []
+    if not standing.missing and not any(shard.open for shard in shards):
+        verify(run, standing)  # the last look before the run is over: everything is read, nothing is taken on trust
+    outcome.made, outcome.waiting = len(standing.made), len(standing.waiting)
+    outcome.working = beats.count_live(run.folder)
+    refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
+    outcome.missing = len(standing.missing) - sum(outcome.submitted)
+    if not why and not marks.paused(run.folder):
+        last_sign_s = min((beat.age_s for beat in beats.read(run.folder).values()), default=float("inf"))
+        alerts.look(run, standing, farm, last_sign_s, time.time())
+    if not outcome.submitted and not outcome.held and not any(shard.open for shard in shards):
+        farm.lease.check()
+        finish(run, standing, refusal, why)
+        outcome.ended = True
+    return outcome
 
 
 def close_dead(run: Run, farm: Farm, patience: Patience, outcome: Outcome) -> list[Shard]:

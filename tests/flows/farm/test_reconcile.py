@@ -20,7 +20,7 @@ from flows.farm.runs import open_run, open_runs, read_run, run_shard
 from flows.farm.shards import Timing
 from flows.farm.standing import MOST_LOSSES
 from pipeline_core.errors import DataError, TransientError
-from pipeline_core.files import lock
+from pipeline_core.lease import leased
 from pipeline_core.storage import Library
 from tasks.stage import run_stage
 from tests.flows.test_batch import finish, write
@@ -419,7 +419,7 @@ def test_nothing_is_concluded_from_a_server_that_is_away(opened):
 def test_only_one_process_at_a_time_reconciles_a_run(opened):
     request, farm = opened
     run = read_run(Library(request.library).run_dir(request.run_id))
-    with lock(run.folder / reconcile.LOCK):
+    with leased(run.folder / reconcile.LEASE):
         assert reconcile.reconcile_run(run, farm, PATIENCE) is None
 
 
