@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from catalog import query
 from catalog.ids import new_id
@@ -42,6 +42,7 @@ from pipeline_core.manifest import Manifest, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec, derive_id
 from pipeline_core.storage import Library
+from pipeline_core.version import code_version
 from tasks import halt
 from tasks.journey import Journey, plan_journey
 from tasks.progress import board
@@ -84,6 +85,14 @@ class BatchRequest(BaseModel):
     code: str = Field("", description="version of the code that submitted the shard")
     stages: dict[str, int] = Field({}, description="versions of the stages in that code; empty = unknown")
     shard: str = Field("", pattern="^[0-9a-f]{0,16}$", description="name of a part of a farm's run; empty = all of it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_another_version(cls, told: Any) -> Any:
+        """Leave out fields that only another version of the code knows. What people write has no ``code``: no typos."""
+        if isinstance(told, dict) and told.get("code") and told["code"] != code_version():
+            return {name: value for name, value in told.items() if name in cls.model_fields}
+        return told
 
     @field_validator("commercial")
     @classmethod

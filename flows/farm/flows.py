@@ -14,6 +14,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Crashed, Failed, State
+from pydantic import ValidationError
 
 from flows.asset import make_asset
 from flows.batch import BatchRequest, run_batch
@@ -27,6 +28,7 @@ from flows.run import ended, reported
 from flows.server import pointed_at
 from pipeline_core import logs
 from pipeline_core.storage import Library
+from pipeline_core.version import code_version
 
 stop = threading.Event()
 """When this is set, the process begins no asset, and those on their way stop at their next step."""
@@ -50,6 +52,12 @@ def shard(request: BatchRequest) -> State[Any]:
             summary = run_shard(request, make_asset, stop)
     except beats.Fenced as error:
         return Crashed(message=str(error))
+    except ValidationError as error:
+        if request.code in ("", code_version()):
+            raise
+        why = marks.cannot_read(request, error)
+        marks.excuse(request.folder, str(flow_run.id), marks.VERSION, why)
+        return Failed(message=why)
     alerts.tell_silence(request.folder)
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")

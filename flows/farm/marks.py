@@ -96,12 +96,21 @@ def other_code(request: BatchRequest) -> str:
         return ""
     names = [name for name in {**own, **request.stages} if own.get(name) != request.stages.get(name)]
     differ = ", ".join(f"{name} ({own.get(name, 'none')}, not {request.stages.get(name, 'none')})" for name in names)
-    worker = os.environ.get("PREFECT__WORKER_NAME") or f"process {os.getpid()}"
     return (
-        f"worker {worker} of {socket.gethostname()} has splatmill {code_version()}, which makes something else than "
-        f"{request.code}, which submitted the shard; stages of another version: {differ}. "
-        "Install one version everywhere"
+        f"{_own_code()}, which makes something else than {request.code}, which submitted the shard; stages of another "
+        f"version: {differ}. Install one version everywhere"
     )
+
+
+def cannot_read(request: BatchRequest, error: Exception) -> str:
+    """Say that this process's code cannot read what the code that submitted the shard wrote."""
+    why = "; ".join(str(error).splitlines()[:3])
+    return f"{_own_code()}, which cannot read what {request.code} wrote ({why}). Install one version everywhere"
+
+
+def _own_code() -> str:
+    worker = os.environ.get("PREFECT__WORKER_NAME") or f"process {os.getpid()}"
+    return f"worker {worker} of {socket.gethostname()} has splatmill {code_version()}"
 
 
 def turn_away(request: BatchRequest, shard_id: str) -> str:

@@ -46,6 +46,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.files import replaced, write_json
 from pipeline_core.spec import AssetSpec
 from pipeline_core.storage import Library
+from pipeline_core.version import code_version
 from tasks.journey import Journey
 
 REQUEST, SPECS = "request.json", "specs.jsonl"
@@ -81,7 +82,7 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
     todo = plan.todo
     write_specs(request.folder / SPECS, [each.spec for each in todo.missing])
     document = {
-        "request": request.model_dump(mode="json"),
+        "request": request.model_dump(mode="json") | {"code": code_version()},
         "opened": time.time(),
         "todo": ids(todo.missing),
         "cached": ids(todo.made),

@@ -137,9 +137,7 @@ def make_app(
     )  # fmt: skip
     planning = threading.BoundedSemaphore(MOST_PLANNED)
 
-    def asker(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-    ) -> str:
+    def asker(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
         """Who asks. Every token is compared, in a time that does not tell how much of one was right."""
         if not tokens:
             host = re.sub(r":\d+$", "", request.headers.get("host", ""))

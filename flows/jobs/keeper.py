@@ -225,4 +225,3 @@ def cancel(job: Job, by: str, farm: bool) -> bool:
     if farm and (job.folder / REQUEST).exists():
         bring_on(job.folder)
     return True
-

@@ -1,16 +1,19 @@
 """A run is cancelled, paused and resumed by marks in its folder; a worker of another version turns shards away."""
 
+import json
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from flows.account import account
-from flows.batch import run_batch
-from flows.farm import beats, commands, marks, reconcile
+from flows.batch import BatchRequest, run_batch
+from flows.farm import beats, commands, flows, marks, reconcile
 from flows.farm.marks import turn_away
 from flows.farm.protocol import FarmUnreachable
-from flows.farm.runs import open_run, run_shard
+from flows.farm.runs import open_run, read_run, run_shard
 from flows.farm.shards import Timing
 from flows.farm.standing import MOST_TURNED_AWAY, MOST_UNBEGUN
 from pipeline_core.errors import RequestError
@@ -178,3 +181,32 @@ def test_what_prefect_says_of_shards_that_cannot_begin_is_told(opened, farm):
         if again(opened, farm).ended:
             break
     assert "the last with: Validation of flow" in summary_of(opened)["failures"][0]["message"]
+
+
+def test_a_request_of_a_newer_version_is_read_without_what_only_that_knows(opened, farm):
+    told = farm.requests[farm.open[0].id].model_dump(mode="json") | {"colour_of_the_moon": "blue"}
+    with pytest.raises(ValidationError, match="colour_of_the_moon"):
+        BatchRequest.model_validate(told)  # this version's own code wrote no such thing
+    newer = told | {"code": "9.9.9", "stages": told["stages"] | {"polish": 1}}
+    assert "polish (none, not 1)" in turn_away(BatchRequest.model_validate(newer), farm.open[0].id)
+    flows.shard.validate_parameters({"request": newer})
+    path = opened.folder / "request.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"request": kept["request"] | {"code": "9.9.9", "colour_of_the_moon": "blue"}}))
+    assert read_run(opened.folder).request.run_id == opened.run_id
+
+
+def test_a_shard_whose_specs_only_a_newer_version_can_read_is_turned_away(opened, farm, monkeypatch):
+    head, *rest = (opened.folder / "specs.jsonl").read_text().splitlines()
+    newer = {name: recipe | {"colour_of_the_moon": "blue"} for name, recipe in json.loads(head).items()}
+    (opened.folder / "specs.jsonl").write_text("\n".join([json.dumps(newer), *rest]) + "\n")
+    first = farm.open[0]
+    monkeypatch.setattr(flows, "flow_run", SimpleNamespace(id=first.id))
+    with pytest.raises(ValidationError):
+        flows.shard.fn(farm.requests[first.id])
+    state = flows.shard.fn(farm.requests[first.id].model_copy(update={"code": "9.9.9"}))
+    assert (
+        state.is_failed() and "cannot read what 9.9.9 wrote" in state.message and "colour_of_the_moon" in state.message
+    )
+    assert marks.excuses(opened.folder)[first.id].kind == marks.VERSION
+    assert marks.turned_away_in_a_row(opened.folder, marks.excuses(opened.folder))
