@@ -33,6 +33,13 @@ test: $(VENV)/.installed-test  ## install what the tests need and run them, a fi
 test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's units, services and pods on PostgreSQL (as root, 10 minutes)
 	$(BIN)/python -m pytest -m farmfiles tests/deployments/test_farm.py
 
+.clients/.installed: $(VENV)/.installed-test tests/clients/package.json tests/clients/install.sh
+	sh tests/clients/install.sh .clients $(BIN)/python
+	@touch $@
+
+test-clients: .clients/.installed  ## read exports with Blender, Godot, three.js, model-viewer, OpenUSD and the Khronos validator, which it installs into .clients
+	$(BIN)/python -m pytest -m clients tests/clients
+
 lint: $(VENV)/.installed-test  ## style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,6 +62,6 @@ gpu:  ## what only a GPU can answer: parity, strategies, an asset, graphs, parts
 	$(PYTHON) tests/gpu/run.py
 
 clean:  ## remove the virtual environment and the demo library
-	rm -rf $(VENV) $(LIBRARY)
+	rm -rf $(VENV) $(LIBRARY) .clients
 
-.PHONY: help install demo test test-farm-files lint chaos-catalog chaos bench gpu clean
+.PHONY: help install demo test test-farm-files test-clients lint chaos-catalog chaos bench gpu clean

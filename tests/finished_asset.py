@@ -60,13 +60,14 @@ def box(steps: int, *, maps: bool = True) -> TexturedMesh:
         uv = np.stack([(side % 3 + (u + 1) / 2) / 3, (side // 3 + (v + 1) / 2) / 2], axis=1)
         parts.append((place, normal, uv, squares + side * len(u)))
     place, normal, uv, faces = (np.concatenate(each) for each in zip(*parts, strict=True))
-    texture = np.zeros((32, 48, 3), np.float32)
-    texture[..., 2] = 1
-    for side, colour in ((3, (1, 0, 0)), (5, (0, 1, 0))):
-        texture[16 * (side // 3) :, 16 * (side % 3) :][:16, :16] = colour
+    at = (np.arange(64) + 0.5) / 64
+    sides = (at * 3).astype(int) + 3 * (at[:, None] * 2).astype(int)  # the side that each texel is of
+    texture = np.zeros((64, 64, 3), np.float32)
+    for channel, on in enumerate((sides == 3, sides == 5, (sides != 3) & (sides != 5))):
+        texture[on, channel] = 1
     more = {
-        "normal_map": np.full((32, 48, 3), (0.5, 0.5, 1.0), np.float32),
-        "orm": np.full((32, 48, 3), (1.0, 0.6, 0.25), np.float32),
+        "normal_map": np.full((64, 64, 3), (0.5, 0.5, 1.0), np.float32),
+        "orm": np.full((64, 64, 3), (1.0, 0.6, 0.25), np.float32),
     }
     return TexturedMesh(
         (place * (0.4, 0.2, 0.3)).astype(np.float32),
