@@ -279,6 +279,23 @@ select
 from {{stage_runs}} where is_latest and status in {GOOD} and {WORK}
 """
 
+EDITS_SQL = f"""
+select
+    asset_id, run_id, finished_at, place, edits,
+    parent->>'$.asset_id' as parent_id, parent->>'$.sha256' as parent_sha256
+from (
+    select
+        asset_id, run_id, finished_at, unnest(parents) as parent, unnest(range(len(parents))) as place, edits
+    from (
+        select
+            asset_id, run_id, finished_at, try_cast(spec_json->'$.edited.parents' as json[]) as parents,
+            try_cast(spec_json->'$.edited.edits' as varchar[]) as edits
+        from {{stage_runs}}
+        where is_latest and stage = '{DELIVERY}' and status in {GOOD} and spec_json->>'$.edited' is not null
+    )
+)
+"""
+
 MODELS_SQL = f"""
 with used as (
     select model_id, count(distinct asset_id) as assets, count(*) as stages,
@@ -473,6 +490,20 @@ VIEWS: dict[str, View] = {
         | {"model_id": "a model the stage used, as 'reference@revision'"}
         | event_columns("recipe", "config_hash", "code_version", "seed", "input_sha256"),
         LINEAGE_SQL,
+        "asset_id",
+    ),
+    "edits": View(
+        "one asset that an edited asset was made from, as it is now (splatmill edit)",
+        {
+            "asset_id": EVENT_TEXT["asset_id"],
+            "run_id": "run that delivered it",
+            "finished_at": "when it was delivered, UTC",
+            "place": "0 = the asset that was edited; from 1 those that were merged in, in order",
+            "edits": "what was done, in order, as lines of splatmill edit --do",
+            "parent_id": "the asset it was made from",
+            "parent_sha256": "sha256 of the splat that this had then",
+        },
+        EDITS_SQL,
         "asset_id",
     ),
     "models": View(

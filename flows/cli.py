@@ -313,6 +313,38 @@ def retry(
 
 
 @app.command()
+def edit(
+    asset: Annotated[str, typer.Argument(help="id of a finished asset")],
+    do: Annotated[
+        list[str] | None, typer.Option("--do", help="an edit, such as 'remove floaters=0.02'; several in their order")
+    ] = None,
+    as_: Annotated[str, typer.Option("--as", help="id of the new asset; default: from the asset's and the edits")] = "",
+    prompt: Annotated[str, typer.Option(help="prompt of the new asset; default: the asset's")] = "",
+    parts: Annotated[bool, typer.Option("--parts", help="only list the parts that hang together")] = False,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    set_: SetOption = None,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "auto",
+    commercial: CommercialOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Edit an asset's splat and make a new asset of it, from the mesh on: remove, keep, recolour, move, merge.
+
+    Example: splatmill edit mug --do "remove floaters=0.02" --do "recolour hue=120" --as green-mug
+    """
+    from flows.edit import prepare_edit, show_parts
+    from flows.local import run_here
+
+    _prepare(threads, device)
+    if parts:
+        show_parts(library, asset, as_json=json_)
+        return
+    settings = _settings(None, set_) | {"commercial": commercial}
+    request = prepare_edit(library, asset, do or [], new_id=as_, prompt=prompt, **settings)
+    raise typer.Exit(run_here(request, as_json=json_))
+
+
+@app.command()
 def status(
     run: Annotated[
         str | None, typer.Argument(help="a run's own account: its id, the beginning of its id, or last")

@@ -37,7 +37,7 @@ from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MA
 
 FIELDS = (
     "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m",
-    "image_elevation", *FILES,
+    "image_elevation", "edited", *FILES,
 )  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
 """Columns that are short names of recipe fields."""
@@ -57,6 +57,7 @@ ALLOWED = {
     "tags": f"at most {MAX_TAGS} words or name=value pairs of at most {MAX_TAG} characters, separated by ;",
     "height_m": "a number from 0.001 to 1000",
     "image": "a picture of one object",
+    "edited": "where init_file comes from, as splatmill edit writes it: parents and edits",
     "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
 }
 
@@ -248,6 +249,8 @@ def _spec(
     for name in ("prompt", "negative_prompt", "seed", "height_m", "image_elevation"):
         if name in cells:
             values[name] = cells[name]
+    if "edited" in cells:
+        values["edited"] = _plain("edited", cells["edited"])
     if "id" in cells:
         values["asset_id"] = str(cells["id"]) if type(cells["id"]) is int else cells["id"]
     if "tags" in cells:

@@ -111,6 +111,21 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
+class Parent(Written):
+    """An asset that another was edited from, and the sha256 of the ``splat.ply`` that it had then."""
+
+    asset_id: str = Field(pattern=ID_PATTERN)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Edited(Written):
+    """Where an edited splat comes from: ``parents`` (those that were merged in follow the first), and ``edits`` in the
+    order they were done, each a line of ``pipeline_core.edits``."""
+
+    parents: tuple[Parent, ...] = Field(min_length=1, max_length=100)
+    edits: tuple[Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)], ...] = Field(min_length=1, max_length=100)
+
+
 class AssetSpec(Written):
     """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres,
     ``image_elevation`` the degrees above the horizon that ``image`` is seen from. Without a prompt an asset with an
@@ -129,6 +144,7 @@ class AssetSpec(Written):
     image: FileRef | None = Field(None, json_schema_extra=LATER, description="a picture that the asset is made from")
     image_elevation: float = Field(0.0, ge=-80, le=80, json_schema_extra=LATER)
     init_file: FileRef | None = Field(None, json_schema_extra=LATER)
+    edited: Edited | None = Field(None, json_schema_extra=LATER, description="what init_file was edited from")
 
     @field_validator("prompt", "negative_prompt", mode="before")
     @classmethod
@@ -152,6 +168,8 @@ class AssetSpec(Written):
             object.__setattr__(self, "asset_id", self._own_id())
         if self.image_elevation and self.image is None:
             raise ValueError("image_elevation is given without an image; give one, or leave it out")
+        if self.edited is not None and self.init_file is None:
+            raise ValueError("edited tells where an init_file comes from; splatmill edit writes both")
         if (self.init_file is None) == (self.recipe.init.start == "file"):
             raise ValueError(
                 "init.start is file, so init_file must name one (.ply, .glb, .obj)" if self.init_file is None else

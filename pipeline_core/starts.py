@@ -84,7 +84,7 @@ def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
             auto = "y-down" if about.shN else "y-up"
         auto = next((text[6:] for text in about.comments if text in {f"frame {name}" for name in FRAMES}), auto)
     frame = auto if settings.file_frame == "auto" else settings.file_frame
-    quat = _product(_about_y(settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
+    quat = _product(spin(1, settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
     if kind == "splat":
         gaussians = _place(path, _most_seen(load_splat(path, frame="file"), settings.max_gaussians), quat)
         cloud = PointCloud(gaussians.means, sh0_to_rgb(gaussians.sh0).clamp(0, 1))
@@ -125,15 +125,19 @@ def _most_seen(gaussians: Gaussians, count: int) -> Gaussians:
 
 def _place(path: Path, gaussians: Gaussians, quat: Tensor) -> Gaussians:
     """Turned by ``quat``, centred and scaled."""
-    [rotation] = rotation_matrices(quat)
-    means = gaussians.means.double() @ rotation.T
-    solid = gaussians.opacities.sigmoid() >= FAINT
+    turned = turn(gaussians, quat)
+    means, solid = turned.means, gaussians.opacities.sigmoid() >= FAINT
     centre, scale = _fit(path, means[solid] if int(solid.sum()) >= FEWEST else means)
+    return replace(turned, means=((means - centre) * scale).float(), scales=gaussians.scales + math.log(scale))
+
+
+def turn(gaussians: Gaussians, quat: Tensor) -> Gaussians:
+    """``gaussians`` turned about the origin by the unit quaternion ``quat`` [4] wxyz float64; means become float64."""
+    [rotation] = rotation_matrices(quat)
     return replace(
         gaussians,
-        means=((means - centre) * scale).float(),
+        means=gaussians.means.double() @ rotation.T,
         quats=_product(quat, gaussians.quats.double()).float(),
-        scales=gaussians.scales + math.log(scale),
         shN=_turn_harmonics(gaussians.shN, gaussians.sh_degree, rotation),
     )
 
@@ -156,9 +160,11 @@ def _turn_harmonics(shN: Tensor, degree: int, rotation: Tensor) -> Tensor:
     return turned.float()
 
 
-def _about_y(degrees: float) -> Tensor:
-    half = math.radians(degrees) / 2
-    return torch.tensor([math.cos(half), 0.0, math.sin(half), 0.0], dtype=torch.float64)
+def spin(axis: int, degrees: float) -> Tensor:
+    """The quaternion [4] wxyz of a turn about X, Y or Z (0, 1, 2)."""
+    half, quat = math.radians(degrees) / 2, torch.zeros(4, dtype=torch.float64)
+    quat[0], quat[1 + axis] = math.cos(half), math.sin(half)
+    return quat
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

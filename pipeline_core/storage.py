@@ -11,6 +11,7 @@
       assets/<asset_id>/           what an artist takes; replaced as a whole when an asset is made again
       stages/<stage>/<key>/        immutable outputs and their record.json, published by write, fsync, rename
       inputs/<sha256>.<ext>        copies of the files that manifest rows named; work is done from these
+      edits/<asset_id>/            an edited splat and the manifest that makes an asset of it
       checkpoints/                 unfinished optimisations; gone when the stage is done
       catalog/                     rows (catalog.store)
       records/                     rows that belong to no output: requests, failures, reviews (catalog.rebuild)

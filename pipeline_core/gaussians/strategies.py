@@ -209,18 +209,27 @@ def fill_gaps(params: Params, optimizers: Optimizers, settings: Densify) -> int:
 
 
 def floaters(means: np.ndarray, share: float) -> np.ndarray:
-    """Mask [N] of ``means`` [N, 3] in detached clusters that hold less than ``share`` of them.
+    """Mask [N] of ``means`` [N, 3] in detached clusters (:func:`clusters`) that hold less than ``share`` of them.
 
-    Points within four times the median neighbour distance are linked; the largest cluster is never a floater.
+    The largest cluster is never a floater.
     """
     if len(means) < 4 or share == 0.0:
         return np.zeros(len(means), dtype=bool)
+    label = clusters(means)
+    size = np.bincount(label)
+    return (size[label] < share * len(means)) & (size[label] < size.max())
+
+
+def clusters(means: np.ndarray) -> np.ndarray:
+    """Number [N] of the cluster that each of ``means`` [N, 3] belongs to: those within four times the median neighbour
+    distance are linked."""
+    if len(means) < 4:
+        return np.zeros(len(means), dtype=np.int32)
     reach = 4 * float(np.median(neighbour_distance(means)))
     pairs = cKDTree(means).query_pairs(reach, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(means),) * 2)
-    _, label = connected_components(links, directed=False)
-    size = np.bincount(label)
-    return (size[label] < share * len(means)) & (size[label] < size.max())
+    label: np.ndarray = connected_components(links, directed=False)[1]
+    return label
 
 
 @torch.no_grad()
