@@ -25,18 +25,18 @@ from pydantic_core import to_jsonable_python
 
 from flows.batch import BatchRequest
 from pipeline_core.config import RECIPES, leaf_names
-from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.errors import DataError, RequestError
 from pipeline_core.files import write_text
 from pipeline_core.spec import DEVICE_NAMES, ID_PATTERN, ID_RULE, AssetSpec, Edited, Parent
-from pipeline_core.storage import Library, known_sha256
+from pipeline_core.storage import Library
 
 if TYPE_CHECKING:  # it loads torch
     from pipeline_core.edits import Body
+    from pipeline_core.packing.finished import Finished
 
 ON_SURFACE = 20_000
 """Points of a mesh's surface that say, beside its vertices, how large the rest of it is."""
-SPLAT, MESH, MANIFEST = "splat.ply", "asset.glb", "manifest.jsonl"
+SPLAT, MANIFEST = "splat.ply", "manifest.jsonl"
 PASSED_OVER = {"init.start": "file", "init.file_frame": "auto", "init.file_turn": 0.0}
 PASSED_OVER |= {"geometry.steps": 0, "appearance.steps": 0}
 
@@ -137,44 +137,28 @@ class _Shelf:
         self.library, self.parents = Library(library), list[Parent]()
 
     def body(self, asset_id: str) -> Body:
-        """An asset's splat and the outline of its mesh, in metres. Raises :class:`DataError`."""
+        """An asset's splat and points of its mesh, in metres. Raises :class:`DataError`."""
         import numpy as np
         import torch
 
         from pipeline_core.edits import Body
-        from pipeline_core.frame import Frame
-        from pipeline_core.io.gltf import load_glb, load_surfaces, read_glb
-        from pipeline_core.io.ply import load_splat
+        from pipeline_core.io.gltf import load_surfaces
         from pipeline_core.io.surface import sample
+        from pipeline_core.packing.finished import MESH
 
-        told, folder = self._told(asset_id), self.library.asset_dir(asset_id)
-        for name in (SPLAT, MESH):
-            if name not in told["files"]:
-                raise DataError(f"{asset_id} was delivered without {name}; it cannot be edited")
-            path = folder / name
-            if not path.is_file() or known_sha256(path) != told["files"][name]["sha256"]:
-                raise DataError(f"{path} is not the file that was delivered: run the asset again, which mends it")
-        self.parents.append(Parent(asset_id=asset_id, sha256=told["files"][SPLAT]["sha256"]))
-        gaussians = load_splat(folder / SPLAT, frame="metres")
-        if "frame" not in told:  # of before splats were delivered in metres
-            frame = read_glb(folder / MESH)[0]["asset"]["extras"]["object_frame"]
-            gaussians = Frame.from_json(frame).gaussians(gaussians)
-        vertices = load_glb(folder / MESH, object_units=False).vertices
-        surface = sample(folder / MESH, load_surfaces(folder / MESH), ON_SURFACE, torch.Generator().manual_seed(0))
-        return Body(gaussians, np.concatenate([vertices, surface.xyz.numpy()]))
+        asset = self._asset(asset_id)
+        gaussians, mesh = asset.splat, asset.path(MESH)
+        self.parents.append(Parent(asset_id=asset_id, sha256=asset.told["files"][SPLAT]["sha256"]))
+        surface = sample(mesh, load_surfaces(mesh), ON_SURFACE, torch.Generator().manual_seed(0))
+        return Body(gaussians, np.concatenate([asset.mesh.vertices, surface.xyz.numpy()]))
 
     def spec(self, asset_id: str) -> AssetSpec:
         """What an asset was asked for as."""
-        return AssetSpec.from_json(self._told(asset_id)["spec"])
+        return AssetSpec.from_json(self._asset(asset_id).told["spec"])
 
-    def _told(self, asset_id: str) -> dict[str, Any]:
+    def _asset(self, asset_id: str) -> Finished:
+        from pipeline_core.packing.finished import Finished
+
         if not re.fullmatch(ID_PATTERN, asset_id):
             raise RequestError(f"{asset_id!r} is no asset id: {ID_RULE}")
-        path = self.library.asset_dir(asset_id) / PROVENANCE
-        try:
-            told: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise RequestError(f"{asset_id}: no finished asset of this library ({path} is not there)") from None
-        except ValueError as error:
-            raise DataError(f"{path} cannot be read ({error}): make the asset again") from None
-        return told
+        return Finished(self.library.asset_dir(asset_id))

@@ -120,7 +120,7 @@ def test_ids_prompts_and_what_an_edit_asks_for(library):
         prepare_edit(str(library), "post", ["recolour hue=120"], new_id="post")
     with pytest.raises(RequestError, match=r"--as \.\./x"):
         prepare_edit(str(library), "post", ["recolour hue=120"], new_id="../x")
-    with pytest.raises(RequestError, match="nobody: no finished asset"):
+    with pytest.raises(DataError, match="nobody holds no finished asset"):
         prepare_edit(str(library), "post", ["merge asset=nobody"])
     merged = prepare_edit(str(library), "post", ["merge asset=post at=1,0,0"], new_id="two-posts")
     [spec] = load_manifest(merged.manifest).specs
