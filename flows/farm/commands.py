@@ -16,7 +16,7 @@ from flows.farm import beats, marks
 from flows.prompts import tell as warn
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from flows.summary import SUMMARY
-from pipeline_core import python
+from pipeline_core import logs, python
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 
@@ -95,19 +95,28 @@ def bring_on(folder: Path) -> str:
 
 
 def reconcile_here(library: str, every_s: float) -> None:
-    """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done."""
+    """Reconcile a library's open runs once, or every so many seconds until interrupted, and print what was done.
+
+    What keeps it from that is said once, and when it is over.
+    """
     point_at_farm()
     from flows.farm.prefect import PrefectFarm
     from flows.farm.reconcile import reconcile
 
+    trouble = ""
     while True:
         try:
             for outcome in reconcile(library, PrefectFarm()):
                 print(outcome, flush=True)
+            if trouble:
+                logs.say("reconciling again")
+            trouble = ""
         except (SplatmillError, OSError) as error:  # the server is away, the disk is full: it may be better next time
             if not every_s:
                 raise
-            tell(error, as_json=False)
+            if trouble != type(error).__name__:
+                tell(error, as_json=False)
+            trouble = type(error).__name__
         if not every_s:
             return
         time.sleep(every_s)

@@ -89,6 +89,8 @@ def main() -> int:
         return tell(SplatmillError(f"{why}: is PREFECT_API_AUTH_STRING its password?"), as_json=False)
     except SplatmillError as error:
         return tell(error, as_json=False)
+    finally:
+        outage.close()
     logs.say(f"worker {options.name}: stopped")
     return 0
 

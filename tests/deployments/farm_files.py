@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -137,13 +138,21 @@ def interpolate(text: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)(:?[-?])?([^}]*)\}", one, text)
 
 
+def filled(node: Any, values: Mapping[str, str]) -> Any:
+    """What compose reads, with every text interpolated."""
+    if isinstance(node, dict):
+        return {name: filled(value, values) for name, value in node.items()}
+    if isinstance(node, list):
+        return [filled(value, values) for value in node]
+    return interpolate(node, values) if isinstance(node, str) else node
+
+
 def services(values: Mapping[str, str]) -> dict[str, Command]:
     """What compose would run for each service of ours, with ``values`` in the env file."""
-    filled = interpolate(
-        (FOLDER / "compose.yaml").read_text(), assignments((FOLDER / "env.example").read_text()) | values
-    )
-    base, found = image(), {}
-    for name, told in yaml.safe_load(filled)["services"].items():
+    values = assignments((FOLDER / "env.example").read_text()) | values
+    told_all = filled(yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"], values)
+    base, found = image(), dict[str, Command]()
+    for name, told in told_all.items():
         if "build" not in told:
             continue
         env = base.env | {key: str(value) for key, value in told["environment"].items()}

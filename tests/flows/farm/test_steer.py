@@ -210,3 +210,20 @@ def test_a_shard_whose_specs_only_a_newer_version_can_read_is_turned_away(opened
     )
     assert marks.excuses(opened.folder)[first.id].kind == marks.VERSION
     assert marks.turned_away_in_a_row(opened.folder, marks.excuses(opened.folder))
+
+
+def test_reconcile_says_once_that_the_server_is_away_and_once_that_it_is_back(opened, farm, monkeypatch, capsys):
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        farm.down = len(waits) < 5
+        if len(waits) > 6:
+            raise KeyboardInterrupt
+
+    farm.down = True
+    monkeypatch.setattr("flows.farm.commands.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        commands.reconcile_here(opened.library, 5.0)
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["error: down", "reconciling again"] and said.out.count("in shards") == 2

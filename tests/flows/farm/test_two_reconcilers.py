@@ -137,9 +137,7 @@ def test_many_at_once_over_a_night_double_and_lose_nothing(two, monkeypatch):
 
     here.submit = there.submit = submit
     for _ in range(2):
-        threads = [
-            threading.Thread(target=reconcile_run, args=(run, each, PATIENCE)) for each in (here, there, here)
-        ]
+        threads = [threading.Thread(target=reconcile_run, args=(run, each, PATIENCE)) for each in (here, there, here)]
         for thread in threads:
             thread.start()
         for thread in threads:
