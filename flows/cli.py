@@ -501,6 +501,30 @@ def export(
 
 
 @app.command()
+def kit(
+    to: Annotated[Path, typer.Option("--to", help="folder to write to")],
+    name: Annotated[str, typer.Option("--name", help="the kit's name: of its file, material and textures")],
+    select: Annotated[
+        list[str], typer.Argument(help="asset ids, or one query in quotes that answers with a column asset_id")
+    ],
+    profile: Annotated[str, typer.Option(help="unreal, unity, godot, blender or web")] = "blender",
+    size: Annotated[int, typer.Option("--size", help="most texels a side of the atlas, a power of two")] = 4096,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a kit of that name")] = False,
+    library: LibraryOption = DEFAULT_LIBRARY,
+    json_: JsonOption = False,
+) -> None:
+    """Pack finished assets as a kit: one atlas, one material, one texel density; together, and each apart with the same
+    textures.
+
+    Example: splatmill kit barrel chest chair --name tavern --to shipped --profile unreal
+    """
+    _prepare(0, "cpu")
+    from flows.kit import show_kit
+
+    show_kit(library, select, to, name, profile_name=profile, size=size, overwrite=overwrite, as_json=json_)
+
+
+@app.command()
 def evaluate(
     assets: Annotated[list[str] | None, typer.Argument(help="asset ids; all of the library when none is given")] = None,
     library: LibraryOption = DEFAULT_LIBRARY,

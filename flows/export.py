@@ -133,7 +133,7 @@ def export(
     """
     store = open_store(library)
     require(tools(row, rows))
-    _check_target(store, target)
+    check_target(store, target)
     report = Report()
     with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,8 @@ def export(
     return report
 
 
-def _check_target(store: Store, target: Path) -> None:
+def check_target(store: Store, target: Path) -> None:
+    """Raise :class:`RequestError` where there is no library, or ``target`` is a file or lies inside of it."""
     if store.folder is not None:
         if not store.exists():
             raise RequestError(f"no library at {store.library}: give --library or set SPLATMILL_LIBRARY")
@@ -170,7 +171,7 @@ def _one(
     if not ASSET_ID.fullmatch(asset_id):
         return f"{asset_id!r} is no asset id"
     try:
-        with _folder(store, asset_id) as folder:
+        with folder_of(store, asset_id) as folder:
             return pack(Finished(folder), target, row, rows, overwrite=overwrite)
     except DiskError:
         raise
@@ -181,7 +182,7 @@ def _one(
 
 
 @contextlib.contextmanager
-def _folder(store: Store, asset_id: str) -> Iterator[Path]:
+def folder_of(store: Store, asset_id: str) -> Iterator[Path]:
     """The asset's finished folder on this machine; fetched where the library lies in an object store."""
     if store.folder is not None:
         yield store.folder / "assets" / asset_id

@@ -20,7 +20,9 @@ def deliver(journey: Journey, folder: Path, upstream: Iterable[Reference]) -> di
     """Write every deliverable that a stage made something for, marked as generated where its format can say so; returns
     where they come from."""
     made = {name: each for each in upstream for name in each["outputs"]}
-    provenance = describe(journey) | {"frame": frame_of_asset(journey, made["asset.glb"])}
+    provenance = describe(journey)
+    if "asset.glb" in made:
+        provenance["frame"] = frame_of_asset(journey, made["asset.glb"])
     mark = xmp.Mark.of(provenance)
     for row in deliverables.DELIVERABLES:
         if row.source not in made:

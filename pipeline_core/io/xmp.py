@@ -288,7 +288,7 @@ def _extended(kind: bytes, body: bytes) -> bytes:
 # --- GLB -------------------------------------------------------------------------------------------------------------
 
 
-def _glb_parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+def glb_parts(data: bytes) -> tuple[dict[str, Any], bytes]:
     """JSON document and binary chunk."""
     _, version, length = struct.unpack_from("<4sII", data)
     if version != 2 or length != len(data):
@@ -314,7 +314,7 @@ def _pictures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mark_glb(data: bytes, mark: Mark) -> bytes:
-    document, body = _glb_parts(data)
+    document, body = glb_parts(data)
     text = packet(mark)
     for view in _pictures(document):
         body = _replace(document, body, view, text)
@@ -353,7 +353,7 @@ def _ranges(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _read_glb(data: bytes) -> Found:
-    document, body = _glb_parts(data)
+    document, body = glb_parts(data)
     pictures: Sequence[Found] = [
         _read_packet(_picture_packet(body[begin : begin + view["byteLength"]]))
         for view in _pictures(document)

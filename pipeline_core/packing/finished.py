@@ -1,7 +1,7 @@
 """One finished asset, read from its folder ``assets/<asset_id>/``: every part once, when it is first asked for.
 
-    asset = Finished(Path("library/assets/mug"))
-    asset.mesh, asset.levels, asset.hulls, asset.splat      # metres, +Y up, front +Z, pivot centre-bottom
+asset = Finished(Path("library/assets/mug"))
+asset.mesh, asset.levels, asset.hulls, asset.splat      # metres, +Y up, front +Z, pivot centre-bottom
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pipeline_core.files import write_bytes
 from pipeline_core.io.scene import Scene
@@ -10,7 +12,7 @@ from pipeline_core.io.xmp import mark_file
 from pipeline_core.packing.compress import compress
 from pipeline_core.packing.finished import Finished
 from pipeline_core.packing.profiles import Profile
-from pipeline_core.types import TexturedMesh
+from pipeline_core.types import Mesh, TexturedMesh
 
 
 def pack(asset: Finished, profile: Profile, target: Path) -> None:
@@ -40,20 +42,45 @@ def pack(asset: Finished, profile: Profile, target: Path) -> None:
 def scene_of(asset: Finished, profile: Profile) -> bytes:
     """The GLB of the asset with all that the profile has as nodes."""
     scene, material = _scene(asset, asset.name)
+    add_asset(scene, asset, profile, material)
+    return scene.glb()
+
+
+class Parts(Protocol):
+    """What nodes are made of: a :class:`Finished`, or a kit's member."""
+
+    @property
+    def name(self) -> str:
+        """A plain name."""
+
+    @property
+    def mesh(self) -> TexturedMesh:
+        """The asset itself."""
+
+    @property
+    def levels(self) -> Mapping[int, TexturedMesh]:
+        """Levels of detail, from 1."""
+
+    @property
+    def hulls(self) -> Sequence[Mesh]:
+        """Its collision shape."""
+
+
+def add_asset(scene: Scene, asset: Parts, profile: Profile, material: int, **more: object) -> None:
+    """Add all that the profile has as nodes; ``more`` is what every node has, such as its ``translation``."""
     if profile.levels == "msft" and asset.levels:
         lower = [
-            _add(scene, profile.level_of(asset.name, number), level, material, root=False)
+            _add(scene, profile.level_of(asset.name, number), level, material, root=False, **more)
             for number, level in asset.levels.items()
         ]
         extension = {"MSFT_lod": {"ids": lower}}
-        _add(scene, profile.level_of(asset.name, 0), asset.mesh, material, extensions=extension)
+        _add(scene, profile.level_of(asset.name, 0), asset.mesh, material, extensions=extension, **more)
     else:
         levels = asset.levels if profile.levels == "nodes" else {}
-        for number, level in ({0: asset.mesh} | levels).items():
-            _add(scene, profile.level_of(asset.name, number), level, material)
+        for number, level in ({0: asset.mesh} | dict(levels)).items():
+            _add(scene, profile.level_of(asset.name, number), level, material, **more)
     if profile.hulls == "nodes":
-        _add_hulls(scene, asset, profile)
-    return scene.glb()
+        _add_hulls(scene, asset, profile, **more)
 
 
 def _scene(asset: Finished, name: str) -> tuple[Scene, int]:
@@ -83,8 +110,8 @@ def _add(scene: Scene, name: str, mesh: TexturedMesh, material: int, **more: obj
     return scene.node(name, scene.mesh(name, [scene.surface(mesh, material)]), **more)  # type: ignore[arg-type]
 
 
-def _add_hulls(scene: Scene, asset: Finished, profile: Profile) -> None:
+def _add_hulls(scene: Scene, asset: Parts, profile: Profile, **more: object) -> None:
     for number, hull in enumerate(asset.hulls):
         name = profile.hull_of(asset.name, number)
         primitive = scene.primitive({"POSITION": hull.vertices}, hull.faces)
-        scene.node(name, scene.mesh(name, [primitive]))
+        scene.node(name, scene.mesh(name, [primitive]), **more)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The table of what others made and some formats need: how each is found, and how somebody gets it who has it not.
 
-    require(["usd", "blender"])          # raises, before anything is written, with all that is missing
+require(["usd", "blender"])          # raises, before anything is written, with all that is missing
 """
 
 from __future__ import annotations
