@@ -22,12 +22,12 @@ HEIGHT_M = 0.8
 
 def finished(
     folder: Path, asset_id: str = "box", *, prompt: str = "a box", maps: bool = True, parts: bool = True,
-    splat: bool = True,
+    splat: bool = True, steps: int = 4,
 ) -> Path:  # fmt: skip
     """Make ``folder/<asset_id>``; ``parts``: with levels of detail and collision. Returns it."""
     place = folder / asset_id
     place.mkdir(parents=True)
-    textured = box(4, maps=maps)
+    textured = box(steps, maps=maps)
     extras = {"asset_id": asset_id, "prompt": prompt, "seed": 1}
     save_glb(place / "asset.glb", textured, name=asset_id, height_m=HEIGHT_M, extras=extras)
     if parts:

@@ -58,8 +58,8 @@ def pack(
     """Write an asset in some formats.
 
     Raises:
-        DataError: the asset lacks what a format holds, a file is not whole, or one is there and ``overwrite`` is not
-            set; nothing of the asset was written then.
+        DataError: the asset lacks what a format holds, a file is not whole, or another is in its place and
+            ``overwrite`` is not set; nothing of the asset was written then.
         DiskError: the disk is full or cannot be written.
     """
     for row in formats:
@@ -94,16 +94,22 @@ def _told(folder: Path, asset: str, name: str, row: str) -> Written:
 
 
 def _put(scratch: Path, place: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Give the files their places: the folder at once where there is none, else one after the other."""
+    """Give the files their places: the folder at once where there is none, else one after the other. What is there with
+    the same bytes stays."""
     if not place.exists():
         os.rename(scratch, place)
         return
-    there = [name for name in names if (place / name).exists()]
+    new = [name for name in names if not _same(scratch / name, place / name)]
+    there = [name for name in new if (place / name).exists()]
     if there and not overwrite:
-        raise DataError(f"{place / there[0]} is there already: --overwrite replaces it, another --to leaves it")
-    for name in names:
+        raise DataError(f"{place / there[0]} is another file: --overwrite replaces it, another --to leaves it")
+    for name in new:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / name, place / name)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and sha256_file(one) == sha256_file(other)
 
 
 def _without(asset: Finished, profile: Profile, formats: Sequence[Format]) -> tuple[str, ...]:

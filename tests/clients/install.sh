@@ -5,7 +5,7 @@
 set -eu
 here=$(dirname "$0"); folder=$1; python=$2
 system=""
-for pair in godot3-server:godot3-server chromium:chromium npm:npm exiftool:libimage-exiftool-perl; do
+for pair in godot3-server:godot3-server godot3:godot3 xvfb-run:xvfb chromium:chromium npm:npm exiftool:libimage-exiftool-perl; do
     command -v "${pair%%:*}" >/dev/null || system="$system ${pair#*:}"
 done
 if [ -n "$system" ]; then

@@ -12,7 +12,25 @@ import numpy as np
 from pipeline_core.packing.formats import formats
 from pipeline_core.packing.pack import pack
 from pipeline_core.packing.profiles import profile
-from tests.clients.conftest import HERE, run, told
+from tests.clients.conftest import HERE, PICTURES, run, told
+from tests.clients.test_blender import check_picture
+
+PROJECT = """config_version=4
+
+[application]
+config/name="check"
+run/main_scene="res://main.tscn"
+
+[rendering]
+quality/driver/driver_name="GLES2"
+"""
+MAIN = """[gd_scene load_steps=2 format=2]
+
+[ext_resource path="res://godot_picture.gd" type="Script" id=1]
+
+[node name="main" type="Spatial"]
+script = ExtResource( 1 )
+"""
 
 
 def import_with_editor(project, count, env):
@@ -29,11 +47,29 @@ def import_with_editor(project, count, env):
     assert len(list(project.glob(".import/*.scn"))) == count, log.read_text()[-2000:]
 
 
+def test_a_picture_of_it_is_right_side_up(assets, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "project.godot").write_text(PROJECT)
+    (project / "main.tscn").write_text(MAIN)
+    shutil.copy(HERE / "godot_picture.gd", project)
+    for asset in assets:
+        pack(asset, tmp_path / "out", profile("godot"), formats(["glb"]))
+        shutil.copy(tmp_path / "out" / asset.asset_id / f"{asset.name}.glb", project)
+    home = os.environ | {"HOME": str(tmp_path)}
+    import_with_editor(project, len(assets), home)
+    window = ("xvfb-run", "-a", "godot3", "--path", project, "--audio-driver", "Dummy", "--resolution", "512x512")
+    for asset in assets:
+        picture = PICTURES / f"godot-{asset.name}.png"
+        run(*window, env=home | {"SCENES": f"{asset.name}.glb", "PICTURE": str(picture)})
+        check_picture(picture, box=asset.name == "box")
+
+
 def test_a_project_imports_mesh_materials_levels_and_collision(box, tmp_path):
     packed = pack(box, tmp_path / "out", profile("godot"), formats(["glb"]))
     project = tmp_path / "project"
     project.mkdir()
-    (project / "project.godot").write_text('config_version=4\n\n[application]\nconfig/name="check"\n')
+    (project / "project.godot").write_text(PROJECT)
     shutil.copy(HERE / "in_godot.gd", project)
     names = [each.file.partition("/")[2] for each in packed.files]
     for each in packed.files:

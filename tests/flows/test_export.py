@@ -66,8 +66,10 @@ def test_one_bad_asset_is_told_and_the_others_are_written(library, tmp_path):
     assert "broken: not exported: " in done.stderr and "run the asset again" in done.stderr
     assert "holds no finished asset" in told["failed"]["never"]
     assert written(tmp_path) == [".export.lock", "export.csv", "export.json", "mug/mug.stl"]
+    assert splatmill("mug", *words).exit_code == 0  # the same files are there already
+    (tmp_path / "mug" / "mug.stl").write_text("mine")
     again = splatmill("mug", *words)
-    assert again.exit_code == 1 and "is there already: --overwrite" in json.loads(again.stdout)["failed"]["mug"]
+    assert again.exit_code == 1 and "is another file: --overwrite" in json.loads(again.stdout)["failed"]["mug"]
     assert splatmill("mug", *words, "--overwrite").exit_code == 0
     assert [each["file"] for each in json.loads((tmp_path / "export.json").read_text())["files"]] == ["mug/mug.stl"]
 
