@@ -115,8 +115,11 @@ def compare(
 @app.command()
 def gc(
     library: LibraryOption = "library",
-    delete: Annotated[bool, typer.Option("--delete", help="do it; without this, only say what would go")] = False,
+    delete: Annotated[bool, typer.Option("--delete/--dry-run", help="do it, or only say what would go")] = False,
     min_age: Annotated[float, typer.Option(min=0, help="hours an output must be unchanged")] = 24.0,
+    max_size: Annotated[
+        str, typer.Option(help="500G: no more than makes the library so small, the longest unchanged first")
+    ] = "",
     json_: JsonOption = False,
 ) -> None:
     """Remove stage outputs and inputs that no current asset refers to. A dry run unless told otherwise.
@@ -124,8 +127,10 @@ def gc(
     Example: splatmill gc --library ./library
     """
     from catalog.gc import gc as collect
+    from catalog.gc import size_of
 
-    report = collect(library, delete=delete, min_age_s=min_age * 3600)
+    bound = size_of(max_size) if max_size else None
+    report = collect(library, delete=delete, min_age_s=min_age * 3600, max_bytes=bound)
     if json_:
         typer.echo(json.dumps(asdict(report) | {"bytes": report.bytes}))
         return
@@ -133,11 +138,21 @@ def gc(
         typer.echo(f"stages/{stage}/{key}  {size / 2**20:.1f} MiB")
     for name, size in report.inputs:
         typer.echo(f"inputs/{name}  {size / 2**20:.1f} MiB")
+    for path, size in (*report.strays, *report.trash):
+        typer.echo(f"{path}  {size / 2**20:.1f} MiB")
     for line in report.unknown:
         typer.echo(f"kept: {line} (splatmill catalog rebuild)", err=True)
     verb = "removed" if delete else "would be removed (--delete does it)"
     what = f"{len(report.outputs)} outputs, {len(report.inputs)} inputs"
+    what += f", {len(report.strays)} files of killed attempts" if report.strays else ""
+    what += f", {len(report.trash)} things in the trash" if report.trash else ""
     typer.echo(f"{what}, {report.bytes / 2**20:.1f} MiB, {verb}; {report.kept} kept")
+    if report.size is not None:
+        before, after = report.size / 2**30, (report.size - report.bytes) / 2**30
+        typer.echo(f"the library: {before:.2f} GiB before, {after:.2f} GiB after, {max_size} allowed")
+    if report.over:
+        over = f"{report.over / 2**30:.2f} GiB over {max_size}"
+        typer.echo(f"{over}: assets, open runs and what changed in the last {min_age:g} h need the rest", err=True)
 
 
 @app.command()

@@ -13,26 +13,18 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import fsspec
+from typing import BinaryIO
 
 from catalog.store import Entry, LeaseHeld, Store
-from pipeline_core.errors import RequestError, TransientError
+from pipeline_core.bucket import connect, modified, remote_errors
 from pipeline_core.files import cache_folder
-
-CLIENTS = ("botocore", "aiobotocore", "aiohttp")  # whose errors s3fs lets through
 
 
 class ObjectStore(Store):
     """A library in a bucket."""
 
     def __init__(self, url: str) -> None:
-        # listings must be fresh: fsspec would otherwise answer from its own cache
-        try:
-            self.filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
-            raise RequestError(f"{url}: {error}. S3 needs `pip install 'splatmill[s3]'`") from error
+        self.filesystem, path = connect(url)
         self.scheme = url.split("://", 1)[0]
         self.root = path.rstrip("/") + "/catalog"
 
@@ -53,7 +45,7 @@ class ObjectStore(Store):
                 found = self.filesystem.ls(folder, detail=True)
         except FileNotFoundError:
             return []
-        return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, _modified(f)) for f in found if f["type"] == "file"]
+        return [Entry(f["name"].rsplit("/", 1)[1], f["size"] or 0, modified(f)) for f in found if f["type"] == "file"]
 
     def read(self, name: str) -> bytes:
         with remote_errors(self.url(name)):
@@ -169,33 +161,26 @@ class ObjectStore(Store):
         groups: dict[tuple[str, str], list[Entry]] = {}
         for path, info in self.filesystem.find(root, detail=True).items():
             stage, key, name = path.removeprefix(root + "/").split("/", 2)
-            groups.setdefault((stage, key), []).append(Entry(name, info["size"], _modified(info)))
+            groups.setdefault((stage, key), []).append(Entry(name, info["size"], modified(info)))
         for (stage, key), files in sorted(groups.items()):
             yield stage, key, 0.0, files
+
+    def total(self) -> int:
+        return sum(info["size"] for info in self.filesystem.find(self.library, detail=True).values())
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), remote_errors(path):
+            self.filesystem.rm_file(f"{self.library}/{path}")
+
+    def collected(self) -> list[Entry]:
+        """Nothing: what is let go of is deleted at once."""
+        return []
+
+    def drop(self, name: str) -> None:
+        """Nothing is left of it."""
 
     def collect(self, stage: str, key: str) -> None:
         """Deleted at once; the record goes first: without it the rest is no output any more."""
         found = self.filesystem.find(f"{self.library}/stages/{stage}/{key}")
         for file in sorted(found, key=lambda file: not file.endswith("/record.json")):
             self.filesystem.rm_file(file)
-
-
-def _modified(info: dict[str, Any]) -> float:
-    stamp = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("created") or 0.0
-    return stamp.timestamp() if hasattr(stamp, "timestamp") else float(stamp)
-
-
-@contextlib.contextmanager
-def remote_errors(where: str) -> Iterator[None]:
-    """An object store that refuses or does not answer, in words that say what to do."""
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError):
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        raise TransientError(
-            f"{where} cannot be reached: {error}. Check the address, the credentials (AWS_ACCESS_KEY_ID and so on, "
-            "or a profile) and the network, then try again"
-        ) from error

@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Output:
-    """One folder ``stages/<stage>/<key>``: its size in bytes, last change, and record (None: there is none)."""
+    """One folder ``stages/<stage>/<key>``: its size in bytes, last change, record (None: there is none), and files."""
 
     stage: str
     key: str
@@ -47,6 +47,7 @@ class Output:
     modified: float
     record: dict[str, Any] | None
     problem: str = ""
+    files: tuple[Entry, ...] = ()
 
 
 class LeaseHeld(RequestError):
@@ -168,7 +169,7 @@ class Store(ABC):
                         record = json.load(file)
                 except (ValueError, OSError) as error:
                     problem = f"record.json cannot be read: {error}"
-            yield Output(stage, key, total, modified, record, problem)
+            yield Output(stage, key, total, modified, record, problem, tuple(files))
 
     @abstractmethod
     def _outputs(self) -> Iterator[tuple[str, str, float, list[Entry]]]:
@@ -177,6 +178,22 @@ class Store(ABC):
     @abstractmethod
     def collect(self, stage: str, key: str) -> None:
         """Let go of an output, so that it is whole or is none wherever this is killed."""
+
+    @abstractmethod
+    def total(self) -> int:
+        """Bytes of all files of the library."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Delete a file; no error when it is gone already."""
+
+    @abstractmethod
+    def collected(self) -> list[Entry]:
+        """Outputs and inputs that were let go of and still take room, by their names in the trash."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Delete one of :meth:`collected` for good; no error when it is gone already."""
 
 
 class LocalStore(Store):
@@ -310,6 +327,33 @@ class LocalStore(Store):
         if trash.exists():
             shutil.rmtree(trash)
         self._move(self.folder / "stages" / stage / key, trash)
+
+    def total(self) -> int:
+        return _bytes_below(self.folder)
+
+    def delete(self, path: str) -> None:
+        (self.folder / path).unlink(missing_ok=True)
+
+    def collected(self) -> list[Entry]:
+        found = []
+        for path in (self.root / "trash").glob("*~*"):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append(Entry(path.name, _bytes_below(path) if path.is_dir() else stat.st_size, stat.st_mtime))
+        return found
+
+    def drop(self, name: str) -> None:
+        path = self.root / "trash" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def open_store(library: str | os.PathLike[str] | Store) -> Store:

@@ -12,7 +12,6 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from catalog import query
@@ -21,6 +20,7 @@ from catalog.views import GOOD, WORK
 from flows.asked import ASKED, folder_of
 from flows.farm import beats, marks
 from flows.summary import SUMMARY, Summary
+from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
 
@@ -94,7 +94,7 @@ def account(library: str, run: str) -> Account:
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Place) -> dict[str, Any] | None:
     """A document of the run; None where it has none."""
     try:
         return json.loads(path.read_text("utf-8"))
@@ -111,7 +111,7 @@ def _from_summary(found: Account, summary: Summary) -> None:
     found.left_why, found.seconds = summary.stopped_why or summary.left_why, summary.seconds
 
 
-def _held(folder: Path) -> str:
+def _held(folder: Place) -> str:
     """Why a farm's open run makes nothing for the time being."""
     row = marks.turned_away_in_a_row(folder, marks.excuses(folder))
     return marks.cancelled(folder) or marks.paused(folder) or (row[-1].why if row else "")

@@ -3,6 +3,7 @@
 <library>/runs/<run_id>/asked.json      the request, who asked, how many assets it was about, where its manifest was,
                                         the manifest's sha256, and that of the files its rows name
 <library>/runs/<run_id>/asked/<name>    a copy of the manifest
+<library>/runs/<run_id>/keys.txt        the keys of the stages of what is to be made (catalog.gc)
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from catalog.gc import KEYS
 from flows.batch import BatchRequest, Plan
 from flows.summary import SUMMARY
+from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
-from pipeline_core.files import write_bytes, write_json
+from pipeline_core.files import write_bytes, write_json, write_text
 from pipeline_core.storage import Library
 
 ASKED = "asked.json"
 
 
-def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
+def keep(request: BatchRequest, plan: Plan | None = None) -> Place:
     """Keep a request and a copy of its manifest; returns the copy. ``plan`` knows the files that its rows name."""
     folder, manifest = Library(request.library).run_dir(request.run_id), Path(request.manifest)
     data, specs = manifest.read_bytes(), plan.manifest.specs if plan else []
@@ -40,10 +43,13 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Path:
         "files": {ref.name: ref.sha256 for spec in specs for ref in spec.files.values()},
     }
     write_json(folder / ASKED, document)
+    if plan and plan.todo.missing:  # splatmill gc leaves what the run may find
+        keys = sorted({key for each in plan.todo.missing for key in each.keys.values()})
+        write_text(folder / KEYS, "\n".join([str(document["asked"]), *keys]) + "\n")
     return copy
 
 
-def folder_of(library: str, run: str) -> Path:
+def folder_of(library: str, run: str) -> Place:
     """The folder of the run with this id, or with the only id that begins so; ``last``: of the run asked for last.
 
     Raises :class:`RequestError` where there is none, or several.
@@ -60,12 +66,12 @@ def folder_of(library: str, run: str) -> Path:
     return (exact or found)[0]
 
 
-def is_farm_s(folder: Path) -> bool:
+def is_farm_s(folder: Place) -> bool:
     """Whether the run in this folder was opened on a farm (``flows.farm.runs``)."""
     return (folder / "request.json").exists()
 
 
-def _changed(path: Path) -> float:
+def _changed(path: Place) -> float:
     """When a file was last written; 0 when it is not there."""
     return path.stat().st_mtime if path.exists() else 0.0
 
@@ -98,7 +104,7 @@ def ask_again(library: str, say: Callable[[str], Any], run: str = "", **changes:
                 "name a manifest: splatmill retry FILE"
             )
         say(f"{manifest} {fate} since run {asked.run_id}; the copy that the run kept is used: {copy}")
-        manifest = copy
+        manifest = Library(library).file(f"runs/{folder.name}/asked/{manifest.name}")
     files = told.get("files", {})
     gone = [name for name in files if not (manifest.parent / name).exists()]
     if gone:
@@ -110,10 +116,10 @@ def ask_again(library: str, say: Callable[[str], Any], run: str = "", **changes:
     return BatchRequest(**again | changes)
 
 
-def _when(kept: tuple[dict[str, Any], Path]) -> float:
+def _when(kept: tuple[dict[str, Any], Place]) -> float:
     return kept[0]["asked"]
 
 
-def _digest(path: Path) -> str | None:
+def _digest(path: Place) -> str | None:
     """A file's sha256; None when there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

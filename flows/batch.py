@@ -36,6 +36,7 @@ from flows.replaced import Replaced, replaced
 from flows.replaced import warnings as words_of_replaced
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
+from pipeline_core.bucket import Place
 from pipeline_core.config import ModelRef
 from pipeline_core.errors import RequestError
 from pipeline_core.manifest import Manifest, load_manifest
@@ -100,7 +101,7 @@ class BatchRequest(BaseModel):
         return asked or site_is_commercial()
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where the run writes its report."""
         return Library(self.library).run_dir(self.run_id)
 

@@ -42,7 +42,7 @@ ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet f
 PathsArg = Annotated[list[Path], typer.Argument(help="files, or folders of them")]
 RunArg = Annotated[str, typer.Argument(help="a run's id, the beginning of its id, or last")]
 LibraryOption = Annotated[
-    str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library (status: or s3://...)")
+    str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder of the library, or s3://bucket/props")
 ]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="recipe of rows that name none")]
 SetOption = Annotated[
@@ -432,7 +432,7 @@ def doctor(
     _prepare(0, "auto")
     from flows.doctor import examine
 
-    raise typer.Exit(examine(Path(library), recipe, warmup=warmup, as_json=json_))
+    raise typer.Exit(examine(library, recipe, warmup=warmup, as_json=json_))
 
 
 @app.command()

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from catalog.render import aligned
@@ -22,6 +21,7 @@ from pipeline_core.errors import SplatmillError
 from pipeline_core.models import licence
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.secrets import redact
+from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
@@ -50,10 +50,10 @@ class Finding:
     way_out: str = ""
 
 
-def examine(library: Path, recipe: str, *, warmup: bool, as_json: bool) -> int:
+def examine(library: str, recipe: str, *, warmup: bool, as_json: bool) -> int:
     """Print all findings; returns 0 when nothing that is needed is missing, else 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    findings = [*_machine(), _gsplat(), *_libraries(), *_models(recipe), _disk(library), _server()]
+    findings = [*_machine(), _gsplat(), *_libraries(), *_models(recipe), _library(library), _server()]
     if warmup:
         findings.append(_warm_kernels())
     if as_json:
@@ -132,8 +132,15 @@ def _models(recipe: str) -> list[Finding]:
     return findings
 
 
-def _disk(library: Path) -> Finding:
-    place = library.absolute()
+def _library(library: str) -> Finding:
+    """Look whether a bucket can be used, and whether the disk that work is done on has room."""
+    try:
+        at = Library(library)
+        if "://" in library:
+            at.create()
+    except SplatmillError as error:
+        return Finding("missing", "library", str(error), "see deployments/README.md, A library in a bucket")
+    place = at.local
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 2**30

@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from flows.asked import keep
@@ -35,14 +34,14 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
     logs.configure(run=request.run_id)
     plan = prepare(request)
     tell(plan.warnings, "splatmill plan --json")
-    root = Library(request.library).create().root
+    library = Library(request.library).create()
     keep(request, plan)
     if not plan.todo.missing:
         summary = run_batch(request, _nothing_to_make, plan=plan)  # the files say so: no server and no models
     else:
         with progress(plan.todo.asked, quiet=as_json), _orderly_end() as stop:
             _warm_up(plan.todo.missing[0])
-            with prefect_server(root), beating(request.folder, "here", stop, tied=False):
+            with prefect_server(library.local), beating(request.folder, "here", stop, tied=False):
                 summary = _run_flow(plan, stop)
     _report(request, summary, as_json)
     if summary.stopped:
@@ -132,7 +131,7 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
     made, cached = len(summary.made), len(summary.cached)
     print(
         f"{made} made, {cached} there already, {len(summary.failures)} failed of {summary.asked} "
-        f"in {summary.seconds:.0f} s; assets in {Path(summary.library) / 'assets'}",
+        f"in {summary.seconds:.0f} s; assets in {summary.library}/assets",
         file=out,
     )
     if summary.flawed:

@@ -18,14 +18,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.budget import Admission
 from flows.summary import Summary
-from pipeline_core.errors import DiskError, RequestError, error_class
-from pipeline_core.files import lock
+from pipeline_core.errors import DiskError, RequestError, TransientError, error_class
 from pipeline_core.storage import Library
 from tasks import halt
 from tasks.journey import Journey, finished
@@ -62,6 +61,7 @@ class Making:
         self.began = self._moved = time.monotonic()
         self.library = Library(self.summary.library)
         self.queue, self.tries = deque(self.journeys), Counter[str]()
+        self._look_again = dict.fromkeys((each.asset_id for each in self.journeys), 0.0)
         self._full_since: float | None = None
         self._told = False
         self.pool = ThreadPoolExecutor(max_workers=self.in_flight, thread_name_prefix="asset")
@@ -101,7 +101,7 @@ class Making:
                 self.queue.append(journey)
                 continue
             self._moved = time.monotonic()
-            if finished(journey):  # another run was quicker
+            if self._is_finished(journey):  # another run was quicker
                 lease.close()
                 self.summary.cached.append(journey.asset_id)
                 board.update(journey.asset_id, state="cached")
@@ -112,17 +112,25 @@ class Making:
             return True
         return False
 
+    @staticmethod
+    def _is_finished(journey: Journey) -> bool:
+        try:
+            return finished(journey)
+        except TransientError:
+            return False  # the library's bucket is away: the asset itself will tell
+
     def _take(self, journey: Journey, lease: ExitStack) -> bool:
         """Take the lease of an asset, unless another run of this library has it."""
-        path = self.library.lease(journey.asset_id)
+        if time.monotonic() < self._look_again[journey.asset_id]:
+            return False
         try:
-            mine = lease.enter_context(lock(path, wait=False))
-        except DiskError:
-            return True  # a disk without room or without locks: the asset itself will tell
+            mine = lease.enter_context(self.library.taking(journey.asset_id))
+        except TransientError:
+            return True  # a disk without room or without locks, a store that is away: the asset itself will tell
         if mine:
-            lease.callback(_forget, path)
             return True
         lease.close()
+        self._look_again[journey.asset_id] = time.monotonic() + self.library.look_again_s
         if not self._told:
             log.warning("another run of this library is at work: what it makes is not made again, but waited for")
         self._told = True
@@ -130,14 +138,14 @@ class Making:
 
     def _has_room(self) -> bool:
         """Whether the library's disk has room; the first time it has none that is said, and in the end given up."""
-        free, need = shutil.disk_usage(self.library.root).free / 2**20, min_free_mb()
+        free, need = shutil.disk_usage(self.library.local).free / 2**20, min_free_mb()
         now = time.monotonic()
         if free >= need:
             if self._full_since is not None:
-                log.warning("the disk of %s has room again: going on", self.library.root)
+                log.warning("the disk of %s has room again: going on", self.library.local)
             self._full_since = None
             return True
-        what = f"the disk of {self.library.root} is full ({free:.0f} MiB are free, {need:.0f} are needed)"
+        what = f"the disk of {self.library.local} is full ({free:.0f} MiB are free, {need:.0f} are needed)"
         if self._full_since is None:
             self._full_since = now
             log.warning("%s: nothing is begun until there is room; splatmill gc --delete makes some", what)
@@ -199,9 +207,3 @@ def min_free_mb() -> float:
     if not text.isdecimal():
         raise RequestError(f"{MIN_FREE}={text!r} is not a number of MiB; set it to 0 or more, or unset it")
     return float(text)
-
-
-def _forget(path: os.PathLike[str]) -> None:
-    """Remove the file of a lease that is held still; who waits for it makes another."""
-    with suppress(OSError):
-        os.unlink(path)

@@ -152,7 +152,7 @@ def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -
     judged_by = load_judge(judge)
     scores = {}
     for asset_id in wanted or made:
-        textured = load_glb(Library(library).root / made[asset_id]["glb_path"])
+        textured = load_glb(Library(library).file(made[asset_id]["glb_path"]))
         scores[asset_id] = score_mesh(textured, made[asset_id]["prompt"], judge=judged_by)
     if as_json:
         print(json.dumps(scores))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from flows.prompts import shorten
+from pipeline_core.bucket import Place
 from pipeline_core.files import write_json, write_text
 
 SUMMARY = "summary.json"
@@ -45,7 +45,7 @@ class Summary:
         return not (self.failures or self.stopped or self.refused or self.left or self.quarantined)
 
 
-def write_summary(folder: Path, summary: Summary) -> None:
+def write_summary(folder: Place, summary: Summary) -> None:
     """Write ``report.md``, then ``summary.json``, which is the sign that the run is over."""
     write_text(folder / "report.md", markdown(summary) + "\n")
     write_json(folder / SUMMARY, asdict(summary))

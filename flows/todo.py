@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pipeline_core.storage import Library
 from tasks.journey import Journey, finished
 from tasks.rules import quarantined
 
@@ -31,8 +33,9 @@ def sort_out(library: str, journeys: Sequence[Journey], *, by_name: bool) -> Tod
     """Sort journeys by what is to be done. The quarantine does not hold what was asked for ``by_name``."""
     made: list[Journey] = []
     unmade: list[Journey] = []
-    for each in journeys:
-        (made if finished(each) else unmade).append(each)
+    with ThreadPoolExecutor(Library(library).looks_at_once) as pool:
+        for each, is_made in zip(journeys, pool.map(finished, journeys), strict=True):
+            (made if is_made else unmade).append(each)
     names = set() if by_name else quarantined(library, unmade)
     held = [each for each in unmade if each.asset_id in names]
     return Todo(made, held, [each for each in unmade if each.asset_id not in names])

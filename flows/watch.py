@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -35,6 +34,7 @@ from flows.farm.beats import Beat
 from flows.farm.runs import REQUEST
 from flows.live import clock
 from flows.summary import SUMMARY
+from pipeline_core.bucket import Place
 from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import Library
 
@@ -168,7 +168,7 @@ class Watch:
 
     def __init__(self, library: str) -> None:
         self.library, self.tally = library, Tally(library)
-        self.root = None if "://" in library else Library(library).root
+        self.place = Library(library)
         self._over: set[str] = set()
         self._asked: dict[str, dict[str, Any]] = {}
 
@@ -182,7 +182,7 @@ class Watch:
         names = [each.run_id for each in runs]
         times = [row["at"] for row in self.tally.rows(DELIVERIES_SQL, names)] if names else []
         pace, now = rate(times, time.time()), time.time()
-        disk = shutil.disk_usage(self.root) if self.root else None
+        disk = None if "://" in self.library else shutil.disk_usage(self.place.root)
         return {
             "time": now,
             "library": self.library,
@@ -222,8 +222,8 @@ class Watch:
     def _runs(self) -> list[_Run]:
         """The runs that are not over: those of the farm, and those of one machine that give signs of life."""
         found = []
-        folder = self.root / "runs" if self.root else None
-        for path in sorted(folder.iterdir()) if folder and folder.is_dir() else ():
+        folder = self.place.root / "runs"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name in self._over:
                 continue
             if (path / SUMMARY).exists():
@@ -236,7 +236,7 @@ class Watch:
                 found.append(_Run(path.name, farm, told.get("user"), told.get("assets", {}).get("todo"), live))
         return found
 
-    def _what_was_asked(self, path: Path) -> dict[str, Any]:
+    def _what_was_asked(self, path: Place) -> dict[str, Any]:
         if path.name not in self._asked:
             with contextlib.suppress(OSError, ValueError):
                 self._asked[path.name] = json.loads((path / ASKED).read_text("utf-8"))

@@ -30,18 +30,25 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from pipeline_core.bucket import BucketPath, Place, held
 from pipeline_core.errors import DiskError
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A name beside ``path`` to write a file to, which takes the place of ``path`` at the end of the block.
+def replaced(path: Place, *, durable: bool = False) -> Iterator[Path]:
+    """A name beside ``path`` (on this machine, where that is in a bucket) to write a file to, which takes the place of
+    ``path`` at the end of the block.
 
     When the block fails, ``path`` stays what it was. ``durable`` files outlive a power cut that comes after the block.
     Folders are made. Raises :class:`DiskError` when the disk is full or cannot be written.
     """
+    if isinstance(path, BucketPath):
+        with tempfile.TemporaryDirectory(prefix="splatmill-") as folder:
+            yield Path(folder) / path.name
+            path.write_bytes((Path(folder) / path.name).read_bytes())
+        return
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,23 +64,29 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
                 scratch.unlink()
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
+def write_bytes(path: Place, data: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
     """Write a file whole, as :func:`replaced` does; ``mode`` is narrowed by the process's umask."""
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     with replaced(path, durable=durable) as scratch:
         with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
 
 
-def write_text(path: Path, text: str, *, durable: bool = False, mode: int = 0o666) -> None:
+def write_text(path: Place, text: str, *, durable: bool = False, mode: int = 0o666) -> None:
     """Write UTF-8 text whole; line ends stay as they are."""
     write_bytes(path, text.encode(), durable=durable, mode=mode)
 
 
-def create(path: Path, data: bytes) -> bool:
+def create(path: Place, data: bytes) -> bool:
     """Write a file whole where there is none of that name yet; False, and nothing is changed, where there is one.
 
-    Of several processes and hosts one is told True: a hard link is made or refused at once, over NFS as well.
+    Of several processes and hosts one is told True: a hard link is made or refused at once, over NFS as well;
+    in a bucket by a PUT with ``If-None-Match: *``.
     """
+    if isinstance(path, BucketPath):
+        return path.create(data)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -88,10 +101,18 @@ def create(path: Path, data: bytes) -> bool:
     return True
 
 
-def write_json(path: Path, document: Any, *, durable: bool = False, mode: int = 0o666) -> None:
+def write_json(path: Place, document: Any, *, durable: bool = False, mode: int = 0o666) -> None:
     """Write JSON that people also read, whole."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_text(path, text, durable=durable, mode=mode)
+
+
+def rename(source: Place, target: Place) -> None:
+    """Give a file another name; in a bucket there are both for a moment. Raises ``FileNotFoundError``."""
+    if isinstance(source, BucketPath) and isinstance(target, BucketPath):
+        source.rename(target)
+    else:
+        os.rename(str(source), str(target))
 
 
 def sync(path: Path) -> None:
@@ -104,27 +125,33 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def lock(path: Place, *, wait: bool = True) -> Iterator[bool]:
     """Be the only holder of the lock file ``path``, among all hosts that share it. Yields False when another holds it.
 
     With ``wait`` that does not happen: the block begins when the lock is free. The kernel frees it when its holder dies
     (``flock``); the file stays. Raises :class:`DiskError` where it cannot be made or its file system has no locks.
+    In a bucket it is a lease (``pipeline_core.bucket.held``), which is not waited for.
     """
-    held = FileLock(path, thread_local=False, fallback_to_soft=False)
+    if isinstance(path, BucketPath):
+        assert not wait, path
+        with held(path) as holder:
+            yield holder is not None
+        return
+    file = FileLock(path, thread_local=False, fallback_to_soft=False)
     mine = True
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            held.acquire(blocking=wait)
+            file.acquire(blocking=wait)
         except Timeout:
             mine = False
     try:
         yield mine
     finally:
-        held.release()
+        file.release()
 
 
-def time_there(folder: Path) -> float:
+def time_there(folder: Place) -> float:
     """The time by the clock of a folder's file system, which may be another machine's."""
     probe = folder / f".time-{uuid.uuid4().hex}"
     try:

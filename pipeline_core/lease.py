@@ -18,11 +18,9 @@ from its cache otherwise.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -30,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline_core.bucket import BucketPath, Place, held
 from pipeline_core.errors import TransientError
 from pipeline_core.files import create, disk_errors, time_there, write_json
-from pipeline_core.storage import process_alive
+from pipeline_core.python import process_alive, this_host
 
 STALE_S = 60.0
 """As long as an NFS client may answer from its cache."""
@@ -65,9 +64,23 @@ class Lease:
             os.utime(self.path)
 
 
+@dataclass(frozen=True)
+class _BucketLease(Lease):
+    """The holder is that of the greatest number in the folder (``pipeline_core.bucket.held``)."""
+
+    folder: BucketPath
+
+    def held(self) -> bool:
+        return max((each.name for each in self.folder.iterdir()), default="") == self.token
+
+
 @contextlib.contextmanager
-def leased(place: Path, stale_s: float = STALE_S) -> Iterator[Lease | None]:
+def leased(place: Place, stale_s: float = STALE_S) -> Iterator[Lease | None]:
     """Hold the lease of ``place`` while the block lasts; yields None where another holds it."""
+    if isinstance(place, BucketPath):
+        with held(place, ttl_s=stale_s) as mine:
+            yield _BucketLease(Path(place.name), mine.name, place) if mine else None
+        return
     with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         lease = _take(place, stale_s)
@@ -137,15 +150,6 @@ def _numbers(place: Path) -> list[int]:
 
 def _file(place: Path, number: int) -> Path:
     return place.with_name(f"{place.name}.{number}.lease")
-
-
-@functools.cache
-def this_host() -> str:
-    """Where this process's id means something: containers and machines may share a name."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return "/".join(parts)
 
 
 def _document(token: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ would be taken for ours; ``-P`` leaves that out, and ``PYTHONSAFEPATH`` says the
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,3 +40,23 @@ def reach_loopback_directly() -> None:
         named = f"{os.environ.get('no_proxy', '')},{os.environ.get('NO_PROXY', '')}".split(",")
         hosts = ",".join(dict.fromkeys([*(host.strip() for host in named if host.strip()), *LOOPBACK]))
         os.environ |= {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of this machine has this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@functools.cache
+def this_host() -> str:
+    """Where this process's id means something: containers and machines may share a name."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return "/".join(parts)

@@ -40,8 +40,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_core import deliverables, stages
+from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError, TransientError
-from pipeline_core.files import disk_errors, replaced, sync, write_json
+from pipeline_core.files import disk_errors, lock, replaced, sync, write_json
+from pipeline_core.python import process_alive
 from pipeline_core.spec import FileRef
 
 RECORD = "record.json"
@@ -108,15 +110,29 @@ def _delete(folder: Path) -> None:
 
 
 class Library:
-    """A library in a local folder. Making the object touches nothing; :meth:`create` makes the folders."""
+    """A library in a local folder; of an address such as ``s3://farm/props`` it is a
+    :class:`pipeline_core.bucket_library.BucketLibrary`. Making the object touches nothing; :meth:`create` makes the
+    folders.
+
+    ``local``: the folder of this machine that work is done in, the library's own where that is on this machine.
+    """
+
+    root: Any
+    local: Path
+    look_again_s = 0.0
+    """A lease that another run holds is not looked at again before."""
+    looks_at_once = 1
+    """So many threads look for finished assets."""
+
+    def __new__(cls, root: str | os.PathLike[str]) -> Library:
+        if cls is Library and "://" in str(root):
+            from pipeline_core.bucket_library import BucketLibrary
+
+            return object.__new__(BucketLibrary)
+        return object.__new__(cls)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        if "://" in os.fspath(root):
-            raise RequestError(
-                f"--library {root}: assets are made in a local or mounted folder. Make them there, then "
-                f"`splatmill catalog push {root}`; sql, gallery and the catalog commands read the store directly"
-            )
-        self.root = Path(root).expanduser().absolute()
+        self.root = self.local = Path(root).expanduser().absolute()
 
     def create(self) -> Library:
         """Make the folders; raises :class:`RequestError` when that is not possible."""
@@ -130,55 +146,67 @@ class Library:
 
     # --- places ------------------------------------------------------------------------------------------------------
 
-    def stage_dir(self, stage: str, key: str) -> Path:
+    def stage_dir(self, stage: str, key: str) -> Any:
         """Folder of a stage's output."""
         assert stage in stages.names() and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
         return self.root / "stages" / stage / key
 
-    def asset_dir(self, asset_id: str) -> Path:
+    def asset_dir(self, asset_id: str) -> Any:
         """Folder that an artist takes. ``asset_id`` comes from a validated spec, so it is one plain path part."""
         assert re.fullmatch("[a-z0-9][a-z0-9_-]*", asset_id), asset_id
         return self.root / "assets" / asset_id
 
-    def lease(self, asset_id: str) -> Path:
+    def lease(self, asset_id: str) -> Any:
         """The lock file that a run holds while it makes an asset."""
         return self.root / "leases" / self.asset_dir(asset_id).name
 
-    def run_dir(self, run_id: str) -> Path:
+    @contextlib.contextmanager
+    def taking(self, asset_id: str) -> Iterator[bool]:
+        """Hold the lease of an asset; yields False while another run of the library has it. Raises as ``lock`` does."""
+        path = self.lease(asset_id)
+        with lock(path, wait=False) as mine:
+            try:
+                yield mine
+            finally:
+                if mine:  # held still; who waits for it makes another
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+
+    def run_dir(self, run_id: str) -> Any:
         """Folder of a run's report."""
         assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", run_id), run_id
         return self.root / "runs" / run_id
 
-    def input_file(self, ref: FileRef) -> Path:
+    def input_file(self, ref: FileRef) -> Any:
         """The library's copy of a file that a manifest row named."""
         return self.root / "inputs" / ref.file
 
     def checkpoint(self, stage: str, key: str) -> Path:
         """Where an unfinished optimisation keeps its state."""
         assert stage in stages.names(), stage
-        return self.root / "checkpoints" / f"{stage}-{key}.safetensors"
+        return self.local / "checkpoints" / f"{stage}-{key}.safetensors"
 
     # --- making ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """A private folder on the library's file system; removed at the end unless it was published."""
-        with disk_errors(self.root):
-            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.local):
+            (self.local / "tmp").mkdir(parents=True, exist_ok=True)
             folder = self._private_folder()
         try:
-            with disk_errors(self.root):
+            with disk_errors(self.local):
                 yield folder
         finally:
             _delete(folder)
 
     def _private_folder(self) -> Path:
         """A new folder in ``tmp``, named by host and process so that `sweep` can tell what a dead process left."""
-        folder = self.root / "tmp" / f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
+        folder = self.local / "tmp" / f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}"
         folder.mkdir()
         return folder
 
-    def outputs(self, folder: Path, place: Path) -> list[dict[str, Any]]:
+    def outputs(self, folder: Path, place: Any) -> list[dict[str, Any]]:
         """What lies in ``folder``, as it will be listed in the record once it lies at ``place``."""
         found = []
         for path in sorted(folder.iterdir()):
@@ -220,7 +248,7 @@ class Library:
                     return theirs
         raise TransientError(f"{target} could not be published: others keep replacing it; run again")
 
-    def publish_asset(self, folder: Path, asset_id: str) -> Path:
+    def publish_asset(self, folder: Path, asset_id: str) -> Place:
         """Put a workspace in place as ``assets/<asset_id>``, replacing an older one as a whole."""
         target = self.asset_dir(asset_id)
         with disk_errors(self.root):
@@ -304,6 +332,10 @@ class Library:
                 return path
         return None
 
+    def file(self, path: str) -> Path:
+        """Where a file of the library, by its path in it, can be read on this machine. Raises ``FileNotFoundError``."""
+        return self.root / path
+
     def has(self, stage: str, key: str) -> bool:
         """Whether a record is there: for previews such as ``splatmill plan``, which change nothing."""
         return (self.stage_dir(stage, key) / RECORD).is_file()
@@ -342,13 +374,13 @@ class Library:
         week.
         """
         swept = 0
-        for half in (self.root / "checkpoints").glob(".*.part"):
+        for half in (self.local / "checkpoints").glob(".*.part"):
             with contextlib.suppress(OSError):
                 if time.time() - half.stat().st_mtime > STALE_S:
                     half.unlink()
                     swept += 1
         with contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self.root / "tmp"):
+            for entry in os.scandir(self.local / "tmp"):
                 host, _, rest = entry.name.partition(".")
                 pid = rest.partition(".")[0]
                 with contextlib.suppress(OSError):
@@ -361,17 +393,6 @@ class Library:
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
-
-
-def process_alive(pid: int) -> bool:
-    """Whether a process of this machine has this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sync_tree(folder: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core import logs
+from pipeline_core.bucket import Place
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
 from pipeline_core.picture import Picture, read_picture
@@ -52,6 +53,9 @@ class Measured(dict[str, float]):
 
 Work = Callable[[Path], Mapping[str, float]]
 
+OF_THE_DISK = ("mtime_ns", "tag")
+"""What a record's artifacts have that the catalogue has not: by it a later look is spared the sha256."""
+
 Publish = Callable[[Journey, Path, StageRun, list[dict[str, Any]]], dict[str, Any]]
 """Makes a workspace's files and their row public; returns the record that holds from then on."""
 
@@ -68,7 +72,7 @@ def publish_output(journey: Journey, folder: Path, run: StageRun, outputs: list[
 class Publication:
     """Where a stage's files come to lie, and how they are published."""
 
-    place: Callable[[Library, Journey, str], Path]
+    place: Callable[[Library, Journey, str], Place]
     publish: Publish
 
 
@@ -229,7 +233,7 @@ def stage_run(
         ),
         metrics=metrics or {},
         tags=journey.spec.tags,
-        artifacts=tuple(Artifact(**{k: v for k, v in each.items() if k != "mtime_ns"}) for each in outputs or ()),
+        artifacts=tuple(Artifact(**{k: v for k, v in each.items() if k not in OF_THE_DISK}) for each in outputs or ()),
         **prefect_columns(),
         **columns,
     )

@@ -19,7 +19,6 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
 from flows.farm.protocol import Farm
@@ -28,8 +27,10 @@ from flows.farm.shards import measured
 from flows.farm.standing import Standing
 from flows.making import min_free_mb
 from flows.post import post
+from pipeline_core.bucket import Place
 from pipeline_core.files import create, write_json
 from pipeline_core.secrets import redact
+from pipeline_core.storage import Library
 
 WEBHOOK = "SPLATMILL_WEBHOOK"
 ALERTS = "alerts"
@@ -48,7 +49,7 @@ LOOKED = "reconciled"
 log = logging.getLogger("splatmill")
 
 
-def raise_(folder: Path, kind: str, text: str) -> bool:
+def raise_(folder: Place, kind: str, text: str) -> bool:
     """Put an alert of a run down; False when the run has raised one of this kind before."""
     told = {"text": f"Run {folder.name}: {text}", "run_id": folder.name, "kind": kind, "at": time.time()}
     told |= {"host": socket.gethostname(), "sent": False}
@@ -56,12 +57,13 @@ def raise_(folder: Path, kind: str, text: str) -> bool:
     return not path.exists() and create(path, json.dumps(told).encode())
 
 
-def deliver(folder: Path) -> int:
+def deliver(folder: Place) -> int:
     """Post what was put down and has not arrived; returns how many alerts arrived now. An outage is only logged."""
     address, arrived = os.environ.get(WEBHOOK, "").strip(), 0
     if not address:
         return 0
-    for path in sorted((folder / ALERTS).glob("*.json")):
+    found: list[Place] = list((folder / ALERTS).glob("*.json"))
+    for path in sorted(found, key=lambda each: each.name):
         told = json.loads(path.read_text("utf-8"))
         if told["sent"]:
             continue
@@ -115,9 +117,10 @@ def _look(run: Run, standing: Standing, farm: Farm, last_sign_s: float, now: flo
         last = standing.failures[-1]
         raise_(run.folder, "failures", f"{failed} of {ended} assets failed, {last['asset_id']} with: {last['message']}")
     root = run.request.library
-    free, need = shutil.disk_usage(root).free / 2**20, NEARLY_FULL * min_free_mb()
+    local = Library(root).local
+    free, need = shutil.disk_usage(local).free / 2**20, NEARLY_FULL * min_free_mb()
     if free < need:
-        raise_(run.folder, "disk", f"the disk of {root} is nearly full: {free:.0f} MiB are free")
+        raise_(run.folder, "disk", f"the disk of {local} is nearly full: {free:.0f} MiB are free")
     if run.request.deadline and left:
         seconds = left * measured(root, run.request.recipe).worker_s / max(1, workers)
         if datetime.fromtimestamp(now, UTC) + timedelta(seconds=seconds) > run.request.deadline:
@@ -126,14 +129,14 @@ def _look(run: Run, standing: Standing, farm: Farm, last_sign_s: float, now: flo
     deliver(run.folder)
 
 
-def silence(folder: Path, now: float) -> str:
+def silence(folder: Place, now: float) -> str:
     """Say for how long nobody has reconciled a run; empty where that is short."""
     path = folder / LOOKED
     age = now - path.stat().st_mtime if path.exists() else 0.0
     return f"nobody has reconciled it for {age / 60:.0f} min: is splatmill reconcile at work?" if age > SILENT_S else ""
 
 
-def tell_silence(folder: Path) -> None:
+def tell_silence(folder: Place) -> None:
     """What a worker does for a run: it tells that nobody reconciles it."""
     why = silence(folder, time.time())
     if why and raise_(folder, "silent", why):

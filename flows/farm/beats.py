@@ -25,9 +25,10 @@ from typing import Any
 
 import psutil
 
+from pipeline_core.bucket import BucketError, Place
 from pipeline_core.device import gpu_load
-from pipeline_core.files import create, time_there, write_json
-from pipeline_core.storage import process_alive
+from pipeline_core.files import create, rename, time_there, write_json
+from pipeline_core.python import process_alive
 from tasks.progress import board
 
 BEAT_S = 2.0
@@ -70,7 +71,7 @@ class Fenced(RuntimeError):
 
 @contextlib.contextmanager
 def beating(
-    run_dir: Path, name: str, stop: threading.Event, *, shard: str = "", tied: bool = True
+    run_dir: Place, name: str, stop: threading.Event, *, shard: str = "", tied: bool = True
 ) -> Iterator[threading.Event]:
     """Touch ``<name>.live`` until the block ends; sets ``stop`` and the yielded event when this process must end.
 
@@ -95,13 +96,13 @@ def beating(
         pulse.over.set()
         thread.join()
         with contextlib.suppress(FileNotFoundError):
-            os.rename(live, folder / f"{name}.done")
+            rename(live, folder / f"{name}.done")
 
 
 class _Pulse:
     """The two threads of a process that beats. The GPU is looked at in one of its own: a driver may hang."""
 
-    def __init__(self, live: Path, dead: Path, stop: threading.Event, shard: str, tied: bool) -> None:
+    def __init__(self, live: Place, dead: Place, stop: threading.Event, shard: str, tied: bool) -> None:
         self.live, self.dead, self.stop, self.shard, self.tied = live, dead, stop, shard, tied
         self.over, self.abandoned = threading.Event(), threading.Event()
         self.began = time.time()
@@ -112,7 +113,7 @@ class _Pulse:
         parent, asked = _worker(), 0.0
         while not self.over.wait(BEAT_S):
             now = time.time()
-            if self.dead.exists() or (self.tied and os.getppid() != parent):
+            if self._is_fenced() or (self.tied and os.getppid() != parent):
                 self.abandoned.set()
                 self.stop.set()
                 asked = asked or now
@@ -122,8 +123,14 @@ class _Pulse:
             since = {each: since.get(each, now) for each in under_way}
             assets = {asset_id: (stage, now - start) for (asset_id, stage), start in since.items()}
             with contextlib.suppress(OSError):  # a full disk must not make a process look dead: the time counts
-                os.utime(self.live)
+                if isinstance(self.live, Path):
+                    os.utime(self.live)
                 write_json(self.live, self.document(assets))
+
+    def _is_fenced(self) -> bool:
+        with contextlib.suppress(BucketError):  # the store is away: the next beat looks again
+            return self.dead.exists()
+        return False
 
     def look(self) -> None:
         while not self.over.wait(GPU_S):
@@ -159,7 +166,7 @@ def _document(assets: dict[str, tuple[str, float]], began: float) -> dict[str, A
 # --- what others see -------------------------------------------------------------------------------------------------
 
 
-def read(run_dir: Path) -> dict[str, Beat]:
+def read(run_dir: Place) -> dict[str, Beat]:
     """All beats of a run by name. Where a fence and the file that it fences off are both there, the fence counts."""
     folder = run_dir / "beats"
     found: dict[str, Beat] = {}
@@ -179,7 +186,7 @@ def read(run_dir: Path) -> dict[str, Beat]:
     return found
 
 
-def fence(run_dir: Path, name: str) -> bool:
+def fence(run_dir: Place, name: str) -> bool:
     """Forbid a process to go on. Returns False when that was done before, and when the process has ended in order."""
     folder = run_dir / "beats"
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,14 +194,14 @@ def fence(run_dir: Path, name: str) -> bool:
     if dead.exists() or (folder / f"{name}.done").exists():
         return False
     try:
-        os.rename(live, dead)
+        rename(live, dead)
     except FileNotFoundError:  # it never began, or somebody else fenced it off this moment
         nobody = _document({}, time.time()) | {"host": "", "pid": 0, "worker": ""}
         return create(dead, json.dumps(nobody).encode())
     return True
 
 
-def forget_old(run_dir: Path, older_s: float = 86400.0) -> None:
+def forget_old(run_dir: Place, older_s: float = 86400.0) -> None:
     """Remove the beats of processes that ended long ago."""
     for path in (run_dir / "beats").glob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -202,11 +209,11 @@ def forget_old(run_dir: Path, older_s: float = 86400.0) -> None:
                 path.unlink()
 
 
-def spent_s(run_dir: Path) -> float:
+def spent_s(run_dir: Place) -> float:
     """Seconds that all processes of a run have held their devices."""
     return sum(beat.busy_s for beat in read(run_dir).values())
 
 
-def count_live(run_dir: Path) -> int:
+def count_live(run_dir: Place) -> int:
     """Processes of a run that are at work."""
     return sum(beat.state == "live" for beat in read(run_dir).values())

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 from catalog.door import tell
 from flows.asked import folder_of, is_farm_s
@@ -17,6 +16,7 @@ from flows.prompts import tell as warn
 from flows.server import CLIENT, WORKER, pointed_at, warm_server
 from flows.summary import SUMMARY
 from pipeline_core import logs, python
+from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError, SplatmillError
 from pipeline_core.storage import Library
 
@@ -73,7 +73,7 @@ def resume_run(library: str, run: str) -> str:
     return f"run {folder.name}: goes on\n{bring_on(folder)}"
 
 
-def open_folder(library: str, run: str) -> Path:
+def open_folder(library: str, run: str) -> Place:
     """The folder of a run that is not over. Raises :class:`RequestError`."""
     folder = folder_of(library, run)
     if (folder / SUMMARY).exists():
@@ -81,7 +81,7 @@ def open_folder(library: str, run: str) -> Path:
     return folder
 
 
-def bring_on(folder: Path) -> str:
+def bring_on(folder: Place) -> str:
     """Reconcile a run, if nobody else is at it; returns what that did."""
     try:
         point_at_farm()

@@ -19,9 +19,9 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline_core.bucket import Place
 from pipeline_core.files import write_json
 from pipeline_core.stages import STAGES
 from pipeline_core.version import code_version
@@ -49,12 +49,12 @@ class Excuse:
 # --- what people ask for ---------------------------------------------------------------------------------------------
 
 
-def put(folder: Path, mark: str, by: str = "") -> None:
+def put(folder: Place, mark: str, by: str = "") -> None:
     """Leave a mark, in the name of ``by`` or of this process's user."""
     write_json(folder / mark, {"by": by or user(), "at": time.time()})
 
 
-def lift(folder: Path, mark: str) -> bool:
+def lift(folder: Place, mark: str) -> bool:
     """Take a mark away; False where there is none."""
     try:
         (folder / mark).unlink()
@@ -63,17 +63,17 @@ def lift(folder: Path, mark: str) -> bool:
         return False
 
 
-def cancelled(folder: Path) -> str:
+def cancelled(folder: Place) -> str:
     """By whom and when a run was cancelled; empty where it was not."""
     return _told(folder / CANCELLED, "cancelled")
 
 
-def paused(folder: Path) -> str:
+def paused(folder: Place) -> str:
     """By whom and since when a run is paused; empty where it is not."""
     return _told(folder / PAUSED, "paused")
 
 
-def _told(path: Path, what: str) -> str:
+def _told(path: Place, what: str) -> str:
     try:
         told = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -123,13 +123,13 @@ def turn_away(request: BatchRequest, shard_id: str) -> str:
     return why
 
 
-def excuse(folder: Path, shard_id: str, kind: str, why: str) -> None:
+def excuse(folder: Place, shard_id: str, kind: str, why: str) -> None:
     """Put down that a shard ends without making its assets."""
     told = {"worker": os.environ.get("PREFECT__WORKER_NAME", ""), "host": socket.gethostname(), "code": code_version()}
     write_json(folder / EXCUSED / f"{shard_id}.json", {"kind": kind, "why": why} | told)
 
 
-def excuses(folder: Path) -> dict[str, Excuse]:
+def excuses(folder: Place) -> dict[str, Excuse]:
     """The excused shards of a run by id, oldest first."""
     found = []
     for path in (folder / EXCUSED).glob("*.json"):
@@ -138,14 +138,14 @@ def excuses(folder: Path) -> dict[str, Excuse]:
     return {each.shard: each for each in sorted(found, key=lambda each: each.at)}
 
 
-def turned_away_in_a_row(folder: Path, found: dict[str, Excuse]) -> list[Excuse]:
+def turned_away_in_a_row(folder: Place, found: dict[str, Excuse]) -> list[Excuse]:
     """The shards that workers of another version turned away since a worker last showed that it makes any."""
     beats = [path for suffix in ("live", "done") for path in (folder / "beats").glob(f"*.{suffix}")]
     worked = max((path.stat().st_mtime for path in beats), default=0.0)
     return [each for each in found.values() if each.kind == VERSION and each.at > worked]
 
 
-def hold(folder: Path, row: Sequence[Excuse], rounds: int, now: float) -> str:
+def hold(folder: Place, row: Sequence[Excuse], rounds: int, now: float) -> str:
     """Say why a run's missing assets are not submitted yet; empty when they may be.
 
     ``row``: :func:`turned_away_in_a_row`, which happened to some asset in ``rounds`` shards.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +22,7 @@ from prefect.states import Cancelled, Crashed
 
 from flows.batch import BatchRequest
 from flows.farm.protocol import FarmUnreachable, Shard
+from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.secrets import redact
 from pipeline_core.storage import Library
@@ -125,7 +125,7 @@ def _request(run: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _library(run: Any) -> Path | None:
+def _library(run: Any) -> Place | None:
     """The library that a flow run is about."""
     named = run.parameters.get("library") or _request(run).get("library")
     return Library(named).root if named else None

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from flows.asked import keep
@@ -41,6 +40,7 @@ from flows.farm import beats, marks
 from flows.farm.drain import drained
 from flows.summary import SUMMARY, Summary, write_summary
 from flows.todo import ids, sort_out
+from pipeline_core.bucket import Place
 from pipeline_core.config import Recipe
 from pipeline_core.errors import RequestError
 from pipeline_core.files import replaced, write_json
@@ -60,7 +60,7 @@ class Run:
     """An open run. ``todo``, ``cached`` and ``quarantined`` hold asset ids as they were when the run was ``opened``."""
 
     request: BatchRequest
-    folder: Path
+    folder: Place
     opened: float
     todo: tuple[str, ...]
     cached: tuple[str, ...]
@@ -94,7 +94,7 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
     return request
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Place) -> Run:
     """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened, or it is damaged."""
     path = folder / REQUEST
     try:
@@ -110,7 +110,7 @@ def read_run(folder: Path) -> Run:
         raise RequestError(f"{path} {why}: restore it, or delete {folder} to give this run up; assets stay") from error
 
 
-def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> dict[str, Any]:
+def _with_specs(folder: Place, request: BatchRequest, told: dict[str, Any]) -> dict[str, Any]:
     """Bring a run up to date that an older version opened: that kept the manifest's copy, and no specs."""
     _, journeys = plan_batch(request)
     todo, looked_at = set(told["todo"]), {*told["todo"], *told["quarantined"]}
@@ -120,7 +120,7 @@ def _with_specs(folder: Path, request: BatchRequest, told: dict[str, Any]) -> di
     return told
 
 
-def open_runs(library: str) -> list[Path]:
+def open_runs(library: str) -> list[Place]:
     """Folders of the runs that were opened and are not over, oldest first."""
     found = sorted(Library(library).root.glob(f"runs/*/{REQUEST}"), key=lambda path: path.stat().st_mtime)
     return [path.parent for path in found if not (path.parent / SUMMARY).exists()]
@@ -132,7 +132,7 @@ def journeys(run: Run) -> dict[str, Journey]:
 
 
 @lru_cache(maxsize=4)
-def _journeys(folder: Path, opened: float) -> dict[str, Journey]:
+def _journeys(folder: Place, opened: float) -> dict[str, Journey]:
     run = read_run(folder)
     return {each.asset_id: each for each in plan_specs(run.request, read_specs(folder / SPECS))}
 
@@ -140,7 +140,7 @@ def _journeys(folder: Path, opened: float) -> dict[str, Journey]:
 # --- specs -----------------------------------------------------------------------------------------------------------
 
 
-def write_specs(path: Path, specs: Sequence[AssetSpec]) -> None:
+def write_specs(path: Place, specs: Sequence[AssetSpec]) -> None:
     """Write specs as JSON lines. The first line holds the recipes by fingerprint, and a spec names its recipe by it."""
     recipes = {id(spec.recipe): spec.recipe for spec in specs}  # a manifest's equal recipes are one object
     names = {each: recipe.fingerprint() for each, recipe in recipes.items()}
@@ -150,7 +150,7 @@ def write_specs(path: Path, specs: Sequence[AssetSpec]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in [head, *lines])
 
 
-def read_specs(path: Path, only: Iterable[str] = ()) -> list[AssetSpec]:
+def read_specs(path: Place, only: Iterable[str] = ()) -> list[AssetSpec]:
     """The specs in a file of :func:`write_specs`, or ``only`` those of some asset ids. Equal recipes are one object."""
     wanted = set(only)
     with path.open(encoding="utf-8") as file:

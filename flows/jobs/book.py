@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from catalog import query
@@ -30,6 +29,7 @@ from flows.batch import BatchRequest
 from flows.farm import beats, marks
 from flows.farm.runs import REQUEST
 from flows.summary import SUMMARY, Summary, write_summary
+from pipeline_core.bucket import Place
 from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
 from pipeline_core.files import create, write_json
 from pipeline_core.storage import Library
@@ -62,7 +62,7 @@ class Job:
         return self.request.run_id
 
     @cached_property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The run's folder."""
         return self.request.folder
 
@@ -140,7 +140,7 @@ def give_up(job: Job, why: str) -> None:
     write_json(job.folder / BROKEN, {"why": why})
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Place) -> dict[str, Any]:
     """A document of a job; empty where there is none."""
     try:
         told = json.loads(path.read_text("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from catalog import gc, query
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
+from pipeline_core.errors import RequestError
 
 OLD = -1.0  # younger than this is kept: nothing is
 
@@ -118,3 +120,42 @@ def test_without_its_catalogue_nothing_is_garbage(library) -> None:
     shutil.rmtree(library / "catalog")
     assert [output[1] for output in gc.gc(library, min_age_s=OLD).outputs] == ["bare"]
     assert query.assets(library) == []
+
+
+def test_a_bound_takes_the_longest_unchanged_first_and_no_more_than_needed(library) -> None:
+    for age, key in enumerate(("m1", "p1", "bare")):
+        for path in library.glob(f"stages/*/{key}/*"):
+            os.utime(path, (1e9 - age, 1e9 - age))
+    size = gc.gc(library, min_age_s=OLD, max_bytes=10**12).size
+    assert size == sum(path.stat().st_size for path in library.rglob("*") if path.is_file())
+    told = gc.gc(library, min_age_s=OLD, max_bytes=size - 900)
+    assert [key for _, key, _ in told.outputs] == ["p1"] and told.over == 0 and not told.deleted
+    assert gc.gc(library, delete=True, min_age_s=OLD, max_bytes=size - 900).outputs == told.outputs
+    assert not (library / "catalog" / "trash" / "stages~init_points~p1").exists(), "it is to make room now"
+    assert "m1" in there(library) and "p1" not in there(library)
+    gc.gc(library, delete=True, min_age_s=OLD)
+    assert (library / "catalog" / "trash" / "stages~extract_mesh~m1").exists()
+    last = gc.gc(library, delete=True, min_age_s=OLD, max_bytes=1)
+    assert [name for name, _ in last.trash] == ["stages~evaluate~bare", "stages~extract_mesh~m1"] and last.over > 0
+    assert there(library) == {"p2", "m2", "unknown", "deep", "middle", "named", "torn"}
+
+
+@pytest.mark.parametrize("farm", [True, False])
+def test_what_an_open_run_was_planned_with_stays(library, farm) -> None:
+    run = library / "runs" / "r1"
+    run.mkdir(parents=True)
+    (run / gc.KEYS).write_text(f"{0.0 if farm else time.time()}\nm1\np1\n")
+    (run / ("request.json" if farm else "asked.json")).touch()
+    assert [key for _, key, _ in gc.gc(library, min_age_s=OLD, max_bytes=1).outputs] == ["bare"]
+    (run / "summary.json").touch()
+    assert len(gc.gc(library, min_age_s=OLD).outputs) == 3
+    (run / "summary.json").unlink()
+    (run / gc.KEYS).write_text("0.0\nm1\np1\n")  # asked for long ago: a run of one machine was broken off
+    assert len(gc.gc(library, min_age_s=OLD).outputs) == (1 if farm else 3)
+
+
+def test_sizes_are_numbers_with_a_unit() -> None:
+    assert [gc.size_of(text) for text in ("500G", "1.5 TiB", "800mb")] == [500 * 2**30, 3 * 2**39, 800 * 2**20]
+    for text in ("500", "many", "-1G", "1P"):
+        with pytest.raises(RequestError, match="--max-size"):
+            gc.size_of(text)

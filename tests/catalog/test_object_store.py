@@ -20,9 +20,6 @@ from catalog.store import LeaseHeld, open_store
 from catalog.writer import append
 from pipeline_core.errors import RequestError
 
-pytest.importorskip("moto.server", reason="needs moto[server]")
-s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
-
 AT_ONCE = Policy(grace_s=-1.0, fan_in=3, checkpoint_every=4)
 
 WRITER = """
@@ -34,31 +31,6 @@ for number in range(int(sys.argv[3])):
     append(sys.argv[1], [run])
     print(run.event_id)
 """
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "SPLATMILL_CACHE": str(tmp_path_factory.mktemp("cache")),
-        "NO_PROXY": "127.0.0.1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("farm")
-        yield "s3://farm"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_append_compact_query_and_snapshot(bucket, make_run, seen_ids) -> None:

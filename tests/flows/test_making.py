@@ -9,6 +9,7 @@ import pytest
 from flows import making
 from flows.batch import BatchRequest, run_batch
 from pipeline_core.errors import DiskError, RequestError
+from pipeline_core.files import lock
 from pipeline_core.storage import Library
 from tests.flows.test_batch import finish, write
 
@@ -46,7 +47,7 @@ def test_two_runs_of_one_library_share_the_work(tmp_path, tiny):
 def test_what_is_held_for_too_long_is_made_all_the_same(tmp_path, tiny, monkeypatch):
     request = write(tmp_path, 1, tiny)
     monkeypatch.setattr("flows.batch.Making", lambda *all: making.Making(*all[:-1], held_s=0.05, tick_s=0.02))
-    with making.lock(Library(request.library).create().lease("mug-0000")):
+    with lock(Library(request.library).create().lease("mug-0000")):
         assert run_batch(request, finish).made == ["mug-0000"]
 
 
