@@ -115,10 +115,8 @@ class BucketLibrary(Library):
             return told | {"tag": self._tags[path]}
         source = folder / path.rpartition("/")[2]
         tag = (self.root / path).write_bytes(source.read_bytes())
-        with disk_errors(self.local):
-            copy = self._copy(artifact["sha256"], source.name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, copy)  # the next stage reads it
+        with replaced(self._copy(artifact["sha256"], source.name)) as copy:
+            os.rename(source, copy)  # the next stage reads it
         return told | {"tag": tag}
 
     def keep_input(self, ref: FileRef, source: Path) -> bool:

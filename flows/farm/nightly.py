@@ -70,7 +70,8 @@ def refresh_catalogue(library: str) -> str:
     try:
         done = compaction.compact(library)
         build_snapshot(library)
-        write_gallery(library)
+        if "://" not in library:  # a bucket's needs a folder: splatmill gallery --output
+            write_gallery(library)
     except LeaseHeld as busy:
         return f"left to another process: {busy}"
     return f"{done.sealed_rows} rows sealed, {done.merged_files} files merged"

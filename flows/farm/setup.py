@@ -36,7 +36,7 @@ def set_up(
     library: str, gpus: int, manifest: Path | None, file: Path, commercial: bool = False, allow_outside: bool = False
 ) -> Iterator[str]:
     """Register everything; yields what was done. Raises :class:`RequestError` before anything is registered."""
-    root = Library(library).create().root
+    root = str(Library(library).create().root)
     if not file.is_file():
         raise RequestError(f"--file {file}: not found; it is deployments/prefect.yaml of the source tree")
     if manifest is not None and not manifest.is_file():
@@ -78,11 +78,13 @@ def order_queues(client: Any) -> None:
 
 
 def register(
-    file: Path, library: Path, manifest: Path | None, commercial: bool = False, allow_outside: bool = False
+    file: Path, library: str, manifest: Path | None, commercial: bool = False, allow_outside: bool = False
 ) -> None:
     """Call ``prefect deploy --all``, which fills in the file's ``{{ $NAMES }}`` from the environment."""
     settings = {
-        "SPLATMILL_LIBRARY": str(library),
+        "SPLATMILL_LIBRARY": library,
+        # Prefect's answers lie beside the outputs; those of a bucket on each machine, where a miss costs a look
+        "SPLATMILL_RESULTS": "~/.prefect/results" if "://" in library else f"{library}/.prefect/results",
         "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
         "SPLATMILL_NIGHTLY": "true" if manifest else "false",
         "SPLATMILL_COMMERCIAL": "true" if commercial else "false",
