@@ -25,7 +25,7 @@ from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numba", "prefect", "fastapi", "sqlalchemy", "duckdb",
-          "pyarrow", "xatlas", "PyMCubes", "fast-simplification", "pillow")  # fmt: skip
+          "pyarrow", "xatlas", "PyMCubes", "pillow")  # fmt: skip
 PINNED = {"prefect": "3.8.8", "fastapi": "0.150.0", "starlette": "1.10.0", "sqlalchemy": "2.0.58"}
 """Releases near these import well and then lose schedules or answer 422.
 
@@ -161,11 +161,13 @@ def _server() -> Finding:
 
 
 def _warm_kernels() -> Finding:
+    from pipeline_core.meshing import warmup as meshing
     from pipeline_core.rendering import gsplat_build, warmup
 
     began = time.monotonic()
     compile_all: Callable[[], object] = warmup.warmup
     compile_all()
+    meshing.warmup()
     if pick_device().type == "cuda":
         gsplat_build.build()
     return Finding(

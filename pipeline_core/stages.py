@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
     Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
-    Stage("extract_mesh", 4, "mesh", ("densify_prune",), reads=("metres",),
+    Stage("extract_mesh", 5, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb",)),
     Stage("refine_texture", 2, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),

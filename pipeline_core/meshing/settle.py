@@ -10,16 +10,16 @@ the centres say where it is.
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 from scipy.spatial import cKDTree
 
+from pipeline_core.meshing.neighbours import neighbour_mean
 from pipeline_core.meshing.normals import vertex_normals
 
 NEIGHBOURS = 8
 """Centres that say where the surface is near a vertex."""
 WIDTH = 0.6
 """Standard deviation of their weights, over the distance to the farthest of them."""
-KEPT = 0.2
+KEPT = 0.35
 """Distance from the centres that is left, so that a sheet with a single layer of them keeps two sides."""
 LIMIT = 4.0
 """Vertices move by at most this much."""
@@ -58,12 +58,3 @@ def settle(vertices: np.ndarray, faces: np.ndarray, anchors: np.ndarray) -> np.n
             move = 0.5 * (move + mean @ move)
         vertices = vertices - (sign * move)[:, None] * normals
     return vertices
-
-
-def neighbour_mean(faces: np.ndarray, count: int) -> sparse.spmatrix:
-    """Matrix [count, count] that takes the mean over a vertex's neighbours along edges; zero for a vertex without."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    graph = sparse.coo_matrix((np.ones(len(edges), bool), edges.T), shape=(count, count)).tocsr()
-    graph.data[:] = 1
-    return sparse.diags(1 / np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1)) @ graph

@@ -2,25 +2,30 @@
 
     vertices, faces = surface(density, iso=1.0, face_budget=10_000)
 
-Plain numpy, scipy and two small libraries, so that it can run in a process of its own (``process.py``).
+It runs in a process of its own (``process.py``) and loads no torch.
 Grid indices are coordinates here: ``vertices`` are in units of the grid spacing, from the first sample.
 """
 
 from __future__ import annotations
 
-import fast_simplification
 import mcubes
 import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from pipeline_core.errors import DivergedError
-from pipeline_core.meshing.settle import neighbour_mean, settle
+from pipeline_core.meshing.collapse import simplify
+from pipeline_core.meshing.neighbours import neighbour_mean
+from pipeline_core.meshing.settle import settle
+from pipeline_core.meshing.sharpen import sharpen
+from pipeline_core.meshing.untangle import untangle
 
 SEAL_RADIUS = 2.0
 """Cavities whose openings are narrower than twice this many grid spacings count as closed."""
 TAUBIN = (0.5, -0.53)
 """Taubin's lambda and mu (A signal processing approach to fair surface design, 1995): smooths without shrinking."""
+FINE = 4
+"""A settled surface is sharpened at this many times the faces that it is given in the end."""
 
 
 def surface(
@@ -53,11 +58,13 @@ def surface(
     vertices, faces = mcubes.marching_cubes(field, iso)
     vertices, faces = clean(vertices - margin, faces.astype(np.int64), min_component)
     vertices = taubin(vertices, faces, smooth)
-    if anchors is not None:
-        vertices = settle(vertices, faces, anchors)
-    vertices, faces = decimate(vertices, faces, face_budget)
     if len(faces) < 4:
         raise DivergedError(f"only {len(faces)} faces are left after clean-up; the density field has no usable surface")
+    if anchors is not None:
+        vertices = untangle(settle(vertices, faces, anchors), vertices, faces)
+        vertices, faces = simplify(vertices, faces, FINE * face_budget)
+        vertices = untangle(sharpen(vertices, faces), vertices, faces)
+    vertices, faces = decimate(vertices, faces, face_budget)
     vertices, faces = outward(vertices, faces)
     return vertices.astype(np.float32), faces.astype(np.int32)
 
@@ -87,24 +94,21 @@ def fill_cavities(field: np.ndarray, iso: float, seal_radius: float) -> np.ndarr
 
 
 def clean(vertices: np.ndarray, faces: np.ndarray, min_component: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weld equal vertices; drop degenerate and repeated faces, small components and components inside another."""
+    """Weld equal vertices; drop degenerate and folded faces, small components and components inside another; take
+    sheets apart that touch along an edge."""
     vertices, inverse = np.unique(vertices, axis=0, return_inverse=True)
-    faces = proper_faces(inverse.reshape(-1)[faces])
+    vertices, faces = repair(vertices, inverse.reshape(-1)[faces])
+    vertices, faces = split_pinches(vertices, faces)
     label = face_components(faces, len(vertices))
     counts = np.bincount(label)
+    if not len(counts):
+        return vertices, faces
     keep = counts >= max(min_component * counts.max(), 4)
     # An inward component is the wall of a cavity: it has negative volume and nobody sees it.
     volume = np.bincount(label, weights=tetra_volumes(vertices, faces), minlength=len(counts))
     sign = np.sign(volume[counts.argmax()]) or 1.0
     keep &= volume * sign > 0
     return compact(vertices, faces[keep[label]])
-
-
-def proper_faces(faces: np.ndarray) -> np.ndarray:
-    """``faces`` without those that repeat a vertex or another face; order kept."""
-    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
-    _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
-    return faces[np.sort(first)]
 
 
 def compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,30 +144,20 @@ def taubin(vertices: np.ndarray, faces: np.ndarray, iterations: int) -> np.ndarr
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, face_budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quadric edge collapse to at most ``face_budget`` faces, staying closed where the input is closed.
+    """Quadric edge collapse to at most ``face_budget`` faces, closed where the input is closed.
 
-    Low aggression keeps triangles well shaped; high is sure to reach the budget. What an edge collapse pinches is taken
-    apart again; where that fails another target collapses in another order, and the least bad result is returned.
+    Raises DivergedError where so few faces cannot close it: it has too many pieces or handles.
     """
     if len(faces) <= face_budget:
         return vertices, faces
-    results = []
-    size = float(np.ptp(vertices, axis=0).max())  # fast_simplification's thresholds are absolute: give it unit size
-    for aggression, share in ((3.0, 1.0), (4.0, 0.99), (5.0, 1.0), (3.0, 0.97), (7.0, 1.0), (7.0, 0.95)):
-        points, triangles = fast_simplification.simplify(
-            (vertices / size).astype(np.float32),
-            faces.astype(np.int32),
-            target_count=int(share * face_budget),
-            agg=aggression,
+    vertices, faces = simplify(vertices, faces, face_budget)
+    if len(faces) > face_budget:
+        pieces = int(face_components(faces, len(vertices)).max()) + 1
+        raise DivergedError(
+            f"the surface has {pieces} pieces and needs {len(faces)} faces to stay closed, more than mesh.face_budget "
+            f"= {face_budget}; raise it, or mesh.min_component, which drops small pieces"
         )
-        points, triangles = split_pinches(*repair(points.astype(np.float64) * size, triangles.astype(np.int64)))
-        counts = edge_counts(triangles)
-        badness = (len(triangles) > face_budget, counts["boundary_edges"] + counts["nonmanifold_edges"])
-        results.append((badness, points, triangles))
-        if badness == (False, 0):
-            break
-    _, points, triangles = min(results, key=lambda result: result[0])
-    return points, triangles
+    return vertices, faces
 
 
 def repair(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,9 +181,11 @@ def split_pinches(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
     pinched = np.unique(unique[count > 2])
     if not len(pinched):
         return vertices, faces
+    order = np.argsort(faces, axis=None, kind="stable")
+    first, last = (np.searchsorted(faces.reshape(-1)[order], pinched, side) for side in ("left", "right"))
     faces, points = faces.copy(), list(vertices)
-    for vertex in pinched:
-        around = np.flatnonzero((faces == vertex).any(axis=1))
+    for vertex, start, end in zip(pinched, first, last, strict=True):
+        around = order[start:end] // 3
         fans = _fans(vertex, faces[around], crowded[around])
         for fan in range(1, fans.max() + 1):
             members = around[fans == fan]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pipeline_core.cameras import Cameras
+from pipeline_core.meshing.crossings import crossing_faces
 from pipeline_core.meshing.surface import edge_counts, face_components, tetra_volumes
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.tangents import mirrored
@@ -18,11 +19,17 @@ from pipeline_core.types import TexturedMesh
 
 ATLAS_SAMPLES = 1024
 """The atlas is sampled at this many places a side when overlap and utilisation are measured."""
+DEBRIS = 0.01
+"""A piece with a smaller share of the largest one's area is debris."""
 
 
 def mesh_health(textured: TexturedMesh, metres: float = 1.0) -> dict[str, float]:
     """Numbers about ``textured``; all finite. Lengths, areas and volumes are in the mesh's own units, each of them
-    ``metres`` long; texels are counted by the metre."""
+    ``metres`` long; texels are counted by the metre.
+
+    ``self_intersections`` counts faces that pass through another one, ``debris_faces`` those of small stray pieces;
+    ``aspect_max`` is the longest side of a face over the height on it (equilateral: 1.15), the largest of all.
+    """
     vertices, faces = weld(textured.vertices, textured.faces)
     degenerate = (faces[:, 0] == faces[:, 1]) | (faces[:, 1] == faces[:, 2]) | (faces[:, 2] == faces[:, 0])
     area = face_areas(vertices, faces)
@@ -33,7 +40,9 @@ def mesh_health(textured: TexturedMesh, metres: float = 1.0) -> dict[str, float]
         "vertices": len(textured.vertices),
         "seam_vertices": len(textured.vertices) - len(vertices),
         "degenerate_faces": int((degenerate | (area <= 1e-12 * max(float((extent**2).max()), 1e-30))).sum()),
-        "components": int(face_components(solid, len(vertices)).max()) + 1 if len(solid) else 0,
+        "aspect_max": float(aspects(vertices, solid).max(initial=0.0)),
+        "self_intersections": int(crossing_faces(vertices, solid).sum()),
+        **piece_scores(vertices, solid),
         "area": float(area.sum()),
         "volume": float(tetra_volumes(vertices, faces).sum()),
         **{f"size_{axis}": float(value) for axis, value in zip("xyz", extent, strict=True)},
@@ -53,6 +62,23 @@ def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area [F] of each face, float64."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+
+
+def aspects(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Longest side [F] of each face over the height on it; faces without an area are left out."""
+    corner = vertices[faces].astype(np.float64)
+    longest = ((corner - np.roll(corner, 1, axis=1)) ** 2).sum(axis=2).max(axis=1, initial=0.0)
+    double = 2 * face_areas(vertices, faces)
+    return longest[double > 0] / double[double > 0]
+
+
+def piece_scores(vertices: np.ndarray, faces: np.ndarray) -> dict[str, int]:
+    """``components``, and the faces of those that are :data:`DEBRIS`."""
+    if not len(faces):
+        return {"components": 0, "debris_faces": 0}
+    label = face_components(faces, len(vertices))
+    area = np.bincount(label, weights=face_areas(vertices, faces))
+    return {"components": len(area), "debris_faces": int((area < DEBRIS * area.max())[label].sum())}
 
 
 def atlas_scores(textured: TexturedMesh, area: float, metres: float = 1.0) -> dict[str, float]:

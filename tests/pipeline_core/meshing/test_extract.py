@@ -97,3 +97,10 @@ def test_broken_input_is_refused():
     empty = Gaussians(*(t[:0] for t in ball().tensors().values()))
     with pytest.raises(DivergedError, match="none of the 0"):
         E.extract_mesh(empty, SETTINGS)
+
+
+def test_one_gaussian_becomes_a_small_closed_mesh():
+    one = Gaussians(*(t[:1] for t in ball(opacity=2.0).tensors().values()))
+    for settle in (False, True):
+        mesh = E.extract_mesh(one, SETTINGS.model_copy(update={"settle": settle}))
+        assert edge_counts(mesh.faces)["watertight"] == 1 and np.isfinite(mesh.vertices).all()

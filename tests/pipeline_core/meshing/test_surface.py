@@ -5,6 +5,10 @@ import pytest
 
 from pipeline_core.errors import DivergedError
 from pipeline_core.meshing import surface as S
+from pipeline_core.meshing.collapse import ASPECT
+from pipeline_core.meshing.crossings import crossing_faces
+from pipeline_core.meshing.settle import settle
+from pipeline_core.metrics.mesh_health import aspects
 
 N = 40
 
@@ -156,3 +160,46 @@ def test_nothing_inside_is_said():
 def test_same_field_same_bytes():
     first, second = (mesh(torus(0.5, 0.25), face_budget=500, smooth=2) for _ in range(2))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
+
+
+def test_a_settled_surface_is_whole_and_crosses_nothing():
+    """A plate with a wall on it: both sides of a sheet are drawn to one layer of anchors."""
+    x = np.stack(np.meshgrid(*[np.arange(N)] * 3, indexing="ij"), -1) - (N - 1) / 2
+    plate = (np.abs(x[..., 2]) < 3.5) & (np.abs(x[..., :2]).max(-1) < 15)
+    wall = (np.abs(x[..., 0]) < 3.5) & (np.abs(x[..., 1]) < 15) & (np.abs(x[..., 2] - 6) < 9)
+    rng = np.random.default_rng(0)
+    a, b = (
+        rng.uniform([-12, -12, -0.4], [12, 12, 0.4], (4000, 3)),
+        rng.uniform([-0.4, -12, 0], [0.4, 12, 12], (2500, 3)),
+    )
+    anchors = np.concatenate([a, b]) + (N - 1) / 2
+    field = (plate | wall).astype(np.float32)
+    full = mesh(field, iso=0.5, smooth=5)
+    assert crossing_faces(settle(*full, anchors), full[1]).any()  # what there is to mend
+    vertices, faces = S.surface(field, anchors, iso=0.5, face_budget=800, smooth=5)
+    assert S.edge_counts(faces)["watertight"] == 1 and S.face_components(faces, len(vertices)).max() == 0
+    assert not crossing_faces(vertices, faces).any()
+    assert aspects(vertices, faces).max() <= 1.5 * ASPECT
+
+
+def test_more_pieces_than_faces_are_told():
+    field = np.zeros((24, 24, 24))
+    field[2::3, 2::3, 2::3] = 2  # 512 specks
+    with pytest.raises(DivergedError, match="has 512 pieces and needs 2048 faces to stay closed"):
+        mesh(field, face_budget=1000)
+
+
+def test_ten_thousand_pieces_take_bounded_time():
+    field = np.zeros((66, 66, 66))
+    field[2::3, 2::3, 2::3] = 2
+    field[30:36, 30:36, 30:36] = 2
+    vertices, faces = mesh(field, face_budget=400, min_component=0.5)
+    assert S.face_components(faces, len(vertices)).max() == 0
+
+
+def test_sheets_that_touch_along_edges_are_taken_apart_before_decimation():
+    """A checkerboard of cubes: every second edge has four faces, and a closed mesh comes out all the same."""
+    field = np.zeros((20, 20, 20))
+    field[2:18, 2:18, 2:18] = 2.0 * (np.indices((16, 16, 16)).sum(0) % 2)
+    vertices, faces = mesh(field, face_budget=10**6, seal_radius=0)
+    assert S.edge_counts(faces)["watertight"] == 1

@@ -83,3 +83,18 @@ def test_an_empty_mesh_has_numbers_too():
     scores = mesh_health(replace(t, faces=np.zeros((0, 3), np.int32)))
     assert scores["watertight"] == 0 and scores["components"] == 0
     assert all(np.isfinite(v) for v in scores.values())
+
+
+def test_stray_pieces_crossing_faces_and_slivers_are_counted():
+    t = box()
+    scores = mesh_health(t)
+    assert (scores["debris_faces"], scores["self_intersections"]) == (0, 0)
+    assert scores["aspect_max"] == pytest.approx((4 + 0.25) / (2 * 0.5))  # half of the 2 x 0.5 side
+    speck = 0.01 * t.vertices + [0.5, 0, 0]  # half inside
+    both = TexturedMesh(
+        np.concatenate([t.vertices, speck.astype(np.float32)]), np.concatenate([t.faces, t.faces + 24]),
+        np.concatenate([t.normals, t.normals]), np.concatenate([t.uvs, t.uvs]), t.texture,
+    )  # fmt: skip
+    scores = mesh_health(both)
+    assert scores["debris_faces"] == 12
+    assert scores["self_intersections"] >= 9  # eight of the speck's, and what they pierce
