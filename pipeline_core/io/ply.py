@@ -31,6 +31,7 @@ import torch
 from pipeline_core.errors import DataError
 from pipeline_core.files import write_bytes
 from pipeline_core.frame import Frame, flipped
+from pipeline_core.io.splats import check
 from pipeline_core.io.surface import Surface, check_count, corners_of, fan
 from pipeline_core.spec import AssetSpec
 from pipeline_core.types import SH_C0, Gaussians, PointCloud
@@ -68,8 +69,9 @@ def save_splat(path: str | Path, gaussians: Gaussians, *, comment: str = "") -> 
 
 def export(source: Path, target: Path, *, spec: AssetSpec, provenance: Mapping[str, Any]) -> None:
     """Write the deliverable ``target``: the splat ``source`` where the mesh stands, as ``provenance`` tells it."""
-    frame = Frame.from_json(provenance["frame"])
-    write(target, frame.gaussians(load_splat(source)), provenance=provenance)
+    gaussians = Frame.from_json(provenance["frame"]).gaussians(load_splat(source))
+    check(target, gaussians)
+    write(target, gaussians, provenance=provenance)
 
 
 def write(path: Path, gaussians: Gaussians, *, provenance: Mapping[str, Any]) -> None:
