@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from pipeline_core.files import write_bytes
 from pipeline_core.io.scene import Scene
 from pipeline_core.io.xmp import mark_file
@@ -14,16 +16,19 @@ from pipeline_core.packing.finished import Finished
 from pipeline_core.packing.profiles import Profile
 from pipeline_core.types import Mesh, TexturedMesh
 
+KEPT = ("emissiveFactor", "doubleSided", "alphaMode", "alphaCutoff", "extras")
+"""What else of a material goes with it."""
+
 
 def pack(asset: Finished, profile: Profile, target: Path) -> None:
     """Write the asset, and its levels and hulls into files of their own where the profile has them there."""
     write_bytes(target, scene_of(asset, profile))
     written = [target]
     if profile.levels == "files":
-        for number, level in asset.levels.items():
+        for number in asset.levels:
             name = profile.level_of(asset.name, number)
             scene, material = _scene(asset, name)
-            _add(scene, name, level, material)
+            _add(scene, asset, number, name, material)
             written.append(target.with_name(f"{name}.glb"))
             write_bytes(written[-1], scene.glb())
     for each in written:
@@ -65,20 +70,20 @@ class Parts(Protocol):
     def hulls(self) -> Sequence[Mesh]:
         """Its collision shape."""
 
+    def second_uvs(self, number: int) -> np.ndarray | None:
+        """uvs of a level's light map, if it has one; level 0 is the asset itself."""
+
 
 def add_asset(scene: Scene, asset: Parts, profile: Profile, material: int, **more: object) -> None:
     """Add all that the profile has as nodes; ``more`` is what every node has, such as its ``translation``."""
     if profile.levels == "msft" and asset.levels:
-        lower = [
-            _add(scene, profile.level_of(asset.name, number), level, material, root=False, **more)
-            for number, level in asset.levels.items()
-        ]
+        names = {number: profile.level_of(asset.name, number) for number in asset.levels}
+        lower = [_add(scene, asset, number, name, material, root=False, **more) for number, name in names.items()]
         extension = {"MSFT_lod": {"ids": lower}}
-        _add(scene, profile.level_of(asset.name, 0), asset.mesh, material, extensions=extension, **more)
+        _add(scene, asset, 0, profile.level_of(asset.name, 0), material, extensions=extension, **more)
     else:
-        levels = asset.levels if profile.levels == "nodes" else {}
-        for number, level in ({0: asset.mesh} | dict(levels)).items():
-            _add(scene, profile.level_of(asset.name, number), level, material, **more)
+        for number in (0, *(asset.levels if profile.levels == "nodes" else ())):
+            _add(scene, asset, number, profile.level_of(asset.name, number), material, **more)
     if profile.hulls == "nodes":
         _add_hulls(scene, asset, profile, **more)
 
@@ -97,6 +102,7 @@ def _scene(asset: Finished, name: str) -> tuple[Scene, int]:
         emissive=made.get("E"),
         metallic=pbr.get("metallicFactor", 1.0),
         roughness=pbr.get("roughnessFactor", 1.0),
+        **{key: asset.material[key] for key in KEPT if key in asset.material},
     )
     return scene, material
 
@@ -106,8 +112,12 @@ def _extras(asset: Finished) -> dict[str, object]:
     return extras
 
 
-def _add(scene: Scene, name: str, mesh: TexturedMesh, material: int, **more: object) -> int:
-    return scene.node(name, scene.mesh(name, [scene.surface(mesh, material)]), **more)  # type: ignore[arg-type]
+def _add(scene: Scene, asset: Parts, number: int, name: str, material: int, **more: object) -> int:
+    """A node of the asset's level ``number``, 0 = the asset itself."""
+    uvs = asset.second_uvs(number)
+    second = {} if uvs is None else {"TEXCOORD_1": uvs}
+    surface = scene.surface(asset.levels[number] if number else asset.mesh, material, **second)
+    return scene.node(name, scene.mesh(name, [surface]), **more)  # type: ignore[arg-type]
 
 
 def _add_hulls(scene: Scene, asset: Parts, profile: Profile, **more: object) -> None:

@@ -60,6 +60,9 @@ class Member:
     levels: Mapping[int, TexturedMesh]
     hulls: Sequence[Mesh]
 
+    def second_uvs(self, number: int) -> None:
+        """None: a kit has no light maps."""
+
 
 @dataclass(frozen=True)
 class Kit:

@@ -78,7 +78,7 @@ def in_comments(text: str) -> Iterator[str]:
         found = (
             [whole]
             if whole
-            else re.findall(r"`([^`]+)`", line) + re.findall(r": ((?:[A-Z_]+=\S* )*[a-z]+ [^`]*)$", line)
+            else re.findall(r"`([^`]+)`", line) + re.findall(r": ((?:[A-Z][A-Z0-9_]*=\S* )*[a-z]+ [^`]*)$", line)
         )
         yield from (each for each in found if program(each) in (*OURS, *OTHERS))
 
@@ -93,7 +93,7 @@ def in_source(text: str) -> Iterator[str]:
 def program(line: str) -> str:
     """The first word of a command line, without its folder."""
     words = line.split()
-    while words and re.match(r"[A-Z_]+=", words[0]):
+    while words and re.match(r"[A-Z][A-Z0-9_]*=", words[0]):
         words = words[1:]
     return words[0].rpartition("/")[2] if words else ""
 
@@ -119,7 +119,7 @@ def simple(line: str) -> Iterator[list[str]]:
 
 def unwrapped(words: list[str]) -> Iterator[list[str]]:
     """A simple command without what stands before it: assignments, sudo, ssh, a shell, a container."""
-    while words and re.match(r"[A-Z_]+=", words[0]):
+    while words and re.match(r"[A-Z][A-Z0-9_]*=", words[0]):
         words = words[1:]
     if not words:
         return

@@ -12,8 +12,9 @@ import pytest
 
 from pipeline_core.errors import DataError
 from pipeline_core.io import obj
-from pipeline_core.io.gltf import load_meshes, read_glb
+from pipeline_core.io.gltf import load_meshes, read_accessor, read_glb
 from pipeline_core.io.ply import load_splat
+from pipeline_core.io.scene import pack as packed_glb
 from pipeline_core.io.splats import SPLAT_FORMATS
 from pipeline_core.io.xmp import read_file
 from pipeline_core.packing.finished import Finished
@@ -42,6 +43,24 @@ def test_unreal_has_levels_and_hulls_as_nodes_by_its_names(whole, tmp_path):
     assert [len(meshes[name].faces) for name in levels] == [192, 48, 12]
     assert len(read_glb(path)[0]["images"]) == 3  # all levels share the maps
     assert packed.without == ()
+
+
+def test_light_maps_uvs_and_the_rest_of_a_material_go_along(tmp_path):
+    place = finished(tmp_path / "library")
+    document, body = read_glb(place / "asset.glb")
+    attributes = document["meshes"][0]["primitives"][0]["attributes"]
+    attributes["TEXCOORD_1"] = attributes["TEXCOORD_0"]
+    document["materials"][0]["doubleSided"] = True
+    (place / "asset.glb").write_bytes(packed_glb(document, body))
+    told = json.loads((place / "asset.json").read_text())
+    told["files"]["asset.glb"]["sha256"] = sha256_file(place / "asset.glb")
+    (place / "asset.json").write_text(json.dumps(told))
+    pack(Finished(place), tmp_path / "out", profile("unreal"), formats(["glb"]))
+    document, body = read_glb(tmp_path / "out" / "box" / "SM_box.glb")
+    first, second = (mesh["primitives"][0]["attributes"] for mesh in document["meshes"][:2])
+    uvs = [read_accessor(document, body, first[f"TEXCOORD_{number}"]) for number in (0, 1)]
+    assert (uvs[0] == uvs[1]).all() and "TEXCOORD_1" not in second
+    assert document["materials"][0]["doubleSided"]
 
 
 def test_unity_has_the_lower_levels_out_of_the_scene_and_collision_beside_it(whole, tmp_path):
