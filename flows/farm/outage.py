@@ -48,7 +48,7 @@ class Outage(logging.Filter):
     def __init__(self, url: str, ask: Callable[[str], bool] = ready) -> None:
         super().__init__()
         self.url, self.ask = url, ask
-        self._suspected = threading.Event()
+        self._suspected, self._closed = threading.Event(), False
 
     def outlast(self) -> None:
         """Have this process outlast an outage in silence: its loops go on, its loggers leave out Prefect's words."""
@@ -91,23 +91,34 @@ class Outage(logging.Filter):
 
     def _watch(self) -> None:
         while self._suspected.wait():
-            if not self.ask(self.url):
+            if not self._answers():
                 self._tell()
             self._suspected.clear()
             time.sleep(ASK_S)
 
+    def _answers(self) -> bool:
+        """Whether the server answers one of two questions: one may be late where the server has much to do."""
+        for _ in range(2):
+            if self.ask(self.url):
+                return True
+            time.sleep(ASK_S)
+        return False
+
     def close(self) -> None:
-        """Say nothing more."""
-        self.ask = lambda url: True
+        """Say nothing more: the process ends."""
+        self._closed = True
 
     def _tell(self) -> None:
         since = time.monotonic()
-        _warn(f"{self.name_of_server} does not answer: what is at work goes on, nothing new is taken")
+        self._warn(f"{self.name_of_server} does not answer: what is at work goes on, nothing new is taken")
         while not self.ask(self.url):
             time.sleep(ASK_S)
-        _warn(
-            f"{self.name_of_server} answers again, after {time.monotonic() - since:.0f} s: shards are taken as before"
-        )
+        away = time.monotonic() - since
+        self._warn(f"{self.name_of_server} answers again, after {away:.0f} s: shards are taken as before")
+
+    def _warn(self, words: str) -> None:
+        if not self._closed:
+            logs.say(words, level="warning")
 
     async def patiently(
         self,
@@ -134,10 +145,6 @@ class Outage(logging.Filter):
                 if run_once:
                     return
                 await asyncio.sleep(interval * random.uniform(1 - spread, 1 + spread))
-
-
-def _warn(words: str) -> None:
-    logs.say(words, level="warning")
 
 
 def is_outage(error: object) -> bool:

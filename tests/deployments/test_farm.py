@@ -285,7 +285,7 @@ def test_a_server_that_is_away_for_more_than_a_minute(site, composed):
     assert time.time() - beat.stat().st_mtime < 10, "the shard went on"
     site.start("server", composed["server"])
     workers = [site.logs[name] for name in composed if "worker" in name or name == "control"]
-    site.wait("the workers", lambda: all("answers again" in path.read_text() for path in workers), 120)
+    site.wait("the workers", lambda: all("answers again" in path.read_text() for path in workers), 240)
     state = {"state": {"type": "CANCELLING"}}
     assert site.ask(f"http://127.0.0.1:4200/api/flow_runs/{beat.stem}/set_state", state)
     site.wait(

@@ -112,7 +112,7 @@ def test_what_ends_a_worker_is_told_in_a_line(error, said, outage, monkeypatch, 
 
 def test_two_lines_are_said_of_an_outage_and_none_of_a_lost_connection(capsys, monkeypatch):
     monkeypatch.setattr("flows.farm.outage.ASK_S", 0.01)
-    answers, over = [True, False, False, True], threading.Event()
+    answers, over = [True, False, True, False, False, False, True], threading.Event()
 
     def ask(url):
         if not answers:
