@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_core.rendering import jit
 from tests.deployments.farm_files import (
     FOLDER,
     ROOT,
@@ -80,15 +82,17 @@ class Site:
         for place in command.writes:
             mine = "library" if place.endswith("library") else f"{own}{place.replace('/', '-')}"
             shown.append([self.owned(mine, 0o1777 if place == "/tmp" else 0o755), place, True])
-            if place == command.env["HOME"]:
-                self.warm(Path(shown[-1][0]))
+            self.warm(self.folder / mine, place, command.env["SPLATMILL_CACHE"])
         return shown
 
-    def warm(self, home):
-        """Give a container's home the kernels that the units' worker compiled, so that each does not again."""
-        compiled = self.folder / "machine-var-cache-splatmill"
-        if compiled.is_dir() and not (home / "cache").exists() and "home" in home.name:
-            subprocess.run(["cp", "--recursive", "--preserve", compiled, home / "cache"], check=True)
+    def warm(self, folder, place, cache):
+        """Give a box the kernels that this user has compiled, as splatmill doctor --warmup would."""
+        kernels = jit.cache_folder()
+        if kernels and Path(cache).is_relative_to(place):
+            there = folder / Path(cache).relative_to(place) / kernels.name
+            if not there.exists():
+                shutil.copytree(kernels, there)
+                subprocess.run(["chown", "--recursive", f"{USER}:{USER}", folder], check=True)
 
     def line(self, name, command, words=(), container=True, user=USER, binds=()):
         """The command line of a box."""
@@ -173,7 +177,7 @@ class Site:
 
     def made(self, ids, run, alive):
         """Wait until a run is over: everything was made."""
-        self.wait(f"run {run.name}", (run / "summary.json").exists, 400, alive)
+        self.wait(f"run {run.name}", (run / "summary.json").exists, 900, alive)
         summary = json.loads((run / "summary.json").read_text())
         assert sorted(summary["made"]) == ids and not summary["failures"], self.told()
         assert all((self.folder / "library" / "assets" / each / "asset.glb").is_file() for each in ids)
