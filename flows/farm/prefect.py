@@ -21,6 +21,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 
 from flows.batch import BatchRequest
+from flows.farm import beats
 from flows.farm.protocol import FarmUnreachable, Shard
 from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
@@ -89,6 +90,24 @@ class PrefectFarm:
             pool = _deployment(client).work_pool_name
             found = client.read_workers_for_work_pool(pool)
         return sum(worker.status == WorkerStatus.ONLINE for worker in found)
+
+
+def close_left_by(worker: str) -> list[str]:
+    """Close the shards that a process of this worker's name took and did not begin; returns their ids.
+
+    It is for a worker that starts: whoever took them is gone, and leaves no sign of life that could be missed.
+    """
+    pending = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])))
+    closed = []
+    for run in _flow_runs(pending):
+        if run.labels.get("prefect.worker.name") != worker or not _request(run).get("shard"):
+            continue
+        folder = BatchRequest.model_validate(_request(run)).folder
+        if str(run.id) not in beats.read(folder):
+            beats.fence(folder, str(run.id))
+            PrefectFarm().close(str(run.id), f"worker {worker} was started anew before it began")
+            closed.append(str(run.id))
+    return closed
 
 
 def queue(priority: int) -> str | None:

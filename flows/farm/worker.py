@@ -18,8 +18,10 @@ from prefect.logging.configuration import setup_logging
 from prefect.workers.process import ProcessWorker
 
 from catalog.door import tell
-from flows.farm.drain import Post
+from flows.farm.drain import Post, find
 from flows.farm.outage import Outage, is_outage
+from flows.farm.prefect import close_left_by
+from flows.farm.protocol import FarmUnreachable
 from flows.server import pointed_at
 from pipeline_core import logs
 from pipeline_core.errors import SplatmillError
@@ -83,6 +85,9 @@ def main() -> int:
     outage.watch()
     try:
         with Post(options.name) as post:
+            with contextlib.suppress(FarmUnreachable):  # reconcile closes them later
+                if len(find(options.name)[1]) == 1:
+                    close_left_by(options.name)
             asyncio.run(live(options, outage, post))
     except httpx.HTTPStatusError as error:
         why = f"{outage.name_of_server} refuses this worker ({error.response.status_code})"

@@ -4,15 +4,20 @@
 
 A real Prefect server on PostgreSQL, three workers, ``splatmill submit`` and ``splatmill reconcile --every 5``; every
 asset goes through all seven real stages with the starter priors, at few steps and small sizes. Faults
-(``tests.chaos.faults``) come at random times until the last asset is done. At the end
+(``tests.chaos.faults``) come at random times until the last asset is done. A proxy that leads nowhere is set for all
+of it, the batch is submitted before there is a worker, a second run (``splatmill run``) makes some of its assets in the
+same library at the same time, and two more share a library in a bucket (``tests.chaos.bucket``). At the end
 
     lost                 assets neither whole (every sha256) nor recorded as failed with a reason
     doubled              assets or stages with more than one current row, events that lie in two files
     unexplained_repeats  stages that succeeded more often than once, and once more for each corruption of their output
                          and each interruption; and work of two processes on one asset at the same time
+    second_run_repeats   stages that succeeded in two runs, without a corruption or an interruption
+    s3_lost              the same as lost, in the bucket; and what its fsck found
     left_behind          processes, temporary files, locks, checkpoints and findings of ``splatmill catalog fsck``
 
-must all be zero. Last line: JSON; exit code 1 when they are not.
+must all be zero, and ``tail_s``, from the end of the first worker's last shard to that of the last one's, below 60.
+Last line: JSON; exit code 1 when they are not.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from flows.farm.standing import WORKER_LOST  # noqa: E402
 from flows.summary import SUMMARY  # noqa: E402
 from pipeline_core.stages import names, sql_list  # noqa: E402
 from pipeline_core.storage import sha256_file  # noqa: E402
+from tests.chaos import bucket  # noqa: E402
 from tests.chaos.faults import FAULTS, strays  # noqa: E402
 from tests.chaos.services import Farm, Postgres, small_disk  # noqa: E402
 from tests.flows.tiny import TINY, settings  # noqa: E402
@@ -48,8 +54,10 @@ from tests.flows.tiny import TINY, settings  # noqa: E402
 SETTINGS = TINY | {"geometry.steps": 3, "appearance.steps": 1}
 """The draft recipe made small: real stages, real starter priors, about one second of CPU an asset."""
 
-PROMPTS = ("a red mushroom", "a copper kettle", "a paper lantern", "a wicker basket", "a leather boot")
-"""The judge has words for the first alone: scoring takes half of a small asset's time."""
+PROMPTS = ("a red mushroom", "a copper key", "a paper lantern", "a wicker crate", "a leather book")
+LONGEST_TAIL_S = 60.0
+SECOND = 10
+"""Every so many assets of the night one is asked for by the second run, and one by those in the bucket."""
 
 
 @dataclass
@@ -89,15 +97,22 @@ def night(options: argparse.Namespace, folder: Path) -> dict:
             submit(farm, options.assets)
             farm.start_reconciler()
             print(f"{time.monotonic() - record.began:7.1f} s  submitted", flush=True)
+            farm.start_workers()
+            shared, lost = bucket.Shared(farm, max(2, options.assets // SECOND)), -1
+            farm.start_run("second", second_manifest(farm, options.assets), str(library), options_of(SETTINGS))
+            shared.start(record, options_of(SETTINGS))
             over = wait_for_end(farm, record, rng, options)
             seconds = time.monotonic() - record.began
+            over = farm.ended("second", options.minutes * 60) and over
+            lost = shared.lost(options.minutes * 60)
         finally:
+            farm.stop_runs()
             farm.stop()
             postgres.stop()
         time.sleep(3)
         if options.keep:
             shutil.copytree(library, folder / "library", dirs_exist_ok=True)
-        return audit(farm, record, seconds, over) | {"seed": options.seed}
+        return audit(farm, record, seconds, over) | {"s3_lost": lost, "seed": options.seed}
 
 
 def submit(farm: Farm, assets: int) -> None:
@@ -105,8 +120,21 @@ def submit(farm: Farm, assets: int) -> None:
     manifest = farm.folder / "night.csv"
     lines = [f"asset-{i:04d},{PROMPTS[i % len(PROMPTS)]},{i}" for i in range(assets)]
     manifest.write_text("\n".join(["id,prompt,seed", *lines]) + "\n")
-    options = ["--library", str(farm.library), "--recipe", "draft", "--in-flight", "2"]
-    print(farm.call("flows.cli", "submit", str(manifest), *options, *settings(SETTINGS)), flush=True)
+    options = ["--library", str(farm.library), *options_of(SETTINGS)]
+    print(farm.call("flows.cli", "submit", str(manifest), *options), flush=True)
+
+
+def options_of(overrides: dict) -> list[str]:
+    """How all runs of the night are asked for."""
+    return ["--recipe", "draft", "--in-flight", "2", *settings(overrides)]
+
+
+def second_manifest(farm: Farm, assets: int) -> Path:
+    """Some rows of the night's manifest, the last first: they are not begun yet."""
+    lines = (farm.folder / "night.csv").read_text().splitlines()
+    path = farm.folder / "second.csv"
+    path.write_text("\n".join([lines[0], *lines[:0:-SECOND]]) + "\n")
+    return path
 
 
 def wait_for_end(farm: Farm, record: Record, rng: random.Random, options: argparse.Namespace) -> bool:
@@ -140,8 +168,8 @@ def draws(options: argparse.Namespace, rng: random.Random) -> Iterator[str]:
 
 
 def over(farm: Farm) -> bool:
-    """Whether the run has its summary."""
-    return any(farm.library.glob(f"runs/*/{SUMMARY}"))
+    """Whether the farm's run has its summary."""
+    return any((path.parent / SUMMARY).exists() for path in farm.library.glob("runs/*/request.json"))
 
 
 def made(farm: Farm) -> int:
@@ -155,7 +183,7 @@ def made(farm: Farm) -> int:
 def audit(farm: Farm, record: Record, seconds: float, is_over: bool) -> dict:
     """Look at every file, row and process."""
     library = str(farm.library)
-    summaries = list(farm.library.glob(f"runs/*/{SUMMARY}"))
+    summaries = [p for p in farm.library.glob(f"runs/*/{SUMMARY}") if (p.parent / "request.json").exists()]
     summary = json.loads(summaries[0].read_text()) if summaries else {"failures": [], "seconds": 0}
     compact.compact(library, compact.Policy(grace_s=-1.0, orphan_s=0.0))
     rows = {row["asset_id"]: row for row in query.assets(library)}
@@ -230,6 +258,11 @@ def count_repeats(library: str, corrupted: list[str]) -> dict:
     bad = [row for row in work if row["status"] in ("failed", "timeout", "cancelled")]
     interrupted = Counter((row["asset_id"], row["stage"]) for row in bad)
     unexplained = sum(max(0, count - 1 - broken[each] - interrupted[each]) for each, count in done.items())
+    runs: dict[tuple[str, str], set[str]] = {}
+    for row in work:
+        if row["status"] == "ok":
+            runs.setdefault((row["asset_id"], row["stage"]), set()).add(row["run_id"])
+    twice = sum(max(0, len(each) - 1 - broken[key] - interrupted[key]) for key, each in runs.items())
     lost_s = sum(row["duration_s"] or 0.0 for row in bad)
     return {
         "stages": len(done),
@@ -240,6 +273,7 @@ def count_repeats(library: str, corrupted: list[str]) -> dict:
         "seconds_lost": round(lost_s, 1),
         "seconds_worked": round(sum(row["duration_s"] or 0.0 for row in work), 1),
         "unexplained_repeats": unexplained + overlaps(work),
+        "second_run_repeats": twice,
     }
 
 
@@ -317,8 +351,9 @@ def main() -> None:
     print(aligned(["fault", "times"], faults))
     print(aligned(["what", "count"], [[name, value] for name, value in report.items() if name != "by_kind"]))
     print(json.dumps(report))
-    bad = ("lost", "doubled", "unexplained_repeats", "left_behind")
-    sys.exit(0 if report["over"] and not any(report[name] for name in bad) else 1)
+    bad = ("lost", "doubled", "unexplained_repeats", "second_run_repeats", "s3_lost", "left_behind")
+    good = report["over"] and not any(report[name] for name in bad) and report.get("tail_s", 0.0) < LONGEST_TAIL_S
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -97,22 +97,47 @@ class Farm:
             "OMP_NUM_THREADS": "1",
             "SPLATMILL_THREADS": "1",
             "SPLATMILL_DEVICE": "cpu",
+            "SPLATMILL_STATE": str(folder / "state"),
+            "http_proxy": "http://127.0.0.1:9",  # nobody answers there, and loopback must not be asked through it
+            "https_proxy": "http://127.0.0.1:9",
         }
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything but the reconciler."""
+        """Start everything but the reconciler and the workers."""
         self.start_server()
         self.library.mkdir(parents=True)
         self.call("flows.cli", "deploy", "--library", str(self.library), "--gpus", str(len(self.names)))
+
+    def start_workers(self) -> None:
+        """Start them all."""
         for name in self.names:
             self.start_worker(name)
+
+    def start_run(self, name: str, manifest: Path, library: str, options: list[str], **more: str) -> None:
+        """Start ``splatmill run``, with a server of its own."""
+        self.spawn(name, ["flows.cli", "run", str(manifest), "--library", library, *options], more, "PREFECT_API_URL")
+
+    def ended(self, name: str, seconds: float) -> bool:
+        """Whether a run ends within so many seconds; what it has made is looked at later."""
+        try:
+            self.processes[name].wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop_runs(self) -> None:
+        """End what was started by :meth:`start_run`, and moto."""
+        for name in set(self.processes) - {"reconcile", "server", *self.names}:
+            if self.processes[name].poll() is None:
+                os.killpg(self.processes[name].pid, signal.SIGKILL)
+            self.processes[name].wait()
 
     def start_server(self) -> None:
         """Start the server and wait until it answers."""
         more = SERVER | {"PREFECT_API_DATABASE_CONNECTION_URL": self.postgres.url}
-        self._spawn("server", ["flows.server", "--port", str(self.port)], more)
+        self.spawn("server", ["flows.server", "--port", str(self.port)], more)
         self.wait_for_server()
 
     def wait_for_server(self, seconds: float = 180.0) -> None:
@@ -125,20 +150,24 @@ class Farm:
 
     def start_worker(self, name: str) -> None:
         """Start a worker for one shard at a time."""
-        self._spawn(name, ["flows.cli", "worker", "--name", name])
+        self.spawn(name, ["flows.cli", "worker", "--name", name])
 
     def start_reconciler(self) -> None:
         """Start ``splatmill reconcile --every 5``."""
-        self._spawn("reconcile", ["flows.cli", "reconcile", "--library", str(self.library), "--every", "5"])
+        self.spawn("reconcile", ["flows.cli", "reconcile", "--library", str(self.library), "--every", "5"])
 
-    def _spawn(self, name: str, arguments: list[str], more: dict[str, str] | None = None) -> None:
+    def spawn(
+        self, name: str, arguments: list[str], more: dict[str, str] | None = None, without: str = ""
+    ) -> None:
+        """Start ``python -m ...``, with ``more`` in its environment and ``without`` one variable."""
+        environment = {key: value for key, value in self.environment.items() if key != without} | (more or {})
         with open(self.log / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environment | (more or {}),
+                env=environment,
                 cwd=self.folder,
                 start_new_session=True,
             )
