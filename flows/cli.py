@@ -230,6 +230,9 @@ def deploy(
         bool, typer.Option("--commercial", envvar="SPLATMILL_COMMERCIAL", help="nightly is for commercial use")
     ] = False,
     allow_outside: OutsideOption = False,
+    max_size: Annotated[
+        str, typer.Option(envvar="SPLATMILL_MAX_SIZE", help="500G: what gc holds the library to; none = no schedule")
+    ] = "",
 ) -> None:
     """Register work pools, deployments and, with SPLATMILL_WEBHOOK set, word of every night's end. Repeat at will.
 
@@ -237,7 +240,7 @@ def deploy(
     """
     from flows.farm.setup import set_up
 
-    for line in set_up(library, gpus, manifest, file, commercial, allow_outside):
+    for line in set_up(library, gpus, manifest, file, commercial, allow_outside, max_size):
         typer.echo(line)
 
 

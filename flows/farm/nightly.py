@@ -11,9 +11,10 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.states import Failed, State
+from prefect.states import Completed, Failed, State
 
 from catalog import compact as compaction
+from catalog import gc as collection
 from catalog.gallery import write_gallery
 from catalog.snapshot import build as build_snapshot
 from catalog.store import LeaseHeld
@@ -52,6 +53,17 @@ def compact(library: str) -> str:
     """Seal the catalogue's small files, bring the snapshot up to date, write the gallery."""
     with at_work(library):
         return refresh_catalogue(library)
+
+
+@flow(name="gc", log_prints=False, persist_result=False)
+def gc(library: str, max_size: str = "") -> State[Any]:
+    """Remove what nothing current needs; with a ``max_size`` such as 500G, no more than makes the library so small."""
+    with at_work(library):
+        done = collection.gc(library, delete=True, max_bytes=collection.size_of(max_size) if max_size else None)
+    told = f"{len(done.outputs)} outputs and {len(done.inputs)} inputs removed, {done.bytes / 2**30:.2f} GiB"
+    if done.over:
+        return Failed(message=f"{told}; still {done.over / 2**30:.2f} GiB over {max_size}: the rest is needed")
+    return Completed(message=told)
 
 
 def report(summary: Summary) -> None:

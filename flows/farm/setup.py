@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from catalog.gc import size_of
 from flows.farm.alerts import WEBHOOK
 from flows.farm.commands import point_at_farm
 from pipeline_core import python
@@ -33,9 +34,17 @@ MESSAGE = (
 
 
 def set_up(
-    library: str, gpus: int, manifest: Path | None, file: Path, commercial: bool = False, allow_outside: bool = False
+    library: str,
+    gpus: int,
+    manifest: Path | None,
+    file: Path,
+    commercial: bool = False,
+    allow_outside: bool = False,
+    max_size: str = "",
 ) -> Iterator[str]:
     """Register everything; yields what was done. Raises :class:`RequestError` before anything is registered."""
+    if max_size:
+        size_of(max_size)
     root = str(Library(library).create().root)
     if not file.is_file():
         raise RequestError(f"--file {file}: not found; it is deployments/prefect.yaml of the source tree")
@@ -46,7 +55,7 @@ def set_up(
 
     with get_client(sync_client=True) as client:
         yield from make_pools(client, gpus)
-        register(file, root, manifest, commercial, allow_outside)
+        register(file, root, manifest, commercial, allow_outside, max_size)
         yield f"deployments of {file} registered for {root}"
         if os.environ.get(WEBHOOK):
             announce_nights(client, os.environ[WEBHOOK])
@@ -78,7 +87,12 @@ def order_queues(client: Any) -> None:
 
 
 def register(
-    file: Path, library: str, manifest: Path | None, commercial: bool = False, allow_outside: bool = False
+    file: Path,
+    library: str,
+    manifest: Path | None,
+    commercial: bool = False,
+    allow_outside: bool = False,
+    max_size: str = "",
 ) -> None:
     """Call ``prefect deploy --all``, which fills in the file's ``{{ $NAMES }}`` from the environment."""
     settings = {
@@ -89,6 +103,8 @@ def register(
         "SPLATMILL_NIGHTLY": "true" if manifest else "false",
         "SPLATMILL_COMMERCIAL": "true" if commercial else "false",
         "SPLATMILL_ALLOW_OUTSIDE": "true" if allow_outside else "false",
+        "SPLATMILL_MAX_SIZE": max_size,
+        "SPLATMILL_GC": "true" if max_size else "false",
     }
     command = python.command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file.absolute()))
     with tempfile.TemporaryDirectory(prefix="splatmill-deploy-") as empty:  # Prefect imports from where it is started

@@ -86,7 +86,7 @@ def night(options: argparse.Namespace, folder: Path) -> dict:
     """The whole test; returns the report."""
     record, rng = Record(), random.Random(options.seed)
     disk = folder / "disk"
-    with small_disk(disk, 200 + 2 * options.assets) as mounted:
+    with small_disk(disk, 300 + 3 * options.assets) as mounted:
         if not mounted:
             print("no small file system can be mounted by this user: fill_disk is left out", flush=True)
         library = disk / "library"

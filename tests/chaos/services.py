@@ -98,6 +98,7 @@ class Farm:
             "SPLATMILL_THREADS": "1",
             "SPLATMILL_DEVICE": "cpu",
             "SPLATMILL_STATE": str(folder / "state"),
+            "SPLATMILL_MIN_FREE_MB": "32",  # the disk that is filled is a small one
             "http_proxy": "http://127.0.0.1:9",  # nobody answers there, and loopback must not be asked through it
             "https_proxy": "http://127.0.0.1:9",
         }

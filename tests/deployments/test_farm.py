@@ -245,11 +245,13 @@ def test_the_units(site):
     bare = {name: worker.env[name] for name in ("PATH", "HOME")}
     words = shlex.split(readme_line("sudo -u splatmill sh -c "))[3:]
     site.call("deploy", replace(worker, env=bare), words, **machine)
+    once = found.pop("splatmill-gc")
     for name, command in found.items():
         site.start(name, command, **machine)
     ids, run = site.small("unit", submitting(site, "submit", worker, **machine))
     site.made(ids, run, found)
     assert "splatmill_assets" in site.ask("http://127.0.0.1:9464/metrics"), site.told()
+    assert "500G allowed" in site.call("gc", once, once.words, **machine)
     assert "is drained" in site.call("stop", worker, worker.last, **machine)
     site.stop(*found, "splatmill-server")
     assert "Traceback" not in site.told(), site.told()

@@ -178,4 +178,4 @@ def test_deployments_use_the_two_pools():
     pools = {each["name"]: each["work_pool"]["name"] for each in found["deployments"]}
     assert pools.pop("shard") == farm_setup.POOL
     assert set(pools.values()) == {farm_setup.CONTROL_POOL}  # what waits for shards never takes the place of one
-    assert set(pools) == {"batch", "nightly", "reconcile", "compact"} and found["pull"] == []
+    assert set(pools) == {"batch", "nightly", "reconcile", "compact", "gc"} and found["pull"] == []

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deployments" / "prefect.yaml").read_text()
 FILLED = {"$SPLATMILL_LIBRARY": "/mnt/library", "$SPLATMILL_MANIFEST": "props.csv", "$SPLATMILL_NIGHTLY": "true"}
 FILLED |= {"$SPLATMILL_COMMERCIAL": "true", "$SPLATMILL_ALLOW_OUTSIDE": "true"}
+FILLED |= {"$SPLATMILL_RESULTS": "/mnt/library/results", "$SPLATMILL_MAX_SIZE": "500G", "$SPLATMILL_GC": "true"}
 DEPLOYMENTS = yaml.safe_load(re.sub(r"\{\{ (\S+) \}\}", lambda name: FILLED[name[1]], TEXT))["deployments"]
 COMPLETE = {"shard": {"request": {"manifest": "props.csv", "library": "/mnt/library"}}}
 
@@ -51,6 +52,24 @@ def test_nightly_may_be_for_commercial_use_and_take_files_from_elsewhere():
     (nightly,) = [each for each in DEPLOYMENTS if each["name"] == "nightly"]
     request = BatchRequest.model_validate(nightly["parameters"]["request"])
     assert request.commercial and request.allow_outside
+
+
+def test_a_library_is_held_to_its_size_on_a_schedule(tmp_path, monkeypatch):
+    from contextlib import nullcontext
+
+    from catalog.gc import Report
+    from flows.farm import nightly
+
+    (deployment,) = [each for each in DEPLOYMENTS if each["name"] == "gc"]
+    assert deployment["parameters"] == {"library": "/mnt/library", "max_size": "500G"}
+    asked, done = [], Report(deleted=True, outputs=[("evaluate", "k", 2**30)])
+    monkeypatch.setattr(nightly, "at_work", lambda library: nullcontext())
+    monkeypatch.setattr(nightly.collection, "gc", lambda library, **options: asked.append(options) or done)
+    assert nightly.gc.fn("library", "500G").message == "1 outputs and 0 inputs removed, 1.00 GiB"
+    assert asked == [{"delete": True, "max_bytes": 500 * 2**30}]
+    done.over = 2**31
+    state = nightly.gc.fn("library", "500G")
+    assert state.type.value == "FAILED" and "still 2.00 GiB over 500G" in state.message
 
 
 def test_what_is_scheduled_never_overlaps_itself():
