@@ -21,6 +21,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
                          meshing/surface.py           marching cubes, clean-up;  meshing/settle.py, meshing/unwrap.py
                          texturing/bake.py            colours onto the atlas
     refine_texture       texturing/refine.py          noise a render, denoise it, paint the change (SDEdit)
+    dress                texturing/dress.py           materials.py: what it is made of;  relief.py: normals, occlusion
     evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
     record               deliverables.py              what is delivered;  io/: one file a format
 

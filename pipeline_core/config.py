@@ -231,6 +231,15 @@ class Texture(Section):
     denoise_steps: int = Field(50, ge=1, le=1000, description="DDIM steps of a whole schedule; that share is run")
 
 
+class Dress(Section):
+    """Materials: normal map, occlusion, roughness and metallic, light."""
+
+    normal_map: bool = Field(True, description="bake the surface before decimation into a normal map")
+    occlusion_sides: int = Field(32, ge=0, le=1024, description="sides that light comes from; 0 = no occlusion")
+    metallic: Share | None = Field(None, description="of the whole asset; none = what the prompt says, else 0")
+    roughness: Share | None = Field(None, description="of the whole asset; none = what the prompt says, else 0.9")
+
+
 class Evaluate(Section):
     """Previews and metrics."""
 
@@ -322,6 +331,7 @@ class Recipe(Section):
     appearance: Distill = Distill()
     mesh: Meshing = Meshing()
     texture: Texture = Texture()
+    dress: Dress = Field(Dress(), json_schema_extra=LATER)
     evaluate: Evaluate = Evaluate()
 
     @field_validator("image_lora", mode="before")
@@ -347,7 +357,7 @@ class Recipe(Section):
             *groups, leaf = dotted.split(".")
             node = tree
             for group in groups:
-                node = node[group]
+                node = node.setdefault(group, {})  # a section that came later is not written while it is unused
             node[leaf] = value
         return Recipe.model_validate(tree)
 

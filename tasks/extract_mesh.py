@@ -15,9 +15,11 @@ from tasks.stage import Reference, path_of
 
 @stage_task
 def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[str, float]:
-    """Write ``mesh.glb``: the surface in object units, with the Gaussians' colours baked into its texture."""
+    """Write ``mesh.glb``: the surface in object units, with the Gaussians' colours baked into its texture; and
+    ``surface.npz``: the same before decimation, without colours."""
     from pipeline_core.frame import frame_of
     from pipeline_core.io.gltf import save_glb
+    from pipeline_core.io.npz import save_mesh
     from pipeline_core.io.ply import load_splat
     from pipeline_core.meshing import extract
     from pipeline_core.texturing.bake import bake
@@ -25,8 +27,9 @@ def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[s
     spec = journey.spec
     settings = spec.recipe.mesh
     splat = load_splat(path_of(journey, gaussians, "splat.ply"))
-    mesh = extract.extract_mesh(splat, settings)
+    mesh, fine = extract.extract_surfaces(splat, settings)
     metres = max(frame_of(mesh.vertices, spec.height_m).scale)
     textured = bake(splat, mesh, settings, metres=metres)
     save_glb(folder / "mesh.glb", textured, name="mesh")
+    save_mesh(folder / "surface.npz", fine)
     return {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "texture_size": textured.texture.shape[0]}

@@ -44,6 +44,8 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
     provenance = deliver(journey, folder, upstream)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
-    whole = provenance | journey.told() | {"metrics": metrics, "files": files, "stages": journey.keys}
+    material = json.loads(path_of(journey, made["material.json"], "material.json").read_bytes())
+    whole = provenance | journey.told() | {"material": material, "metrics": metrics, "files": files}
+    whole |= {"stages": journey.keys}
     write_json(folder / deliverables.PROVENANCE, whole)
     return metrics

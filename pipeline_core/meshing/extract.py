@@ -36,7 +36,12 @@ SILHOUETTE_SIZE = 96
 
 
 def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
-    """Closed mesh of at most ``settings.face_budget`` faces, in object units.
+    """The first of :func:`extract_surfaces`."""
+    return extract_surfaces(gaussians, settings)[0]
+
+
+def extract_surfaces(gaussians: Gaussians, settings: Meshing) -> tuple[Mesh, Mesh]:
+    """Closed mesh of at most ``settings.face_budget`` faces, in object units, and the surface before decimation.
 
     Raises DataError where there is nothing to mesh, DivergedError where the field has no usable surface.
     """
@@ -50,8 +55,8 @@ def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
     if settings.settle:
         solid = gaussians.opacities.sigmoid() > ANCHOR_OPACITY
         anchors.append((gaussians.means[solid].double().numpy() - origin) / spacing)
-    vertices, faces = run_in_process(
-        "pipeline_core.meshing.surface:surface",
+    vertices, faces, fine, fine_faces = run_in_process(
+        "pipeline_core.meshing.surface:surfaces",
         values,
         *anchors,
         iso=iso,
@@ -59,7 +64,8 @@ def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
         min_component=settings.min_component,
         smooth=settings.smooth,
     )
-    return Mesh((vertices * spacing + origin).astype(np.float32), faces)
+    mesh, before = ((each * spacing + origin).astype(np.float32) for each in (vertices, fine))
+    return Mesh(mesh, faces), Mesh(before, fine_faces)
 
 
 def solid_part(gaussians: Gaussians) -> Gaussians:

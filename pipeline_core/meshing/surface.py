@@ -8,6 +8,8 @@ Grid indices are coordinates here: ``vertices`` are in units of the grid spacing
 
 from __future__ import annotations
 
+from typing import Any
+
 import mcubes
 import numpy as np
 from scipy import ndimage, sparse
@@ -28,7 +30,13 @@ FINE = 4
 """A settled surface is sharpened at this many times the faces that it is given in the end."""
 
 
-def surface(
+def surface(density: np.ndarray, anchors: np.ndarray | None = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first two of what :func:`surfaces` returns."""
+    vertices, faces, _, _ = surfaces(density, anchors, **options)
+    return vertices, faces
+
+
+def surfaces(
     density: np.ndarray,
     anchors: np.ndarray | None = None,
     *,
@@ -37,7 +45,7 @@ def surface(
     min_component: float = 0.05,
     smooth: int = 2,
     seal_radius: float = SEAL_RADIUS,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Closed, outward-oriented mesh of the region ``density`` [X, Y, Z] > ``iso``.
 
     Args:
@@ -48,7 +56,8 @@ def surface(
         seal_radius: see :data:`SEAL_RADIUS`; 0 fills only cavities that are closed entirely.
 
     Returns:
-        vertices [V, 3] float32 in grid units, faces [F, 3] int32 counter-clockwise from outside.
+        vertices [V, 3] float32 in grid units, faces [F, 3] int32 counter-clockwise from outside; then the same of the
+        surface as it was before decimation.
     """
     margin = int(seal_radius) + 2  # so that a ball of seal_radius can go all the way round
     field = np.pad(density.astype(np.float32), margin)
@@ -64,9 +73,11 @@ def surface(
         vertices = untangle(settle(vertices, faces, anchors), vertices, faces)
         vertices, faces = simplify(vertices, faces, FINE * face_budget)
         vertices = untangle(sharpen(vertices, faces), vertices, faces)
+    fine_vertices, fine_faces = outward(vertices, faces)
     vertices, faces = decimate(vertices, faces, face_budget)
     vertices, faces = outward(vertices, faces)
-    return vertices.astype(np.float32), faces.astype(np.int32)
+    fine = fine_vertices.astype(np.float32), fine_faces.astype(np.int32)
+    return vertices.astype(np.float32), faces.astype(np.int32), *fine
 
 
 def fill_cavities(field: np.ndarray, iso: float, seal_radius: float) -> np.ndarray:

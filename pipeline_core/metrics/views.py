@@ -1,4 +1,5 @@
-"""Pictures of textured meshes and of Gaussians, without light: what the colours are, from any side.
+"""Pictures of textured meshes and of Gaussians, without light: what the colours are, from any side. The preview and
+the turntable of a mesh with an ORM map are in light (lit.py).
 
 image = preview(textured)                       # [512, 512, 3]
 frames = turntable(textured, frames=24)         # [24, H, W, 3]
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.metrics.lit import render_lit
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.types import Gaussians, TexturedMesh
@@ -75,13 +77,18 @@ def preview(textured: TexturedMesh, size: int = 512) -> np.ndarray:
     top, bottom = (torch.tensor(colour) for colour in BACKDROP)
     ramp = torch.linspace(0, 1, size)[:, None, None]
     camera = orbit(torch.tensor([PREVIEW_ANGLES[0]]), torch.tensor([PREVIEW_ANGLES[1]]), size=size)
-    image, _ = render_mesh(textured, camera, supersample=3, shade=SHADE, background=top * (1 - ramp) + bottom * ramp)
-    return image[0].numpy()
+    return _shown(textured, camera, 3, top * (1 - ramp) + bottom * ramp)[0].numpy()
 
 
 def turntable(textured: TexturedMesh, frames: int = 24, size: int = 256, elevation: float = 15.0) -> np.ndarray:
     """``frames`` images [T, size, size, 3] once around the asset, starting at the front."""
     azimuth = torch.arange(frames) * (360.0 / frames)
     cameras = orbit(azimuth, torch.full((frames,), elevation), size=size)
-    images, _ = render_mesh(textured, cameras, supersample=2, shade=SHADE, background=BACKDROP[0])
-    return images.numpy()
+    return _shown(textured, cameras, 2, torch.tensor(BACKDROP[0])).numpy()
+
+
+def _shown(textured: TexturedMesh, cameras: Cameras, supersample: int, background: Tensor) -> Tensor:
+    """Images [V, H, W, 3]: in light where the mesh has materials, else by a headlight."""
+    if textured.orm is not None:
+        return render_lit(textured, cameras, supersample=supersample, background=background)[0]
+    return render_mesh(textured, cameras, supersample=supersample, shade=SHADE, background=background)[0]

@@ -42,12 +42,15 @@ NEIGHBOURS = 8
 
 @dataclass(frozen=True)
 class Texels:
-    """The T texels covered by charts. ``index`` [T, 2] row and column, ``position`` and ``normal`` [T, 3] float32."""
+    """The T texels covered by charts. ``index`` [T, 2] row and column, ``position`` and ``normal`` [T, 3] float32,
+    ``face`` [T] that each lies on, and the ``share`` [T, 3] of its corners there."""
 
     size: int
     index: np.ndarray
     position: np.ndarray
     normal: np.ndarray
+    face: np.ndarray
+    share: np.ndarray
 
 
 def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float = 1.0) -> TexturedMesh:
@@ -90,11 +93,11 @@ def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, norma
     seen = visibility(flat, faces, None, plane)
     face = np.asarray(seen.face_id[0])
     index = np.argwhere(face >= 0)
-    corner = faces[face[face >= 0]]
-    share = np.asarray(seen.barycentrics[0])[face >= 0][..., None]
+    on, corners = face[face >= 0], np.asarray(seen.barycentrics[0])[face >= 0]
+    corner, share = faces[on], corners[..., None]
     position, normal = (vertices[corner] * share).sum(axis=1), (normals[corner] * share).sum(axis=1)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    return Texels(size, index, position.astype(np.float32), normal.astype(np.float32))
+    return Texels(size, index, position.astype(np.float32), normal.astype(np.float32), on, corners)
 
 
 def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:

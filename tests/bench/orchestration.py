@@ -53,8 +53,9 @@ OUTPUTS = {
     "init_points": ("points.ply",),
     "optimize_gaussians": ("splat.ply", "curves.json"),
     "densify_prune": ("splat.ply", "curves.json"),
-    "extract_mesh": ("mesh.glb",),
+    "extract_mesh": ("mesh.glb", "surface.npz"),
     "refine_texture": ("asset.glb",),
+    "dress": ("asset.glb", "material.json"),
     "evaluate": ("preview.png", "turntable.webp", "metrics.json"),
     "record": ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "asset.json"),
 }

@@ -45,10 +45,12 @@ def read(stage):
     ({"changes": {"appearance.steps": 5}}, "densify_prune"),
     ({"changes": {"mesh.face_budget": 500}}, "extract_mesh"),
     ({"changes": {"texture.steps": 5}}, "refine_texture"),
+    ({"changes": {"dress.occlusion_sides": 8}}, "dress"),
     ({"changes": {"evaluate.resolution": 64}}, "evaluate"),
     ({"height_m": 2}, "validate"),
     ({"tags": {"set": "x"}}, "validate"),
     ({"asset_id": "other"}, "validate"),
+    ({"changes": {"mesh.texels_per_metre": 99}}, "extract_mesh"),
     ({"run": "another"}, None),
 ])  # fmt: skip
 def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first):

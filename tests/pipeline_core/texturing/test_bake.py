@@ -82,7 +82,8 @@ def test_bake_cameras_look_from_everywhere():
 
 
 def test_padding_is_the_nearest_texel():
-    texels = B.Texels(4, np.array([[0, 0], [3, 3]]), np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32))
+    nothing = np.zeros((2, 3), np.float32)
+    texels = B.Texels(4, np.array([[0, 0], [3, 3]]), nothing, nothing, np.zeros(2, int), nothing)
     nearest = B.nearest_texel(texels)
     assert nearest[0, 0] == nearest[0, 1] == nearest[1, 0] == 0
     assert nearest[3, 3] == nearest[2, 3] == nearest[3, 2] == 1

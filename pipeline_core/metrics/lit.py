@@ -1,0 +1,114 @@
+"""Pictures of textured meshes in light, with all their maps: how an engine will show them.
+
+    images, coverage = render_lit(textured, cameras)
+
+A metallic-roughness material as glTF has it: one light beside the camera (GGX, Schlick, Smith), a sky above a ground
+that shines on everything and is mirrored by metals, occlusion in front of the latter two, emitted light added.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample, normalize
+
+from pipeline_core.cameras import Cameras
+from pipeline_core.rendering.visibility import visibility
+from pipeline_core.tangents import tangents
+from pipeline_core.types import TexturedMesh
+
+LIGHT = (-0.45, 0.65, 0.6)
+"""Where the light comes from: right, up, and towards the viewer, as the camera sees it."""
+STRENGTH = 1.0
+"""Irradiance of the light over pi, where it falls squarely."""
+SKY, HORIZON, GROUND = 0.50, 0.38, 0.20
+"""What shines from above, from the side and from below."""
+PLAIN_ROUGHNESS = 0.9
+"""Of a mesh without an ORM map."""
+
+
+def render_lit(
+    textured: TexturedMesh,
+    cameras: Cameras,
+    *,
+    supersample: int = 2,
+    background: tuple[float, float, float] | Tensor = (1.0, 1.0, 1.0),
+) -> tuple[Tensor, Tensor]:
+    """Images [V, H, W, 3] and coverage [V, H, W] of ``textured`` in light.
+
+    Args:
+        supersample: rays a pixel side.
+        background: a colour, or an image [H, W, 3].
+    """
+    s = supersample
+    scale = torch.tensor([[s, 1, s], [1, s, s], [1, 1, 1]], dtype=torch.float32)
+    fine = Cameras(
+        cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, cameras.width * s, cameras.height * s
+    )
+    seen = visibility(textured.vertices, textured.faces, textured.uvs, fine)
+    frame = tangents(textured.vertices, textured.faces, textured.normals, textured.uvs)
+    attributes = torch.from_numpy(np.concatenate([textured.vertices, textured.normals, frame], axis=1)).float()
+    faces = torch.from_numpy(textured.faces.astype(np.int64))
+    back = torch.as_tensor(background, dtype=torch.float32).expand(cameras.height, cameras.width, 3)
+    images, masks = [], []
+    for view in range(len(cameras)):
+        mask = seen.mask[view]
+        corners = attributes[faces[seen.face_id[view][mask].long()]]
+        at = (corners * seen.barycentrics[view][mask][..., None]).sum(dim=1)
+        colour = torch.zeros(*mask.shape, 3)
+        colour[mask] = _shade(textured, at, seen.uv[view][mask], fine.viewmats[view])
+        coverage = avg_pool2d(mask.float()[None, None], s)[0, 0]
+        image = avg_pool2d(colour.permute(2, 0, 1)[None], s)[0].permute(1, 2, 0)
+        images.append((image + back * (1 - coverage[..., None])).clamp(0, 1))
+        masks.append(coverage)
+    return torch.stack(images), torch.stack(masks)
+
+
+def _shade(textured: TexturedMesh, at: Tensor, uv: Tensor, viewmat: Tensor) -> Tensor:
+    """Display-referred colours [P, 3] of places ``at`` [P, 10] (position, normal, tangent with its sign)."""
+    turn = viewmat[:3, :3].T
+    to_eye = normalize(-turn @ viewmat[:3, 3] - at[:, :3], dim=1)
+    to_light = normalize(turn @ torch.tensor([LIGHT[0], -LIGHT[1], -LIGHT[2]]), dim=0)
+    normal = normalize(at[:, 3:6], dim=1)
+    if textured.normal_map is not None:
+        along = normalize(at[:, 6:9], dim=1)
+        across = torch.linalg.cross(normal, along) * at[:, 9:10].sign()
+        x, y, z = (2 * _sample(textured.normal_map, uv) - 1).unbind(dim=1)
+        normal = normalize(x[:, None] * along + y[:, None] * across + z[:, None] * normal, dim=1)
+    plain = torch.tensor([1.0, PLAIN_ROUGHNESS, 0.0]).expand(len(uv), 3)
+    orm = plain if textured.orm is None else _sample(textured.orm, uv)
+    occlusion, roughness, metallic = orm[:, :1], orm[:, 1:2].clamp(min=0.04), orm[:, 2:]
+    base = _sample(textured.texture, uv) ** 2.2
+    diffuse, mirror = base * (1 - metallic), 0.04 + (base - 0.04) * metallic
+    half = normalize(to_eye + to_light, dim=1)
+    nl, nv, nh, vh = (
+        (a * b).sum(dim=1, keepdim=True).clamp(min=1e-4)
+        for a, b in ((normal, to_light), (normal, to_eye), (normal, half), (to_eye, half))
+    )
+    alpha = roughness**2
+    spread = alpha**2 / (nh**2 * (alpha**2 - 1) + 1) ** 2
+    k = (roughness + 1) ** 2 / 8
+    smith = 1 / ((nl * (1 - k) + k) * (nv * (1 - k) + k)) / 4
+    fresnel = mirror + (1 - mirror) * (1 - vh) ** 5
+    light = STRENGTH * nl * ((1 - fresnel) * diffuse + fresnel * spread * smith)
+    rim = mirror + ((1 - roughness).maximum(mirror) - mirror) * (1 - nv) ** 5
+    mirrored = 2 * (normal * to_eye).sum(dim=1, keepdim=True) * normal - to_eye
+    gloss = (1 - 0.6 * roughness) * rim * _surroundings(mirrored[:, 1:2], roughness)
+    around = diffuse * _surroundings(normal[:, 1:2], 1.0) + gloss
+    colour = light + occlusion * around
+    if textured.emissive is not None:
+        colour = colour + _sample(textured.emissive, uv) ** 2.2
+    return colour.clamp(0, 1) ** (1 / 2.2)
+
+
+def _surroundings(up: Tensor, blur: Tensor | float) -> Tensor:
+    """Light [P, 1] from the direction whose vertical part is ``up`` [P, 1]: a sharp horizon where ``blur`` is 0."""
+    above = (up / (0.15 + 0.85 * torch.as_tensor(blur))).clamp(-1, 1)
+    return torch.where(above > 0, HORIZON + (SKY - HORIZON) * above, HORIZON + (HORIZON - GROUND) * above)
+
+
+def _sample(picture: np.ndarray, uv: Tensor) -> Tensor:
+    """Colours [P, 3] of ``picture`` [H, W, 3] at ``uv`` [P, 2], between texels linearly."""
+    layers = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    return grid_sample(layers, uv[None, None] * 2 - 1, align_corners=False, padding_mode="border")[0, :, 0].T

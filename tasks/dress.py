@@ -1,0 +1,33 @@
+"""This stage gives the asset its materials: metallic, roughness, occlusion, normals, and the light that it gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_core.files import write_json
+from tasks.journey import Journey
+from tasks.policy import stage_task
+from tasks.stage import Reference, path_of
+
+
+@stage_task
+def dress(journey: Journey, folder: Path, mesh: Reference, asset: Reference) -> dict[str, float]:
+    """Write ``asset.glb`` in object units with all its maps, and ``material.json``, which says what they hold."""
+    from pipeline_core.io.gltf import load_glb, save_glb
+    from pipeline_core.io.npz import load_mesh
+    from pipeline_core.texturing.dress import dress as dress_mesh
+
+    spec = journey.spec
+    fine = load_mesh(path_of(journey, mesh, "surface.npz"))
+    textured = load_glb(path_of(journey, asset, "asset.glb"))
+    dressed, told = dress_mesh(textured, fine, spec.prompt, spec.recipe.dress)
+    save_glb(folder / "asset.glb", dressed, name="asset")
+    write_json(folder / "material.json", told)
+    return {
+        "materials_named": float(len(told["materials"]) if told["material_source"] == "prompt" else 0),
+        "material_set": float(told["material_source"] == "recipe"),
+        "metallic": sum(each["metallic"] * each["share"] for each in told["materials"]),
+        "roughness": sum(each["roughness"] * each["share"] for each in told["materials"]),
+        "occlusion_mean": told["occlusion_mean"],
+        "emissive_share": told.get("emissive", {}).get("share", 0.0),
+    }
