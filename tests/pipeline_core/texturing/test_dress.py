@@ -1,6 +1,8 @@
 """Maps of a bumpy ball that decimation smoothed: its normals come back, its dents are dark; materials by the prompt."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from pipeline_core.meshing.surface import surfaces
 from pipeline_core.meshing.unwrap import unwrap
 from pipeline_core.metrics.lit import render_lit
 from pipeline_core.texturing.dress import dress, light_of, parts_of
-from pipeline_core.texturing.materials import MATERIALS, materials_of
+from pipeline_core.texturing.materials import GLOWING, MATERIALS, materials_of
 from pipeline_core.types import Mesh, TexturedMesh
 
 SIZE = 128
@@ -131,3 +133,10 @@ def test_only_bright_and_warm_texels_of_what_glows_give_light():
     assert word == "lit" and (light[:5] > 0.5).any(axis=1).all() and not light[5:].any()
     assert light_of("a mug", colours) == (None, None)
     assert light_of("a lantern", np.float32([BROWN] * 100)) == (None, None)
+
+
+def test_the_page_on_prompts_has_the_table_of_materials():
+    page = (Path(__file__).parents[3] / "docs" / "PROMPTS.md").read_text()
+    for material in MATERIALS:
+        assert f"| {', '.join(material.words)} | {material.metallic:g} | {material.roughness:g} |" in page
+    assert all(re.search(rf"\b{word}s?\b", page) for word in GLOWING)
