@@ -17,8 +17,8 @@ from pipeline_core.packing.finished import Finished
 from pipeline_core.packing.kit import make_kit, write
 from pipeline_core.packing.profiles import profile
 
-SHRUNK = 0.95
-"""A page that keeps less than this share of its texels is told of."""
+SHRUNK = 0.75
+"""A page that keeps less than this share of its texels a side is told of."""
 
 
 def show_kit(

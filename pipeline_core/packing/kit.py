@@ -3,9 +3,9 @@
     kit = make_kit("tavern", [Finished(folder) for folder in folders], most=4096)
     write(kit, Path("shipped"), profile("unreal"))
 
-Every asset's page goes into the atlas whole, scaled so that all assets have the same texel density. None is shrunk as
-long as the atlas has room at the density of the finest; else all are, and :attr:`Kit.scales` tells by how much. Pages
-are resampled as textures are sampled, bilinearly, and have a border of their own colours for the smaller mip levels.
+Every asset's page goes into the atlas whole, scaled so that all assets have the same texel density: that of the finest,
+or as much of it as the atlas has room for; :attr:`Kit.scales` tells by how much each was scaled. Pages are resampled as
+textures are sampled, bilinearly, and have a border of their own colours for the smaller mip levels.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ LEAST, MOST = 256, 8192
 NEUTRAL = {"orm": (1.0, ROUGHNESS, 0.0), "normal_map": (0.5, 0.5, 1.0), "emissive": (0.0, 0.0, 0.0)}
 """What an asset without a map has in a kit with one."""
 _SUFFIXES = {"texture": "BC", "orm": "ORM", "normal_map": "N", "emissive": "E"}
+KEPT = 0.8
+"""An atlas is large enough where the finest asset keeps this share of its texels a side: twice the size is four times
+the memory."""
 MOST_SPREAD = 1.1
 """Largest texel density of a kit over its smallest, where pages are few texels wide."""
 GAP = 0.25
@@ -133,20 +136,28 @@ def density(mesh: TexturedMesh) -> float:
 
 
 def _fit(name: str, sides_m: Mapping[str, float], wanted: float, most: int) -> tuple[int, dict[str, Place]]:
-    """The smallest atlas, a power of two, that holds pages of ``sides_m`` metres at ``wanted`` texels a metre; else the
-    largest one, at as many as it holds."""
-    size = LEAST
-    while size <= most:
-        if places := pack_squares(_sides(sides_m, wanted), size):
-            return size, places
+    """The smallest atlas, a power of two, that holds pages of ``sides_m`` metres at nearly ``wanted`` texels a metre,
+    else the largest one; and the places at as many as it holds."""
+    size = min(LEAST, most)
+    while True:
+        texels = _densest(sides_m, wanted, size)
+        if texels >= KEPT * wanted or size >= most:
+            break
         size *= 2
+    if not texels:
+        raise DataError(f"kit {name!r}: {len(sides_m)} assets do not fit into {most} texels; give it a larger --size")
+    return size, pack_squares(_sides(sides_m, texels), size)
+
+
+def _densest(sides_m: Mapping[str, float], wanted: float, size: int) -> float:
+    """Most texels a metre, up to ``wanted``, at which the pages fit; 0 where they never do."""
+    if pack_squares(_sides(sides_m, wanted), size):
+        return wanted
     low, high = 0.0, wanted
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if pack_squares(_sides(sides_m, middle), most) else (low, middle)
-    if not low:
-        raise DataError(f"kit {name!r}: {len(sides_m)} assets do not fit into {most} texels; give it a larger --size")
-    return most, pack_squares(_sides(sides_m, low), most)
+        low, high = (middle, high) if pack_squares(_sides(sides_m, middle), size) else (low, middle)
+    return low
 
 
 def _sides(sides_m: Mapping[str, float], texels: float) -> dict[str, int]:

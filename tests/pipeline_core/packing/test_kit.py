@@ -66,7 +66,7 @@ def pictures(mesh):
 
 
 def test_texels_are_equally_dense_and_every_page_lies_apart(kit, assets):
-    assert kit.spread <= 1.1 and kit.size & (kit.size - 1) == 0 and min(kit.scales.values()) >= 1
+    assert kit.spread <= 1.1 and kit.size & (kit.size - 1) == 0 and min(kit.scales.values()) >= kits.KEPT
     for asset, member in zip(assets, kit.members, strict=True):
         seen = kits.density(replace(member.mesh, texture=np.zeros((kit.size, kit.size, 3), np.float32)))
         assert seen == pytest.approx(kit.densities[asset.name], rel=1e-3)
