@@ -20,14 +20,13 @@ from pipeline_core.errors import DataError
 from pipeline_core.findings import Finding
 from pipeline_core.io.gltf import read_accessor
 from pipeline_core.io.images import decode_image
-from pipeline_core.meshing.surface import edge_counts, face_components
-from pipeline_core.metrics.mesh_health import atlas_scores, face_areas, weld
+from pipeline_core.meshing.crossings import crossing_faces
+from pipeline_core.meshing.surface import edge_counts
+from pipeline_core.metrics.mesh_health import atlas_scores, face_areas, piece_scores, weld
 from pipeline_core.types import TexturedMesh
 
 UNIT_TOLERANCE = 0.00674
 """Largest deviation of a normal's length from one, as in the Khronos validator."""
-DEBRIS_SHARE = 0.01
-"""A part of the surface with less than this share of the faces is debris."""
 MOST_OVERLAP = 0.002
 """Share of the atlas that may lie in two charts: what the edges of neighbouring charts share when it is sampled."""
 LOD = re.compile(r"_LOD(\d+)$")
@@ -209,10 +208,12 @@ def _surface(name: str, parts: list[Mesh]) -> Iterator[Finding]:
     ):
         if edges[edge]:
             yield Finding(code, "warning", f"{name}: {said}", count=int(edges[edge]))
-    sizes = np.bincount(face_components(solid, len(vertices)))
-    debris = int(sizes[sizes < DEBRIS_SHARE * len(solid)].sum())
+    debris = piece_scores(vertices, solid)["debris_faces"]
     if debris:
-        yield Finding("MESH_DEBRIS", "warning", f"{name}: faces of parts that are specks", count=debris)
+        yield Finding("MESH_DEBRIS", "warning", f"{name}: faces of pieces that are specks", count=debris)
+    crossing = int(crossing_faces(vertices, solid).sum())
+    if crossing:
+        yield Finding("MESH_SELF_INTERSECTS", "warning", f"{name}: faces pass through others", count=crossing)
 
 
 def _hull(name: str, parts: list[Mesh]) -> Iterator[Finding]:
