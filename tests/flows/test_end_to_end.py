@@ -28,6 +28,7 @@ from pipeline_core.stages import names
 from pipeline_core.storage import sha256_file
 from tasks.rules import RESEEDS, reseeded
 from tasks.stage import stage_run, with_times
+from tests.bench import deliverables
 from tests.flows.conftest import environment, splatmill
 from tests.flows.tiny import settings
 from tests.gltf_check import check_glb
@@ -95,6 +96,12 @@ def test_deliverables_are_marked_and_what_validation_found_is_rows(made):
     rows = query.rows(library, "select code, severity, file, message, count from findings where asset_id = 'mug'")
     assert asset["finding_errors"] == 0 == sum(row["severity"] == "error" for row in rows)
     assert told["validators"]["khronos"] or any(row["code"] == "KHRONOS_VALIDATOR_NOT_RUN" for row in rows)
+
+
+def test_the_benchmark_of_deliverables_measures_them(made):
+    told = deliverables.main(made[0])
+    assert told["assets"] == 2 and told["validator_errors"] == 0 and told["frame_error_m"] < 1e-4
+    assert {"glb", "obj", "stl", "ply"} <= set(told["formats"])
 
 
 def test_the_deliverables_are_what_asset_json_says(made):
