@@ -1,4 +1,4 @@
-"""The table of formats: what ``splatmill export --format`` writes of a finished asset, one row each.
+"""The table of formats: what ``splatmill export`` writes of a finished asset for ``--format``, one row each.
 
 To add one: ``packing/<module>.py`` with a function (:class:`Writer`), and its row here. It loads no torch.
 """

@@ -1,7 +1,7 @@
 """The table of profiles: what each engine wants its files, meshes, levels of detail and collision hulls to be named.
 
-``splatmill export --profile`` takes one of these names. GLB, USD and FBX say their own axes and unit (glTF: +Y up,
-metres), which every importer turns into its engine's; OBJ and STL do not, so the row has the unit of OBJ. To add an
+``--profile`` of ``splatmill export`` takes one of these names. GLB, USD and FBX say their own axes and unit (glTF: +Y
+up, metres), which every importer turns into its engine's; OBJ and STL do not, so the row has the unit of OBJ. To add an
 engine: its row here. Loads neither torch nor Prefect.
 """
 
