@@ -114,7 +114,7 @@ def _from_summary(found: Account, summary: Summary) -> None:
 def _held(folder: Place) -> str:
     """Why a farm's open run makes nothing for the time being."""
     row = marks.turned_away_in_a_row(folder, marks.excuses(folder))
-    return marks.cancelled(folder) or marks.paused(folder) or (row[-1].why if row else "")
+    return marks.cancelled(folder) or marks.paused(folder) or (row[-1].why if row else marks.share(folder))
 
 
 def _so_far(found: Account, library: str, asked: dict[str, Any], farm: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def shard(request: BatchRequest) -> State[Any]:
     try:
         alerts.tell_silence(request.folder)
         with beats.beating(request.folder, str(flow_run.id), stop, shard=request.shard) as abandoned:
-            summary = run_shard(request, make_asset, stop)
+            summary = run_shard(request, make_asset, stop, str(flow_run.id))
     except beats.Fenced as error:
         return Crashed(message=str(error))
     except ValidationError as error:
@@ -61,7 +61,7 @@ def shard(request: BatchRequest) -> State[Any]:
     alerts.tell_silence(request.folder)
     if abandoned.is_set():
         return Crashed(message=f"its worker is gone; {len(summary.stopped)} assets stopped at a checkpoint")
-    if summary.left and (marks.paused(request.folder) or drained()):
+    if summary.left and (marks.halted(request.folder, str(flow_run.id)) or drained()):
         marks.excuse(request.folder, str(flow_run.id), marks.PAUSE, summary.left_why)
     return ended(summary)
 

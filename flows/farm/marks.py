@@ -4,6 +4,8 @@
                         paused.json            somebody paused it: no shard begins until the file is gone
                         excused/<id>.json      a shard's flow run that ended without making its assets, and why; it
                                                says nothing about these
+                        way/<id>            the shard ends after the assets that it has begun: it is another's turn
+                        share.json          what part of the farm the run has while others wait (flows.farm.shares)
                         excused/<id>.json has  kind, why, worker, host, code
 
 A worker turns a shard away when the stages of its code have other versions (``pipeline_core.stages``) than those of
@@ -30,7 +32,7 @@ from tasks.requests import user
 if TYPE_CHECKING:
     from flows.batch import BatchRequest
 
-CANCELLED, PAUSED, EXCUSED = "cancelled.json", "paused.json", "excused"
+CANCELLED, PAUSED, EXCUSED, WAY, SHARE = "cancelled.json", "paused.json", "excused", "way", "share.json"
 VERSION, PAUSE = "version", "pause"
 AGAIN_S = 60.0
 """So long nothing is submitted after every worker turned a shard away; twice as long after the next one."""
@@ -79,6 +81,36 @@ def _told(path: Place, what: str) -> str:
     except FileNotFoundError:
         return ""
     return f"{what} by {told['by'] or 'somebody'} at {time.strftime('%Y-%m-%d %H:%M', time.localtime(told['at']))}"
+
+
+def give_way(folder: Place, shard_id: str) -> None:
+    """Have a shard end after the assets that it has begun."""
+    write_json(folder / WAY / shard_id, {"at": time.time()})
+
+
+def giving_way(folder: Place) -> frozenset[str]:
+    """The shards that were asked to give way."""
+    place = folder / WAY
+    return frozenset(path.name for path in place.iterdir() if path.name[0] != ".") if place.is_dir() else frozenset()
+
+
+def halted(folder: Place, shard_id: str) -> str:
+    """Why a shard begins nothing more; empty where it may."""
+    return paused(folder) or ("it is another's turn on the farm" if (folder / WAY / shard_id).exists() else "")
+
+
+def tell_share(folder: Place, told: str) -> None:
+    """Keep what part of the farm the run has while others wait; empty = all."""
+    if told != share(folder):
+        write_json(folder / SHARE, {"told": told})
+
+
+def share(folder: Place) -> str:
+    """What part of the farm the run has, in words; empty where nobody else waits."""
+    try:
+        return str(json.loads((folder / SHARE).read_text("utf-8"))["told"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return ""
 
 
 # --- shards that are excused -----------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ A run is open from ``open_run`` (``splatmill submit``) until its ``summary.json`
    the work pool for ever, and Prefect does not notice by itself;
 2. finds which assets are missing (``flows.farm.standing``): they are not made, have not failed for good
    (``tasks.rules``), and are in no shard that is open;
-3. submits the missing as new shards, unless the deadline or the budget forbids it;
+3. submits the missing as new shards, unless the deadline or the budget forbids it, and as far as the shares of users
+   or tags allow while others wait (``flows.farm.shares``);
 4. ends the run when nothing is missing and no shard is open.
 
 A call remembers nothing for the next one, so it may be killed anywhere. Files tell what is made, beats
@@ -30,11 +31,12 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from flows.batch import BatchRequest, conclude
 from flows.budget import Admission
-from flows.farm import alerts, beats, marks
+from flows.farm import alerts, beats, marks, shares
 from flows.farm.beats import Beat
 from flows.farm.protocol import Farm, FarmUnreachable, Shard
 from flows.farm.runs import Run, journeys, open_runs, read_run
-from flows.farm.shards import START_S, measured, split
+from flows.farm.shards import START_S, cut, measured, split
+from flows.farm.shares import FILE, Turn
 from flows.farm.standing import WORKER_LOST, Standing, assess, next_stage, rows_of_failures, verify
 from flows.summary import SUMMARY, Summary, write_summary
 from pipeline_core.errors import RequestError
@@ -107,20 +109,27 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
         if why:
             beats.fence(Library(library).root / CONTROL, flow.id)
             farm.close(flow.id, why)
-    outcomes = []
+    outcomes, whose = [], shares.look(library, farm)
     for folder in open_runs(library):
         try:
-            outcomes.append(reconcile_run(read_run(folder), farm, patience))
+            run = read_run(folder)
+            outcomes.append(reconcile_run(run, farm, patience, whose.get(run.request.run_id, Turn())))
         except RequestError as error:
             outcomes.append(Outcome(folder.name, problem=str(error)))
     return [outcome for outcome in outcomes if outcome]
 
 
-def reconcile_run(run: Run, farm: Farm, patience: Patience = Patience()) -> Outcome | None:
-    """Bring one run on; returns None when another process is doing so, on this host or on another."""
+def reconcile_run(
+    run: Run, farm: Farm, patience: Patience = Patience(), turn: Turn | None = None
+) -> Outcome | None:
+    """Bring one run on; returns None when another process is doing so, on this host or on another.
+
+    ``turn``: what it may do beside the other open runs (:func:`flows.farm.shares.look`), where that is known.
+    """
+    turn = turn or shares.look(run.request.library, farm).get(run.request.run_id, Turn())
     try:
         with leased(run.folder / LEASE) as lease:
-            return None if lease is None else _reconcile_alone(run, _OnlyAs(lease, farm), patience)
+            return None if lease is None else _reconcile_alone(run, _OnlyAs(lease, farm), patience, turn)
     except LeaseLost:  # this process was suspended, or the disk was away, and another one goes on
         return None
 
@@ -148,7 +157,7 @@ class _OnlyAs:
         self.farm.cancel(shard_id, why)
 
 
-def _reconcile_alone(run: Run, farm: _OnlyAs, patience: Patience) -> Outcome | None:
+def _reconcile_alone(run: Run, farm: _OnlyAs, patience: Patience, turn: Turn) -> Outcome | None:
     if (run.folder / SUMMARY).exists():
         return None  # the other, who had the lease before, has ended it
     outcome = Outcome(run.request.run_id)
@@ -156,6 +165,7 @@ def _reconcile_alone(run: Run, farm: _OnlyAs, patience: Patience) -> Outcome | N
     why = marks.cancelled(run.folder)
     if why or marks.paused(run.folder):
         shards = withdraw(run, farm, shards, why, outcome)
+    shards = make_way(run, farm, shards, turn, outcome)
     standing = assess(run, shards)
     if why:
         standing.stopped, standing.missing = standing.stopped + standing.missing, []
@@ -163,7 +173,7 @@ def _reconcile_alone(run: Run, farm: _OnlyAs, patience: Patience) -> Outcome | N
         verify(run, standing)  # the last look before the run is over: everything is read, nothing is taken on trust
     outcome.made, outcome.waiting = len(standing.made), len(standing.waiting)
     outcome.working = beats.count_live(run.folder)
-    refusal = submit_missing(run, farm, shards, standing, outcome) if standing.missing else ""
+    refusal = submit_missing(run, farm, shards, standing, outcome, turn) if standing.missing else ""
     outcome.missing = len(standing.missing) - sum(outcome.submitted)
     if not why and not marks.paused(run.folder):
         last_sign_s = min((beat.age_s for beat in beats.read(run.folder).values()), default=float("inf"))
@@ -200,12 +210,30 @@ def withdraw(run: Run, farm: Farm, shards: Sequence[Shard], why: str, outcome: O
     seen, left = beats.read(run.folder), []
     for shard in shards:
         if shard.open and (why or shard.id not in seen):
-            reason = f"the run was {why or marks.paused(run.folder)}"
-            marks.excuse(run.folder, shard.id, marks.PAUSE, reason)
-            beats.fence(run.folder, shard.id)
-            farm.cancel(shard.id, reason)
-            outcome.closed.append(f"shard {shard.id}: {reason}")
-            shard = replace(shard, state="cancelled")
+            shard = _take_back(run, farm, shard, f"the run was {why or marks.paused(run.folder)}", outcome)
+        left.append(shard)
+    return left
+
+
+def _take_back(run: Run, farm: Farm, shard: Shard, reason: str, outcome: Outcome) -> Shard:
+    """Take a shard out of the queue, or stop it; returns it with the state that it has then."""
+    marks.excuse(run.folder, shard.id, marks.PAUSE, reason)
+    beats.fence(run.folder, shard.id)
+    farm.cancel(shard.id, reason)
+    outcome.closed.append(f"shard {shard.id}: {reason}")
+    return replace(shard, state="cancelled")
+
+
+def make_way(run: Run, farm: Farm, shards: Sequence[Shard], turn: Turn, outcome: Outcome) -> list[Shard]:
+    """Take back and end early what is more than the run's part of the farm; returns all shards, as they are then."""
+    seen, left = beats.read(run.folder), []
+    marks.tell_share(run.folder, turn.told)
+    for shard in shards:
+        if shard.id in turn.take_back and shard.open and shard.id not in seen:
+            shard = _take_back(run, farm, shard, f"taken back: {turn.told or 'beyond its limit'}", outcome)
+        elif shard.id in turn.give_way and shard.open:
+            marks.give_way(run.folder, shard.id)
+            outcome.closed.append(f"shard {shard.id} gives way: {turn.told}")
         left.append(shard)
     return left
 
@@ -258,8 +286,12 @@ def give_up(run: Run, shard: Shard, beat: Beat | None, why: str) -> None:
         append(run.request.library, rows, keep=True)
 
 
-def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Standing, outcome: Outcome) -> str:
-    """Queue what is missing. Returns why the deadline or the budget forbids it, else an empty text."""
+def submit_missing(
+    run: Run, farm: Farm, shards: Sequence[Shard], standing: Standing, outcome: Outcome, turn: Turn
+) -> str:
+    """Queue what is missing, as far as it is the run's ``turn``.
+
+    Returns why the deadline or the budget forbids it, else an empty text."""
     request = run.request
     timing = measured(request.library, request.recipe)
     gate = Admission(
@@ -275,12 +307,19 @@ def submit_missing(run: Run, farm: Farm, shards: Sequence[Shard], standing: Stan
     if outcome.held:
         return ""
     workers = max(1, farm.workers())  # one may still come
-    parts = split(standing.missing, workers=workers, asset_s=timing.worker_s)
+    if turn.short:
+        room = turn.room or 1
+        parts = cut(standing.missing, shards=room, asset_s=timing.worker_s, longest_s=shares.TURN_S)
+    else:
+        parts = split(standing.missing, workers=workers, asset_s=timing.worker_s)
     turned_away = any(each.kind == marks.VERSION for each in marks.excuses(run.folder).values())
     if not timing.assets or turned_away:
         # nothing was measured yet: one shard for each worker, also for those who come later; the rest as soon as the
         # first assets tell how long they take. A worker that turns shards away must not empty the queue, either
         parts = parts[: max(0, workers - sum(shard.open for shard in shards))]
+    if turn.room is not None:
+        parts = parts[: turn.room]
+        outcome.held = "" if parts else turn.told or f"{turn.who or 'nobody'} has as much in the queue as {FILE} allows"
     for part in parts:
         # the name follows from what was there before, so that a call that is repeated submits nothing twice
         name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]

@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +58,8 @@ HELD_S = 120.0
 
 @dataclass(frozen=True)
 class Run:
-    """An open run. ``todo``, ``cached`` and ``quarantined`` hold asset ids as they were when the run was ``opened``."""
+    """An open run. ``todo``, ``cached`` and ``quarantined`` hold asset ids as they were when the run was ``opened``;
+    ``tags`` the most frequent value of each tag."""
 
     request: BatchRequest
     folder: Place
@@ -67,6 +69,7 @@ class Run:
     quarantined: tuple[str, ...]
     refused: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
@@ -89,9 +92,18 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
         "quarantined": ids(todo.held),
         "refused": plan.refused,
         "warnings": plan.warnings,
+        "tags": _tags(each.spec for each in todo.missing),
     }
     write_json(request.folder / REQUEST, document)
     return request
+
+
+def _tags(specs: Iterable[AssetSpec]) -> dict[str, str]:
+    counts: dict[str, Counter[str]] = {}
+    for spec in specs:
+        for name, value in spec.tags.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {name: values.most_common(1)[0][0] for name, values in counts.items()}
 
 
 def read_run(folder: Place) -> Run:
@@ -102,7 +114,8 @@ def read_run(folder: Place) -> Run:
         request = BatchRequest.model_validate(told["request"])
         if "cached" not in told:
             told = _with_specs(folder, request, told)
-        return Run(request, folder, told["opened"], *(tuple(told[name]) for name in LISTS))
+        lists = {name: tuple(told[name]) for name in LISTS}
+        return Run(request, folder, told["opened"], **lists, tags=told.get("tags", {}))
     except FileNotFoundError:
         raise RequestError(f"{folder}: no run was opened here; splatmill submit opens one") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -162,18 +175,20 @@ def read_specs(path: Place, only: Iterable[str] = ()) -> list[AssetSpec]:
 # --- a part of a run -------------------------------------------------------------------------------------------------
 
 
-def run_shard(request: BatchRequest, make: Make, stop: threading.Event | None = None) -> Summary:
+def run_shard(
+    request: BatchRequest, make: Make, stop: threading.Event | None = None, shard_id: str = ""
+) -> Summary:
     """Make the shard ``request.shard`` of an open run with ``make``, and write its summary below the run's folder.
 
-    ``stop`` ends it early, as in :func:`run_batch`. A shard tells the catalogue neither what was asked for nor what
-    goes into quarantine: the run does.
+    ``stop`` ends it early, as in :func:`run_batch`, and so do marks for the run or for ``shard_id``. A shard tells the
+    catalogue neither what was asked for nor what goes into quarantine: the run does.
     """
     began = time.monotonic()
     Library(request.library).create().sweep()
     run = read_run(request.folder)
     specs = read_specs(run.folder / SPECS, only=request.only)
     gate = admission(request, spent=lambda: beats.spent_s(run.folder), processes=lambda: beats.count_live(run.folder))
-    gate.halted = lambda: marks.paused(run.folder) or drained()
+    gate.halted = lambda: marks.halted(run.folder, shard_id or request.shard) or drained()
     todo = sort_out(request.library, plan_specs(request, specs), by_name=True)
     summary = make_missing(request, todo, make, stop or threading.Event(), gate, held_s=HELD_S)
     summary.seconds = time.monotonic() - began

@@ -89,3 +89,9 @@ def split(asset_ids: Sequence[str], *, workers: int, asset_s: float) -> list[tup
                 shards.append(tuple(rest[:size]))
                 rest = rest[size:]
     return shards
+
+
+def cut(asset_ids: Sequence[str], *, shards: int, asset_s: float, longest_s: float) -> list[tuple[str, ...]]:
+    """Divide ``asset_ids`` into equal shards, in order: at least so many, none of which takes much longer."""
+    size = max(1, min(math.floor(longest_s / asset_s), math.ceil(len(asset_ids) / max(1, shards))))
+    return [tuple(asset_ids[at : at + size]) for at in range(0, len(asset_ids), size)]

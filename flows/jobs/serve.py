@@ -39,6 +39,8 @@ def serve(library: str, host: str, port: int, *, farm: bool, in_flight: int) -> 
     """Answer until stopped. Raises :class:`RequestError` before anything is bound."""
     import uvicorn
 
+    if "://" in library:
+        raise RequestError(f"--library {library}: jobs over HTTP need a library in a local or mounted folder")
     users = tokens()
     if not users and not is_loopback(host):
         raise RequestError(
