@@ -153,6 +153,8 @@ def test_half_an_upload_is_collected(shared):
     names = open_store(library).filesystem.find("farm/shared/stages/init_points")
     assert len(names) == 2 * 5 + 1  # and the killed one's
     assert gc.gc(library, min_age_s=-60).strays and not gc.gc(library).strays
-    gc.gc(library, delete=True, min_age_s=-60)
+    size = gc.gc(library, max_bytes=10**12).size
+    assert gc.gc(library, delete=True, min_age_s=-60, max_bytes=size).strays == []  # it is small enough
+    assert gc.gc(library, delete=True, min_age_s=-60, max_bytes=size - 1).over == 0
     assert len(open_store(library).filesystem.find("farm/shared/stages/init_points")) == 2 * 5
     assert fsck(library) == [] and Library(library).find("record", "0" * 32) is None
