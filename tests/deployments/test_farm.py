@@ -297,7 +297,9 @@ def test_a_server_that_is_away_for_more_than_a_minute(site, composed):
     site.wait(
         "it is cancelled", lambda: "CANCELLED" in site.ask(f"http://127.0.0.1:4200/api/flow_runs/{beat.stem}"), 90
     )
-    site.wait("its end", (run / "summary.json").exists, 90)
+    site.wait("its end", beat.with_suffix(".done").exists, 90)
+    site.call("control", composed["control"], ["splatmill", "cancel", run.name])
+    site.wait("the run's end", (run / "summary.json").exists, 180)
     for path in workers:
         text = path.read_text()
         assert text.count("does not answer") == text.count("answers again") == 1 and "Traceback" not in text, text
