@@ -109,8 +109,8 @@ def _levels(path: Path, name: str) -> None:
 
 def _hulls(path: Path, name: str) -> None:
     scene, whole = Scene(name), in_metres(box(1))
-    for number, half in enumerate((-1, 1)):
-        mesh = Mesh(whole.vertices * (0.5, 1, 1) + np.array([0.4 * half, 0, 0]), whole.faces)
+    halves = [Mesh(whole.vertices * (0.5, 1, 1) + np.array([0.4 * half, 0, 0]), whole.faces) for half in (-1, 1)]
+    for number, mesh in enumerate([whole.mesh, *halves]):
         hull = f"UCX_SM_{name}_{number:02d}"
         scene.node(hull, scene.mesh(hull, [scene.primitive({"POSITION": mesh.vertices}, mesh.faces)]))
     path.write_bytes(scene.glb())

@@ -117,7 +117,8 @@ class Finished:
 
     @cached_property
     def hulls(self) -> list[Mesh]:
-        """Convex hulls that together are its collision shape; none where the asset has none."""
+        """Convex hulls that together are its collision shape, without one that holds all others (the hull of the whole
+        asset, where there are finer ones); none where the asset has none."""
         if not self.has(HULLS):
             return []
         document, body = read_glb(self.path(HULLS))
@@ -127,7 +128,8 @@ class Finished:
             vertices = read_accessor(document, body, primitive["attributes"]["POSITION"]).astype(np.float32)
             faces = read_accessor(document, body, primitive["indices"]).reshape(-1, 3).astype(np.int32)
             found.append(Mesh(vertices, faces))
-        return found
+        whole = next((each for each in found if all(_holds(each, other) for other in found)), None)
+        return [each for each in found if each is not whole] or found
 
     # --- the splat ---
 
@@ -142,3 +144,12 @@ class Finished:
         """The way to metres from object units, which the asset's GLB tells; None where it is in object units."""
         told = self.document[0]["asset"].get("extras", {}).get("object_frame")
         return Frame.from_json(told) if told else None
+
+
+def _holds(hull: Mesh, other: Mesh) -> bool:
+    """Whether all of ``other`` lies within a convex hull, to a thousandth of its size."""
+    a, b, c = (hull.vertices[hull.faces[:, corner]].astype(np.float64) for corner in range(3))
+    normals = np.cross(b - a, c - a)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    beyond = other.vertices.astype(np.float64) @ normals.T - (normals * a).sum(axis=1)
+    return bool(beyond.max() <= 1e-3 * np.ptp(hull.vertices, axis=0).max())
