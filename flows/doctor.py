@@ -19,6 +19,7 @@ from pipeline_core.config import RECIPES, ModelRef
 from pipeline_core.device import describe, pick_device, thread_count
 from pipeline_core.errors import SplatmillError
 from pipeline_core.models import licence
+from pipeline_core.packing.tools import TOOLS
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.secrets import redact
 from pipeline_core.storage import Library
@@ -53,7 +54,7 @@ class Finding:
 def examine(library: str, recipe: str, *, warmup: bool, as_json: bool) -> int:
     """Print all findings; returns 0 when nothing that is needed is missing, else 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # to look is not to download
-    findings = [*_machine(), _gsplat(), *_libraries(), *_models(recipe), _library(library), _server()]
+    findings = [*_machine(), _gsplat(), *_libraries(), *_export_tools(), *_models(recipe), _library(library), _server()]
     if warmup:
         findings.append(_warm_kernels())
     if as_json:
@@ -93,6 +94,16 @@ def _gsplat() -> Finding:
     if problem:
         return Finding("note", "gsplat", f"{problem[0]}; only a GPU needs it", problem[1])
     return Finding("ok", "gsplat", f"{_version('gsplat')}, for a GPU; its kernels compile once", gsplat_build.advice())
+
+
+def _export_tools() -> list[Finding]:
+    """Look for what some formats of splatmill export need."""
+    found = {tool: " ".join(tool.find()) for tool in TOOLS}
+    return [
+        Finding("ok", tool.name, words) if words
+        else Finding("note", tool.name, "not found; some formats of splatmill export need it", tool.get)
+        for tool, words in found.items()
+    ]  # fmt: skip
 
 
 def _libraries() -> list[Finding]:
