@@ -52,6 +52,12 @@ select asset, stage, max(event_id) as event_id, arg_max(status, event_id) as sta
     arg_max(finished_at, event_id) as finished_at
 from {events} where stage <> 'model' group by asset, stage
 """
+FIRST_SQL = """
+select asset, stage, event_id, status, run, finished_at from fresh where stage <> 'model' and event_id in (
+    select max(event_id) from fresh where stage <> 'model' group by asset, stage
+)
+"""
+"""The same of all events at once, in half the time: an event is there once, and has an id of its own."""
 STANDING_SQL = f"""
 with journey as (
     select asset,
@@ -134,16 +140,22 @@ class Tally:
                 select stage, status, count(*), coalesce(sum(duration_s), 0) from fresh group by all) group by all
         """)
         self.con.execute("delete from attempts; insert into attempts from counted")
+        if first:
+            self.con.execute(f"create or replace table latest as {FIRST_SQL}")
+            self.con.execute(f"create or replace table standing as {STANDING_SQL.format(where='')}")
+        else:
+            self._renew_latest()
+        self.con.execute("drop table fresh; drop table counted; commit")
+
+    def _renew_latest(self) -> None:
+        where = "where asset in (select asset from newest)"
         self.con.execute(f"create or replace temp table newest as {LATEST_SQL.format(events='fresh')}")
-        where = ""
-        if not first:
-            where = "where asset in (select asset from newest)"
-            self.con.execute(f"insert into newest from latest {where}")
-            self.con.execute(f"create or replace temp table newest as {LATEST_SQL.format(events='newest')}")
-            self.con.execute(f"delete from latest {where}; delete from standing {where}")
+        self.con.execute(f"insert into newest from latest {where}")
+        self.con.execute(f"create or replace temp table newest as {LATEST_SQL.format(events='newest')}")
+        self.con.execute(f"delete from latest {where}; delete from standing {where}")
         self.con.execute("insert into latest from newest")
         self.con.execute(f"insert into standing {STANDING_SQL.format(where=where)}")
-        self.con.execute("drop table fresh; drop table newest; drop table counted; commit")
+        self.con.execute("drop table newest")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """The answer of a query on ``latest``, ``standing`` and ``attempts``."""

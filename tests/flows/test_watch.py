@@ -26,7 +26,7 @@ from tests.catalog.synthetic import fill
 
 ALL = (
     "select status, count(*) as n from assets group by status order by status",
-    "select stage, status, count(*) as n from stage_runs where stage_idx between 1 and 7 group by all order by all",
+    "select stage, status, count(*) as n from stage_runs where stage_idx > 0 group by all order by all",
 )
 
 
