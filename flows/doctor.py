@@ -35,7 +35,7 @@ See deployments/README.md, When something is wrong.
 OPTIONAL = {
     "nvdiffrast": "CUDA mesh rasteriser, not for commercial use: pip install git+https://github.com/NVlabs/nvdiffrast, "
     "then SPLATMILL_NVDIFFRAST=1",
-    "obstore": "libraries on S3: pip install 'splatmill[s3]'",
+    "s3fs": "libraries on S3: pip install 'splatmill[s3]'",
     "asyncpg": "a Prefect server on PostgreSQL: pip install 'splatmill[postgres]'",
 }
 LEAST_FREE_GB = 2.0
