@@ -25,5 +25,5 @@ def load_mesh(path: Path) -> Mesh:
     try:
         with np.load(path, allow_pickle=False) as data:
             return Mesh(data["vertices"], data["faces"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a mesh that was saved: {error}") from None

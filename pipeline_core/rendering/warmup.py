@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from pipeline_core.cameras import orbit
 from pipeline_core.rendering.density import density_grid
 from pipeline_core.rendering.jit import cache_folder
+from pipeline_core.rendering.packing import place
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
 
@@ -31,6 +33,8 @@ def warmup() -> str:
     (image.sum() + alphas.sum()).backward()
     density_grid(means, quats, scales, opacities, (-1, -1, -1), (1, 1, 1), (4, 4, 4))
     visibility(means, torch.tensor([[0, 1, 2]]), None, cameras)
+    triangle = np.array([[[0.0, 0], [4, 0], [0, 4]]])
+    place(triangle, np.array([0, 1]), triangle.mean(axis=1), 16, 4)
     folder = cache_folder()
     return (
         str(folder) if folder else "nowhere: no folder can be written, every process compiles anew; set NUMBA_CACHE_DIR"

@@ -85,6 +85,11 @@ def test_without_a_word_the_material_is_the_constant_and_says_so(dressed):
     assert textured.emissive is None and "emissive" not in told
 
 
+def test_the_base_colour_is_what_the_texture_shows_of_a_metal_too(coarse, fine):
+    textured, told = dress(coarse, fine, "a golden ball", Dress(occlusion_sides=0))
+    assert told["materials"][0]["metallic"] == 1 and textured.texture is coarse.texture
+
+
 def test_a_recipe_may_say_it_and_leave_maps_out(coarse, fine):
     settings = Dress(normal_map=False, occlusion_sides=0, metallic=1.0)
     textured, told = dress(coarse, fine, "a wooden ball", settings)
