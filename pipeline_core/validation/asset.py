@@ -20,7 +20,7 @@ from pipeline_core.findings import Finding, merged
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.spec import AssetSpec
-from pipeline_core.types import Gaussians, TexturedMesh
+from pipeline_core.types import MAPS, Gaussians, TexturedMesh
 from pipeline_core.validation.files import OF_ORIGIN, check_files
 from pipeline_core.validation.glb import check_atlas
 
@@ -66,11 +66,14 @@ def as_asked(textured: TexturedMesh, spec: AssetSpec) -> Iterator[Finding]:
     if len(textured.faces) > spec.face_budget:
         said = f"{len(textured.faces)} faces; allowed were {spec.face_budget}"
         yield Finding("FACE_BUDGET_EXCEEDED", "error", said, count=len(textured.faces) - spec.face_budget)
-    for name in ("texture", "normal_map", "orm", "emissive"):
+    asked = spec.texture_size
+    if spec.recipe.mesh.texels_per_metre is not None:  # a size follows from it, which all maps have
+        asked = textured.texture.shape[0]
+    for name in ("texture", *MAPS):
         picture = getattr(textured, name)
-        if picture is not None and picture.shape[:2] != (spec.texture_size, spec.texture_size):
+        if picture is not None and picture.shape[:2] != (asked, asked):
             size = f"{picture.shape[1]} x {picture.shape[0]}"
-            yield Finding("TEXTURE_SIZE_NOT_AS_ASKED", "warning", f"{name} is {size}; asked were {spec.texture_size}")
+            yield Finding("TEXTURE_SIZE_NOT_AS_ASKED", "warning", f"{name} is {size}; asked were {asked}")
 
 
 def frames(textured: TexturedMesh, splat: Gaussians) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ def _changed(path: Path) -> Iterator[Finding]:
 
 
 def _glb(path: Path) -> list[Finding]:
-    return check_glb(*read_glb(path))
+    return check_glb(*read_glb(path), hulls=path.stem.endswith("collision"))
 
 
 def _picture(path: Path) -> Iterator[Finding]:

@@ -39,8 +39,11 @@ Mesh = tuple[np.ndarray, np.ndarray]
 """Positions [V, 3] and faces [F, 3]."""
 
 
-def check_glb(document: Document, body: bytes) -> list[Finding]:
-    """Everything wrong with the file; empty when nothing is. Where its structure is broken, nothing more is said."""
+def check_glb(document: Document, body: bytes, *, hulls: bool = False) -> list[Finding]:
+    """Everything wrong with the file; empty when nothing is. Where its structure is broken, nothing more is said.
+
+    ``hulls``: every mesh is one of a collision shape, whatever its name.
+    """
     found = list(_structure(document, body))
     if found:
         return found
@@ -54,13 +57,13 @@ def check_glb(document: Document, body: bytes) -> list[Finding]:
         meshes.append(parts)
     if any(each.severity == "error" for each in found):
         return found
+    solid = [(name, index) for name, index in _named_meshes(document) if hulls or COLLISION.search(name)]
     for name, index in _named_meshes(document):
         if meshes[index]:
-            found += _hull(name, meshes[index]) if COLLISION.search(name) else _surface(name, meshes[index])
+            found += (_hull if (name, index) in solid else _surface)(name, meshes[index])
     found += _levels(document, meshes)
-    hulls = [name for name, _ in _named_meshes(document) if COLLISION.search(name)]
-    if len(hulls) > MOST_HULLS:
-        found.append(Finding("COLLISION_HULLS", "warning", f"{len(hulls)} hulls; want {MOST_HULLS} at most"))
+    if len(solid) > MOST_HULLS:
+        found.append(Finding("COLLISION_HULLS", "warning", f"{len(solid)} hulls; want {MOST_HULLS} at most"))
     for index in range(len(document.get("images", ()))):
         found += _picture(document, body, index)
     return found

@@ -114,6 +114,11 @@ def test_hulls_are_convex_closed_and_small(tmp_path):
     dented[7] = 0.3
     assert check(scene_of((dented, CUBE_FACES), names=["UCX_crate_00"]), tmp_path) == {"COLLISION_NOT_CONVEX": 1}
     assert check(scene_of((CUBE, CUBE_FACES[1:]), names=["crate-convcol"]), tmp_path) == {"COLLISION_OPEN": 1}
+    unnamed = read_glb(tmp_path / "a.glb")
+    unnamed[0]["nodes"][0]["name"] = "hull"
+    assert set(codes(check_glb(*unnamed))) == {"MESH_OPEN"} and set(codes(check_glb(*unnamed, hulls=True))) == {
+        "COLLISION_OPEN"
+    }
     names = [f"UCX_crate_{at:02d}" for at in range(9)]
     assert check(scene_of(*[(CUBE, CUBE_FACES)] * 9, names=names), tmp_path) == {"COLLISION_HULLS": 1}
 
