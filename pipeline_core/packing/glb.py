@@ -16,6 +16,8 @@ from pipeline_core.packing.finished import Finished
 from pipeline_core.packing.profiles import Profile
 from pipeline_core.types import Mesh, TexturedMesh
 
+COVERAGE = 0.5
+"""Share of the screen's height down to which the asset itself is shown; each level below reaches to half of that."""
 KEPT = ("emissiveFactor", "doubleSided", "alphaMode", "alphaCutoff", "extras")
 """What else of a material goes with it."""
 
@@ -79,8 +81,11 @@ def add_asset(scene: Scene, asset: Parts, profile: Profile, material: int, **mor
     if profile.levels == "msft" and asset.levels:
         names = {number: profile.level_of(asset.name, number) for number in asset.levels}
         lower = [_add(scene, asset, number, name, material, root=False, **more) for number, name in names.items()]
-        extension = {"MSFT_lod": {"ids": lower}}
-        _add(scene, asset, 0, profile.level_of(asset.name, 0), material, extensions=extension, **more)
+        told = {
+            "extensions": {"MSFT_lod": {"ids": lower}},
+            "extras": {"MSFT_screencoverage": [*(COVERAGE / 2**each for each in range(len(lower))), 0.0]},
+        }
+        _add(scene, asset, 0, profile.level_of(asset.name, 0), material, **told, **more)
     else:
         for number in (0, *(asset.levels if profile.levels == "nodes" else ())):
             _add(scene, asset, number, profile.level_of(asset.name, number), material, **more)

@@ -71,6 +71,7 @@ def test_unity_has_the_lower_levels_out_of_the_scene_and_collision_beside_it(who
     node = document["nodes"][root]
     assert node["name"] == "box"
     lower = node["extensions"]["MSFT_lod"]["ids"]
+    assert node["extras"]["MSFT_screencoverage"] == [0.5, 0.25, 0.0]
     assert [document["nodes"][each]["name"] for each in lower] == ["box_LOD1", "box_LOD2"]
 
 
