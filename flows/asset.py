@@ -23,6 +23,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
     refine_texture       texturing/refine.py          noise a render, denoise it, paint the change (SDEdit)
     dress                texturing/dress.py           materials.py: what it is made of;  relief.py: normals, occlusion
     evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
+    validate             validation/asset.py          what is wrong with the files: findings
     record               deliverables.py              what is delivered;  io/: one file a format
 
 A task writes a folder under ``<library>/stages/``, named by everything that it depends on, and hands on a small
