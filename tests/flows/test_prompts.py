@@ -13,6 +13,7 @@ from pipeline_core.errors import ManifestError
 from pipeline_core.storage import Library
 from tasks.record import record
 from tasks.stage import run_stage
+from tests.flows.test_replaced import measured
 
 ROWS = [
     "id,prompt",
@@ -81,8 +82,7 @@ def test_what_was_not_read_is_kept_with_the_asset_and_asked_in_sql(request_of, c
     reading = {"unknown_words": ["dragon"], "tokens_dropped": 27, "warnings": list(told.reading.warnings)}
     for journey in (plain, told):
         Library(journey.library).create()
-        measured = run_stage(journey, "evaluate", lambda folder: (folder / "metrics.json").write_text("{}") and {})
-        record.fn(journey, measured)
+        record.fn(journey, run_stage(journey, "evaluate", measured))
         document = json.loads((Library(journey.library).asset_dir(journey.asset_id) / "asset.json").read_text())
         assert document.get("prompt_reading") == (reading if journey is told else None)
         assert document["spec"] == journey.spec.to_json()

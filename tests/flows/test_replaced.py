@@ -30,8 +30,14 @@ def deliver(request, seeds=0):
     """Deliver what a request misses; ``seeds``: of how many seeds the optimisation diverged."""
     Library(request.library).create()
     for journey in (reseeded(each, seeds) for each in prepare(request).todo.missing):
-        measured = run_stage(journey, "evaluate", lambda folder: (folder / "metrics.json").write_text("{}") and {})
-        record.fn(journey, measured)
+        record.fn(journey, run_stage(journey, "evaluate", measured))
+
+
+def measured(folder):
+    """What the last stage reads of those before it."""
+    for name in ("metrics.json", "material.json"):
+        (folder / name).write_text("{}")
+    return {}
 
 
 def of(request):
