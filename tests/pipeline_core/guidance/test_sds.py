@@ -88,6 +88,16 @@ def test_mvdreams_reconstruction_loss():
     torch.testing.assert_close(ours, published, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_rescaled_guidance_is_finite_where_no_signal_is_left(prediction):
+    """The last step of a schedule that ends at zero signal, and its first, which may end at zero noise."""
+    process = Diffusion(torch.tensor([1.0, 0.5, 0.0]), prediction)
+    t = torch.tensor([0.0, 1 / 3, 2 / 3])
+    latents_t, guided, text = (torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    for rescale in (0.0, 0.7):
+        assert implied_noise(process, latents_t, t, 100 * guided, text, rescale).isfinite().all()
+
+
 def test_point_rows_are_noised_and_doubled_for_guidance():
     x, noise, t = torch.randn(1, 6, 8), torch.randn(1, 6, 8), torch.tensor([0.4])
     condition = torch.tensor([[1.0], [0.0]])
