@@ -307,6 +307,7 @@ def test_a_server_that_is_away_for_more_than_a_minute(site, composed):
 
 def test_the_pod(site, composed):
     """The pod of the StatefulSet, beside server and reconcile that are the cluster's."""
+    site.wait("worker-0", lambda: "started" in site.logs["worker-0"].read_text(), 180, ["worker-0"])
     assert "is drained" in site.call("worker-0", composed["worker-0"], ["splatmill", "drain"])
     site.stop(*[name for name in composed if name in site.processes and name != "server"])
     command = pod(f"splatmill:{PASSWORD}")
