@@ -240,6 +240,17 @@ class Dress(Section):
     roughness: Share | None = Field(None, description="of the whole asset; none = what the prompt says, else 0.9")
 
 
+class Levels(Section):
+    """Levels of detail, and bodies to collide with."""
+
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.25, 0.1), max_length=7, description="faces of each further level, as shares of the whole mesh's"
+    )
+    max_error: Positive = Field(0.035, description="a level whose outline strays further is left out; share of height")
+    hulls: int = Field(8, ge=1, le=64, description="most convex bodies that follow the shape")
+    hull_vertices: int = Field(32, ge=4, le=255, description="most vertices of each")
+
+
 class Evaluate(Section):
     """Previews and metrics."""
 
@@ -332,6 +343,7 @@ class Recipe(Section):
     mesh: Meshing = Meshing()
     texture: Texture = Texture()
     dress: Dress = Field(Dress(), json_schema_extra=LATER)
+    levels: Levels = Field(Levels(), json_schema_extra=LATER)
     evaluate: Evaluate = Evaluate()
 
     @field_validator("image_lora", mode="before")

@@ -58,6 +58,10 @@ class Deliverable:
 DELIVERABLES: tuple[Deliverable, ...] = (
     Deliverable("glb", "the textured mesh", "asset.glb", "model/gltf-binary", "asset.glb", exporter="gltf", label="GLB",
                 main=True),
+    Deliverable("lods", "levels of detail with one material", "lods.glb", "model/gltf-binary", "lods.glb",
+                exporter="levels", label="levels"),
+    Deliverable("collision", "convex bodies to collide with", "collision.glb", "model/gltf-binary", "collision.glb",
+                exporter="levels", label="collision"),
     Deliverable("splat", "the Gaussian splat", "splat.ply", "application/x-ply", "splat.ply", exporter="ply",
                 label="splat"),
     Deliverable("preview", "the picture", "preview.png", "image/png", "preview.png", picture=True),

@@ -80,11 +80,14 @@ STAGES: tuple[Stage, ...] = (
           weight=0.13, hours=6, outputs=("asset.glb",)),
     Stage("dress", 1, "dress", ("extract_mesh", "refine_texture"), keyed_by=("refine_texture",), reads=("prompt",),
           weight=0.02, outputs=("asset.glb", "material.json")),
+    Stage("levels", 1, "levels", ("dress",),
+          weight=0.02, outputs=("lods.glb", "collision.glb", "levels.json")),
     Stage("evaluate", 4, "evaluate", ("init_points", "densify_prune", "dress"), reads=("prompt",),
           weight=0.04, outputs=("preview.png", "metrics.json")),
-    Stage("validate", 1, "", ("densify_prune", "dress", "evaluate"), keyed_by=("evaluate",), reads=("spec",),
+    Stage("validate", 1, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
+          reads=("spec",),
           models=("points", "image"), weight=0.01, outputs=("validation.json",), shown=False),
-    Stage("record", 2, "", ("densify_prune", "dress", "evaluate", "validate"), keyed_by=("validate",),
+    Stage("record", 2, "", ("densify_prune", "dress", "levels", "evaluate", "validate"), keyed_by=("validate",),
           reads=("spec",), models=("points", "image"), weight=0.01, outputs=("asset.json",)),
 )
 # fmt: on

@@ -44,8 +44,9 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
     provenance = deliver(journey, folder, upstream)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
-    material = json.loads(path_of(journey, made["material.json"], "material.json").read_bytes())
-    whole = provenance | journey.told() | {"material": material, "metrics": metrics, "files": files}
+    material, levels = (json.loads(path_of(journey, made[n], n).read_bytes()) for n in ("material.json", "levels.json"))
+    metrics |= levels.pop("metrics")
+    whole = provenance | journey.told() | {"material": material, "levels": levels, "metrics": metrics, "files": files}
     whole |= {"stages": journey.keys}
     write_json(folder / deliverables.PROVENANCE, whole)
     return metrics

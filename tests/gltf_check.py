@@ -21,7 +21,7 @@ from pipeline_core.io.gltf import read_accessor, read_glb
 from pipeline_core.io.images import decode_image
 
 Severity = Literal["error", "warning", "hint", "info"]
-_NAME = re.compile(r"(SM|M|T)_[a-z][a-z0-9_-]*(_BC|_N|_ORM|_E)?")
+_NAME = re.compile(r"(SM|M|T|COL)_[a-z][a-z0-9_-]*(_BC|_N|_ORM|_E|_LOD\d)?")
 _UNIT_TOLERANCE = 0.00674
 """Largest deviation of a normal's length from one, as in the Khronos validator."""
 

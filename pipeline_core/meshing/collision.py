@@ -10,12 +10,18 @@ many times as long and held more air (docs/LOG.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from pipeline_core.errors import DataError
 from pipeline_core.meshing.collapse import simplify
+from pipeline_core.meshing.process import run_in_process
+
+if TYPE_CHECKING:
+    from pipeline_core.config import Levels
+    from pipeline_core.types import Mesh
 
 CELLS = 32
 """Cells along the longest side, one place of the surface in each, by which parts are cut."""
@@ -23,6 +29,9 @@ PLANES = 7
 """Places at which a part is tried to be split, along each axis."""
 WORTH = 0.02
 """Parts are split while that saves more than this share of the solid's volume."""
+
+LOOSE = 1.5
+"""Bodies of more than this many times the mesh's volume are flagged: things will stop short of what they see."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,40 @@ def collision_bodies(vertices: np.ndarray, faces: np.ndarray, *, hulls: int, cor
     exact = surface_points(places, faces, cell)
     cells = ((exact - points.min(axis=0)) / cell).astype(int)
     _, first, of = np.unique(cells, axis=0, return_index=True, return_inverse=True)
-    solid = abs(float(np.einsum("fi,fi->", places[faces[:, 0]], np.cross(places[faces[:, 1]], places[faces[:, 2]])))) / 6
+    solid = (
+        abs(float(np.einsum("fi,fi->", places[faces[:, 0]], np.cross(places[faces[:, 1]], places[faces[:, 2]])))) / 6
+    )
     parts = split(cells[first], exact[first], hulls, WORTH * solid)
     of = of.reshape(-1)
     return [body_of(points, corners), *(body_of(exact[np.isin(of, part)], corners) for part in parts)]
+
+
+def bodies_of(mesh: Mesh, settings: Levels) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], dict[str, float]]:
+    """Name, vertices and faces of each body of ``mesh``, made in a process of their own, and the catalogue's numbers.
+
+    ``collision_excess`` is the volume of the parts over the mesh's, ``collision_hull_excess`` that of the one hull;
+    ``collision_loose`` is 1 where the excess is above :data:`LOOSE`.
+    """
+    flat = run_in_process(
+        "pipeline_core.meshing.collision:flattened", mesh.vertices, mesh.faces,
+        hulls=settings.hulls, corners=settings.hull_vertices,
+    )  # fmt: skip
+    bodies = [Body(*pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
+    solid = max(abs(Body(mesh.vertices, mesh.faces).volume), 1e-30)
+    excess = sum(each.volume for each in bodies[1:]) / solid
+    named = [("hull" if i == 0 else f"{i - 1:02d}", each.vertices, each.faces) for i, each in enumerate(bodies)]
+    return named, {
+        "collision_bodies": float(len(bodies) - 1),
+        "collision_excess": excess,
+        "collision_hull_excess": bodies[0].volume / solid,
+        "collision_loose": float(excess > LOOSE),
+    }
+
+
+def flattened(vertices: np.ndarray, faces: np.ndarray, *, hulls: int, corners: int) -> tuple[np.ndarray, ...]:
+    """:func:`collision_bodies` as arrays: vertices and faces of one after another."""
+    bodies = collision_bodies(vertices, faces, hulls=hulls, corners=corners)
+    return tuple(array for each in bodies for array in (each.vertices, each.faces))
 
 
 def surface_points(places: np.ndarray, faces: np.ndarray, cell: float) -> np.ndarray:
