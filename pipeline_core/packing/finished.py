@@ -124,6 +124,8 @@ class Finished:
         document, body = read_glb(self.path(HULLS))
         found = []
         for mesh in document["meshes"]:
+            if mesh.get("name", "").endswith("_hull") and len(document["meshes"]) > 1:
+                continue
             primitive = mesh["primitives"][0]
             vertices = read_accessor(document, body, primitive["attributes"]["POSITION"]).astype(np.float32)
             faces = read_accessor(document, body, primitive["indices"]).reshape(-1, 3).astype(np.int32)

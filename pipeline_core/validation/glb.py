@@ -62,9 +62,9 @@ def check_glb(document: Document, body: bytes, *, hulls: bool = False) -> list[F
         if meshes[index]:
             found += (_hull if (name, index) in solid else _surface)(name, meshes[index])
     found += _levels(document, meshes)
-    parts = [name for name, _ in solid if not name.endswith("_hull")]  # that is the whole's
-    if len(parts) > MOST_HULLS:
-        found.append(Finding("COLLISION_HULLS", "warning", f"{len(parts)} hulls; want {MOST_HULLS} at most"))
+    finer = sum(not name.endswith("_hull") for name, _ in solid)  # that one is the whole's
+    if finer > MOST_HULLS:
+        found.append(Finding("COLLISION_HULLS", "warning", f"{finer} hulls; want {MOST_HULLS} at most"))
     for index in range(len(document.get("images", ()))):
         found += _picture(document, body, index)
     return found
