@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, normalize
+from torch.nn.functional import avg_pool2d, grid_sample
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.rendering.visibility import visibility
@@ -48,16 +48,15 @@ def render_lit(
     )
     seen = visibility(textured.vertices, textured.faces, textured.uvs, fine)
     frame = tangents(textured.vertices, textured.faces, textured.normals, textured.uvs)
-    attributes = torch.from_numpy(np.concatenate([textured.vertices, textured.normals, frame], axis=1)).float()
-    faces = torch.from_numpy(textured.faces.astype(np.int64))
+    attributes = np.concatenate([textured.vertices, textured.normals, frame], axis=1).astype(np.float32)
     back = torch.as_tensor(background, dtype=torch.float32).expand(cameras.height, cameras.width, 3)
     images, masks = [], []
     for view in range(len(cameras)):
         mask = seen.mask[view]
-        corners = attributes[faces[seen.face_id[view][mask].long()]]
-        at = (corners * seen.barycentrics[view][mask][..., None]).sum(dim=1)
+        corners = attributes[textured.faces[seen.face_id[view][mask].numpy()]]
+        at = (corners * seen.barycentrics[view][mask].numpy()[..., None]).sum(axis=1)
         colour = torch.zeros(*mask.shape, 3)
-        colour[mask] = _shade(textured, at, seen.uv[view][mask], fine.viewmats[view])
+        colour[mask] = torch.from_numpy(_shade(textured, at, seen.uv[view][mask], fine.viewmats[view].numpy()))
         coverage = avg_pool2d(mask.float()[None, None], s)[0, 0]
         image = avg_pool2d(colour.permute(2, 0, 1)[None], s)[0].permute(1, 2, 0)
         images.append((image + back * (1 - coverage[..., None])).clamp(0, 1))
@@ -65,25 +64,28 @@ def render_lit(
     return torch.stack(images), torch.stack(masks)
 
 
-def _shade(textured: TexturedMesh, at: Tensor, uv: Tensor, viewmat: Tensor) -> Tensor:
-    """Display-referred colours [P, 3] of places ``at`` [P, 10] (position, normal, tangent with its sign)."""
+def _shade(textured: TexturedMesh, at: np.ndarray, uv: Tensor, viewmat: np.ndarray) -> np.ndarray:
+    """Display-referred colours [P, 3] of places ``at`` [P, 10] (position, normal, tangent with its sign).
+
+    In numpy: torch's powers and norms differ in the last bit with the number of threads.
+    """
     turn = viewmat[:3, :3].T
-    to_eye = normalize(-turn @ viewmat[:3, 3] - at[:, :3], dim=1)
-    to_light = normalize(turn @ torch.tensor([LIGHT[0], -LIGHT[1], -LIGHT[2]]), dim=0)
-    normal = normalize(at[:, 3:6], dim=1)
+    to_eye = _unit(-turn @ viewmat[:3, 3] - at[:, :3])
+    to_light = _unit(turn @ np.array([LIGHT[0], -LIGHT[1], -LIGHT[2]], np.float32))
+    normal = _unit(at[:, 3:6])
     if textured.normal_map is not None:
-        along = normalize(at[:, 6:9], dim=1)
-        across = torch.linalg.cross(normal, along) * at[:, 9:10].sign()
-        x, y, z = (2 * _sample(textured.normal_map, uv) - 1).unbind(dim=1)
-        normal = normalize(x[:, None] * along + y[:, None] * across + z[:, None] * normal, dim=1)
-    plain = torch.tensor([1.0, PLAIN_ROUGHNESS, 0.0]).expand(len(uv), 3)
-    orm = plain if textured.orm is None else _sample(textured.orm, uv)
-    occlusion, roughness, metallic = orm[:, :1], orm[:, 1:2].clamp(min=0.04), orm[:, 2:]
-    base = _sample(textured.texture, uv) ** 2.2
+        along = _unit(at[:, 6:9])
+        across = np.cross(normal, along) * np.sign(at[:, 9:10])
+        x, y, z = np.split(2 * _sample(textured.normal_map, uv) - 1, 3, axis=1)
+        normal = _unit(x * along + y * across + z * normal)
+    plain = np.tile(np.array([1.0, PLAIN_ROUGHNESS, 0.0], np.float32), (len(at), 1))
+    occlusion, roughness, metallic = np.split(plain if textured.orm is None else _sample(textured.orm, uv), 3, axis=1)
+    roughness = roughness.clip(0.04)
+    base = _sample(textured.texture, uv) ** np.float32(2.2)
     diffuse, mirror = base * (1 - metallic), 0.04 + (base - 0.04) * metallic
-    half = normalize(to_eye + to_light, dim=1)
+    half = _unit(to_eye + to_light)
     nl, nv, nh, vh = (
-        (a * b).sum(dim=1, keepdim=True).clamp(min=1e-4)
+        (a * b).sum(axis=1, keepdims=True).clip(1e-4)
         for a, b in ((normal, to_light), (normal, to_eye), (normal, half), (to_eye, half))
     )
     alpha = roughness**2
@@ -92,23 +94,30 @@ def _shade(textured: TexturedMesh, at: Tensor, uv: Tensor, viewmat: Tensor) -> T
     smith = 1 / ((nl * (1 - k) + k) * (nv * (1 - k) + k)) / 4
     fresnel = mirror + (1 - mirror) * (1 - vh) ** 5
     light = STRENGTH * nl * ((1 - fresnel) * diffuse + fresnel * spread * smith)
-    rim = mirror + ((1 - roughness).maximum(mirror) - mirror) * (1 - nv) ** 5
-    mirrored = 2 * (normal * to_eye).sum(dim=1, keepdim=True) * normal - to_eye
+    rim = mirror + (np.maximum(1 - roughness, mirror) - mirror) * (1 - nv) ** 5
+    mirrored = 2 * (normal * to_eye).sum(axis=1, keepdims=True) * normal - to_eye
     gloss = (1 - 0.6 * roughness) * rim * _surroundings(mirrored[:, 1:2], roughness)
     around = diffuse * _surroundings(normal[:, 1:2], 1.0) + gloss
     colour = light + occlusion * around
     if textured.emissive is not None:
-        colour = colour + _sample(textured.emissive, uv) ** 2.2
-    return colour.clamp(0, 1) ** (1 / 2.2)
+        colour = colour + _sample(textured.emissive, uv) ** np.float32(2.2)
+    shown: np.ndarray = colour.clip(0, 1) ** np.float32(1 / 2.2)
+    return shown.astype(np.float32)
 
 
-def _surroundings(up: Tensor, blur: Tensor | float) -> Tensor:
+def _surroundings(up: np.ndarray, blur: np.ndarray | float) -> np.ndarray:
     """Light [P, 1] from the direction whose vertical part is ``up`` [P, 1]: a sharp horizon where ``blur`` is 0."""
-    above = (up / (0.15 + 0.85 * torch.as_tensor(blur))).clamp(-1, 1)
-    return torch.where(above > 0, HORIZON + (SKY - HORIZON) * above, HORIZON + (HORIZON - GROUND) * above)
+    above = (up / (0.15 + 0.85 * blur)).clip(-1, 1)
+    return np.where(above > 0, HORIZON + (SKY - HORIZON) * above, HORIZON + (HORIZON - GROUND) * above)
 
 
-def _sample(picture: np.ndarray, uv: Tensor) -> Tensor:
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    unit: np.ndarray = vectors / np.maximum(length, 1e-12)
+    return unit
+
+
+def _sample(picture: np.ndarray, uv: Tensor) -> np.ndarray:
     """Colours [P, 3] of ``picture`` [H, W, 3] at ``uv`` [P, 2], between texels linearly."""
     layers = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
-    return grid_sample(layers, uv[None, None] * 2 - 1, align_corners=False, padding_mode="border")[0, :, 0].T
+    return grid_sample(layers, uv[None, None] * 2 - 1, align_corners=False, padding_mode="border")[0, :, 0].T.numpy()

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
 from pipeline_core.cameras import Cameras
@@ -85,28 +84,31 @@ def occlusion_at(position: np.ndarray, normal: np.ndarray, mesh: Mesh, sides: in
     """Share [T] of the light from ``sides`` all around that reaches ``position`` [T, 3] with ``normal`` [T, 3]."""
     cameras = bake_cameras(sides, OCCLUSION_SIZE)
     depth = np.asarray(visibility(mesh.vertices, mesh.faces, None, cameras).depth)
-    place, facing = torch.from_numpy(position).float(), torch.from_numpy(normal).float()
-    lit, whole = torch.zeros(len(place)), torch.zeros(len(place))
+    place, facing = position.astype(np.float32), normal.astype(np.float32)
+    lit, whole = np.zeros(len(place), np.float32), np.zeros(len(place), np.float32)
     for view in range(len(cameras)):
-        seen, cosine = _lit_by(place, facing, torch.from_numpy(depth[view]), cameras, view)
+        seen, cosine = _lit_by(place, facing, depth[view], cameras, view)
         lit += seen * cosine
         whole += cosine
-    return (BOUNCED + (1 - BOUNCED) * (lit / whole.clamp(min=1e-6)).clamp(0, 1)).numpy()
+    return BOUNCED + (1 - BOUNCED) * (lit / np.maximum(whole, 1e-6)).clip(0, 1)
 
 
 def _lit_by(
-    position: torch.Tensor, normal: torch.Tensor, depth: torch.Tensor, cameras: Cameras, view: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether each place [T] is seen by one view (0 to 1), and the cosine [T] of its light."""
-    viewmat, K = cameras.viewmats[view], cameras.Ks[view]
-    ray = -viewmat[:3, :3].T @ viewmat[:3, 3] - position
-    cosine = ((normal * ray).sum(dim=1) / ray.norm(dim=1)).clamp(min=0)
-    camera = -ray @ viewmat[:3, :3].T
-    xy = camera[:, :2] / camera[:, 2:] * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
-    column, row = xy[:, 0].long().clamp(0, cameras.width - 1), xy[:, 1].long().clamp(0, cameras.height - 1)
+    position: np.ndarray, normal: np.ndarray, depth: np.ndarray, cameras: Cameras, view: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each place [T] is seen by one view (0 to 1), and the cosine [T] of its light. In numpy: the last bit of
+    torch's norms depends on the number of threads."""
+    viewmat, K = cameras.viewmats[view].numpy(), cameras.Ks[view].numpy()
+    turn = viewmat[:3, :3]
+    ray = -turn.T @ viewmat[:3, 3] - position
+    length = np.sqrt(np.einsum("td,td->t", ray, ray))
+    cosine = (np.einsum("td,td->t", normal, ray) / length).clip(0)
+    x, y, z = np.einsum("td,cd->ct", -ray, turn)
+    column = (x / z * K[0, 0] + K[0, 2]).astype(np.int64).clip(0, cameras.width - 1)
+    row = (y / z * K[1, 1] + K[1, 2]).astype(np.int64).clip(0, cameras.height - 1)
     nearest = depth[row, column]
-    behind = camera[:, 2] - torch.where(nearest > 0, nearest, torch.inf)
-    return 1 - ((behind - SLACK) / SLACK).clamp(0, 1), cosine
+    behind = z - np.where(nearest > 0, nearest, np.inf)
+    return 1 - ((behind - SLACK) / SLACK).clip(0, 1), cosine
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

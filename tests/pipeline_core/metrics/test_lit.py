@@ -52,3 +52,16 @@ def test_a_normal_map_turns_the_surface_up_the_picture_and_to_the_right():
 
 def test_a_mesh_with_materials_is_shown_in_light():
     assert not np.array_equal(preview(PLAIN, size=32), preview(replace(PLAIN, orm=flat(1, 0.3, 1)), size=32))
+
+
+def test_the_picture_does_not_depend_on_the_number_of_threads():
+    before, pictures = torch.get_num_threads(), []
+    colours = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)
+    shown = replace(card(colours[0]), normal_map=colours[1], orm=colours[2], emissive=colours[3])
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            pictures.append(preview(shown, size=160).tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(pictures)) == 1
