@@ -48,7 +48,7 @@ lint: $(VENV)/.installed-test  ## style, types and the import contract
 chaos-catalog: $(VENV)/.installed-test  ## kill catalogue writers and the compactor at random for a minute, and count rows
 	$(BIN)/python -m tests.chaos.catalog
 
-chaos: $(VENV)/.installed-test  ## a night on a farm with PostgreSQL and three workers in which everything is killed (about 25 minutes)
+chaos: $(VENV)/.installed-test  ## a night on a farm with PostgreSQL, three workers, a second run and a bucket in which everything is killed (about 40 minutes)
 	$(BIN)/python -m tests.chaos.farm
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test requirements-bench.lock
