@@ -207,6 +207,9 @@ class Meshing(Section):
     texels_per_metre: float | None = Field(
         None, gt=0, le=1e6, description="density of the texture, in place of its size", json_schema_extra=LATER
     )
+    lightmap_size: Literal[64, 128, 256, 512, 1024, 2048, 4096] | None = Field(
+        None, description="a second set of uvs, for light maps of so many texels", json_schema_extra=LATER
+    )
     bake_views: int = Field(26, ge=6, le=512)
     bake_resolution: int = Field(512, ge=32, le=4096)
 

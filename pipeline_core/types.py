@@ -158,6 +158,8 @@ class TexturedMesh:
 
     Further maps, or None, are [H, W, 3] float32 in [0, 1] over the same atlas: ``normal_map`` (tangent space, +Y up
     the picture), ``orm`` (occlusion, roughness, metallic), ``emissive`` (light that it gives, sRGB as the texture).
+
+    ``lightmap_uvs`` [V, 2] float32 in [0, 1], or None: the same charts as an engine's light map has them.
     """
 
     vertices: np.ndarray
@@ -168,10 +170,12 @@ class TexturedMesh:
     normal_map: np.ndarray | None = None
     orm: np.ndarray | None = None
     emissive: np.ndarray | None = None
+    lightmap_uvs: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         v = self.vertices.shape[0]
-        for name, shape in {"vertices": (v, 3), "normals": (v, 3), "uvs": (v, 2)}.items():
+        shapes = {"vertices": (v, 3), "normals": (v, 3), "uvs": (v, 2)}
+        for name, shape in (shapes | ({} if self.lightmap_uvs is None else {"lightmap_uvs": (v, 2)})).items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must be {shape}, got {getattr(self, name).shape}")
         for name in ("texture", *MAPS):

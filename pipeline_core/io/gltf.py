@@ -153,7 +153,8 @@ def read_accessor(document: Mapping[str, Any], body: bytes, index: int) -> np.nd
 
 
 def load_glb(path: str | Path, *, object_units: bool = True) -> TexturedMesh:
-    """The first mesh of a GLB with a textured material, as written by :func:`save_glb`; its maps are read with it.
+    """The first mesh of a GLB with a textured material, as written by :func:`save_glb`; its maps are read with it, and
+    its ``TEXCOORD_1`` as the uvs of its light map.
 
     With ``object_units`` the scaling to metres is undone where the file tells it.
     """
@@ -197,7 +198,9 @@ def load_meshes(path: str | Path, *, object_units: bool = True) -> dict[str, Tex
             normals, emissive = (picture(material.get(f"{name}Texture")) for name in ("normal", "emissive"))
             orm = picture(pbr.get("metallicRoughnessTexture"))
             name = mesh.get("name", str(number))
-            found[name] = TexturedMesh(position, faces, normal, uv, texture, normals, orm, emissive)
+            second = primitive["attributes"].get("TEXCOORD_1")
+            lightmap = None if second is None else read_accessor(document, body, second).astype(np.float32)
+            found[name] = TexturedMesh(position, faces, normal, uv, texture, normals, orm, emissive, lightmap)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} lacks a part of a textured mesh: {error!r} (wanted positions, normals, uvs, indices, texture)"

@@ -85,8 +85,8 @@ class Scene:
         return primitive | self._extended(extensions)
 
     def surface(self, textured: TexturedMesh, material: int, **more: np.ndarray) -> dict[str, Any]:
-        """The primitive of ``textured``; with tangents (MikkTSpace's) where it has a normal map. ``more``: further
-        attributes by their glTF names, such as ``TEXCOORD_1``."""
+        """The primitive of ``textured``; with tangents (MikkTSpace's) where it has a normal map, and ``TEXCOORD_1``
+        where it has uvs for a light map. ``more``: further attributes by their glTF names."""
         attributes = {
             "POSITION": textured.vertices,
             "NORMAL": unit_normals(textured.normals),
@@ -94,6 +94,8 @@ class Scene:
         }
         if textured.normal_map is not None:
             attributes["TANGENT"] = tangents(textured.vertices, textured.faces, attributes["NORMAL"], textured.uvs)
+        if textured.lightmap_uvs is not None:
+            attributes["TEXCOORD_1"] = textured.lightmap_uvs
         return self.primitive(attributes | more, textured.faces, material=material)
 
     def mesh(self, name: str, primitives: Sequence[Mapping[str, Any]], **more: Any) -> int:

@@ -52,7 +52,7 @@ def levels_of(textured: TexturedMesh, settings: Levels) -> tuple[list[Level], li
 
 
 def reduced(textured: TexturedMesh, target: int) -> TexturedMesh:
-    """``textured`` with about ``target`` faces between its own vertices: places, normals, UVs and maps stay."""
+    """``textured`` with about ``target`` faces between its own vertices: places, normals, both UVs and maps stay."""
     faces = simplify_charts(textured.vertices, textured.faces, textured.uvs, target)
     used, index = np.unique(faces, return_inverse=True)
     return replace(
@@ -60,6 +60,7 @@ def reduced(textured: TexturedMesh, target: int) -> TexturedMesh:
         vertices=textured.vertices[used],
         normals=textured.normals[used],
         uvs=textured.uvs[used],
+        lightmap_uvs=None if textured.lightmap_uvs is None else textured.lightmap_uvs[used],
         faces=index.reshape(-1, 3).astype(np.int32),
     )
 

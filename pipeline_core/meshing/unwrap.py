@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PADDING = 4
 """Texels between charts, so that the first mip levels do not mix them."""
+LIGHTMAP_PADDING = 2
+"""Texels between charts of a light map: small and without mip levels, so that only a linear filter could mix them."""
 BLOCK = 10_000
 """Most faces that are cut into charts together: xatlas took 1.7 s for 10,000 of a rough house, 27 s for 50,000."""
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -127,26 +129,28 @@ def blocks(vertices: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
     return done
 
 
-def pack(charts: Charts, size: int, *, texels_per_unit: float | None = None) -> np.ndarray:
+def pack(charts: Charts, size: int, *, texels_per_unit: float | None = None, lightmap: bool = False) -> np.ndarray:
     """Places uvs [W, 2] float32 of the charts in a square of ``size`` texels a side: at ``texels_per_unit``, or as
-    large as they fit. Raises DataError where they do not."""
+    large as they fit, with :data:`LIGHTMAP_PADDING` between them for a ``lightmap``. Raises DataError where they do
+    not."""
+    padding, field = (LIGHTMAP_PADDING, "mesh.lightmap_size") if lightmap else (PADDING, "mesh.texture_size")
     count = int(charts.chart.max(initial=-1)) + 1
     scale, found = texels_per_unit or size * min(0.97 / max(charts.area, 1e-30) ** 0.5, 1 / charts.reach), None
-    if count * (PADDING + 1) ** 2 <= size**2:
-        found = _laid(charts, scale, size)
+    if count * (padding + 1) ** 2 <= size**2:
+        found = _laid(charts, scale, size, padding)
         if texels_per_unit is None:
             floor = scale / 64
             while found is None and scale > floor:
                 scale *= 0.92
-                found = _laid(charts, scale, size)
+                found = _laid(charts, scale, size, padding)
             for step in (1.04, 1.02):
-                larger = None if found is None else _laid(charts, scale * step, size)
+                larger = None if found is None else _laid(charts, scale * step, size, padding)
                 if larger is not None:
                     found, scale = larger, scale * step
     if found is None:
         raise DataError(
-            f"{count} charts do not fit into a texture of {size} texels with {PADDING} between them; ask for a larger "
-            "mesh.texture_size, or have small pieces dropped (mesh.min_component)"
+            f"{count} charts do not fit into a texture of {size} texels with {padding} between them; ask for a larger "
+            f"{field}, or have small pieces dropped (mesh.min_component)"
         )
     return found
 
@@ -155,7 +159,7 @@ def size_for(charts: Charts, texels_per_unit: float) -> tuple[int, np.ndarray]:
     """The smallest size of a texture, and the uvs there, that has ``texels_per_unit`` everywhere."""
     for size in SIZES:
         if size**2 > charts.area * texels_per_unit**2:
-            uvs = _laid(charts, texels_per_unit, size)
+            uvs = _laid(charts, texels_per_unit, size, PADDING)
             if uvs is not None:
                 return size, uvs
     raise DataError(
@@ -164,7 +168,7 @@ def size_for(charts: Charts, texels_per_unit: float) -> tuple[int, np.ndarray]:
     )
 
 
-def _laid(charts: Charts, scale: float, size: int) -> np.ndarray | None:
+def _laid(charts: Charts, scale: float, size: int, padding: int) -> np.ndarray | None:
     from pipeline_core.rendering.packing import place
 
     order = np.argsort(charts.chart, kind="stable")
@@ -174,7 +178,7 @@ def _laid(charts: Charts, scale: float, size: int) -> np.ndarray | None:
     corners = flat[charts.faces[order]]
     area = np.abs(_doubled_areas(flat, charts.faces[order]))
     largest = np.lexsort((np.arange(len(area)), -area, numbers))[first[:-1]]
-    placed = place(corners, first, corners[largest].mean(axis=1), size, PADDING)
+    placed = place(corners, first, corners[largest].mean(axis=1), size, padding)
     if placed is None:
         return None
     vertex_chart = _of_vertices(charts.faces, charts.chart, len(flat))

@@ -97,15 +97,6 @@ class Finished:
                 found[suffix] = data if data.startswith(b"\xff\xd8\xff") else marked(data, self.mark, suffix)
         return found
 
-    def second_uvs(self, number: int) -> np.ndarray | None:
-        """The second set of uvs [V, 2], for light maps, of a level; None where it was made without."""
-        document, body = self.document if number == 0 else read_glb(self.path(LEVELS))
-        for mesh in document["meshes"]:
-            attributes = mesh["primitives"][0]["attributes"]
-            if "TEXCOORD_1" in attributes and (number == 0 or mesh.get("name", "").endswith(f"_LOD{number}")):
-                return read_accessor(document, body, attributes["TEXCOORD_1"]).astype(np.float32)
-        return None
-
     @cached_property
     def levels(self) -> dict[int, TexturedMesh]:
         """Levels of detail by their numbers, from 1; none where the asset has none."""

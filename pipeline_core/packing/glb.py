@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from pipeline_core.files import write_bytes
 from pipeline_core.io.scene import Scene
 from pipeline_core.io.xmp import mark_file
@@ -72,9 +70,6 @@ class Parts(Protocol):
     def hulls(self) -> Sequence[Mesh]:
         """Its collision shape."""
 
-    def second_uvs(self, number: int) -> np.ndarray | None:
-        """uvs of a level's light map, if it has one; level 0 is the asset itself."""
-
 
 def add_asset(scene: Scene, asset: Parts, profile: Profile, material: int, **more: object) -> None:
     """Add all that the profile has as nodes; ``more`` is what every node has, such as its ``translation``."""
@@ -119,9 +114,7 @@ def _extras(asset: Finished) -> dict[str, object]:
 
 def _add(scene: Scene, asset: Parts, number: int, name: str, material: int, **more: object) -> int:
     """A node of the asset's level ``number``, 0 = the asset itself."""
-    uvs = asset.second_uvs(number)
-    second = {} if uvs is None else {"TEXCOORD_1": uvs}
-    surface = scene.surface(asset.levels[number] if number else asset.mesh, material, **second)
+    surface = scene.surface(asset.levels[number] if number else asset.mesh, material)
     return scene.node(name, scene.mesh(name, [surface]), **more)  # type: ignore[arg-type]
 
 

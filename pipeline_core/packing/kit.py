@@ -63,9 +63,6 @@ class Member:
     levels: Mapping[int, TexturedMesh]
     hulls: Sequence[Mesh]
 
-    def second_uvs(self, number: int) -> None:
-        """None: a kit has no light maps."""
-
 
 @dataclass(frozen=True)
 class Kit:
@@ -207,8 +204,7 @@ def _moved(mesh: TexturedMesh, place: Place, size: int) -> TexturedMesh:
 
 
 def _with_maps(mesh: TexturedMesh, maps: Mapping[str, np.ndarray | None]) -> TexturedMesh:
-    maps = {field: maps.get(field) for field in _SUFFIXES}
-    return TexturedMesh(mesh.vertices, mesh.faces, mesh.normals, mesh.uvs, **maps)  # type: ignore[arg-type]
+    return replace(mesh, **{field: maps.get(field) for field in _SUFFIXES})  # type: ignore[arg-type]
 
 
 def _atlas(field: str, meshes: Mapping[str, TexturedMesh], places: Mapping[str, Place], size: int) -> np.ndarray:

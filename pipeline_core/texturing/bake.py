@@ -55,13 +55,15 @@ class Texels:
 
 def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float = 1.0) -> TexturedMesh:
     """Unwrap ``mesh`` and give it the colours of ``gaussians``. The texture is ``settings.texture_size`` squared, or as
-    large as ``settings.texels_per_metre`` asks where an object unit is so many ``metres``."""
+    large as ``settings.texels_per_metre`` asks where an object unit is so many ``metres``; a light map has its own
+    uvs where ``settings.lightmap_size`` asks for them."""
     charts = cut(mesh)
     size: int = settings.texture_size
     if settings.texels_per_metre is None:
         uvs = pack(charts, size)
     else:
         size, uvs = size_for(charts, settings.texels_per_metre * metres)
+    lightmap_uvs = pack(charts, settings.lightmap_size, lightmap=True) if settings.lightmap_size else None
     vertices, faces = charts.vertices, charts.faces
     normals = vertex_normals(mesh.vertices, mesh.faces)[charts.source].astype(np.float32)
     texels = chart_texels(vertices, faces, uvs, normals, size)
@@ -71,7 +73,7 @@ def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float =
     unseen = weight <= 1e-6
     if unseen.any():
         colour[unseen] = colours_at(gaussians, texels.position[unseen])
-    return TexturedMesh(vertices, faces, normals, uvs, colour[nearest_texel(texels)])
+    return TexturedMesh(vertices, faces, normals, uvs, colour[nearest_texel(texels)], lightmap_uvs=lightmap_uvs)
 
 
 def bake_cameras(count: int, size: int) -> Cameras:

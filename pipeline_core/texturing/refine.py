@@ -231,7 +231,8 @@ class TextureJob:
     def result(self) -> TexturedMesh:
         t = self.textured
         self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
-        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, self._texture().cpu().numpy())
+        texture = self._texture().cpu().numpy()
+        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, texture, lightmap_uvs=t.lightmap_uvs)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -257,11 +258,13 @@ def _levels(document: Document, meshes: list[list[Mesh]]) -> Iterator[Finding]:
 
 
 def check_atlas(textured: TexturedMesh) -> list[Finding]:
-    """Whether charts lie over each other."""
-    overlap = atlas_scores(textured, 1.0)["uv_overlap"]
-    if overlap > MOST_OVERLAP:
-        return [Finding("UV_OVERLAP", "warning", f"charts overlap on {overlap:.2%} of the atlas")]
-    return []
+    """Whether charts lie over each other, in the atlas and in the light map."""
+    found = []
+    for what, uvs in (("atlas", textured.uvs), ("light map", textured.lightmap_uvs)):
+        overlap = 0.0 if uvs is None else atlas_scores(replace(textured, uvs=uvs), 1.0)["uv_overlap"]
+        if overlap > MOST_OVERLAP:
+            found.append(Finding("UV_OVERLAP", "warning", f"charts overlap on {overlap:.2%} of the {what}"))
+    return found
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def read(stage):
     ({"tags": {"set": "x"}}, "validate"),
     ({"asset_id": "other"}, "validate"),
     ({"changes": {"mesh.texels_per_metre": 99}}, "extract_mesh"),
+    ({"changes": {"mesh.lightmap_size": 64}}, "extract_mesh"),
     ({"run": "another"}, None),
 ])  # fmt: skip
 def test_a_change_renews_its_stage_and_all_after_it_and_no_other(options, first):

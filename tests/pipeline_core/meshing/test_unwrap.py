@@ -7,7 +7,7 @@ from scipy import ndimage
 from pipeline_core.errors import DataError
 from pipeline_core.meshing import unwrap as U
 from pipeline_core.meshing.surface import surface
-from pipeline_core.meshing.unwrap import PADDING, cut, pack, size_for, unwrap
+from pipeline_core.meshing.unwrap import LIGHTMAP_PADDING, PADDING, cut, pack, size_for, unwrap
 from pipeline_core.metrics.mesh_health import atlas_scores, weld
 from pipeline_core.tangents import mirrored
 from pipeline_core.texturing.bake import chart_texels
@@ -72,16 +72,18 @@ def test_texels_are_square_everywhere_alike_and_never_mirrored(charts):
     assert scores["uv_mirrored"] == 0
 
 
+@pytest.mark.parametrize("lightmap, padding", [(False, PADDING), (True, LIGHTMAP_PADDING)])
 @pytest.mark.parametrize("size", [64, 256, 512])
-def test_every_chart_owns_a_texel_and_keeps_its_distance_at_every_size(charts, size):
-    owner = owners(charts, pack(charts, size), size)
-    assert set(np.unique(owner)) == {-1, *range(charts.chart.max() + 1)}
-    width = 2 * PADDING + 1
+def test_every_chart_owns_a_texel_and_keeps_its_distance_at_every_size(charts, size, lightmap, padding):
+    uvs = pack(charts, size, lightmap=lightmap)
+    owner = owners(charts, uvs, size)
+    assert set(np.unique(owner)) == {-1, *range(charts.chart.max() + 1)} and uvs.min() >= 0 and uvs.max() <= 1
+    width = 2 * padding + 1
     lowest = ndimage.minimum_filter(np.where(owner < 0, 10**9, owner), width)
     highest = ndimage.maximum_filter(owner, width)
     assert not ((owner >= 0) & (lowest != highest)).any()
     rows = np.argwhere(owner >= 0)
-    assert rows.min() >= PADDING // 2 and size - 1 - rows.max() >= PADDING // 2
+    assert rows.min() >= padding // 2 and size - 1 - rows.max() >= padding // 2
 
 
 def test_a_density_is_met_exactly_by_the_smallest_power_of_two(charts):
@@ -114,6 +116,8 @@ def test_pieces_by_the_hundred_are_laid_or_refused_at_once():
     assert not mirrored(charts.faces, uvs).any()
     with pytest.raises(DataError, match=r"576 charts do not fit into a texture of 64 .* mesh\.texture_size"):
         pack(charts, 64)
+    with pytest.raises(DataError, match=r"576 charts .* 64 texels with 2 between them; .* mesh\.lightmap_size"):
+        pack(charts, 64, lightmap=True)
 
 
 def test_faces_without_area_are_laid_too():

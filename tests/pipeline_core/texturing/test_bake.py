@@ -4,8 +4,15 @@ import numpy as np
 import torch
 
 from pipeline_core.cameras import orbit
+from pipeline_core.config import Dress
+from pipeline_core.io.gltf import load_glb, load_meshes, save_glb
+from pipeline_core.io.levels import save_levels
+from pipeline_core.meshing.levels import reduced
 from pipeline_core.texturing import bake as B
+from pipeline_core.texturing.dress import dress
 from pipeline_core.types import Mesh
+from pipeline_core.validation.glb import check_atlas
+from tests.gltf_check import check_glb
 
 
 def test_texels_have_the_colour_of_the_surface(textured, true_colour):
@@ -87,6 +94,22 @@ def test_padding_is_the_nearest_texel():
     nearest = B.nearest_texel(texels)
     assert nearest[0, 0] == nearest[0, 1] == nearest[1, 0] == 0
     assert nearest[3, 3] == nearest[2, 3] == nearest[3, 2] == 1
+
+
+def test_a_light_map_has_uvs_of_its_own_through_all_that_follows(gaussians, mesh, settings, textured, tmp_path):
+    asked = settings.model_copy(update={"lightmap_size": 64, "bake_views": 6, "bake_resolution": 32})
+    lit = B.bake(gaussians, mesh, asked)
+    assert textured.lightmap_uvs is None and np.array_equal(lit.uvs, textured.uvs)
+    assert len(B.chart_texels(lit.vertices, lit.faces, lit.lightmap_uvs, lit.normals, 64).index) > 0.3 * 64**2
+    lit, _ = dress(lit, mesh, "a ball", Dress(occlusion_sides=0))
+    save_glb(tmp_path / "asset.glb", lit, name="asset", height_m=2)
+    assert np.array_equal(load_glb(tmp_path / "asset.glb").lightmap_uvs, lit.lightmap_uvs)
+    assert check_atlas(lit) == [] and check_glb(tmp_path / "asset.glb") == []
+    save_levels(tmp_path / "lods.glb", {"LOD0": lit, "LOD1": reduced(lit, len(lit.faces) // 2)}, name="asset")
+    less, whole = load_meshes(tmp_path / "lods.glb").values()
+    pairs = [{(*a, *b) for a, b in zip(each.uvs, each.lightmap_uvs, strict=True)} for each in (less, whole)]
+    assert len(less.faces) < len(whole.faces) and pairs[0] < pairs[1]
+    assert check_glb(tmp_path / "lods.glb") == []
 
 
 def test_same_gaussians_same_bytes(gaussians, settings, textured):

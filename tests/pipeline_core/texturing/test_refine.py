@@ -191,8 +191,9 @@ def test_steps_are_counted_and_no_steps_is_the_identity(textured, target):
     job = R.TextureJob(textured, "x", SETTINGS)
     assert [len(levels) for levels in job.rounds] == [4, 3, 3, 2]
     assert job.steps == 12
-    same = run(textured, ExactPrior(target), SETTINGS.model_copy(update={"steps": 0}))
-    assert np.array_equal(same.texture, textured.texture)
+    lit = replace(textured, lightmap_uvs=textured.uvs / 2)
+    same = run(lit, ExactPrior(target), SETTINGS.model_copy(update={"steps": 0}))
+    assert np.array_equal(same.texture, textured.texture) and same.lightmap_uvs is lit.lightmap_uvs
 
 
 def test_nan_is_an_error_of_this_asset(textured, target):

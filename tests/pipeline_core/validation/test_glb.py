@@ -1,6 +1,7 @@
 """Faults that are put into a GLB are found, by their codes; a whole one has none."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,3 +137,6 @@ def test_charts_that_lie_over_each_other_are_told():
     whole = tetrahedron()
     over = TexturedMesh(whole.vertices, whole.faces, whole.normals, np.tile(whole.uvs[:3], (4, 1)), whole.texture)
     assert codes(check_atlas(over)) == {"UV_OVERLAP": 1}
+    assert check_atlas(replace(whole, lightmap_uvs=whole.uvs)) == []
+    (found,) = check_atlas(replace(whole, lightmap_uvs=over.uvs))
+    assert found.code == "UV_OVERLAP" and "of the light map" in found.message
