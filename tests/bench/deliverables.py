@@ -9,6 +9,8 @@ null. Last line: JSON.
 ``validator_errors``: findings of severity error, by our checks and Khronos' validator where it is installed.
 ``frame_error_m``: how far a Gaussian of ``splat.ply`` is from where the mesh's own way to metres puts it, at most.
 ``lod25_error``: how far the silhouette of the level with a quarter of the faces is off, as a share of the height.
+``lod25_normal_gain_db``: by how many dB that level is nearer to the whole in light with its normal map than without, at
+least.
 ``collision_excess_median``: volume of the hulls over that of the mesh.
 """
 
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,11 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from pipeline_core.cameras import orbit  # noqa: E402
+from pipeline_core.cameras import Cameras, orbit  # noqa: E402
 from pipeline_core.errors import RequestError, SplatmillError  # noqa: E402
 from pipeline_core.io.ply import load_splat  # noqa: E402
 from pipeline_core.meshing.surface import tetra_volumes  # noqa: E402
+from pipeline_core.metrics.lit import render_lit  # noqa: E402
 from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
 from pipeline_core.metrics.views import render_mesh  # noqa: E402
 from pipeline_core.packing.finished import Finished  # noqa: E402
@@ -47,7 +51,7 @@ from pipeline_core.validation import khronos  # noqa: E402
 from pipeline_core.validation.asset import check_asset  # noqa: E402
 
 VIEWS, SIZE = 8, 256
-"""Pictures of a silhouette, and their sides in pixels."""
+"""Pictures of an asset, and their sides in pixels."""
 
 
 def main(library: Path) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def main(library: Path) -> dict[str, Any]:
         "max_uv_stretch": most(row["uv_stretch"] for row in rows),
         "frame_error_m": most(row["frame_error_m"] for row in rows),
         "lod25_error": most(row["lod25_error"] for row in rows),
+        "lod25_normal_gain_db": least(row["lod25_normal_gain_db"] for row in rows),
         "collision_excess_median": middle(row["collision_excess"] for row in rows),
         "self_intersections": sum(row["self_intersections"] for row in rows),
         "formats": exported(folders[0]),
@@ -82,6 +87,7 @@ def measured(folder: Path) -> dict[str, Any]:
     mesh = asset.mesh
     health = mesh_health(mesh)
     hulls = sum(volume(hull) for hull in asset.hulls)
+    level = quarter(mesh, asset.levels)
     return {
         "errors": sum(each.severity == "error" for each in findings),
         "warnings": sum(each.severity == "warning" for each in findings),
@@ -89,7 +95,8 @@ def measured(folder: Path) -> dict[str, Any]:
         "debris_faces": int(health["debris_faces"]),
         "uv_stretch": health["max_uv_stretch"],
         "frame_error_m": frame_error(asset),
-        "lod25_error": silhouette_error(mesh, asset.levels),
+        "lod25_error": None if level is None else silhouette_error(mesh, level),
+        "lod25_normal_gain_db": None if level is None else normal_gain(mesh, level),
         "collision_excess": hulls / health["volume"] if asset.hulls else None,
         "self_intersections": int(health["self_intersections"]),
     }
@@ -103,19 +110,17 @@ def frame_error(asset: Finished) -> float | None:
     return float((stands - asset.splat.means).norm(dim=1).max())
 
 
-def silhouette_error(mesh: TexturedMesh, levels: dict[int, TexturedMesh]) -> float | None:
-    """How far, as a share of the height, the outline of the level nearest to 25 % of the faces is from the whole one's:
-    the area between them over the length of the outline, in the worst view."""
+def quarter(mesh: TexturedMesh, levels: dict[int, TexturedMesh]) -> TexturedMesh | None:
+    """The level nearest to 25 % of the faces of ``mesh``, where one is near it."""
     shares = {number: len(level.faces) / len(mesh.faces) for number, level in levels.items()}
     near = [number for number, share in shares.items() if 0.15 < share < 0.35]
-    if not near:
-        return None
-    level = levels[min(near, key=lambda number: abs(shares[number] - 0.25))]
-    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-    scale = float((high - low).max())
-    angles = torch.arange(VIEWS) * (360.0 / VIEWS)
-    cameras = orbit(angles, torch.full((VIEWS,), 15.0), size=SIZE)
-    whole, less = (cover(each, (low + high) / 2, scale, cameras) for each in (mesh, level))
+    return levels[min(near, key=lambda number: abs(shares[number] - 0.25))] if near else None
+
+
+def silhouette_error(mesh: TexturedMesh, level: TexturedMesh) -> float:
+    """How far, as a share of the height, the outline of ``level`` is from the whole one's: the area between them over
+    the length of the outline, in the worst view."""
+    whole, less = (render_mesh(each, views())[1] for each in centred(mesh, level))
     inside = whole >= 0.5
     outline = (inside[:, 1:] != inside[:, :-1]).sum((1, 2)) + (inside[:, :, 1:] != inside[:, :, :-1]).sum((1, 2))
     apart = (whole - less).abs().sum((1, 2)) / outline.clamp(min=1)
@@ -123,12 +128,28 @@ def silhouette_error(mesh: TexturedMesh, levels: dict[int, TexturedMesh]) -> flo
     return float((apart / tall).max())
 
 
-def cover(mesh: TexturedMesh, centre: np.ndarray, scale: float, cameras: Any) -> torch.Tensor:
-    """Coverage [V, H, W] of ``mesh``, moved to ``centre`` and scaled to one unit."""
-    placed = TexturedMesh(
-        ((mesh.vertices - centre) / scale).astype(np.float32), mesh.faces, mesh.normals, mesh.uvs, mesh.texture
-    )
-    return render_mesh(placed, cameras)[1]
+def normal_gain(mesh: TexturedMesh, level: TexturedMesh) -> float | None:
+    """By how many dB ``level`` is nearer to ``mesh`` in light with its normal map than without, where both are seen;
+    None where it has none."""
+    if level.normal_map is None:
+        return None
+    meshes = centred(mesh, level, replace(level, normal_map=None))
+    (whole, mapped, plain), seen = zip(*(render_lit(each, views(), supersample=1) for each in meshes), strict=True)
+    inside = torch.stack(seen).amin(dim=0) > 0
+    errors = [float((each - whole)[inside].square().mean()) for each in (mapped, plain)]
+    return 10 * float(np.log10(errors[1] / max(errors[0], 1e-12)))
+
+
+def views() -> Cameras:
+    """All around, a little from above."""
+    return orbit(torch.arange(VIEWS) * (360.0 / VIEWS), torch.full((VIEWS,), 15.0), size=SIZE)
+
+
+def centred(*meshes: TexturedMesh) -> list[TexturedMesh]:
+    """``meshes``, with the box of the first about the origin and its largest side of one unit."""
+    low, high = meshes[0].vertices.min(axis=0), meshes[0].vertices.max(axis=0)
+    middle, scale = (low + high) / 2, float((high - low).max())
+    return [replace(each, vertices=((each.vertices - middle) / scale).astype(np.float32)) for each in meshes]
 
 
 def volume(mesh: Mesh) -> float:
@@ -163,6 +184,12 @@ def most(values: Iterable[float | None]) -> float | None:
     """The largest that is known."""
     known = [value for value in values if value is not None]
     return round(max(known), 6) if known else None
+
+
+def least(values: Iterable[float | None]) -> float | None:
+    """The smallest that is known."""
+    known = [value for value in values if value is not None]
+    return round(min(known), 4) if known else None
 
 
 def middle(values: Iterable[float | None]) -> float | None:

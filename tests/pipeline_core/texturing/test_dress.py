@@ -10,6 +10,7 @@ import torch
 from pipeline_core.cameras import orbit
 from pipeline_core.config import Dress
 from pipeline_core.meshing.collapse import simplify
+from pipeline_core.meshing.levels import reduced
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.surface import surfaces
 from pipeline_core.meshing.unwrap import unwrap
@@ -17,6 +18,7 @@ from pipeline_core.metrics.lit import render_lit
 from pipeline_core.texturing.dress import dress, light_of, parts_of
 from pipeline_core.texturing.materials import GLOWING, MATERIALS, materials_of
 from pipeline_core.types import Mesh, TexturedMesh
+from tests.bench.deliverables import normal_gain
 
 SIZE = 128
 YELLOW, BROWN, WHITE = (0.85, 0.7, 0.1), (0.4, 0.25, 0.12), (1.0, 0.98, 0.7)
@@ -57,6 +59,11 @@ def test_with_its_normal_map_the_coarse_mesh_is_lit_more_like_the_fine_one(coars
     (want, with_map, without), covers = zip(*(render_lit(each, cameras, supersample=1) for each in meshes), strict=True)
     inside = torch.stack(covers).amin(dim=0) > 0  # no map changes an outline
     assert (with_map - want)[inside].square().mean() < 0.4 * (without - want)[inside].square().mean()
+
+
+def test_a_lower_level_with_the_normal_map_is_nearer_to_the_whole_than_without(dressed):
+    gain = normal_gain(dressed[0], reduced(dressed[0], len(dressed[0].faces) // 4))
+    assert gain > 0.5, gain
 
 
 def test_the_map_is_of_unit_vectors_and_flat_where_nothing_was_taken(coarse, dressed):
