@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline_core.errors import DataError
-from pipeline_core.types import Gaussians, rotation_matrices
+from pipeline_core.types import Gaussians, Mesh, TexturedMesh, rotation_matrices
 
 Vector = tuple[float, float, float]
 STANDARD = {
@@ -49,6 +49,8 @@ class Frame:
 
     def points(self, xyz: np.ndarray) -> np.ndarray:
         """``xyz`` [N, 3] of object units in metres, float32."""
+        if self == UNMOVED:  # to the last bit, which -0.0 + 0.0 loses
+            return xyz.astype(np.float32)
         moved: np.ndarray = (xyz.astype(np.float64) * self.scale + self.offset).astype(np.float32)
         return moved
 
@@ -64,6 +66,14 @@ class Frame:
         turned = normals.astype(np.float64) / self.scale
         length = np.linalg.norm(turned, axis=1, keepdims=True)
         return (turned / np.maximum(length, 1e-30)).astype(np.float32)
+
+    def surface(self, mesh: Mesh) -> Mesh:
+        """``mesh`` of object units in metres."""
+        return replace(mesh, vertices=self.points(mesh.vertices))
+
+    def textured(self, mesh: TexturedMesh) -> TexturedMesh:
+        """``mesh`` of object units in metres; its maps are as they were."""
+        return replace(mesh, vertices=self.points(mesh.vertices), normals=self.normals(mesh.normals))
 
     def gaussians(self, gaussians: Gaussians) -> Gaussians:
         """``gaussians`` of object units in metres. Unequal scales stretch each covariance with the space about it;
@@ -96,6 +106,9 @@ class Frame:
         return cls(_vector(scale if isinstance(scale, Sequence) else [scale] * 3), _vector(data["offset"]))
 
 
+UNMOVED = Frame((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+
+
 def frame_of(vertices: np.ndarray, height_m: float, size_m: Sequence[float] | None = None) -> Frame:
     """The frame that stands a mesh's ``vertices`` [V, 3] centre-bottom on the origin, front +Z.
 
@@ -120,6 +133,22 @@ def frame_of(vertices: np.ndarray, height_m: float, size_m: Sequence[float] | No
         scale = np.array(size_m, dtype=np.float64) / extent
     pivot = np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
     return Frame(_vector(scale), _vector(-scale * pivot))
+
+
+def stretch_of(vertices: np.ndarray, size_m: Sequence[float] | None) -> Frame:
+    """The frame that gives a mesh's ``vertices`` [V, 3] the proportions of ``size_m`` and leaves them object units: as
+    far from the middle of their box as before, and that at the origin. Without a size it changes nothing.
+
+    Raises:
+        DataError: the mesh is flat, or a size is not above 0.
+    """
+    if size_m is None:
+        return UNMOVED
+    scale = np.array(frame_of(vertices, size_m[1], size_m).scale)
+    middle = (vertices.min(axis=0).astype(np.float64) + vertices.max(axis=0)) / 2
+    outward = vertices - middle
+    scale *= np.linalg.norm(outward, axis=1).max() / np.linalg.norm(outward * scale, axis=1).max()
+    return Frame(_vector(scale), _vector(-scale * middle))
 
 
 def flipped(gaussians: Gaussians) -> Gaussians:

@@ -4,10 +4,11 @@
     [spec.asset_id for spec in manifest.specs]
 
 Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``, ``face_budget``, ``texture_size``,
-``height_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), and any recipe field by its
-dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every problem is reported
-as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file counts them: spreadsheet
-rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet, from 1.
+``height_m`` or ``size_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), and any
+recipe field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every
+problem is reported as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file
+counts them: spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet,
+from 1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MA
 
 FIELDS = (
     "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m",
-    "image_elevation", "edited", *FILES,
+    "size_m", "image_elevation", "edited", *FILES,
 )  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
 """Columns that are short names of recipe fields."""
@@ -56,6 +57,7 @@ ALLOWED = {
     "recipe": "one of " + ", ".join(RECIPES),
     "tags": f"at most {MAX_TAGS} words or name=value pairs of at most {MAX_TAG} characters, separated by ;",
     "height_m": "a number from 0.001 to 1000",
+    "size_m": "width, height and depth in metres (x,y,z), three numbers from 0.001 to 1000, such as 0.6,0.4,0.5",
     "image": "a picture of one object",
     "edited": "where init_file comes from, as splatmill edit writes it: parents and edits",
     "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
@@ -249,8 +251,12 @@ def _spec(
     for name in ("prompt", "negative_prompt", "seed", "height_m", "image_elevation"):
         if name in cells:
             values[name] = cells[name]
-    if "edited" in cells:
-        values["edited"] = _plain("edited", cells["edited"])
+    for name in ("edited", "size_m"):
+        if name in cells:
+            values[name] = _plain(name, cells[name])
+    if {"height_m", "size_m"} <= cells.keys():
+        table.refuse(row.number, "size_m", cells["size_m"], "one of height_m and size_m; the row gives both")
+        del values["height_m"]
     if "id" in cells:
         values["asset_id"] = str(cells["id"]) if type(cells["id"]) is int else cells["id"]
     if "tags" in cells:

@@ -126,10 +126,14 @@ class Edited(Written):
     edits: tuple[Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)], ...] = Field(min_length=1, max_length=100)
 
 
+Metres = Annotated[float, Field(ge=0.001, le=1000)]
+
+
 class AssetSpec(Written):
-    """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres,
-    ``image_elevation`` the degrees above the horizon that ``image`` is seen from. Without a prompt an asset with an
-    image is called by the image's name.
+    """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres;
+    ``size_m``, in its place, its width (x), height (y) and depth (z), to which it is stretched, and ``height_m`` is
+    then the height among them. ``image_elevation`` is the degrees above the horizon that ``image`` is seen from.
+    Without a prompt an asset with an image is called by the image's name.
     """
 
     asset_id: str = Field("", pattern=ID_PATTERN, description="derived from the prompt and the seed when absent")
@@ -140,7 +144,8 @@ class AssetSpec(Written):
     tags: dict[Annotated[str, Field(min_length=1, max_length=MAX_TAG)], Annotated[str, Field(max_length=MAX_TAG)]] = (
         Field({}, max_length=MAX_TAGS)
     )
-    height_m: float = Field(1.0, ge=0.001, le=1000)
+    height_m: Metres = 1.0
+    size_m: tuple[Metres, Metres, Metres] | None = Field(None, json_schema_extra=LATER)
     image: FileRef | None = Field(None, json_schema_extra=LATER, description="a picture that the asset is made from")
     image_elevation: float = Field(0.0, ge=-80, le=80, json_schema_extra=LATER)
     init_file: FileRef | None = Field(None, json_schema_extra=LATER)
@@ -150,6 +155,15 @@ class AssetSpec(Written):
     @classmethod
     def _clean(cls, text: Any) -> Any:
         return clean_text(text) if isinstance(text, str) else text
+
+    @field_validator("size_m", mode="before")
+    @classmethod
+    def _three_numbers(cls, size: Any) -> Any:
+        """``"0.6,0.4,0.5"`` or a list; booleans are no numbers."""
+        parts = size.split(",") if isinstance(size, str) else size
+        if isinstance(parts, (list, tuple)) and any(isinstance(each, bool) for each in parts):
+            raise ValueError("three numbers")
+        return parts
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +180,10 @@ class AssetSpec(Written):
             object.__setattr__(self, "negative_prompt", self._clean(self.recipe.default_negative_prompt))
         if not self.asset_id:
             object.__setattr__(self, "asset_id", self._own_id())
+        if self.size_m is not None:
+            if self.height_m != self.size_m[1] and "height_m" in self.model_fields_set:
+                raise ValueError("size_m and height_m are given with different heights; leave height_m out")
+            object.__setattr__(self, "height_m", self.size_m[1])
         if self.image_elevation and self.image is None:
             raise ValueError("image_elevation is given without an image; give one, or leave it out")
         if self.edited is not None and self.init_file is None:

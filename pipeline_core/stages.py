@@ -28,7 +28,8 @@ class Stage:
         upstream: the stages whose outputs its task is given, in the order of the task's arguments.
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
-            where a row names one, ``metres`` where the texture's size depends on them, ``spec`` (all of it).
+            where a row names one, ``metres`` where the texture's size depends on them, ``size`` where the row gives
+            ``size_m``, ``spec`` (all of it).
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -78,11 +79,12 @@ STAGES: tuple[Stage, ...] = (
           weight=0.07, outputs=("mesh.glb", "surface.npz")),
     Stage("refine_texture", 2, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),
-    Stage("dress", 1, "dress", ("extract_mesh", "refine_texture"), keyed_by=("refine_texture",), reads=("prompt",),
+    Stage("dress", 1, "dress", ("extract_mesh", "refine_texture"), keyed_by=("refine_texture",),
+          reads=("prompt", "size"),
           weight=0.02, outputs=("asset.glb", "material.json")),
     Stage("levels", 1, "levels", ("dress",),
           weight=0.02, outputs=("lods.glb", "collision.glb", "levels.json")),
-    Stage("evaluate", 4, "evaluate", ("init_points", "densify_prune", "dress"), reads=("prompt",),
+    Stage("evaluate", 4, "evaluate", ("init_points", "densify_prune", "dress"), reads=("prompt", "size"),
           weight=0.04, outputs=("preview.png", "metrics.json")),
     Stage("validate", 1, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
           reads=("spec",),

@@ -42,7 +42,8 @@ def frame_of_asset(journey: Journey, mesh: Reference) -> dict[str, Any]:
     from pipeline_core.frame import STANDARD, frame_of
     from pipeline_core.io.gltf import bounds
 
-    frame = frame_of(bounds(path_of(journey, mesh, "asset.glb")), journey.spec.height_m)
+    spec = journey.spec
+    frame = frame_of(bounds(path_of(journey, mesh, "asset.glb")), spec.height_m, spec.size_m)
     return STANDARD | frame.to_json()
 
 

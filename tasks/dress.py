@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline_core.files import write_json
@@ -13,6 +14,7 @@ from tasks.stage import Reference, path_of
 @stage_task
 def dress(journey: Journey, folder: Path, mesh: Reference, asset: Reference) -> dict[str, float]:
     """Write ``asset.glb`` in object units with all its maps, and ``material.json``, which says what they hold."""
+    from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb, save_glb
     from pipeline_core.io.npz import load_mesh
     from pipeline_core.texturing.dress import dress as dress_mesh
@@ -20,7 +22,9 @@ def dress(journey: Journey, folder: Path, mesh: Reference, asset: Reference) -> 
     spec = journey.spec
     fine = load_mesh(path_of(journey, mesh, "surface.npz"))
     textured = load_glb(path_of(journey, asset, "asset.glb"))
-    dressed, told = dress_mesh(textured, fine, spec.prompt, spec.recipe.dress)
+    stretch = stretch_of(textured.vertices, spec.size_m)  # slopes of the relief are those of the asset as delivered
+    dressed, told = dress_mesh(stretch.textured(textured), stretch.surface(fine), spec.prompt, spec.recipe.dress)
+    dressed = replace(dressed, vertices=textured.vertices, normals=textured.normals)
     save_glb(folder / "asset.glb", dressed, name="asset")
     write_json(folder / "material.json", told)
     return {

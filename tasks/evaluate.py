@@ -17,6 +17,7 @@ def evaluate(
     journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
 ) -> dict[str, float]:
     """Write ``preview.png``, ``turntable.webp`` where the recipe wants frames, and ``metrics.json``."""
+    from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.images import save_png, save_turntable
     from pipeline_core.io.ply import load_splat
@@ -25,9 +26,10 @@ def evaluate(
     settings = journey.spec.recipe.evaluate
     splat = load_splat(path_of(journey, gaussians, "splat.ply"))
     textured = load_glb(path_of(journey, asset, "asset.glb"))
-    save_png(folder / "preview.png", preview(textured, size=2 * settings.resolution))
+    shown = stretch_of(textured.vertices, journey.spec.size_m).textured(textured)
+    save_png(folder / "preview.png", preview(shown, size=2 * settings.resolution))
     if settings.turntable_frames:
-        frames = turntable(textured, frames=settings.turntable_frames, size=settings.resolution)
+        frames = turntable(shown, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
     metrics = measure(journey.spec, control_of(journey, points), splat, textured)
     write_json(folder / "metrics.json", metrics)

@@ -28,7 +28,7 @@ def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[s
     settings = spec.recipe.mesh
     splat = load_splat(path_of(journey, gaussians, "splat.ply"))
     mesh, fine = extract.extract_surfaces(splat, settings)
-    metres = max(frame_of(mesh.vertices, spec.height_m).scale)
+    metres = max(frame_of(mesh.vertices, spec.height_m, spec.size_m).scale)
     textured = bake(splat, mesh, settings, metres=metres)
     save_glb(folder / "mesh.glb", textured, name="mesh")
     save_mesh(folder / "surface.npz", fine)

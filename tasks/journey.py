@@ -26,7 +26,8 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "seed": lambda spec: spec.seed,
     "image": lambda spec: spec.image and [spec.image.file, spec.image_elevation],
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
-    "metres": lambda spec: spec.height_m if spec.recipe.mesh.texels_per_metre else None,
+    "metres": lambda spec: (spec.size_m or spec.height_m) if spec.recipe.mesh.texels_per_metre else None,
+    "size": lambda spec: spec.size_m,
     "spec": AssetSpec.to_json,
 }
 """How each word of the table's ``reads`` is looked up in the request; what is None, as a file that no row named, is no

@@ -13,6 +13,7 @@ from tasks.stage import Reference, path_of
 @stage_task
 def levels(journey: Journey, folder: Path, asset: Reference) -> dict[str, float]:
     """Write ``lods.glb`` and ``collision.glb`` in object units, and ``levels.json``, which says what was left out."""
+    from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.levels import save_bodies, save_levels
     from pipeline_core.meshing.collision import bodies_of
@@ -20,9 +21,13 @@ def levels(journey: Journey, folder: Path, asset: Reference) -> dict[str, float]
 
     settings = journey.spec.recipe.levels
     textured = load_glb(path_of(journey, asset, "asset.glb"))
-    made, left_out = levels_of(textured, settings)
-    save_levels(folder / "lods.glb", {f"LOD{i}": each.textured for i, each in enumerate(made)}, name="asset")
-    bodies, scores = bodies_of(textured.mesh, settings)
+    stretch = stretch_of(textured.vertices, journey.spec.size_m)  # they are chosen by the shape that is delivered
+    shape, back = stretch.textured(textured), stretch.inverse()
+    made, left_out = levels_of(shape, settings)
+    named = {f"LOD{i}": back.textured(each.textured) for i, each in enumerate(made)}
+    save_levels(folder / "lods.glb", named, name="asset")
+    bodies, scores = bodies_of(shape.mesh, settings)
+    bodies = [(body, back.points(vertices), faces) for body, vertices, faces in bodies]
     save_bodies(folder / "collision.glb", bodies, name="asset")
     metrics = told_of(made, left_out) | scores
     told = [{"faces": len(each.textured.faces), "share": each.share, "error": round(each.error, 5)} for each in made]

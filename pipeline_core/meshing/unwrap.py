@@ -164,7 +164,7 @@ def size_for(charts: Charts, texels_per_unit: float) -> tuple[int, np.ndarray]:
                 return size, uvs
     raise DataError(
         f"mesh.texels_per_metre asks for {texels_per_unit * charts.area**0.5:.0f} texels a side and more, and a "
-        f"texture has at most {SIZES[-1]}; ask for fewer, or a smaller height_m"
+        f"texture has at most {SIZES[-1]}; ask for fewer, or a smaller height_m or size_m"
     )
 
 

@@ -56,10 +56,14 @@ def _of(file: str, findings: Iterable[Finding]) -> list[Finding]:
 def as_asked(textured: TexturedMesh, spec: AssetSpec) -> Iterator[Finding]:
     """Size, pivot, face budget and texture, of a mesh in metres."""
     low, high = (edge(textured.vertices.astype(np.float64), axis=0) for edge in (np.min, np.max))
-    height = float(high[1] - low[1])
+    size = (high - low).tolist()
+    height = size[1]
     slack = EXACT * max(float((high - low).max()), 1e-9)
-    if abs(height - spec.height_m) > EXACT * spec.height_m:
+    if spec.size_m is None and abs(height - spec.height_m) > EXACT * spec.height_m:
         yield Finding("HEIGHT_NOT_AS_ASKED", "error", f"it is {height:.4g} m high; asked were {spec.height_m:g} m")
+    if spec.size_m and any(abs(each - asked) > EXACT * asked for each, asked in zip(size, spec.size_m, strict=True)):
+        said, wanted = (" x ".join(f"{each:.4g}" for each in box) for box in (size, spec.size_m))
+        yield Finding("SIZE_NOT_AS_ASKED", "error", f"it is {said} m large; asked were {wanted} m")
     if abs(low[1]) > slack or abs(low[0] + high[0]) > 2 * slack or abs(low[2] + high[2]) > 2 * slack:
         said = f"its box from {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()} does not stand on the origin"
         yield Finding("PIVOT_NOT_CENTRE_BOTTOM", "error", said)

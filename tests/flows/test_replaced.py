@@ -74,6 +74,12 @@ def test_another_request_under_a_delivered_id_is_told_with_both(request_of, monk
     assert steps["geometry.steps"][1] == 3 and set(steps) == {"seed", "geometry.steps"}
 
 
+def test_another_size_is_told(request_of):
+    deliver(request_of(ROWS[0], *ROWS[1:2]))
+    sized = request_of("id,prompt,seed,size_m", 'mug,a red mug,1,"1,2,3"')
+    assert of(sized) == {"mug": {"height_m": (1.0, 2.0), "size_m": (None, [1.0, 2.0, 3.0])}}
+
+
 def test_plan_tells_it_in_words_and_all_of_it_in_json(request_of, capsys):
     deliver(request_of("id,prompt", *(f"mug-{i},a red mug" for i in range(12))))
     request = request_of("id,prompt", *(f"mug-{i},a blue mug" for i in range(12)))

@@ -10,7 +10,7 @@ import trimesh
 
 from pipeline_core.cameras import orbit
 from pipeline_core.errors import DataError
-from pipeline_core.frame import Frame, flipped, frame_of
+from pipeline_core.frame import Frame, flipped, frame_of, stretch_of
 from pipeline_core.io import gltf, ply
 from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.rendering.sh import sh_colors
@@ -43,6 +43,17 @@ def test_a_size_is_met_on_every_axis():
     np.testing.assert_allclose(np.ptp(frame.points(BOX), axis=0), [2, 3, 4], rtol=1e-6)
     np.testing.assert_allclose(frame.points(BOX).min(0), [-1, 0, -2], atol=1e-6)
     assert not frame.uniform
+
+
+def test_a_stretch_has_the_proportions_and_stays_as_large():
+    frame = stretch_of(BOX, (2.0, 3.0, 4.0))
+    at, middle = frame.points(BOX), (BOX.min(0) + BOX.max(0)) / 2
+    np.testing.assert_allclose(np.ptp(at, axis=0) / np.ptp(at[:, 0]), [1, 1.5, 2], rtol=1e-6)
+    np.testing.assert_allclose(at.min(0), -at.max(0), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(at, axis=1).max(), np.linalg.norm(BOX - middle, axis=1).max(), rtol=1e-6)
+    nothing = np.array([[-0.0, 0.0, 1e-30]], np.float32)
+    for frame in (stretch_of(BOX, None), stretch_of(BOX, None).inverse()):
+        assert frame.points(nothing).tobytes() == nothing.tobytes()
 
 
 @pytest.mark.parametrize("size", [None, (2.0, 3.0, 4.0)])

@@ -101,7 +101,11 @@ def test_any_bytes_are_read_or_refused(tmp_path, suffix, data):
 
 @pytest.mark.parametrize("column, value", [
     ("seed", "-1"), ("seed", "1.5"), ("seed", "1e400"), ("seed", "9" * 5000), ("seed", "true"), ("seed", "nan"),
-    ("height_m", "0"), ("height_m", "inf"), ("height_m", "1e9"), ("face_budget", "3"), ("texture_size", "1000"),
+    ("height_m", "0"), ("height_m", "inf"), ("height_m", "1e9"),
+    ("size_m", "1"), ("size_m", "1,2"), ("size_m", "1,2,3,4"), ("size_m", "0,6,0,4,0,5"), ("size_m", "1,0,1"),
+    ("size_m", "1,-2,1"), ("size_m", "1,inf,1"), ("size_m", "1,1,1001"), ("size_m", "a,b,c"), ("size_m", "true"),
+    ("size_m", "[1, [2], 1]"), ("size_m", "[1, true, 1]"), ("size_m", '{"x": 1}'),
+    ("face_budget", "3"), ("texture_size", "1000"),
     ("geometry.guidance_scale", "-3"), ("geometry.guidance_scale", "NaN"), ("geometry.steps", "[1]"),
     ("geometry.t_max", "[0.5]"), ("geometry.t_max", "[0.5, 7]"), ("geometry.background", "pink"), ("recipe", "drft"),
     ("tags", "t" * 65), ("tags", ";".join(map(str, range(40)))), ("id", "../../etc/passwd"), ("id", "C:\\x"),
@@ -113,6 +117,21 @@ def test_absurd_values_are_refused_by_row_and_field(tmp_path, column, value):
     found = problems(path)
     assert len(found) == 1 and found[0].startswith(f"row 3, {column}, "), found
     assert len(found[0]) < 400
+
+
+def test_a_size_is_three_numbers_in_every_format_and_excludes_a_height(tmp_path):
+    texts = {
+        "m.csv": 'prompt,size_m,height_m\na mug,"0.6, 0.4,0.5",\n',
+        "m.tsv": "prompt\tsize_m\na mug\t[0.6, 0.4, 0.5]\n",
+        "m.jsonl": '{"prompt": "a mug", "size_m": [0.6, 0.4, 0.5]}\n{"prompt": "a cup", "size_m": "0.6,0.4,0.5"}\n',
+        "m.yaml": "- {prompt: a mug, size_m: [0.6, 0.4, 0.5]}\n",
+    }
+    for name, text in texts.items():
+        for spec in load_manifest(write(tmp_path, name, text)).specs:
+            assert spec.size_m == (0.6, 0.4, 0.5) and spec.height_m == 0.4
+    both = write(tmp_path, "both.csv", 'prompt,size_m,height_m\na mug,"1,2,3",2\na cup,"1,2,3",\na jug,,2\n')
+    assert problems(both) == ["row 2, size_m, '1,2,3': one of height_m and size_m; the row gives both"]
+    assert [spec.size_m for spec in load_manifest(both, skip_invalid=True).specs] == [(1, 2, 3), None]
 
 
 def test_every_bad_row_is_reported_and_none_hides_another(tmp_path):

@@ -68,6 +68,15 @@ def test_a_clean_text_stays_as_it_is(text):
     assert clean_text(clean_text(text)) == clean_text(text)
 
 
+def test_a_size_decides_the_height_and_is_not_written_where_there_is_none():
+    sized = AssetSpec(prompt="a mug", size_m="0.6,0.4,0.5")
+    assert sized.size_m == (0.6, 0.4, 0.5) and sized.height_m == 0.4
+    assert AssetSpec.from_json(json.loads(json.dumps(sized.to_json()))) == sized
+    assert "size_m" not in AssetSpec(prompt="a mug").to_json()
+    with pytest.raises(ValueError, match="size_m and height_m"):
+        AssetSpec(prompt="a mug", size_m=(1, 2, 3), height_m=1)
+
+
 def test_specs_and_manifests_load_no_torch():
     code = "import sys, pipeline_core.manifest, pipeline_core.storage; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -48,6 +48,8 @@ def read(stage):
     ({"changes": {"dress.occlusion_sides": 8}}, "dress"),
     ({"changes": {"evaluate.resolution": 64}}, "evaluate"),
     ({"height_m": 2}, "validate"),
+    ({"size_m": (1, 2, 3)}, "dress"),
+    ({"size_m": (1, 2, 3), "changes": {"mesh.texels_per_metre": 99}}, "extract_mesh"),
     ({"tags": {"set": "x"}}, "validate"),
     ({"asset_id": "other"}, "validate"),
     ({"changes": {"mesh.texels_per_metre": 99}}, "extract_mesh"),

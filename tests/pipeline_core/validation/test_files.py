@@ -63,6 +63,7 @@ def test_a_whole_asset_has_no_findings_but_that_khronos_did_not_look(folder):
 
 @pytest.mark.parametrize("changes, want", [
     ({"height_m": 0.6}, ("asset.glb", "HEIGHT_NOT_AS_ASKED")),
+    ({"size_m": (0.5, 0.5, 0.6)}, ("asset.glb", "SIZE_NOT_AS_ASKED")),
     ({"recipe": {"name": "draft", "mesh": {"texture_size": 128}}}, ("asset.glb", "TEXTURE_SIZE_NOT_AS_ASKED")),
 ])  # fmt: skip
 def test_what_is_not_as_asked_is_told(folder, changes, want):
