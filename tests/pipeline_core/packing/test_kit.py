@@ -48,7 +48,7 @@ def assets():
     for at, (name, scale, size) in enumerate((("barrel", 1.0, 64), ("chest", 0.7, 64), ("mug", 0.5, 32))):
         made.append(Asset(name, replace(plain, vertices=plain.vertices * scale, texture=smooth(size, at))))
     bumps = kits._resampled(np.random.default_rng(9).random((8, 8, 3)).astype(np.float32) * 0.2 + (0.4, 0.4, 0.8), 64)
-    made[1].mesh = replace(made[1].mesh, normal_map=bumps.astype(np.float32))
+    made[1].mesh = replace(made[1].mesh, normal_map=bumps.astype(np.float32), lightmap_uvs=plain.uvs / 2)
     made[0].levels, made[0].hulls = {1: made[0].mesh}, [Mesh(made[0].mesh.vertices, made[0].mesh.faces)]
     return made
 
@@ -70,6 +70,7 @@ def test_texels_are_equally_dense_and_every_page_lies_apart(kit, assets):
     for asset, member in zip(assets, kit.members, strict=True):
         seen = kits.density(replace(member.mesh, texture=np.zeros((kit.size, kit.size, 3), np.float32)))
         assert seen == pytest.approx(kit.densities[asset.name], rel=1e-3)
+        assert member.mesh.lightmap_uvs is asset.mesh.lightmap_uvs
     taken = np.zeros((kit.size, kit.size), int)
     for place in kit.places.values():
         taken[place.y - kits.BORDER :, place.x - kits.BORDER :][: place.side + 16, : place.side + 16] += 1
