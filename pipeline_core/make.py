@@ -109,8 +109,10 @@ def distill(
         OutOfMemory: even one asset at a time does not fit.
     """
     gaussians = start(begin, recipe, seed=seed) if isinstance(begin, PointCloud) else begin
-    both = {"optimize_gaussians": recipe.geometry, "densify_prune": recipe.appearance}
-    for name, settings in (both if stage is None else {"optimize_gaussians": stage}).items():
+    stages = [("optimize_gaussians", recipe.geometry), ("densify_prune", recipe.appearance)]
+    if stage is not None:  # of the two it draws as the one that it is, of others as the first
+        stages = [(next((name for name, settings in stages if settings is stage), "optimize_gaussians"), stage)]
+    for name, settings in stages:
         gaussians, _ = stage_of_distillation.distill(
             gaussians, prompt, negative_prompt, settings, models.engine(recipe), picture=picture,
             seed=stream(seed, name), on_progress=on_progress,

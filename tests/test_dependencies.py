@@ -15,9 +15,11 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"flows", "tasks", "catalog", "pipeline_core"}
-COME_ALONG = {"httpx": "prefect", "uvicorn": "prefect", "llvmlite": "numba"}
+COME_ALONG = {
+    "httpx": "prefect", "uvicorn": "prefect", "websockets": "prefect", "llvmlite": "numba", "pydantic-core": "pydantic",
+}  # fmt: skip
 """Imported, and always there with what we ask for: their releases have to fit that, not us."""
-NOT_IMPORTED = {"fastapi", "starlette", "sqlalchemy", "pytz"}
+NOT_IMPORTED = {"sqlalchemy", "pytz"}
 """Asked for without an import: exact pins for Prefect, and what DuckDB needs to return a time with its zone."""
 BY_HAND = {"nvdiffrast", "triton", "bpy"}
 """Imported on a GPU alone: where a user has built it (see ``splatmill doctor``), and what torch's CUDA builds bring;

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline_core import files
 from pipeline_core.errors import DataError
 from pipeline_core.files import disk_errors
 from pipeline_core.packing.compress import tools_of
@@ -105,7 +106,7 @@ def _put(scratch: Path, place: Path, names: Sequence[str], overwrite: bool) -> N
         raise DataError(f"{place / there[0]} is another file: --overwrite replaces it, another --to leaves it")
     for name in new:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(scratch / name, place / name)
+        files.rename(scratch / name, place / name)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -55,7 +55,7 @@ def test_light_commands_load_nothing_heavy(arguments):
     (["run", "{manifest}", "--set", "steps=3"], "geometry.steps"),
     (["run", "{manifest}", "--set", "image_prior=no-such-folder"], "no-such-folder"),
     (["run", "{bad}"], "row 2, seed"),
-    (["run", "{manifest}", "--library", "s3://bucket/x"], "local"),
+    (["serve", "--library", "s3://bucket/x"], "local"),
     (["plan", "{bad}"], "row 2, seed"),
     (["status", "--library", "no-such-library"], "no library here"),
     (["run"], "Missing argument"),

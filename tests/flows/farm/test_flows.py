@@ -142,7 +142,7 @@ def test_pools_and_schedules_are_as_deployed(farm):
     assert pools["splatmill"]["concurrency_limit"] == 1 and pools["splatmill-control"]["concurrency_limit"] is None
     assert {pool["type"] for pool in pools.values()} == {"process"}
     found = {each["name"]: each for each in call(farm.url, "/deployments/filter", {}, auth=AUTH)[1]}
-    assert set(found) == {"shard", "batch", "nightly", "reconcile", "compact"}
+    assert set(found) == {"shard", "batch", "nightly", "reconcile", "compact", "gc"}
     assert found["shard"]["work_pool_name"] == "splatmill"
     [schedule] = found["nightly"]["schedules"]
     assert schedule["active"] and schedule["schedule"]["timezone"] == "Europe/Berlin"
