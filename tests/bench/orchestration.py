@@ -58,10 +58,13 @@ OUTPUTS = {
     "dress": ("asset.glb", "material.json"),
     "levels": ("lods.glb", "collision.glb", "levels.json"),
     "evaluate": ("preview.png", "turntable.webp", "metrics.json"),
+    "validate": ("validation.json",),
     "record": ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "asset.json"),
 }
 
-TEXTS = {"metrics.json": '{"faces": 1.0}', "material.json": "{}", "levels.json": '{"metrics": {}}'}
+TEXTS = {
+    "metrics.json": '{"faces": 1.0}', "material.json": "{}", "levels.json": '{"metrics": {}}', "validation.json": "{}",
+}  # fmt: skip
 """What the last stage reads of them."""
 
 
