@@ -154,5 +154,6 @@ def test_half_an_upload_is_collected(shared):
     assert told.strays == [] and told.over == told.size - 1  # it is young
     assert gc.gc(library, delete=True, min_age_s=-60, max_bytes=told.size + 10**6).strays == []  # small enough
     assert gc.gc(library, delete=True, min_age_s=-60, max_bytes=told.size - 1).over == 0
+    gc.gc(library, delete=True, min_age_s=-60, max_bytes=1)  # all that nobody needs, should something else have gone
     assert len(open_store(library).filesystem.find("farm/shared/stages/init_points")) == 2 * 5
     assert fsck(library) == []
