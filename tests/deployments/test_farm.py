@@ -82,7 +82,7 @@ class Site:
         for place in command.writes:
             mine = "library" if place.endswith("library") else f"{own}{place.replace('/', '-')}"
             shown.append([self.owned(mine, 0o1777 if place == "/tmp" else 0o755), place, True])
-            self.warm(self.folder / mine, place, command.env["SPLATMILL_CACHE"])
+            self.warm(self.folder / mine, place, command.env.get("SPLATMILL_CACHE", ""))
         return shown
 
     def warm(self, folder, place, cache):
