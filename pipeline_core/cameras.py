@@ -31,6 +31,13 @@ class Cameras:
     def __len__(self) -> int:
         return self.viewmats.shape[0]
 
+    def finer(self, times: int) -> Cameras:
+        """The same cameras with ``times`` as many pixels a side."""
+        scale = torch.tensor([[times, 1, times], [1, times, times], [1, 1, 1]], dtype=torch.float32)
+        return Cameras(
+            self.viewmats, self.Ks * scale, self.azimuth, self.elevation, self.width * times, self.height * times
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Cameras:
         """The same cameras on ``device``; ``non_blocking`` as in torch, for the way to a GPU only."""
         names = ("viewmats", "Ks", "azimuth", "elevation")

@@ -32,6 +32,10 @@ Bodies = Sequence[tuple[str, np.ndarray, np.ndarray]]
 """Name, vertices [V, 3] and faces [F, 3] of each body."""
 
 
+def _scene(stem: str, frame: Frame | None, extras: Mapping[str, Any] | None) -> Scene:
+    return Scene(stem, extras=dict(extras or {}) | ({"object_frame": frame.to_json()} if frame else {}))
+
+
 def save_levels(
     path: str | Path,
     levels: Mapping[str, TexturedMesh],
@@ -42,7 +46,7 @@ def save_levels(
 ) -> None:
     """Write ``levels``, the whole mesh first; all have its maps. ``frame`` as in :func:`save_glb`."""
     stem = slug(name)
-    scene = Scene(stem, extras=dict(extras or {}) | ({"object_frame": frame.to_json()} if frame else {}))
+    scene = _scene(stem, frame, extras)
     whole, *rest = levels.items()
     material = scene.material_of(whole[1], stem)
 
@@ -73,7 +77,7 @@ def save_bodies(
 ) -> None:
     """Write ``bodies``, one node each, with places alone."""
     stem = slug(name)
-    scene = Scene(stem, extras=dict(extras or {}) | ({"object_frame": frame.to_json()} if frame else {}))
+    scene = _scene(stem, frame, extras)
     for body, vertices, faces in bodies:
         places = vertices if frame is None else frame.points(vertices)
         primitive = scene.primitive({"POSITION": places.astype(np.float32)}, faces)

@@ -42,10 +42,7 @@ def render_lit(
         background: a colour, or an image [H, W, 3].
     """
     s = supersample
-    scale = torch.tensor([[s, 1, s], [1, s, s], [1, 1, 1]], dtype=torch.float32)
-    fine = Cameras(
-        cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, cameras.width * s, cameras.height * s
-    )
+    fine = cameras.finer(s)
     seen = visibility(textured.vertices, textured.faces, textured.uvs, fine)
     frame = tangents(textured.vertices, textured.faces, textured.normals, textured.uvs)
     attributes = np.concatenate([textured.vertices, textured.normals, frame], axis=1).astype(np.float32)

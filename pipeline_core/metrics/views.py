@@ -42,11 +42,7 @@ def render_mesh(
         background: a colour, or an image [H, W, 3].
     """
     s = supersample
-    scale = torch.tensor([[s, 1, s], [1, s, s], [1, 1, 1]], dtype=torch.float32)
-    fine = Cameras(
-        cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, cameras.width * s, cameras.height * s
-    )
-    seen = visibility(textured.vertices, textured.faces, textured.uvs, fine)
+    seen = visibility(textured.vertices, textured.faces, textured.uvs, cameras.finer(s))
     texture = torch.from_numpy(np.ascontiguousarray(textured.texture)).permute(2, 0, 1)[None]
     back = torch.as_tensor(background, dtype=torch.float32).expand(cameras.height, cameras.width, 3)
     images, masks = [], []

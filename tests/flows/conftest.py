@@ -57,3 +57,16 @@ def splatmill(*arguments, env, start=False, **options):
     if start:
         return subprocess.Popen(command, start_new_session=True, **pipes)
     return subprocess.run(command, timeout=600, **pipes)
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    """A function that gives the request of a CSV of these lines."""
+    from flows.batch import BatchRequest
+
+    def get(*rows, **options):
+        path = tmp_path / "props.csv"
+        path.write_text("\n".join(rows))
+        return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), recipe="draft", **options)
+
+    return get

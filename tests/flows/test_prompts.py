@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from catalog import query
-from flows.batch import BatchRequest, plan_batch, prepare, run_batch
+from flows.batch import plan_batch, prepare, run_batch
 from flows.prompts import shorten
 from flows.show import show_plan, show_status
 from pipeline_core.errors import ManifestError
@@ -22,16 +22,6 @@ ROWS = [
     "dragon,a red mug with a dragon",
     "again,a blue mug with a dragon",
 ]
-
-
-@pytest.fixture
-def request_of(tmp_path):
-    def get(*rows, **options):
-        path = tmp_path / "props.csv"
-        path.write_text("\n".join(rows))
-        return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), recipe="draft", **options)
-
-    return get
 
 
 def test_a_row_of_which_nothing_can_be_read_is_refused(request_of):

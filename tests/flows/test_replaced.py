@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from flows import replaced as module
-from flows.batch import BatchRequest, prepare
+from flows.batch import prepare
 from flows.show import show_plan
 from pipeline_core.storage import Library
 from tasks.record import record
@@ -14,16 +14,6 @@ from tasks.rules import reseeded
 from tasks.stage import run_stage
 
 ROWS = ["id,prompt,seed,tags", "mug,a red mug,1,a", "bowl,a blue bowl,1,a", "chair,a wooden chair,1,a"]
-
-
-@pytest.fixture
-def request_of(tmp_path):
-    def get(*rows, **options):
-        path = tmp_path / "props.csv"
-        path.write_text("\n".join(rows))
-        return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), recipe="draft", **options)
-
-    return get
 
 
 def deliver(request, seeds=0):
