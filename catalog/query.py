@@ -114,6 +114,7 @@ def duckdb_type(data_type: Any) -> str:
         "int32": "integer",
         "int64": "bigint",
         "double": "double",
+        "bool": "boolean",
         "date32[day]": "date",
         "timestamp[us, tz=UTC]": "timestamptz",
     }

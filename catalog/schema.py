@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from catalog.ids import ID_PATTERN, new_id
 from pipeline_core import stages
+from pipeline_core.acceptance import Held
 from pipeline_core.findings import Finding
 from pipeline_core.priors import licences
 
@@ -68,6 +69,8 @@ FINDING = pa.struct(
         ("count", pa.int64()),
     ]
 )
+
+CLAUSE = pa.struct([("name", pa.string()), ("bound", pa.float64()), ("figure", pa.float64()), ("held", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ COLUMNS = (
     Column("price_per_hour", pa.float64(), "price of an hour of that process then; NULL where none was set", 3),
     Column("asked_by", pa.string(), "of a request: the user who asked", 3),
     Column("findings", pa.list_(FINDING), "what validation found wrong with the asset's files; NULL where nothing", 4),
+    Column("clauses", pa.list_(CLAUSE), "of the stage accept: the contract's clauses and what became of each", 5),
     Column(
         "spec_json",
         pa.string(),
@@ -157,7 +161,7 @@ class Artifact:
     media_type: str = "application/octet-stream"
 
 
-STRUCTS: dict[str, type[Any]] = {"artifacts": Artifact, "findings": Finding}
+STRUCTS: dict[str, type[Any]] = {"artifacts": Artifact, "findings": Finding, "clauses": Held}
 """Columns that are lists of structures, and the class of each."""
 
 
@@ -204,6 +208,7 @@ class StageRun:
     price_per_hour: float | None = None
     asked_by: str | None = None
     findings: tuple[Finding, ...] = ()
+    clauses: tuple[Held, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("run_id", "asset_id", "stage"):
@@ -238,7 +243,7 @@ class StageRun:
             put("error_message", clip_utf8(self.error_message, MAX_ERROR_BYTES))
         put("metrics", {str(name): float(value) for name, value in self.metrics.items() if value is not None})
         put("tags", {str(name): str(value) for name, value in self.tags.items()})
-        for name in ("upstream_keys", "model_ids", "input_sha256", "artifacts", "findings"):
+        for name in ("upstream_keys", "model_ids", "input_sha256", *STRUCTS):
             put(name, tuple(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
@@ -290,6 +295,7 @@ class StageRun:
             "tags": list(self.tags.items()),
             "artifacts": [vars(each) for each in self.artifacts],
             "findings": [vars(each) for each in self.findings] or None,
+            "clauses": [vars(each) for each in self.clauses] or None,
         }
         return row
 

@@ -1,9 +1,9 @@
 """The relations that people query, and what each of their columns means.
 
-The same names and columns exist on live files (views over Parquet) and in the snapshot (tables). Four relations come
-straight from the events: ``stage_runs``, ``metrics``, ``artifacts`` and ``findings``; the rest is SQL over these,
-written once and used by both. The column texts end up in docs/CATALOGUE.md and as comments in the snapshot, where BI
-tools show them.
+The same names and columns exist on live files (views over Parquet) and in the snapshot (tables). Five relations come
+straight from the events: ``stage_runs``, ``metrics``, ``artifacts``, ``findings`` and ``verdicts``; the rest is SQL
+over these, written once and used by both. The column texts end up in docs/CATALOGUE.md and as comments in the snapshot,
+where BI tools show them.
 """
 
 from __future__ import annotations
@@ -67,6 +67,12 @@ class View:
 
 
 OF_EVENT = ("event_id", "run_id", "asset_id", "stage")
+LISTED = {
+    "artifacts": ("file", "artifacts"),
+    "findings": ("finding", "findings"),
+    "verdicts": ("clause", "clauses"),
+}
+"""Base relations that are lists in the event: what an entry is called in the SQL, and the event's column."""
 
 
 def event_columns(*names: str) -> dict[str, str]:
@@ -101,6 +107,7 @@ journey as (
         max(event_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
         max(event_id) filter (status not in {GOOD}) as broken,
         arg_max(stage, event_id) filter ({WORK}) as last_stage,
+        arg_max(stage = 'accept' and len(upstream_keys) = 0, event_id) filter ({WORK}) as turned_down,
         arg_max(run_id, event_id) filter ({WORK}) as run_id,
         arg_max(recipe, event_id) filter (recipe is not null) as recipe,
         arg_max(code_version, event_id) filter (code_version is not null) as code_version,
@@ -134,16 +141,25 @@ measured as (
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'watertight') as watertight,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'fidelity') as fidelity,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'consistency') as consistency,
+        arg_max(value, event_id) filter (name = 'judged') as judged,
         arg_max(value, event_id) filter (name = 'finding_errors') as finding_errors,
         arg_max(value, event_id) filter (name = 'finding_warnings') as finding_warnings,
         arg_max(value, event_id) filter (name = 'materials_named') as materials_named,
         arg_max(value, event_id) filter (name = 'material_set') as material_set
     from {{metrics}}
     where is_latest and name in (
-        'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'finding_errors', 'finding_warnings',
+        'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'judged', 'finding_errors', 'finding_warnings',
         'materials_named', 'material_set'
     )
     group by asset_id
+),
+contracted as (
+    select
+        asset_id,
+        case when bool_or(not held) then 'rejected' when bool_or(held is null) then 'unjudged' else 'ok' end
+            as standing,
+        list(name) filter (not held) as failed_clauses
+    from {{verdicts}} where is_latest group by asset_id
 ),
 files as (
     select
@@ -155,7 +171,9 @@ licensed as ({LICENSED_SQL})
 select
     asset_id,
     case
-        when delivered is not null and (broken is null or broken < delivered) then 'ok'
+        when turned_down then 'rejected'
+        when delivered is not null and (broken is null or broken < delivered)
+            then coalesce(standing, if(coalesce(judged > 0.5, fidelity is not null), 'ok', 'unjudged'))
         when broken is not null then bad_status
         when last_stage is not null then 'running'
         else 'requested'
@@ -177,6 +195,7 @@ select
     failed_attempts,
     machine_s,
     gpu_s,
+    case when status = 'rejected' then failed_clauses end as failed_clauses,
     case when delivered is null or broken > delivered then bad_stage end as error_stage,
     case when delivered is null or broken > delivered then error_type end as error_type,
     case when delivered is null or broken > delivered then error_class end as error_class,
@@ -198,6 +217,10 @@ select
         as texture_size,
     try_cast(spec_json->>'$.height_m' as double) as height_m,
     {", ".join(FILE_COLUMNS)},
+    coalesce(
+        review_json->>'$.verdict' = 'accepted',
+        case status when 'ok' then true when 'rejected' then false end
+    ) as accepted,
     review_json->>'$.verdict' as verdict,
     review_json->>'$.by' as reviewed_by,
     review_json->>'$.note' as review_note,
@@ -208,6 +231,7 @@ from journey
 left join spec using (asset_id)
 left join effort using (asset_id)
 left join measured using (asset_id)
+left join contracted using (asset_id)
 left join files using (asset_id)
 left join licensed using (asset_id)
 """
@@ -370,6 +394,17 @@ VIEWS: dict[str, View] = {
             "is_latest": IS_LATEST,
         },
     ),
+    "verdicts": View(
+        "one clause of the contract that one attempt was held to (stage accept)",
+        event_columns("event_id", "run_id", "asset_id", "stage")
+        | {
+            "name": "the clause, as contracts write it; judged = whether a judge has seen the asset",
+            "bound": "what the contract asks for, in the unit of the clause; true and false are 1 and 0",
+            "figure": "what was measured; NULL where nobody measured it",
+            "held": "whether the clause holds; NULL where nobody measured it",
+            "is_latest": IS_LATEST,
+        },
+    ),
     "stage_latest": View(
         "the latest attempt of a stage on an asset",
         event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": "always true here"},
@@ -380,8 +415,9 @@ VIEWS: dict[str, View] = {
         {
             "asset_id": EVENT_TEXT["asset_id"],
             "status": (
-                "ok (delivered, and nothing failed since), the status of what failed last (failed, timeout, cancelled, "
-                "quarantined), running, or requested"
+                "ok (delivered, accepted, and nothing failed since), rejected (by its contract), unjudged (delivered, "
+                "and a clause was not measured or no judge knows its words), the status of what failed last (failed, "
+                "timeout, cancelled, quarantined), running, or requested"
             ),
             "prompt": "text it was made from",
             "negative_prompt": "text it was steered away from",
@@ -400,6 +436,7 @@ VIEWS: dict[str, View] = {
             "failed_attempts": "those that did not succeed (count)",
             "machine_s": "seconds of work over all attempts",
             "gpu_s": "seconds of GPU time over all attempts; NULL without a GPU",
+            "failed_clauses": "clauses of its contract that do not hold; NULL where it is not rejected",
             "error_stage": "stage that stopped it; NULL when ok",
             "error_type": "exception that stopped it; NULL when ok",
             "error_class": "transient, permanent, oom or data; NULL when ok",
@@ -416,6 +453,7 @@ VIEWS: dict[str, View] = {
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
             **{name: text for name, (_, text) in FILE_COLUMNS.items()},
+            "accepted": "a person's verdict where there is one, else the contract's; NULL while neither is known",
             "verdict": "accepted or rejected by a person; NULL when nobody looked",
             "reviewed_by": "who gave the verdict",
             "review_note": "what they wrote",
@@ -564,7 +602,7 @@ def base_sql(name: str, events: str, latest: str) -> str:
             select event_id, run_id, asset_id, stage, recipe, entry.key as name, entry.value as value, {is_latest}
             from (select event_id, run_id, asset_id, stage, recipe, unnest(map_entries(metrics)) as entry from {events})
         """
-    struct, column = ("file", "artifacts") if name == "artifacts" else ("finding", "findings")
+    struct, column = LISTED[name]
     fields = ", ".join(f"{struct}.{each}" for each in VIEWS[name].columns if each not in (*OF_EVENT, "is_latest"))
     return f"""
         select {", ".join(OF_EVENT)}, {fields}, {is_latest}

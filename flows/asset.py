@@ -24,6 +24,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
     dress                texturing/dress.py           materials.py: what it is made of;  relief.py: normals, occlusion
     evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
     validate             validation/asset.py          what is wrong with the files: findings
+    accept               acceptance.py                the contract's clauses, and the verdict
     record               deliverables.py              what is delivered;  io/: one file a format
 
 A task writes a folder under ``<library>/stages/``, named by everything that it depends on, and hands on a small
@@ -34,6 +35,8 @@ its model calls.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
@@ -42,40 +45,66 @@ from pipeline_core import stages
 from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
 from tasks.journey import Journey, discard_damaged, finished, plan_journey
-from tasks.policy import ask, forgetting, task_of
-from tasks.rules import MENDED, RESEEDED, RESEEDS, reseeded
-from tasks.stage import Reference
+from tasks.policy import Made, ask, forgetting, task_of
+from tasks.rules import MENDED, RESEEDED, RESEEDS, attempts, rank, reseeded
+from tasks.stage import Reference, verdict_of
 
 
 def make_asset(journey: Journey) -> Reference:
     """Make one asset; returns the reference to its deliverables. Raises what its stage raised.
 
-    When an optimisation diverges, the journey begins anew from another seed. When a file on the way is damaged, the
-    journey is travelled again, and only what is damaged is made.
+    When an optimisation diverges or the contract rejects what was made, the journey begins anew from another seed.
+    Where no attempt is accepted, the best is delivered, and stays rejected.
     """
-    seeds = damages = 0
-    while True:
+    rejected: list[tuple[Journey, Made]] = []
+    diverged, most = 0, attempts(journey)
+    while len(rejected) < most:
+        tried = reseeded(journey, len(rejected) + diverged)
         try:
-            return travel(reseeded(journey, seeds))
+            made = mended(tried, [each["accept"] for _, each in rejected])
         except RESEEDED:
-            seeds += 1
-            if seeds > RESEEDS:
+            diverged += 1
+            if diverged <= RESEEDS:
+                continue
+            if not rejected:
                 raise
+            break
+        if stages.DELIVERY in made:
+            return made[stages.DELIVERY]
+        rejected.append((tried, made))
+    chosen, of_it = min(rejected, key=lambda each: rank(*each))
+    others = [made["accept"] for _, made in rejected if made is not of_it]
+    return mended(chosen, others, finally_=True)[stages.DELIVERY]
+
+
+def mended(journey: Journey, others: Sequence[Reference], *, finally_: bool = False) -> Made:
+    """:func:`travel`; when a file on the way is damaged, again, and only what is damaged is made."""
+    for damages in itertools.count(1):
+        try:
+            return travel(journey, others, finally_=finally_)
         except DamagedInput:
-            damages += 1
             if damages > MENDED:
                 raise
-            discard_damaged(reseeded(journey, seeds))
+            discard_damaged(journey)
+    raise AssertionError
 
 
 @forgetting
-def travel(journey: Journey) -> Reference:
-    """Run stage after stage and give each the outputs that its row names; returns the reference to the deliverables."""
-    made: dict[str, Reference] = {}
+def travel(journey: Journey, others: Sequence[Reference] = (), *, finally_: bool = False) -> Made:
+    """Run stage after stage and give each the outputs that its row names; returns the references by stage.
+
+    What the contract rejects is not delivered, unless ``finally_``: then every stage leaves a row, the latest of its
+    asset. ``others`` are references to the verdicts of the other attempts.
+    """
+    made: Made = {}
     for stage in stages.STAGES:
         upstream = [made[name] for name in stage.upstream]
-        made[stage.name] = ask(task_of(stage.name), journey, *upstream)
-    return made[stages.DELIVERY]
+        if stage.name == stages.DELIVERY:
+            if not finally_ and verdict_of(journey, made["accept"]).failed:
+                break
+            upstream = [*others, *upstream]
+        made[stage.name] = ask(task_of(stage.name), journey, *upstream, anew=finally_)
+    return made
 
 
 @flow(name="asset", log_prints=False)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline_core.acceptance import Contract
 from pipeline_core.config import LATER, RECIPES, Recipe, Written
 
 MAX_PROMPT = 2000
@@ -150,6 +151,7 @@ class AssetSpec(Written):
     image_elevation: float = Field(0.0, ge=-80, le=80, json_schema_extra=LATER)
     init_file: FileRef | None = Field(None, json_schema_extra=LATER)
     edited: Edited | None = Field(None, json_schema_extra=LATER, description="what init_file was edited from")
+    accept: Contract | None = Field(None, json_schema_extra=LATER, description="what it must keep to be accepted")
 
     @field_validator("prompt", "negative_prompt", mode="before")
     @classmethod

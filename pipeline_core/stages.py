@@ -29,7 +29,7 @@ class Stage:
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
             where a row names one, ``metres`` where the texture's size depends on them, ``size`` where the row gives
-            ``size_m``, ``spec`` (all of it).
+            ``size_m``, ``spec`` (all of it but its contract), ``contract`` where it has one.
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -89,7 +89,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("validate", 1, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
           reads=("spec",),
           models=("points", "image"), weight=0.01, outputs=("validation.json",), shown=False),
-    Stage("record", 2, "", ("densify_prune", "dress", "levels", "evaluate", "validate"), keyed_by=("validate",),
+    Stage("accept", 1, "", ("dress", "levels", "evaluate", "validate"), keyed_by=("validate",), reads=("contract",),
+          weight=0.01, outputs=("verdict.json",), shown=False),
+    Stage("record", 2, "", ("densify_prune", "dress", "levels", "evaluate", "validate", "accept"), keyed_by=("accept",),
           reads=("spec",), models=("points", "image"), weight=0.01, outputs=("asset.json",)),
 )
 # fmt: on

@@ -28,7 +28,8 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "metres": lambda spec: (spec.size_m or spec.height_m) if spec.recipe.mesh.texels_per_metre else None,
     "size": lambda spec: spec.size_m,
-    "spec": AssetSpec.to_json,
+    "spec": lambda spec: {name: value for name, value in spec.to_json().items() if name != "accept"},
+    "contract": lambda spec: spec.accept and spec.accept.model_dump(mode="json"),
 }
 """How each word of the table's ``reads`` is looked up in the request; what is None, as a file that no row named, is no
 part of a key."""

@@ -29,6 +29,9 @@ from tasks.journey import Journey
 from tasks.rules import DELAYS_S, RULES
 from tasks.stage import IN_STAGES, Publication, Reference, run_stage
 
+Made = dict[str, Reference]
+"""References by stage: what a journey has come to."""
+
 REFERENCES = JSONSerializer(object_encoder=None, object_decoder=None)
 """References are plain JSON; without a decoder, reading one can never import a class that a file names."""
 
@@ -113,26 +116,27 @@ def policy(stage: str, *, hours: float) -> dict[str, Any]:
     }
 
 
-def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference) -> Reference:
+def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference, anew: bool = False) -> Reference:
     """Call a stage's task; Prefect may answer from its cache only while the stage's files are whole.
 
     Truth is in the files: where they are damaged or gone, the task runs again and its new reference replaces the cached
     one. Deliverables are read to the last byte here; other outputs are when the next stage opens them (``path_of``).
+    ``anew``: the task itself is asked, which leaves a row though its files are there.
     """
     quick = task.name != DELIVERY
     there = Library(journey.library).find(task.name, journey.keys[task.name], quick=quick) is not None
-    chosen = task if there else _refreshing(task)
+    chosen = task if there and not anew else _refreshing(task)
     return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
 
 
-def forgetting(travel: Callable[[Journey], Reference]) -> Callable[[Journey], Reference]:
+def forgetting(travel: Callable[..., Made]) -> Callable[..., Made]:
     """Give ``travel`` a memory of its own: Prefect's flow would keep the result of every task of every asset."""
 
     @wraps(travel)
-    def call(journey: Journey) -> Reference:
+    def call(journey: Journey, *others: Any, **ways: Any) -> Made:
         flow_run = FlowRunContext.get()
         with flow_run.model_copy(update={"run_results": {}}) if flow_run else nullcontext():
-            return travel(journey)
+            return travel(journey, *others, **ways)
 
     return call
 

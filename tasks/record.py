@@ -10,12 +10,13 @@ from typing import Any
 from catalog.schema import StageRun
 from catalog.writer import append
 from pipeline_core import deliverables
+from pipeline_core.acceptance import Verdict
 from pipeline_core.files import write_json
 from pipeline_core.storage import Library, known_sha256
 from tasks.deliver import deliver
 from tasks.journey import Journey
 from tasks.policy import published_task
-from tasks.stage import Publication, Reference, path_of, with_times
+from tasks.stage import Publication, Reference, path_of, verdict_of, with_times
 
 
 def publish_asset(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -39,14 +40,28 @@ IN_ASSETS = Publication(lambda library, journey, stage: library.asset_dir(journe
 
 @published_task(IN_ASSETS)
 def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str, float]:
-    """Write the deliverables and ``asset.json``; returns the asset's metrics."""
+    """Write the deliverables and ``asset.json``; returns the asset's metrics.
+
+    Before its row's ``upstream`` come the verdicts of the attempts that were rejected, so that their outputs are kept.
+    """
     made = {name: each for each in upstream for name in each["outputs"]}
+    attempts = [attempt(journey, each) for each in upstream if each["stage"] == "accept"]
     metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
     provenance = deliver(journey, folder, upstream)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
     material, levels = (json.loads(path_of(journey, made[n], n).read_bytes()) for n in ("material.json", "levels.json"))
     metrics |= levels.pop("metrics")
     whole = provenance | journey.told() | {"material": material, "levels": levels, "metrics": metrics, "files": files}
-    whole |= {"stages": journey.keys}
+    verdict = verdict_of(journey, made["verdict.json"])
+    whole |= {"stages": journey.keys} | verdict.to_json()
+    if len(attempts) > 1:
+        whole["attempts"] = attempts
     write_json(folder / deliverables.PROVENANCE, whole)
     return metrics
+
+
+def attempt(journey: Journey, accepted: Reference) -> dict[str, Any]:
+    """What ``asset.json`` tells of one attempt, by the reference to its verdict."""
+    told = json.loads(path_of(journey, accepted, "verdict.json").read_bytes())
+    failed = [str(each) for each in Verdict.from_json(told).failed]
+    return {"seed": told["seed"], "verdict": told["verdict"], "failed": failed, "stages": told["stages"]}

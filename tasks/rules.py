@@ -6,6 +6,8 @@
     permanent   anything else                    none; quarantined when a second run fails the same way
                 of these, a diverged optimisation is made again at once from two other seeds
 
+What its contract rejects is no error: it is made again at once from the next seed, as often as the contract says.
+
 A *retry* is the same stage in the same process, after a pause that grows. A *round* is another process of the same
 run, after all the rest of the run. A *quarantined* asset is passed over by later runs until it is asked for by name
 (``splatmill retry``) or something that its stage depends on is changed.
@@ -14,15 +16,18 @@ run, after all the rest of the run. A *quarantined* asset is passed over by late
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog import query
 from catalog.schema import StageRun
+from pipeline_core.acceptance import Contract, Verdict
 from pipeline_core.errors import DivergedError, RequestError
 from pipeline_core.stages import DELIVERY
 from tasks.journey import Journey, plan_journey
+from tasks.stage import Reference, path_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ DELAYS_S = [2, 15, 60]
 """Seconds before each retry, a third more or less at random, so that many that failed together do not come together."""
 RESEEDED = DivergedError
 RESEEDS = 2
+SEEDS = 64
+"""So many seeds, its own counted, an asset may come to be made from."""
 MENDED = 3
 """Damaged files that are made again on one journey."""
 
@@ -58,9 +65,23 @@ def reseeded(journey: Journey, attempt: int) -> Journey:
 
 
 def seeds(seed: int) -> list[int]:
-    """The seed that was asked for, and those that a diverged asset is made again from."""
-    again = (hashlib.sha256(f"{seed} again {attempt}".encode()).digest() for attempt in range(1, RESEEDS + 1))
+    """The seed that was asked for, and those that a diverged or rejected asset is made again from, in order."""
+    again = (hashlib.sha256(f"{seed} again {attempt}".encode()).digest() for attempt in range(1, SEEDS))
     return [seed, *(int.from_bytes(digest[:4], "big") for digest in again)]
+
+
+# --- what a contract rejects -----------------------------------------------------------------------------------------
+
+
+def attempts(journey: Journey) -> int:
+    """How often the asset is made at most, before it stays rejected."""
+    return (journey.spec.accept or Contract()).attempts
+
+
+def rank(journey: Journey, made: Mapping[str, Reference]) -> tuple[int, float]:
+    """The least is the best of several attempts: the one with the fewest failed clauses, of these the most faithful."""
+    told = json.loads(path_of(journey, made["accept"], "verdict.json").read_bytes())
+    return len(Verdict.from_json(told).failed), -(told["fidelity"] or 0.0)
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------

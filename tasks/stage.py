@@ -27,6 +27,7 @@ from typing import Any
 from catalog.schema import Artifact, StageRun
 from catalog.writer import append
 from pipeline_core import logs
+from pipeline_core.acceptance import Held, Verdict
 from pipeline_core.bucket import Place
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
@@ -44,11 +45,13 @@ Reference = dict[str, Any]
 
 
 class Measured(dict[str, float]):
-    """A stage's metrics, with findings that its row shall have beside them."""
+    """A stage's metrics, with the findings and clauses that its row shall have beside them."""
 
-    def __init__(self, metrics: Mapping[str, float], findings: Sequence[Finding] = ()) -> None:
+    def __init__(
+        self, metrics: Mapping[str, float], findings: Sequence[Finding] = (), clauses: Sequence[Held] = ()
+    ) -> None:
         super().__init__(metrics)
-        self.findings = tuple(findings)
+        self.findings, self.clauses = tuple(findings), tuple(clauses)
 
 
 Work = Callable[[Path], Mapping[str, float]]
@@ -117,10 +120,11 @@ def _make(
     try:
         with library.workspace() as folder:
             metrics = work(folder)
+            lists = {name: getattr(metrics, name, ()) for name in ("findings", "clauses")}
             outputs = library.outputs(folder, publication.place(library, journey, stage))
             run = stage_run(
                 journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs,
-                spec_json=whole_request(journey, stage), share_s=share(), findings=getattr(metrics, "findings", ()),
+                spec_json=whole_request(journey, stage), share_s=share(), **lists,
             )  # fmt: skip
             record = publication.publish(journey, folder, run, outputs)
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
@@ -167,6 +171,11 @@ def path_of(journey: Journey, upstream: Reference, name: str) -> Path:
     if path is None:
         raise DamagedInput(f"{upstream['dir']} is not what {upstream['stage']} made; it will be made again")
     return path
+
+
+def verdict_of(journey: Journey, accepted: Reference) -> Verdict:
+    """What the stage accept made of an asset, by the reference to it."""
+    return Verdict.from_json(json.loads(path_of(journey, accepted, "verdict.json").read_bytes()))
 
 
 def input_of(journey: Journey, column: str) -> Path:
@@ -256,6 +265,7 @@ def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tup
         datetime.now(UTC),
         metrics=earlier.metrics,
         findings=earlier.findings,
+        clauses=earlier.clauses,
         upstream=upstream,
         outputs=[dict(each) for each in found["artifacts"]],
         spec_json=found.get("spec_json"),

@@ -63,6 +63,11 @@ class Reading:
     refusal: str = ""
     newly_encoded: tuple[str, ...] = ()
 
+    def figures(self) -> dict[str, float]:
+        """What a contract may bound. A prompt of which nothing can be read has at least one unreadable word."""
+        words = max(len(self.unknown_words), bool(self.refusal))
+        return {"unreadable_words": float(words), "dropped_tokens": float(self.tokens_dropped)}
+
     def to_json(self) -> dict[str, Any]:
         """What is kept with the asset; empty where everything was read."""
         if not self.warnings:

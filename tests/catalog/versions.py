@@ -13,6 +13,7 @@ from pathlib import Path
 
 from catalog.schema import SCHEMA_VERSION, Artifact, StageRun, to_table
 from catalog.writer import encode
+from pipeline_core.acceptance import Held
 from pipeline_core.findings import Finding
 
 FOLDER = Path(__file__).parent / "versions"
@@ -59,6 +60,7 @@ def example() -> StageRun:
         price_per_hour=1.25,
         asked_by="ana",
         findings=(Finding("UV_OVERLAP", "warning", "charts overlap", "asset.glb", 12),),
+        clauses=(Held("fidelity", 0.05, 0.02, False), Held("janus", 0.5)),
     )
 
 

@@ -33,12 +33,12 @@ def outcomes(monkeypatch, errors):
     """Let the journey end with one error after the other; seeds it was travelled with."""
     seeds, errors = [], iter(errors)
 
-    def travel(journey):
+    def travel(journey, others=(), finally_=False):
         seeds.append(journey.spec.seed)
         error = next(errors, None)
         if error:
             raise error
-        return {}
+        return {"record": {}}
 
     monkeypatch.setattr("flows.asset.travel", travel)
     return seeds
