@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -288,16 +288,30 @@ def held(folder: BucketPath, *, ttl_s: float = LEASE_S) -> Iterator[BucketPath |
     if mine is None:
         yield None
         return
+    try:
+        with renewed(lambda: _renew(mine), ttl_s / 3):
+            yield mine
+    finally:
+        with contextlib.suppress(OSError):
+            mine.unlink()
+
+
+@contextlib.contextmanager
+def renewed(renew: Callable[[], bool], every_s: float) -> Iterator[None]:
+    """Call ``renew`` in a thread every so many seconds while the block lasts, until it is False: the lease is lost."""
     over = threading.Event()
-    thread = threading.Thread(target=_renew, args=(mine, over, ttl_s / 3), name="lease", daemon=True)
+
+    def keep() -> None:
+        while not over.wait(every_s) and renew():
+            pass
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()
     try:
-        yield mine
+        yield
     finally:
         over.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            mine.unlink()
 
 
 def _take(folder: BucketPath, ttl_s: float) -> BucketPath | None:
@@ -327,13 +341,13 @@ def _is_over(last: BucketPath, ttl_s: float) -> bool:
     return last.parent.parent.now() - last.stat().st_mtime > ttl_s
 
 
-def _renew(mine: BucketPath, over: threading.Event, every_s: float) -> None:
-    while not over.wait(every_s):
-        with contextlib.suppress(OSError):  # the store is away: the next round tries again
-            if max(mine.parent.iterdir(), default=mine) != mine:
-                log.warning("%s was given to another holder: this process was silent for too long", mine.parent)
-                return
-            mine.write_bytes(_holder())
+def _renew(mine: BucketPath) -> bool:
+    with contextlib.suppress(OSError):  # the store is away: the next round tries again
+        if max(mine.parent.iterdir(), default=mine) != mine:
+            log.warning("%s was given to another holder: this process was silent for too long", mine.parent)
+            return False
+        mine.write_bytes(_holder())
+    return True
 
 
 def _holder() -> bytes:

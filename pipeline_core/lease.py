@@ -21,14 +21,13 @@ import contextlib
 import json
 import os
 import re
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline_core.bucket import BucketPath, Place, held
+from pipeline_core.bucket import BucketPath, Place, held, renewed
 from pipeline_core.errors import TransientError
 from pipeline_core.files import create, disk_errors, time_there, write_json
 from pipeline_core.python import process_alive, this_host
@@ -58,10 +57,11 @@ class Lease:
         if not self.held():
             raise LeaseLost(f"{self.path} was taken over by another process, which goes on")
 
-    def touch(self) -> None:
-        """Show that the holder lives; one whose disk is away is not seen until it is back."""
+    def touch(self) -> bool:
+        """Show that the holder lives, and that it goes on; one whose disk is away is not seen until it is back."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
+        return True
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,12 @@ def leased(place: Place, stale_s: float = STALE_S) -> Iterator[Lease | None]:
     if lease is None:
         yield None
         return
-    over = threading.Event()
-    thread = threading.Thread(target=_keep, args=(lease, over, stale_s / 6), name="lease", daemon=True)
-    thread.start()
     try:
-        yield lease
+        with renewed(lease.touch, stale_s / 6):
+            yield lease
     finally:
-        over.set()
-        thread.join()
         if lease.held():
             write_json(lease.path, _document(lease.token) | {"free": True})
-
-
-def _keep(lease: Lease, over: threading.Event, every_s: float) -> None:
-    while not over.wait(every_s):
-        lease.touch()
 
 
 def _take(place: Path, stale_s: float) -> Lease | None:
