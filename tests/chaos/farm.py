@@ -12,6 +12,8 @@ same library at the same time, and two more share a library in a bucket (``tests
     doubled              assets or stages with more than one current row, events that lie in two files
     unexplained_repeats  stages that succeeded more often than once, and once more for each corruption of their output
                          and each interruption; and work of two processes on one asset at the same time
+    engine_overlaps      processes that worked for a worker before its last one had ended: one that outlived its killed
+                         worker, beside that of the worker started anew
     second_run_repeats   stages that succeeded in two runs, without a corruption or an interruption
     s3_lost              the same as lost, in the bucket; and what its fsck found
     left_behind          processes, temporary files, locks, checkpoints and findings of ``splatmill catalog fsck``
@@ -31,10 +33,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -192,7 +195,7 @@ def audit(farm: Farm, record: Record, seconds: float, is_over: bool) -> dict:
     whole = {name for name in asked if is_whole(farm.library, name)}
     in_catalogue = {name for name, row in rows.items() if row["status"] == "ok"}
     lost = sorted(asked - (whole & in_catalogue) - set(reasons))
-    repeats = count_repeats(library, record.corrupted)
+    repeats = count_repeats(library, record.corrupted, workers_of(farm.library))
     left = left_behind(farm)
     report = {
         "assets": len(asked),
@@ -238,7 +241,7 @@ def doubled(library: str) -> int:
     return query.rows(library, sql)[0]["n"]
 
 
-def count_repeats(library: str, corrupted: list[str]) -> dict:
+def count_repeats(library: str, corrupted: list[str], workers: dict[str, str]) -> dict:
     """How often stages were done again, and how much of it no fault explains."""
     work = query.rows(
         library,
@@ -273,24 +276,40 @@ def count_repeats(library: str, corrupted: list[str]) -> dict:
         "seconds_lost": round(lost_s, 1),
         "seconds_worked": round(sum(row["duration_s"] or 0.0 for row in work), 1),
         "unexplained_repeats": unexplained + overlaps(work),
+        "engine_overlaps": engine_overlaps(work, workers),
         "second_run_repeats": twice,
     }
 
 
 def overlaps(work: list[dict]) -> int:
     """Pairs of processes that worked on one asset at the same time."""
-    found, spans = 0, {}
+    good = [row for row in work if row["status"] == "ok"]
+    return at_once(good, lambda row: row["asset_id"], lambda row: (row["host"], row["worker_pid"]))
+
+
+def engine_overlaps(work: list[dict], workers: dict[str, str]) -> int:
+    """Pairs of shards' processes that worked at the same time for one worker. ``workers``: its name by flow run."""
+    theirs = [
+        row for row in work if row["prefect_flow_run_id"] in workers and row["error_type"] != WORKER_LOST
+    ]  # what was lost is told by another process, later
+    return at_once(theirs, lambda row: workers[row["prefect_flow_run_id"]], lambda row: row["prefect_flow_run_id"])
+
+
+def at_once(work: list[dict], where: Callable[[dict], Any], who: Callable[[dict], Any]) -> int:
+    """Pairs of ``who`` whose times at one ``where`` overlap; a time is from its first start to its last end."""
+    times: dict[Any, dict[Any, list]] = {}
     for row in work:
-        if row["started_at"] and row["status"] == "ok":
-            span = spans.setdefault((row["asset_id"], row["host"], row["worker_pid"]), [row["started_at"]] * 2)
+        if None not in (row["started_at"], row["finished_at"]):
+            span = times.setdefault(where(row), {}).setdefault(who(row), [row["started_at"], row["finished_at"]])
             span[:] = min(span[0], row["started_at"]), max(span[1], row["finished_at"])
-    by_asset: dict[str, list] = {}
-    for (asset_id, _, _), span in spans.items():
-        by_asset.setdefault(asset_id, []).append(span)
-    for each in by_asset.values():
-        each.sort()
-        found += sum(after[0] < before[1] for before, after in pairwise(each))
-    return found
+    ordered = [sorted(each.values()) for each in times.values()]
+    return sum(after[0] < before[1] for each in ordered for before, after in pairwise(each))
+
+
+def workers_of(library: Path) -> dict[str, str]:
+    """The worker of each flow run, as its signs of life tell."""
+    told = {path.stem: json.loads(path.read_text())["worker"] for path in library.glob("runs/*/beats/[!.]*")}
+    return {name: worker for name, worker in told.items() if worker}
 
 
 def tail(library: Path) -> dict:
@@ -351,7 +370,7 @@ def main() -> None:
     print(aligned(["fault", "times"], faults))
     print(aligned(["what", "count"], [[name, value] for name, value in report.items() if name != "by_kind"]))
     print(json.dumps(report))
-    bad = ("lost", "doubled", "unexplained_repeats", "second_run_repeats", "s3_lost", "left_behind")
+    bad = ("lost", "doubled", "unexplained_repeats", "engine_overlaps", "second_run_repeats", "s3_lost", "left_behind")
     good = report["over"] and not any(report[name] for name in bad) and report.get("tail_s", 0.0) < LONGEST_TAIL_S
     sys.exit(0 if good else 1)
 
