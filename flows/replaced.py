@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any
 
 from catalog import query
@@ -51,7 +53,9 @@ class Replaced:
 def replaced(library: str, manifest: Manifest, missing: Sequence[Journey]) -> list[Replaced]:
     """The assets among ``missing`` that were delivered and are asked for otherwise now, in the manifest's order."""
     folder = Library(library)
-    there = [each for each in missing if (folder.asset_dir(each.asset_id) / PROVENANCE).exists()]
+    with ThreadPoolExecutor(folder.looks_at_once) as pool:
+        told = pool.map(lambda each: (folder.asset_dir(each.asset_id) / PROVENANCE).exists(), missing)
+        there = list(compress(missing, told))
     if not there:
         return []
     known, found = _delivered(library, [each.asset_id for each in there]), []
