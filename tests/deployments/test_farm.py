@@ -6,6 +6,7 @@ No container engine and no systemd is needed: ``tests.deployments.box`` gives ea
 and writable places that its file gives it, and ``tests.deployments.farm_files`` reads them.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -20,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -165,6 +167,25 @@ class Site:
                 self.processes[name].send_signal(number)
         return [self.processes.pop(name).wait(seconds) for name in names]
 
+    def clear(self):
+        """End all that is in the network but PostgreSQL, however a test ended: the next one wants the same ports."""
+        mine = [self.processes.pop(name) for name in list(self.processes) if name != "postgres"]
+        for process in mine:
+            process.terminate()
+        end = time.monotonic() + 60
+        for process in mine:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, end - time.monotonic()))
+        kept = {self.net.pid}
+        if "postgres" in self.processes:
+            server = psutil.Process(self.processes["postgres"].pid)
+            kept |= {server.pid, *(child.pid for child in server.children(recursive=True))}
+        for process in psutil.process_iter():  # and what they have left behind
+            if process.pid not in kept and network_of(process.pid) == network_of(self.net.pid):
+                process.kill()
+        for process in mine:
+            process.wait(60)
+
     def small(self, name, call, steps=4):
         """Submit two small assets with ``call(words)``, and wait until their run is over; their ids."""
         ids = [f"{name}-{i}" for i in range(2)]
@@ -181,6 +202,14 @@ class Site:
         summary = json.loads((run / "summary.json").read_text())
         assert sorted(summary["made"]) == ids and not summary["failures"], self.told()
         assert all((self.folder / "library" / "assets" / each / "asset.glb").is_file() for each in ids)
+
+
+def network_of(pid):
+    """The network that a process is in; None where it has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
 
 
 def outside():
@@ -211,9 +240,18 @@ def site(tmp_path_factory):
         site.call("createdb", Command(("createdb", "-h", "postgres", "-U", "prefect", "prefect"), env, "/", ()), **box)
         yield site
     finally:
-        site.stop(*[each for each in site.processes if each != "postgres"])
-        site.stop(*site.processes, number=signal.SIGINT)
-        site.net.kill()
+        try:
+            site.clear()
+            site.stop(*site.processes, number=signal.SIGINT)
+        finally:
+            site.net.kill()
+
+
+@pytest.fixture
+def cleared(site):
+    """Nothing but PostgreSQL is there afterwards."""
+    yield
+    site.clear()
 
 
 def succeeds(site, name, command, words=(), **options):
@@ -236,6 +274,7 @@ def submitting(site, name, command, **options):
     return submit
 
 
+@pytest.mark.usefixtures("cleared")
 def test_the_units(site):
     """Server, deploy as the README says it, worker, control, reconcile, metrics; a run; drained and stopped."""
     found, machine = units(PASSWORD), {"container": False}
