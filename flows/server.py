@@ -60,8 +60,13 @@ CLIENT = QUIET | {
 }
 """A run's own settings. Prefect logs no failures, because splatmill tells each once, without a traceback."""
 
-WORKER = QUIET | {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_WORKER_QUERY_SECONDS": "5"}
-"""A worker's own settings. The flows that it runs get theirs from prefect.yaml."""
+WORKER = QUIET | {
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_WORKER_QUERY_SECONDS": "5",
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "15",
+}
+"""A worker's own settings. The flows that it runs get theirs from prefect.yaml. One that has given three signs of life
+less than it should is offline for the server, and reconcile gives up what it took and never began."""
 
 SERVER = QUIET | {
     "PREFECT_LOGGING_LEVEL": "WARNING",

@@ -40,7 +40,8 @@ class PrefectFarm:
     def shards(self, run_id: str) -> list[Shard]:
         """All shards of a run."""
         found = _flow_runs(FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(run_id)])))
-        return [_shard(run, tuple(run.parameters["request"]["only"])) for run in found if run.state]
+        gone = _gone(found)
+        return [_shard(run, tuple(run.parameters["request"]["only"]), gone) for run in found if run.state]
 
     def others(self, library: str) -> list[Shard]:
         """Flow runs about a library that a worker took, that have not ended, and that are no shards."""
@@ -48,11 +49,13 @@ class PrefectFarm:
             type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
         )
         root = Library(library).root
-        return [
-            _shard(run, ())
+        found = [
+            run
             for run in _flow_runs(FlowRunFilter(state=taken))
             if run.deployment_id and not _request(run).get("shard") and _library(run) == root
         ]
+        gone = _gone(found)
+        return [_shard(run, (), gone) for run in found]
 
     def submit(self, request: BatchRequest) -> None:
         """Queue a shard."""
@@ -132,10 +135,26 @@ def _flow_runs(wanted: FlowRunFilter) -> list[Any]:
                 return found
 
 
-def _shard(run: Any, assets: tuple[str, ...]) -> Shard:
+def _shard(run: Any, assets: tuple[str, ...], gone: set[tuple[str, str]]) -> Shard:
     return Shard(
-        str(run.id), run.state.type.value.lower(), run.state.timestamp, assets, redact(run.state.message or "")
-    )
+        str(run.id), run.state.type.value.lower(), run.state.timestamp, assets, redact(run.state.message or ""),
+        _taker(run) in gone,
+    )  # fmt: skip
+
+
+def _gone(runs: list[Any]) -> set[tuple[str, str]]:
+    """Pools and names of workers that are offline, of the pools in which a run was taken and has not begun."""
+    found = set()
+    for pool in {_taker(run)[0] for run in runs if run.state and run.state.type == StateType.PENDING} - {""}:
+        with _client() as client:
+            workers = client.read_workers_for_work_pool(pool)
+        found |= {(pool, worker.name) for worker in workers if worker.status == WorkerStatus.OFFLINE}
+    return found
+
+
+def _taker(run: Any) -> tuple[str, str]:
+    """The pool and the name of the worker that took a run; empty where none has."""
+    return run.work_pool_name or "", run.labels.get("prefect.worker.name", "")
 
 
 def _request(run: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class FarmUnreachable(SplatmillError):
 class Shard:
     """A shard's flow run: Prefect's id, its state's type in lower case, since when, the assets it was given.
 
-    ``message`` is that of its state.
+    ``message`` is that of its state. ``worker_gone``: the worker that took it, and has not begun it, is offline.
     """
 
     id: str
@@ -31,6 +31,7 @@ class Shard:
     since: datetime
     assets: tuple[str, ...]
     message: str = ""
+    worker_gone: bool = False
 
     @property
     def open(self) -> bool:

@@ -52,12 +52,13 @@ CONTROL = "control"
 class Patience:
     """How long a shard is waited for.
 
-    It is given up when a worker took it and has not begun it after ``begin_s`` seconds, when it has given no sign of
-    life for ``silent_s`` seconds, and when an asset has been in one stage for ``stage_s`` seconds (Prefect's own
-    timeouts cannot interrupt a thread).
+    It is given up when a worker took it and has not begun it after ``begin_s`` seconds, or after ``gone_s`` where that
+    worker is offline; when it has given no sign of life for ``silent_s`` seconds, and when an asset has been in one
+    stage for ``stage_s`` seconds (Prefect's own timeouts cannot interrupt a thread).
     """
 
     begin_s: float = 300.0
+    gone_s: float = 30.0
     silent_s: float = 60.0
     stage_s: float = 86400.0
 
@@ -246,8 +247,9 @@ def verdict(shard: Shard, beat: Beat | None, patience: Patience, now: datetime |
         return f"its process was lost ({shard.state})" if lost else ""
     age = ((now or datetime.now(UTC)) - shard.since).total_seconds()
     if beat is None:
-        late = shard.state != "scheduled" and age > patience.begin_s
-        return f"it was taken {age:.0f} s ago and never began ({shard.state})" if late else ""
+        late = shard.state != "scheduled" and age > (patience.gone_s if shard.worker_gone else patience.begin_s)
+        why = "its worker is offline" if shard.worker_gone else shard.state
+        return f"it was taken {age:.0f} s ago and never began ({why})" if late else ""
     if beat.state == "dead":
         return "it was given up before"
     if beat.gone and beat.state == "live":

@@ -215,6 +215,18 @@ def test_a_shard_stuck_in_submitting_gives_back_its_place_and_may_not_begin_late
         pass
 
 
+def test_a_shard_whose_worker_is_offline_is_waited_for_half_a_minute(opened):
+    request, farm = opened
+    shard = farm.open[0]
+    for age_s in (29, 31):
+        farm.set(shard.id, "pending", age_s)
+        farm.runs[shard.id] = replace(farm.runs[shard.id], worker_gone=True)
+        closed = again(request, farm).closed
+        assert len(closed) == (age_s == 31)
+    assert "never began (its worker is offline)" in closed[0]
+    assert sorted(name for shard in farm.open for name in shard.assets) == [f"mug-{i:04d}" for i in range(12)]
+
+
 def test_a_flow_that_waits_or_tidies_up_is_closed_by_the_same_rules(opened):
     request, farm = opened
     began = datetime.now(UTC) - timedelta(seconds=1000)
