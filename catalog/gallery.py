@@ -3,15 +3,16 @@
     write_gallery("library")
 
 ``index.html`` holds a card for each asset (failed ones with their error), and searches, filters and sorts by itself;
-``view/<asset_id>.html`` holds a GLB and our own viewer. Text from the catalogue travels as JSON and is put on the page
-as text; the pages' content security policy lets no script run but ours. A viewer page is written anew only when its GLB
-has changed.
+``view/<asset_id>.html`` holds the asset's levels, collision bodies and splat, and our own viewer of them. Text from the
+catalogue travels as JSON and is put on the page as text; the pages' content security policy lets no script run but
+ours. A viewer page is written anew only when the files of its asset have changed.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from catalog import query, render
+from catalog import query, render, splats
 from catalog.store import Store, open_store
 from pipeline_core import stages
 from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
@@ -30,6 +31,7 @@ from pipeline_core.files import disk_errors, replaced, write_text
 from pipeline_core.spec import FileRef
 
 WEB = Path(__file__).parent / "web"
+SCRIPTS = {"gallery": ["gallery.js"], "viewer": ["glb.js", "mesh.js", "splat.js", "viewer.js"]}
 MAX_VIEWERS = 1000
 SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
@@ -56,7 +58,7 @@ def write_gallery(
         folder to write to; ``<library>/gallery`` unless given. A gallery of an object store needs one, and pictures are
         copied there.
     viewers
-        the newest so many assets get a 3D page (each holds its GLB once more).
+        the newest so many assets get a 3D page (each holds its files once more).
     """
     store = open_store(root)
     if out is None and store.folder is None:
@@ -77,17 +79,22 @@ def write_gallery(
 
 def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}, and
-    ``findings`` as sentences, worst first."""
+    ``findings`` as sentences, worst first, and ``sha256s`` of its files."""
     with query.connect(store, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute(f"""
             select asset_id, name, arg_max(value, (stage = '{stages.DELIVERY}', event_id)) from metrics
             where is_latest and stage in {stages.sql_list(SHOWN)} group by all
         """).fetchall()
+        files = con.execute(f"""
+            select asset_id, string_agg(sha256, ' ' order by role) from artifacts
+            where is_latest and stage = '{stages.DELIVERY}' group by asset_id
+        """).fetchall()
         faults = con.execute("""
             select asset_id, severity || ' in ' || file || ': ' || message || if(count > 1, ' (' || count || ')', '')
             from findings where is_latest and severity <> 'info' order by asset_id, severity, file, code
         """).fetchall()
+    sha256s = dict(files)
     said: dict[str, list[str]] = {}
     for asset_id, text in faults:
         said.setdefault(asset_id, []).append(text)
@@ -97,7 +104,7 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     return [
         asset
         | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)}
-        | {"findings": said.get(asset["asset_id"], [])}
+        | {"findings": said.get(asset["asset_id"], []), "sha256s": sha256s.get(asset["asset_id"])}
         for asset in assets
     ]
 
@@ -126,7 +133,7 @@ def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool)
         path = str(PurePosixPath(asset["glb_path"]).with_name(PROVENANCE))
         if url := _link(store, folder, asset["asset_id"], path, copy=False):
             card["files"].append({"label": "provenance", "url": url})
-    if with_view and asset["glb_path"] and _view(store, folder, asset):
+    if with_view and asset["glb_path"] and _view(store, folder, asset, card):
         card["view"] = f"view/{quote(_file_name(asset['asset_id']))}.html"
     return card
 
@@ -154,28 +161,44 @@ def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: 
     return quote(target.relative_to(folder).as_posix())
 
 
-def _view(store: Store, folder: Path, asset: dict[str, Any]) -> bool:
-    """Write the asset's 3D page unless it is there with this very GLB; False when the GLB is not there."""
+def _view(store: Store, folder: Path, asset: dict[str, Any], card: dict[str, Any]) -> bool:
+    """Write the asset's 3D page unless it is there with these very files; False when the GLB is not there."""
     target = folder / "view" / f"{_file_name(asset['asset_id'])}.html"
-    data = {name: asset[name] for name in ("asset_id", "prompt")}
-    mark = hashlib.sha256(f"{asset['glb_sha256']} {_page('viewer', data)}".encode()).hexdigest()
+    shown = {role: f"../{card[role]}" for role in ("preview", "turntable", "stages") if role in card}
+    data = {name: asset[name] for name in ("asset_id", "prompt")} | {"pictures": shown}
+    mark = hashlib.sha256(f"{asset['sha256s']} {_page('viewer', data)}".encode()).hexdigest()
     with contextlib.suppress(FileNotFoundError), target.open("rb") as file:
         if mark.encode() in file.read(300):
             return True
-    if store.size(asset["glb_path"]) is None or ".." in PurePosixPath(asset["glb_path"]).parts:
+    files = {role: _read(store, asset[f"{role}_path"]) for role in ("glb", "lods", "collision", "splat")}
+    if not files["glb"]:
         return False
-    with store.open(asset["glb_path"]) as file:
-        glb = base64.b64encode(file.read()).decode()
-    write_text(target, _page("viewer", data).replace("@SHA256@", mark).replace("@GLB@", glb))
+    splat = splats.pack(files["splat"])
+    inside = {"@GLB@": files["lods"] or files["glb"], "@COLLISION@": files["collision"]}
+    inside["@SPLAT@"] = splat.data if splat else b""
+    page = _page("viewer", data | {"splat": splat and splat.about}).replace("@SHA256@", mark)
+    for name, content in inside.items():
+        packed = gzip.compress(content, mtime=0) if content else b""
+        page = page.replace(name, base64.b64encode(packed).decode())
+    write_text(target, page)
     return True
 
 
+def _read(store: Store, path: str | None) -> bytes:
+    """A file of the library; nothing where there is none, or its path leaves the library."""
+    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or store.size(path) is None:
+        return b""
+    with store.open(path) as file:
+        return file.read()
+
+
 def _page(name: str, data: Any) -> str:
-    """A page of ``web/`` with its style, script and data inside; @SHA256@ and @GLB@ are left to the caller."""
-    page, style, script = ((WEB / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    """A page of ``web/`` with its style, script and data inside; what a viewer holds is left to the caller."""
+    page, style = ((WEB / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css"))
+    script = "".join((WEB / file).read_text(encoding="utf-8") for file in SCRIPTS[name])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # "<" never appears in the data, so nothing in it can end the script element or open another
-    text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+    # "<" and "@" never appear in the data: nothing in it ends the script element, opens another, or is a place of ours
+    text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("@", "\\u0040")
     head, tail = page.replace("@STYLE@", style).replace("@SCRIPT_HASH@", f"'sha256-{digest}'").split("@DATA@")
     return head + text + tail.replace("@SCRIPT@", script)
 

@@ -1,249 +1,252 @@
-"use strict";
-// A small glTF 2.0 binary viewer on WebGL 1: triangles, one base colour texture, vertex colours, node transforms;
-// shows texture, clay, normals or UV checks, with or without wires.
-// No dependency and no network: the file is base64 in this page.
+// The page of one asset: its mesh, its splat and its atlas before one camera, and how it came about, stage by stage.
+// No dependency and no network: all files are in this page, base64 of gzip; pictures lie beside it.
+
 const $ = (id) => document.getElementById(id);
 const info = JSON.parse($("data").textContent);
-document.title = info.asset_id;
-$("prompt").textContent = info.prompt || info.asset_id;
+const STAGES = ["Points: the first guess", "Shape: after the first pass", "Splat: coloured and refined", "Mesh: the bare surface", "Textured: what you get"];
+const SHOWS = { mesh: "mesh", splat: "splat", atlas: "UV atlas" };
+const START = { azimuth: 30, elevation: 18, zoom: 1, panX: 0, panY: 0 };
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches, prefersDark = matchMedia("(prefers-color-scheme: dark)").matches;
+const state = { show: "mesh", surface: 0, level: 0, bodies: 0, wire: false, spin: !still, dark: prefersDark, stage: 0, ...START };
+const scene = { levels: [], bodies: [], profile: new Float32Array(0), box: null };
+let pending = false, last = 0, paint = null;
 
-const VERTEX = `attribute vec3 position, normal; attribute vec2 uv; attribute vec4 color;
-uniform mat4 view, projection; uniform float bias; varying vec3 n; varying vec2 t; varying vec4 c;
-void main() { n = mat3(view[0].xyz, view[1].xyz, view[2].xyz) * normal; t = uv; c = color;
-  gl_Position = projection * view * vec4(position, 1.0); gl_Position.z -= bias * gl_Position.w; }`;
-const FRAGMENT = `precision mediump float; varying vec3 n; varying vec2 t; varying vec4 c;
-uniform sampler2D image; uniform vec4 factor, line; uniform int mode;
-vec3 base(vec3 m) {
-  if (mode == 1) return vec3(0.62);
-  if (mode == 2) return pow(0.5 + 0.5 * m, vec3(2.2));
-  if (mode == 3) { vec2 k = floor(t * 32.0); return mix(vec3(0.15), vec3(0.8), mod(k.x + k.y, 2.0)) * vec3(t, 1.0 - 0.5 * t.x); }
-  return pow(texture2D(image, t).rgb, vec3(2.2)) * factor.rgb * c.rgb;
-}
-void main() {
-  vec3 m = normalize(gl_FrontFacing ? n : -n);
-  float sky = 0.5 + 0.5 * m.y, key = max(dot(m, normalize(vec3(0.4, 0.7, 0.6))), 0.0);
-  vec3 light = mode == 2 ? vec3(1.0) : mix(vec3(0.46, 0.44, 0.42), vec3(0.66, 0.70, 0.76), sky) + 0.6 * key;
-  gl_FragColor = line.a > 0.0 ? line : vec4(pow(base(m) * light, vec3(1.0 / 2.2)), 1.0);
-}`;
-const MODES = ["texture", "clay", "normals", "uv"];
+// ---- what can be done: a key, words, and the deed; the page lists them
+const next = (value, count) => (value + 1) % count;
+const DEEDS = [
+  ["m", "mesh", () => show("mesh")], ["s", "splat", () => show("splat")], ["u", "UV atlas: its maps and layout", () => show("atlas")],
+  ["w", "wireframe", () => set({ wire: !state.wire })],
+  ["l", "next level of detail", () => set({ level: next(state.level, scene.levels.length || 1) })],
+  ["c", "collision bodies, hull", () => set({ bodies: next(state.bodies, scene.bodies.length + 1) })],
+  ["b", "before and after: next stage", () => set({ stage: next(state.stage, info.pictures.stages ? STAGES.length + 1 : 1) })],
+  ["r", "turn by itself", () => set({ spin: !state.spin })], ["f", "frame it again", () => set({ ...START, stage: 0 })],
+  ["d", "dark or light", () => set({ dark: !state.dark })], ["Escape", "back from a stage's picture", () => set({ stage: 0 })],
+  ["+", "nearer", () => zoom(1.2)], ["-", "farther", () => zoom(1 / 1.2)],
+  ["ArrowLeft", "turn; with Shift, move", (e) => drag(20, 0, e.shiftKey)], ["ArrowRight", "", (e) => drag(-20, 0, e.shiftKey)],
+  ["ArrowUp", "", (e) => drag(0, 20, e.shiftKey)], ["ArrowDown", "", (e) => drag(0, -20, e.shiftKey)],
+  ...SURFACES.map((name, i) => ["1234567890k"[i], name, () => set({ surface: i })]),
+];
 
-function parse(bytes) {
-  const view = new DataView(bytes.buffer);
-  if (view.getUint32(0, true) !== 0x46546c67 || view.getUint32(4, true) !== 2) throw new Error("not a GLB 2.0 file");
-  let json = null, bin = null;
-  for (let at = 12; at < view.getUint32(8, true);) {
-    const length = view.getUint32(at, true), kind = view.getUint32(at + 4, true), chunk = bytes.subarray(at + 8, at + 8 + length);
-    if (kind === 0x4e4f534a) json = JSON.parse(new TextDecoder().decode(chunk));
-    if (kind === 0x004e4942) bin = chunk;
-    at += 8 + length;
+function show(what) { set({ show: what, stage: 0, zoom: 1, panX: 0, panY: 0 }); }
+
+function set(change) { // the one way to change what is shown
+  Object.assign(state, change);
+  state.show = (state.show === "splat" && !info.splat) || !(state.show in SHOWS) ? "mesh" : state.show;
+  for (const [name, count] of [["surface", SURFACES.length], ["level", scene.levels.length], ["bodies", scene.bodies.length + 1], ["stage", STAGES.length + 1]]) {
+    state[name] = Math.min(Math.max(Math.trunc(state[name]), 0), Math.max(count - 1, 0));
   }
-  return { json, bin };
+  for (const name of ["show", "surface", "level", "bodies"]) $(name).value = String(state[name]);
+  for (const name of ["wire", "spin", "dark"]) $(name).setAttribute("aria-pressed", String(state[name]));
+  $("surface").disabled = $("level").disabled = $("wire").disabled = state.show === "splat";
+  document.body.classList.toggle("dark", state.dark);
+  $("canvas").hidden = state.stage > 0 || !paint;
+  showStage();
+  $("facts").textContent = facts();
+  redraw();
 }
 
-const ARRAYS = { 5120: Int8Array, 5121: Uint8Array, 5122: Int16Array, 5123: Uint16Array, 5125: Uint32Array, 5126: Float32Array };
-const WIDTHS = { SCALAR: 1, VEC2: 2, VEC3: 3, VEC4: 4, MAT4: 16 };
+function facts() {
+  if (!scene.box) return "";
+  const faces = scene.levels[state.level].reduce((sum, part) => sum + part.index.length / 3, 0), size = scene.box.size.map((v) => v.toFixed(2)).join(" × ");
+  const what = { mesh: `level ${state.level}: ${faces.toLocaleString("en")} triangles`, splat: `splat: ${info.splat?.count.toLocaleString("en")} Gaussians`, atlas: `UV atlas of ${faces.toLocaleString("en")} triangles` };
+  return `${state.stage ? STAGES[state.stage - 1] : what[state.show]} · ${size} m`;
+}
 
-function accessor({ json, bin }, index) {
-  const a = json.accessors[index], b = json.bufferViews[a.bufferView], type = ARRAYS[a.componentType], width = WIDTHS[a.type];
-  const start = bin.byteOffset + (b.byteOffset || 0) + (a.byteOffset || 0), stride = b.byteStride || width * type.BYTES_PER_ELEMENT;
-  const out = new type(a.count * width);
-  for (let i = 0; i < a.count; i++) {
-    const row = bin.buffer.slice(start + i * stride, start + i * stride + width * type.BYTES_PER_ELEMENT);
-    out.set(new type(row), i * width);
+// ---- the camera frames the object: at zoom 1 all of it is in view at every azimuth, whatever the shape of the window
+function camera(aspect) {
+  const rad = Math.PI / 180, [a, e] = [state.azimuth * rad, state.elevation * rad], ty = Math.tan(15 * rad), tx = ty * aspect;
+  const distance = fit(e, tx * 0.92, ty * 0.92), { centre, radius } = scene.box;
+  const back = [Math.cos(e) * Math.sin(a), Math.sin(e), Math.cos(e) * Math.cos(a)]; // azimuth 0 looks at the front (+Z)
+  const right = [Math.cos(a), 0, -Math.sin(a)], up = [-Math.sin(e) * Math.sin(a), Math.cos(e), -Math.sin(e) * Math.cos(a)];
+  const eye = centre.map((c, i) => c + back[i] * distance), dot = (v) => -v.reduce((sum, x, i) => sum + x * eye[i], 0);
+  const view = [right[0], up[0], back[0], 0, right[1], up[1], back[1], 0, right[2], up[2], back[2], 0, dot(right), dot(up), dot(back), 1];
+  const near = Math.max(distance - 1.2 * radius, distance / 100), far = distance + 1.2 * radius;
+  const projection = [state.zoom / tx, 0, 0, 0, 0, state.zoom / ty, 0, 0, -state.panX, -state.panY, (far + near) / (near - far), -1, 0, 0, 2 * far * near / (near - far), 0];
+  return { view, projection, eye };
+}
+
+// A ring of radius r at height y about the upright axis is in view from the least distance that holds all of these.
+function fit(e, tx, ty) {
+  const [c, s] = [Math.cos(e), Math.sin(e)], p = scene.profile, side = Math.hypot(1 / tx, c);
+  let least = 0;
+  for (let i = 0; i < p.length; i += 2) {
+    const [r, y] = [p[i], p[i + 1]], high = Math.abs(y * c - r * s) / ty + r * c, low = Math.abs(y * c + r * s) / ty - r * c;
+    least = Math.max(least, y * s + Math.max(r * side, high, low));
   }
-  if (!a.normalized || type === Float32Array) return out;
-  const scale = 1 / (2 ** (8 * type.BYTES_PER_ELEMENT - (type.name.startsWith("U") ? 0 : 1)) - 1);
-  return Float32Array.from(out, (value) => Math.max(value * scale, -1));
+  return least;
 }
 
-const identity = () => [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
-function multiply(a, b) {
-  const out = new Array(16).fill(0);
-  for (let c = 0; c < 4; c++) for (let r = 0; r < 4; r++) for (let k = 0; k < 4; k++) out[c * 4 + r] += a[k * 4 + r] * b[c * 4 + k];
-  return out;
-}
-function local(node) {
-  if (node.matrix) return node.matrix;
-  const [x, y, z, w] = node.rotation || [0, 0, 0, 1], s = node.scale || [1, 1, 1], t = node.translation || [0, 0, 0];
-  return [(1 - 2 * (y * y + z * z)) * s[0], 2 * (x * y + z * w) * s[0], 2 * (x * z - y * w) * s[0], 0,
-    2 * (x * y - z * w) * s[1], (1 - 2 * (x * x + z * z)) * s[1], 2 * (y * z + x * w) * s[1], 0,
-    2 * (x * z + y * w) * s[2], 2 * (y * z - x * w) * s[2], (1 - 2 * (x * x + y * y)) * s[2], 0, t[0], t[1], t[2], 1];
+function sheet(aspect) { // the atlas: u to the right, v down, all of it in view
+  const s = 1.84 * state.zoom, x = s * Math.min(1, 1 / aspect), y = s * Math.min(1, aspect);
+  return { view: identity(), eye: [0, 0, 1], projection: [x, 0, 0, 0, 0, -y, 0, 0, 0, 0, 1, 0, state.panX - x / 2, state.panY + y / 2, 0, 1] };
 }
 
-function collect(file) {
-  const found = [], { json } = file;
-  const visit = (index, parent) => {
-    const node = json.nodes[index], world = multiply(parent, local(node));
-    if (node.mesh !== undefined) for (const p of json.meshes[node.mesh].primitives) if ((p.mode ?? 4) === 4) found.push(primitive(file, p, world));
-    for (const child of node.children || []) visit(child, world);
-  };
-  const scene = json.scenes ? json.scenes[json.scene || 0] : { nodes: json.nodes.map((_, i) => i) };
-  for (const index of scene.nodes) visit(index, identity());
-  if (!found.length) throw new Error("the file has no triangles");
-  return found;
-}
-
-function primitive(file, p, m) {
-  const raw = accessor(file, p.attributes.POSITION), count = raw.length / 3, position = new Float32Array(raw.length);
-  const index = p.indices === undefined ? Uint32Array.from({ length: count }, (_, i) => i) : Uint32Array.from(accessor(file, p.indices));
-  const turn = (v, i, w) => [0, 1, 2].map((r) => m[r] * v[i] + m[4 + r] * v[i + 1] + m[8 + r] * v[i + 2] + w * m[12 + r]);
-  for (let i = 0; i < raw.length; i += 3) position.set(turn(raw, i, 1), i);
-  let normal = new Float32Array(raw.length);
-  if (p.attributes.NORMAL !== undefined) {
-    const given = accessor(file, p.attributes.NORMAL);
-    for (let i = 0; i < raw.length; i += 3) normal.set(turn(given, i, 0), i);
-  } else normal = smooth(position, index);
-  const uv = p.attributes.TEXCOORD_0 === undefined ? new Float32Array(count * 2) : Float32Array.from(accessor(file, p.attributes.TEXCOORD_0));
-  const pbr = (file.json.materials || [])[p.material]?.pbrMetallicRoughness || {}, texture = pbr.baseColorTexture;
-  const image = texture ? file.json.images[file.json.textures[texture.index].source] : null;
-  return { position, normal, uv, index, factor: pbr.baseColorFactor || [1, 1, 1, 1], image };
-}
-
-function smooth(position, index) {
-  const out = new Float32Array(position.length), p = (i) => position.subarray(3 * i, 3 * i + 3);
-  for (let f = 0; f < index.length; f += 3) {
-    const [a, b, c] = [p(index[f]), p(index[f + 1]), p(index[f + 2])], u = b.map((v, i) => v - a[i]), w = c.map((v, i) => v - a[i]);
-    const n = [u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]];
-    for (let k = 0; k < 3; k++) for (let r = 0; r < 3; r++) out[3 * index[f + k] + r] += n[r];
-  }
-  return out;
-}
-
-function bounds(parts) {
+function measure(parts) { // a box about the object, and the rings that its corners sweep when it turns
   const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
-  for (const { position } of parts) for (let i = 0; i < position.length; i++) { low[i % 3] = Math.min(low[i % 3], position[i]); high[i % 3] = Math.max(high[i % 3], position[i]); }
-  return { centre: low.map((v, i) => (v + high[i]) / 2), radius: Math.hypot(...high.map((v, i) => v - low[i])) / 2 || 1, size: high.map((v, i) => v - low[i]) };
+  for (const { position } of parts) position.forEach((v, i) => { low[i % 3] = Math.min(low[i % 3], v); high[i % 3] = Math.max(high[i % 3], v); });
+  const centre = low.map((v, i) => (v + high[i]) / 2), size = high.map((v, i) => v - low[i]), rings = [];
+  for (const { position: p } of parts) for (let i = 0; i < p.length; i += 3) rings.push(Math.hypot(p[i] - centre[0], p[i + 2] - centre[2]), p[i + 1] - centre[1]);
+  Object.assign(scene, { profile: Float32Array.from(rings), box: { centre, size, radius: Math.hypot(...size) / 2 || 1 } });
 }
 
-function program(gl) {
-  const p = gl.createProgram();
-  for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(kind);
-    gl.shaderSource(shader, source); gl.compileShader(shader);
-    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS)) throw new Error(gl.getShaderInfoLog(shader));
-    gl.attachShader(p, shader);
-  }
-  gl.linkProgram(p); gl.useProgram(p);
-  return p;
-}
-
-async function texture(gl, file, image) {
-  const handle = gl.createTexture();
-  gl.bindTexture(gl.TEXTURE_2D, handle);
-  if (!image) { gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array([255, 255, 255, 255])); return handle; }
-  const b = file.json.bufferViews[image.bufferView], start = b.byteOffset || 0;
-  const bitmap = await createImageBitmap(new Blob([file.bin.subarray(start, start + b.byteLength)], { type: image.mimeType }),
-    { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  gl.bindTexture(gl.TEXTURE_2D, handle);
-  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
-  const power = ((bitmap.width & (bitmap.width - 1)) | (bitmap.height & (bitmap.height - 1))) === 0;
-  if (power) gl.generateMipmap(gl.TEXTURE_2D);
-  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, power ? gl.LINEAR_MIPMAP_LINEAR : gl.LINEAR);
-  for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, power ? gl.REPEAT : gl.CLAMP_TO_EDGE);
-  return handle;
-}
-
-function upload(gl, p, part) {
-  const buffer = (data, target) => { const b = gl.createBuffer(); gl.bindBuffer(target, b); gl.bufferData(target, data, gl.STATIC_DRAW); return b; };
-  const lines = new Uint32Array(part.index.length * 2);
-  for (let f = 0, o = 0; f < part.index.length; f += 3) for (const [a, b] of [[0, 1], [1, 2], [2, 0]]) { lines[o++] = part.index[f + a]; lines[o++] = part.index[f + b]; }
-  return { ...part, buffers: [["position", 3], ["normal", 3], ["uv", 2]].map(([name, width]) => [gl.getAttribLocation(p, name), width, buffer(part[name], gl.ARRAY_BUFFER)]),
-    triangles: buffer(part.index, gl.ELEMENT_ARRAY_BUFFER), lines: buffer(lines, gl.ELEMENT_ARRAY_BUFFER) };
-}
-
-async function main() {
-  const text = atob($("glb").textContent.trim()), bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
-  $("glb").remove();
-  const file = parse(bytes), gl = $("canvas").getContext("webgl", { antialias: true, alpha: true });
-  if (!gl) throw new Error("this browser has no WebGL; the GLB itself opens in any 3D program");
-  gl.getExtension("OES_element_index_uint");
-  const p = program(gl), at = (name) => gl.getUniformLocation(p, name), box = bounds(collect(file));
-  const parts = collect(file).map((part) => upload(gl, p, part));
-  for (const part of parts) part.handle = await texture(gl, file, part.image);
-  const triangles = parts.reduce((sum, part) => sum + part.index.length / 3, 0);
-  $("facts").textContent = `${triangles.toLocaleString("en")} triangles · ${(bytes.length / 2 ** 20).toFixed(2)} MiB · `
-    + `${box.size.map((v) => v.toFixed(2)).join(" × ")} m`;
-  const state = { azimuth: 30, elevation: 18, zoom: 1, spin: !matchMedia("(prefers-reduced-motion: reduce)").matches, mode: 0, wire: false };
-  controls(state);
-  gl.enable(gl.DEPTH_TEST); gl.vertexAttrib4f(gl.getAttribLocation(p, "color"), 1, 1, 1, 1);
-  let last = performance.now();
-  const frame = (now) => {
-    if (state.spin) state.azimuth += Math.min(now - last, 100) * 0.03;
+// ---- drawing: a frame where something has changed
+function redraw() {
+  if (pending || !paint) return;
+  pending = true;
+  requestAnimationFrame((now) => {
+    pending = false;
+    if (state.spin && state.show !== "atlas" && !state.stage) { state.azimuth += Math.min(now - last, 50) * 0.03; redraw(); }
     last = now;
-    draw(gl, at, parts, box, state);
-    if (!document.documentElement.dataset.ready) { document.documentElement.dataset.ready = "true"; document.documentElement.dataset.drawn = String(drawn(gl)); }
-    requestAnimationFrame(frame);
-  };
-  requestAnimationFrame(frame);
+    paint();
+    const told = document.documentElement.dataset;
+    told.drawn ??= drawn($("canvas").getContext("webgl2"));
+    told.ready = "true";
+  });
 }
 
 function drawn(gl) { // share of the pixels of the first frame that the asset covers, in percent: a test looks at it
   const [w, h] = [gl.drawingBufferWidth, gl.drawingBufferHeight], pixels = new Uint8Array(w * h * 4);
   gl.readPixels(0, 0, w, h, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
-  let covered = 0;
-  for (let i = 3; i < pixels.length; i += 4) covered += pixels[i] > 0;
-  return Math.round(100 * covered / (w * h));
+  return Math.round(100 * pixels.reduce((sum, value, i) => sum + (i % 4 === 3 && value > 0), 0) / (w * h));
 }
 
-function camera(box, state, aspect) {
-  const rad = Math.PI / 180, [a, e] = [state.azimuth * rad, state.elevation * rad], fov = 35 * rad;
-  const distance = box.radius / Math.sin(fov / 2) / Math.min(1, aspect) * 0.9 / state.zoom;
-  const back = [Math.cos(e) * Math.sin(a), Math.sin(e), Math.cos(e) * Math.cos(a)]; // azimuth 0 looks at the front (+Z)
-  const right = [Math.cos(a), 0, -Math.sin(a)], up = [-Math.sin(e) * Math.sin(a), Math.cos(e), -Math.sin(e) * Math.cos(a)];
-  const eye = box.centre.map((c, i) => c + back[i] * distance), dot = (v) => -v.reduce((sum, x, i) => sum + x * eye[i], 0);
-  const view = [right[0], up[0], back[0], 0, right[1], up[1], back[1], 0, right[2], up[2], back[2], 0, dot(right), dot(up), dot(back), 1];
-  const f = 1 / Math.tan(fov / 2), near = Math.max(distance - 2 * box.radius, box.radius / 100), far = distance + 2 * box.radius;
-  return { view, projection: [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, 2 * far * near / (near - far), 0] };
+function painter(gl, meshes, splat) {
+  const canvas = gl.canvas;
+  return () => {
+    const ratio = Math.min(devicePixelRatio || 1, 2), [w, h] = [Math.max(canvas.clientWidth * ratio | 0, 1), Math.max(canvas.clientHeight * ratio | 0, 1)];
+    if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
+    gl.viewport(0, 0, w, h); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    const atlas = state.show === "atlas", { view, projection, eye } = (atlas ? sheet : camera)(w / h);
+    if (state.show === "splat") splat(view, projection);
+    else meshes.draw(scene.levels[state.level], view, projection, eye, { ...state, atlas });
+    if (state.bodies && !atlas) meshes.bodies(scene.bodies[state.bodies - 1].parts, view, projection, eye);
+  };
 }
 
-function draw(gl, at, parts, box, state) {
-  const canvas = gl.canvas, ratio = Math.min(devicePixelRatio || 1, 2), [w, h] = [canvas.clientWidth * ratio | 0, canvas.clientHeight * ratio | 0];
-  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
-  gl.viewport(0, 0, w, h); gl.clearColor(0, 0, 0, 0); gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-  const { view, projection } = camera(box, state, w / h);
-  gl.uniformMatrix4fv(at("view"), false, view); gl.uniformMatrix4fv(at("projection"), false, projection);
-  gl.uniform1i(at("mode"), state.mode);
-  for (const part of parts) {
-    for (const [location, width, buffer] of part.buffers) if (location >= 0) { gl.bindBuffer(gl.ARRAY_BUFFER, buffer); gl.enableVertexAttribArray(location); gl.vertexAttribPointer(location, width, gl.FLOAT, false, 0, 0); }
-    gl.bindTexture(gl.TEXTURE_2D, part.handle); gl.uniform4fv(at("factor"), part.factor);
-    gl.uniform4f(at("line"), 0, 0, 0, 0); gl.uniform1f(at("bias"), 0); gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, part.triangles);
-    gl.drawElements(gl.TRIANGLES, part.index.length, gl.UNSIGNED_INT, 0);
-    if (!state.wire) continue;
-    gl.uniform1f(at("bias"), 0.004); // in front of their own faces, still behind the rest
-    gl.uniform4f(at("line"), ...(state.mode ? [0.05, 0.1, 0.25, 1] : [0.9, 0.95, 1, 1])); gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, part.lines);
-    gl.drawElements(gl.LINES, part.index.length * 2, gl.UNSIGNED_INT, 0);
+// ---- hands: mouse, touch, keys, controls
+function drag(dx, dy, move) {
+  const canvas = $("canvas");
+  if (move || state.show === "atlas") return set({ panX: state.panX + 2 * dx / canvas.clientWidth, panY: state.panY - 2 * dy / canvas.clientHeight });
+  set({ spin: false, azimuth: state.azimuth - dx * 0.4, elevation: Math.max(-89, Math.min(89, state.elevation + dy * 0.4)) });
+}
+
+function zoom(factor, x = 0, y = 0) { // about a point of the picture, -1 to 1
+  const to = Math.max(0.2, Math.min(20, state.zoom * factor)), k = to / state.zoom;
+  set({ zoom: to, panX: x + (state.panX - x) * k, panY: y + (state.panY - y) * k });
+}
+
+function pointers(canvas) {
+  const fingers = new Map(), middle = () => { const f = [...fingers.values()]; return [f[0][0] + f[1][0], f[0][1] + f[1][1]].map((v) => v / 2); };
+  const spread = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]) || 1; };
+  canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); fingers.set(e.pointerId, [e.clientX, e.clientY]); });
+  canvas.addEventListener("pointermove", (e) => {
+    const before = fingers.get(e.pointerId), two = fingers.size === 2;
+    if (!before) return;
+    const [apart, at] = two ? [spread(), middle()] : [0, before];
+    fingers.set(e.pointerId, [e.clientX, e.clientY]);
+    const to = two ? middle() : [e.clientX, e.clientY];
+    drag(to[0] - at[0], to[1] - at[1], two || e.shiftKey || (e.buttons & 6) > 0);
+    if (two) zoom(spread() / apart);
+  });
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (e) => fingers.delete(e.pointerId));
+  canvas.addEventListener("wheel", (e) => {
+    e.preventDefault();
+    zoom(Math.exp(-e.deltaY * 0.001), 2 * e.offsetX / canvas.clientWidth - 1, 1 - 2 * e.offsetY / canvas.clientHeight);
+  }, { passive: false });
+  canvas.addEventListener("contextmenu", (e) => e.preventDefault());
+  canvas.addEventListener("dblclick", () => set(START));
+}
+
+function keys() {
+  addEventListener("keydown", (e) => {
+    const deed = DEEDS.find(([key]) => key === (e.key.length === 1 ? e.key.toLowerCase() : e.key));
+    if (!deed || e.ctrlKey || e.metaKey || e.altKey || e.target.matches("select")) return;
+    if (state.stage && e.key.startsWith("Arrow")) set({ stage: state.stage + ({ ArrowLeft: -1, ArrowRight: 1 }[e.key] || 0) || 1 });
+    else deed[2](e);
+    e.preventDefault();
+  });
+  for (const [key, words] of DEEDS.filter(([, words]) => words)) {
+    const row = $("keys").appendChild(document.createElement("li"));
+    row.appendChild(document.createElement("kbd")).textContent = key.startsWith("Arrow") ? "arrows" : key.length === 1 ? key.toUpperCase() : key;
+    row.append(" " + words);
   }
 }
 
-function controls(state) {
-  const canvas = $("canvas"), fingers = new Map();
-  let spin = null;
-  const turn = (dx, dy) => { spin(false); state.azimuth -= dx * 0.4; state.elevation = Math.max(-89, Math.min(89, state.elevation + dy * 0.4)); };
-  const zoom = (factor) => { state.zoom = Math.max(0.2, Math.min(12, state.zoom * factor)); };
-  const spread = () => { const [a, b] = [...fingers.values()]; return Math.hypot(a.x - b.x, a.y - b.y); };
-  canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); fingers.set(e.pointerId, { x: e.clientX, y: e.clientY }); });
-  canvas.addEventListener("pointermove", (e) => {
-    const before = fingers.get(e.pointerId);
-    if (!before) return;
-    const apart = fingers.size === 2 ? spread() : 0;
-    fingers.set(e.pointerId, { x: e.clientX, y: e.clientY });
-    if (apart) zoom(spread() / apart); else turn(e.clientX - before.x, e.clientY - before.y);
-  });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (e) => fingers.delete(e.pointerId));
-  canvas.addEventListener("wheel", (e) => { e.preventDefault(); zoom(Math.exp(-e.deltaY * 0.001)); }, { passive: false });
-  canvas.addEventListener("dblclick", () => Object.assign(state, { azimuth: 30, elevation: 18, zoom: 1 }));
-  canvas.addEventListener("keydown", (e) => { const way = { ArrowLeft: [20, 0], ArrowRight: [-20, 0], ArrowUp: [0, 20], ArrowDown: [0, -20] }[e.key]; if (way) turn(...way); if (e.key === "+") zoom(1.2); if (e.key === "-") zoom(1 / 1.2); });
-  $("shading").append(...MODES.map((name) => new Option(name)));
-  $("shading").addEventListener("input", () => { state.mode = $("shading").selectedIndex; });
-  const toggle = (id, on, act) => {
-    const press = (value) => { act(value); $(id).setAttribute("aria-pressed", String(value)); };
-    press(on);
-    $(id).addEventListener("click", () => press($(id).getAttribute("aria-pressed") !== "true"));
-    return press;
-  };
-  toggle("wire", false, (on) => { state.wire = on; });
-  toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches, (on) => document.body.classList.toggle("dark", on));
-  spin = toggle("spin", state.spin, (on) => { state.spin = on; });
+function controls() {
+  const options = (id, names, values) => $(id).replaceChildren(...names.map((name, i) => new Option(name, values ? values[i] : String(i))));
+  options("show", Object.values(SHOWS), Object.keys(SHOWS));
+  $("show").options[1].disabled = !info.splat;
+  options("surface", SURFACES);
+  options("level", scene.levels.map((parts, i) => `level ${i}: ${parts.reduce((sum, part) => sum + part.index.length / 3, 0).toLocaleString("en")} faces`));
+  options("bodies", ["no bodies", ...scene.bodies.map(({ name }) => name)]);
+  $("show").addEventListener("input", () => show($("show").value));
+  for (const id of ["surface", "level", "bodies"]) $(id).addEventListener("input", () => set({ [id]: Number($(id).value) }));
+  for (const id of ["wire", "spin", "dark"]) $(id).addEventListener("click", () => set({ [id]: !state[id] }));
 }
 
-main().catch((error) => { $("error").textContent = String(error.message || error); document.documentElement.dataset.ready = "failed"; });
+// ---- before and after
+function stages() {
+  $("stages").hidden = !info.pictures.stages;
+  if (!info.pictures.stages) return;
+  document.body.style.setProperty("--stages", `url("${info.pictures.stages}")`);
+  STAGES.forEach((words, i) => {
+    const button = $("stages").appendChild(document.createElement("button"));
+    button.type = "button"; button.style.setProperty("--i", i);
+    button.append(document.createElement("i"), words);
+    button.addEventListener("click", () => set({ stage: state.stage === i + 1 ? 0 : i + 1 }));
+  });
+}
+
+function showStage() {
+  $("still").hidden = !state.stage;
+  $("still").style.setProperty("--i", state.stage - 1);
+  $("still").setAttribute("aria-label", STAGES[state.stage - 1] || "");
+  [...$("stages").children].forEach((button, i) => button.setAttribute("aria-pressed", String(state.stage === i + 1)));
+}
+
+function address() { // what the address asks for: #show=splat&surface=8&azimuth=0
+  const asked = [...new URLSearchParams(location.hash.slice(1))].filter(([name]) => name in state);
+  const typed = asked.map(([name, text]) => [name, { number: Number(text) || 0, boolean: text === "true", string: text }[typeof state[name]]]);
+  set(Object.fromEntries(typed));
+}
+
+async function data(id) { // the bytes of a file in this page; null where the asset has none
+  const text = $(id).textContent.trim();
+  $(id).remove();
+  if (!text) return null;
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function load() {
+  const [glb, collision, splat] = await Promise.all(["glb", "collision", "splat"].map(data));
+  const gl = $("canvas").getContext("webgl2", { antialias: true, alpha: true, preserveDrawingBuffer: true });
+  if (!gl) throw new Error("this browser has no WebGL 2, so here are the pictures; the files themselves open in any 3D program");
+  const file = parse(glb), found = collision ? levelsOf(parse(collision))[0] : [], hull = (part) => part.name.endsWith("_hull");
+  scene.levels = levelsOf(file);
+  scene.bodies = [["bodies", found.filter((part) => !hull(part))], ["hull", found.filter(hull)]].filter(([, parts]) => parts.length).map(([name, parts]) => ({ name, parts }));
+  measure(scene.levels[0]);
+  paint = painter(gl, meshDrawer(gl, await picturesOf(gl, file)), splat && splatDrawer(gl, splat, info.splat));
+}
+
+function failed(error) {
+  $("error").textContent = String(error.message || error);
+  for (const [name, words] of [["preview", "views of the asset"], ["turntable", "the asset turning"]]) {
+    if (info.pictures[name]) $("pictures").append(Object.assign(new Image(), { src: info.pictures[name], alt: words }));
+  }
+  $("canvas").hidden = $("tools").hidden = true;
+  document.documentElement.dataset.ready = "failed";
+}
+
+async function main() {
+  document.title = info.asset_id;
+  $("prompt").textContent = info.prompt || info.asset_id;
+  stages(); keys(); pointers($("canvas"));
+  await load().catch(failed);
+  controls(); address();
+  addEventListener("hashchange", address);
+  new ResizeObserver(redraw).observe($("canvas"));
+}
+
+main();
