@@ -55,7 +55,7 @@ void main() {
   float open = mix(1.0, texture(occlusionMap, st).r, amounts.z);
   vec3 c;
   if (surface == 0) c = screen(tone(lit(bumped(m), linear(texel) * base.rgb, rm.x, rm.y, open) + glow));
-  else if (surface == 1) c = screen(tone(lit(m, vec3(0.55), 0.9, 0.0, 1.0)));
+  else if (surface == 1) c = screen(tone(lit(m, vec3(0.4), 0.9, 0.0, 1.0)));
   else if (surface == 2) c = screen(linear(texel) * base.rgb);
   else if (surface == 3) c = vec3(open, rm);
   else if (surface == 4) c = vec3(open);
@@ -67,7 +67,7 @@ void main() {
   else c = checker();
   pixel = line.a > 0.0 ? vec4(line.rgb * line.a, line.a) : vec4(c, 1.0);
 }`;
-const SURFACES = ["as in an engine", "clay", "base colour", "packed map: occlusion, roughness, metal", "occlusion", "roughness", "metal",
+const SURFACES = ["as in an engine", "clay", "base colour", "ORM: occlusion, roughness, metal", "occlusion", "roughness", "metal",
   "glow", "normals", "normal map", "checker"];
 const MAPS = ["baseMap", "metalMap", "occlusionMap", "normalMap", "emissiveMap"];
 const ATTRIBUTES = [["position", 3], ["normal", 3], ["tangent", 4], ["uv", 2]];

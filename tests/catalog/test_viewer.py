@@ -23,7 +23,7 @@ from tests.chromium import Chromium, Page, chromium
 from tests.finished_asset import HOSTILE, box, cloud
 
 SHAPES = {"box": (2.0, 2.0, 2.0), "signpost": (0.3, 8.0, 0.3), "wheel": (3.0, 0.4, 4.0)}
-WINDOWS = {"desktop": (1200, 800), "phone": (390, 844), "phone, lying": (844, 390)}
+WINDOWS = {"desktop": (900, 600), "phone": (390, 844), "phone, lying": (844, 390)}
 PROVENANCE = {"asset_id": "box", "prompt": HOSTILE, "seed": 1, "frame": {"scale": 2.0, "offset": [0.0, 0.4, 0.0]}}
 SPLAT = Frame.from_json(PROVENANCE["frame"]).gaussians(replace(cloud(400), shN=torch.zeros(400, 0, 3)))
 
@@ -47,7 +47,8 @@ def views(tmp_path_factory) -> Path:
         there = [(role, file) for role, file in roles.items() if (folder / file).is_file()]
         files = tuple(Artifact(role, f"assets/{name}/{file}", "ab" * 32, 1) for role, file in there)
         asked = request("night-1", name, {"prompt": f"@GLB@ @DATA@ {HOSTILE}"})
-        append(library, [asked, StageRun("night-1", name, "record", "ok", artifacts=files)])
+        made = StageRun(run_id="night-1", asset_id=name, stage="record", status="ok", artifacts=files)
+        append(library, [asked, made])
     return write_gallery(library).parent / "view"
 
 
@@ -78,7 +79,7 @@ def inside(canvas: np.ndarray) -> float:
 @pytest.mark.browser
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_whole_object_is_in_view_and_fills_it(browser, views, shape) -> None:
-    page = ready(browser, views / f"{shape}.html")
+    page = ready(browser, views / f"{shape}.html", "surface=8")
     for width, height in WINDOWS.values():
         page.size(width, height)
         shares = []
@@ -88,8 +89,7 @@ def test_the_whole_object_is_in_view_and_fills_it(browser, views, shape) -> None
                 shares.append(inside(page.canvas()))
         assert max(shares) > 0.75, (shape, width, height, shares)
     page.js("set({azimuth: 30, elevation: 18, zoom: 3})")
-    page.size(1200, 800)
-    page.canvas()
+    page.size(900, 600)
     assert page.js("state.zoom") == 3, "what the user chose stays"
     page.key("f")
     inside(page.canvas())
@@ -135,7 +135,7 @@ def test_every_map_and_property_is_shown_as_the_file_has_it(browser, views) -> N
     names = page.js("SURFACES")
     seen = {name: colour_at(page, f"surface: {i}") for i, name in enumerate(names)}
     near = {
-        "base colour": (255, 0, 0), "packed map: occlusion, roughness, metal": (255, 153, 64), "occlusion": (255,) * 3,
+        "base colour": (255, 0, 0), "ORM: occlusion, roughness, metal": (255, 153, 64), "occlusion": (255,) * 3,
         "roughness": (153,) * 3, "metal": (64,) * 3, "glow": (0, 0, 0), "normals": (128, 255, 128),
         "normal map": (128, 128, 255),
     }  # fmt: skip
