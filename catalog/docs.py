@@ -79,7 +79,7 @@ of generated media; and Khronos' `gltf-validator` where Node and that package ar
 errors is delivered all the same: `status`, a run's report and the gallery show it, and gates read the view `findings`:
 
     splatmill sql "select code, severity, file, message, count from findings where asset_id = 'chair-07' and is_latest"
-    splatmill sql "select asset_id from assets where status = 'ok' and finding_errors = 0"
+    splatmill sql "select asset_id from assets where accepted and finding_errors = 0"
 
 `splatmill validate PATH...` looks at files anywhere, with the same eyes, and at signatures and sha256 too.
 

@@ -35,7 +35,7 @@ select recipe, count(*) as assets,
        count(*) filter (accepted) as accepted,
        round(sum(gpu_s) / 3600 * 2.50 / nullif(count(*) filter (accepted), 0), 4) as cost_each,
        round(sum(machine_s) / nullif(count(*) filter (accepted), 0), 1) as machine_s_each
-from (select *, coalesce(verdict = 'accepted', status = 'ok') as accepted from assets)
+from assets
 group by recipe
 order by cost_each
 """,
@@ -44,7 +44,7 @@ order by cost_each
         "Which recipe wins, by category?",
         """
 select category, recipe, count(*) as assets,
-       round(avg((status = 'ok')::int), 3) as delivered_share,
+       round(avg(coalesce(accepted, false)::int), 3) as accepted_share,
        round(avg(fidelity), 4) as fidelity, round(avg(consistency), 4) as consistency,
        round(avg(machine_s), 1) as machine_s
 from assets
@@ -81,13 +81,13 @@ order by gpu_hours desc nulls last, machine_hours desc
         """
 select asset_id, category, faces, face_budget, round(faces / face_budget, 2) as times_over, glb_bytes, glb_path
 from assets
-where status = 'ok' and (faces > face_budget or glb_bytes > 20 * 1024 * 1024)
+where delivered_at is not null and (faces > face_budget or glb_bytes > 20 * 1024 * 1024)
 order by times_over desc
 limit 100
 """,
     ),
     Question(
-        "What is not delivered, and where did it stop?",
+        "What is not accepted, and where did it stop?",
         """
 select status, coalesce(error_stage, last_stage) as stopped_at, error_class, error_type, count(*) as assets,
        min(last_seen_at) as oldest, any_value(asset_id) as for_example

@@ -107,7 +107,6 @@ journey as (
         max(event_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
         max(event_id) filter (status not in {GOOD}) as broken,
         arg_max(stage, event_id) filter ({WORK}) as last_stage,
-        arg_max(stage = 'accept' and len(upstream_keys) = 0, event_id) filter ({WORK}) as turned_down,
         arg_max(run_id, event_id) filter ({WORK}) as run_id,
         arg_max(recipe, event_id) filter (recipe is not null) as recipe,
         arg_max(code_version, event_id) filter (code_version is not null) as code_version,
@@ -141,14 +140,13 @@ measured as (
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'watertight') as watertight,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'fidelity') as fidelity,
         arg_max(value, (stage = '{DELIVERY}', event_id)) filter (name = 'consistency') as consistency,
-        arg_max(value, event_id) filter (name = 'judged') as judged,
         arg_max(value, event_id) filter (name = 'finding_errors') as finding_errors,
         arg_max(value, event_id) filter (name = 'finding_warnings') as finding_warnings,
         arg_max(value, event_id) filter (name = 'materials_named') as materials_named,
         arg_max(value, event_id) filter (name = 'material_set') as material_set
     from {{metrics}}
     where is_latest and name in (
-        'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'judged', 'finding_errors', 'finding_warnings',
+        'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'finding_errors', 'finding_warnings',
         'materials_named', 'material_set'
     )
     group by asset_id
@@ -158,6 +156,7 @@ contracted as (
         asset_id,
         case when bool_or(not held) then 'rejected' when bool_or(held is null) then 'unjudged' else 'ok' end
             as standing,
+        not bool_or(name = 'judged') as early,
         list(name) filter (not held) as failed_clauses
     from {{verdicts}} where is_latest group by asset_id
 ),
@@ -171,9 +170,9 @@ licensed as ({LICENSED_SQL})
 select
     asset_id,
     case
-        when turned_down then 'rejected'
+        when early and last_stage = 'accept' then standing
         when delivered is not null and (broken is null or broken < delivered)
-            then coalesce(standing, if(coalesce(judged > 0.5, fidelity is not null), 'ok', 'unjudged'))
+            then coalesce(standing, 'ok')
         when broken is not null then bad_status
         when last_stage is not null then 'running'
         else 'requested'
@@ -416,7 +415,8 @@ VIEWS: dict[str, View] = {
             "asset_id": EVENT_TEXT["asset_id"],
             "status": (
                 "ok (delivered, accepted, and nothing failed since), rejected (by its contract), unjudged (delivered, "
-                "and a clause was not measured or no judge knows its words), the status of what failed last (failed, "
+                "and a clause was not measured or no judge knows its words; what older versions delivered is ok until "
+                "it is run again, which adds its verdict), the status of what failed last (failed, "
                 "timeout, cancelled, quarantined), running, or requested"
             ),
             "prompt": "text it was made from",

@@ -18,6 +18,7 @@ from catalog import query
 from catalog.render import aligned
 from catalog.views import GOOD, WORK
 from flows.asked import ASKED, folder_of
+from flows.batch import hold_to_contracts
 from flows.farm import beats, marks
 from flows.summary import SUMMARY, Summary
 from pipeline_core.bucket import Place
@@ -64,8 +65,11 @@ class Account:
     left: int = 0
     left_why: str = ""
     quarantined: int = 0
+    rejected: int = 0
+    unjudged: int = 0
     refused: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
+    rejections: list[dict[str, Any]] = field(default_factory=list)
     next: str = ""
 
 
@@ -105,9 +109,10 @@ def _read(path: Place) -> dict[str, Any] | None:
 
 
 def _from_summary(found: Account, summary: Summary) -> None:
-    for name in ("made", "cached", "stopped", "left", "quarantined", "refused"):
+    for name in ("made", "cached", "stopped", "left", "quarantined", "rejected", "unjudged", "refused"):
         setattr(found, name, len(getattr(summary, name)))
     found.asked, found.failed, found.failures = summary.asked, len(summary.failures), list(summary.failures)
+    found.rejections = list(summary.rejected)
     found.left_why, found.seconds = summary.stopped_why or summary.left_why, summary.seconds
 
 
@@ -123,17 +128,23 @@ def _so_far(found: Account, library: str, asked: dict[str, Any], farm: dict[str,
     found.quarantined = counts.get("quarantined", len(farm.get("quarantined", ())))
     found.refused = counts.get("refused", len(farm.get("refused", ())))
     todo = counts.get("todo", len(farm["todo"]) if "todo" in farm else None)
+    made: list[str] = []
     for row in query.rows(library, SO_FAR_SQL, [found.run_id]):
         if row["made"]:
-            found.made += 1
+            made.append(row["asset_id"])
         elif row["status"] == "cancelled":
             found.stopped += 1
         elif row["why"]:
             found.failures.append({"asset_id": row["asset_id"], **row["why"]})
     found.failed = len(found.failures)
+    turned_down = counts.get("turned_down", len(farm.get("turned_down", ())))
+    seen = Summary(found.run_id, library, found.manifest, made=made)
+    hold_to_contracts(library, seen)
+    found.made, found.unjudged, found.rejections = len(seen.made), len(seen.unjudged), seen.rejected
+    found.rejected = len(seen.rejected) + turned_down
     if todo is not None:
-        found.asked = todo + found.cached + found.quarantined
-        found.left = max(0, todo - found.made - found.failed - found.stopped)
+        found.asked = todo + found.cached + found.quarantined + turned_down
+        found.left = max(0, todo - len(made) - found.failed - found.stopped)
 
 
 def _next(found: Account, library: str, request: dict[str, Any], command: str) -> str:
@@ -154,6 +165,8 @@ def _next(found: Account, library: str, request: dict[str, Any], command: str) -
 def _same_again(found: Account, request: dict[str, Any], command: str) -> str:
     """The run's own command, without its library."""
     words = ["splatmill", command, found.manifest]
+    if request.get("accept_file"):
+        words += ["--accept", request["accept_file"]]
     if request.get("recipe", "factory") != "factory":
         words += ["--recipe", request["recipe"]]
     for name, value in request.get("overrides", {}).items():
@@ -174,10 +187,13 @@ def show_account(library: str, run: str, *, as_json: bool) -> None:
     took = f", {found.seconds:.0f} s" if found.seconds is not None else ""
     by = f" by {found.user}" if found.user else ""
     print(f"run {found.run_id}: {found.state}{when}{by}{took}; manifest {found.manifest}")
-    names = ["asked", "made", "cached", "failed", "stopped", "left", "quarantined", "refused"]
+    names = ["asked", "made", "cached", "rejected", "unjudged", "failed", "stopped", "left", "quarantined", "refused"]
     print("\n" + aligned(names, [["?" if getattr(found, n) is None else getattr(found, n) for n in names]]))
     if found.left_why:
         print(f"\nnot begun: {found.left_why}")
+    if found.rejections:
+        shown = [[each["asset_id"], each["why"][:110]] for each in found.rejections]
+        print("\n" + aligned(["rejected asset", "why"], shown))
     if found.failures:
         columns = ("asset_id", "stage", "error_class", "message")
         shown = [[str(each.get(name) or "")[:90] for name in columns] for each in found.failures]

@@ -18,6 +18,7 @@ from typing import Any
 from catalog.gc import KEYS
 from flows.batch import BatchRequest, Plan
 from flows.summary import SUMMARY
+from flows.todo import Todo
 from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes, write_json, write_text
@@ -30,7 +31,8 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Place:
     """Keep a request and a copy of its manifest; returns the copy. ``plan`` knows the files that its rows name."""
     folder, manifest = Library(request.library).run_dir(request.run_id), Path(request.manifest)
     data, specs = manifest.read_bytes(), plan.manifest.specs if plan else []
-    counts = {"todo": plan.todo.missing, "cached": plan.todo.made, "quarantined": plan.todo.held} if plan else {}
+    todo = plan.todo if plan else Todo([], [], [])
+    counts = {"todo": todo.missing, "cached": todo.made, "quarantined": todo.held, "turned_down": todo.turned_down}
     copy = folder / "asked" / manifest.name
     write_bytes(copy, data)
     document = {
@@ -39,7 +41,7 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Place:
         "sha256": hashlib.sha256(data).hexdigest(),
         "asked": time.time(),
         "user": request.asked_by or None,
-        "assets": {name: len(each) for name, each in counts.items()} | ({"refused": len(plan.refused)} if plan else {}),
+        "assets": {name: len(each) for name, each in counts.items()} | {"refused": len(plan.refused)} if plan else {},
         "files": {ref.name: ref.sha256 for spec in specs for ref in spec.files.values()},
     }
     write_json(folder / ASKED, document)
@@ -112,6 +114,7 @@ def ask_again(library: str, say: Callable[[str], Any], run: str = "", **changes:
     overrides = asked.overrides | changes.pop("overrides", {})
     again: dict[str, Any] = {"manifest": str(manifest), "library": library, "overrides": overrides}
     again |= {"recipe": asked.recipe, "commercial": asked.commercial}
+    again |= {"accept": asked.accept, "accept_file": asked.accept_file}
     again |= {"allow_outside": asked.allow_outside, "kept": files}
     return BatchRequest(**again | changes)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -31,15 +31,16 @@ from flows.farm.shards import measured
 from flows.fits import refuse_misfits, refuse_missing_models
 from flows.licences import check_commercial, site_is_commercial
 from flows.making import Making
-from flows.prompts import refuse_unreadable, warnings
+from flows.prompts import refuse_unreadable, warnings, words_of_rejected
 from flows.replaced import Replaced, replaced
 from flows.replaced import warnings as words_of_replaced
 from flows.summary import Summary, write_summary
 from flows.todo import Todo, ids, sort_out
+from pipeline_core.acceptance import Contracts, Held, Verdict, read_contracts
 from pipeline_core.bucket import Place
 from pipeline_core.config import ModelRef
 from pipeline_core.errors import RequestError
-from pipeline_core.manifest import Manifest, load_manifest
+from pipeline_core.manifest import Manifest, load_contracts, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec, derive_id
 from pipeline_core.storage import Library
@@ -48,10 +49,16 @@ from tasks import halt
 from tasks.journey import Journey, plan_journey
 from tasks.progress import board
 from tasks.requests import request_rows, user
-from tasks.rules import to_quarantine
+from tasks.rules import to_quarantine, told_of, turn_down
 
 Make = Callable[[Journey], Any]
 Resolve = Callable[[ModelRef, Any], str]
+
+VERDICTS_SQL = """
+select asset_id, name, bound, figure, held from verdicts
+where is_latest and held is distinct from true and asset_id in (select unnest(?::varchar[])) order by event_id
+"""
+"""The clauses that keep assets from being accepted."""
 
 
 class BatchRequest(BaseModel):
@@ -71,6 +78,12 @@ class BatchRequest(BaseModel):
         description="rows may name files outside of the manifest's folder",
         json_schema_extra={"type": ["boolean", "string"]},  # as for ``commercial``
     )
+    accept: dict[str, Any] = Field(
+        {},
+        description="contracts for the rows, in place of the manifest's; a path is read at once",
+        json_schema_extra={"type": ["object", "string"]},
+    )
+    accept_file: str = Field("", description="the file that these were read from")
     kept: dict[str, str] = Field({}, description="sha256 by name of files that the library has, should they be gone")
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
@@ -95,6 +108,14 @@ class BatchRequest(BaseModel):
             return {name: value for name, value in told.items() if name in cls.model_fields}
         return told
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_contracts(cls, told: Any) -> Any:
+        """Contracts that are a path, as the command and ``prefect.yaml`` write it, become what the file holds."""
+        if isinstance(told, dict) and isinstance(path := told.get("accept"), str):
+            return told | {"accept": load_contracts(path).to_json() if path else {}, "accept_file": path}
+        return told
+
     @field_validator("commercial")
     @classmethod
     def _or_the_site(cls, asked: bool) -> bool:
@@ -110,7 +131,7 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
     """The manifest, and the journeys it asks for. Raises :class:`RequestError` for what cannot be made at all."""
     manifest = load_manifest(
         request.manifest, recipe=request.recipe, overrides=request.overrides, skip_invalid=request.skip_invalid,
-        allow_outside=request.allow_outside, kept=request.kept,
+        allow_outside=request.allow_outside, kept=request.kept, accept=_contracts(request),
     )  # fmt: skip
     specs = [spec for spec in manifest.specs if not request.only or spec.asset_id in request.only]
     if request.commercial:
@@ -119,6 +140,15 @@ def plan_batch(request: BatchRequest) -> tuple[Manifest, list[Journey]]:
     specs = refuse_missing_models(manifest, specs, resolve, skip_invalid=request.skip_invalid)
     journeys = refuse_misfits(manifest, _journeys(request, specs, resolve), skip_invalid=request.skip_invalid)
     return manifest, refuse_unreadable(manifest, journeys, skip_invalid=request.skip_invalid)
+
+
+def _contracts(request: BatchRequest) -> Contracts | None:
+    """The contracts that the request brings. Raises :class:`RequestError` for what is wrong in them."""
+    problems: list[str] = []
+    found = read_contracts(request.accept, lambda *told: problems.append("{}, {!r}: {}".format(*told)))
+    if problems:
+        raise RequestError("\n".join(problems))
+    return found if request.accept else None
 
 
 def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journey]:
@@ -156,8 +186,10 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What is replaced, and what the models cannot read of the prompts that are still to be made."""
-        return words_of_replaced(self.manifest, self.replaced) + warnings(self.manifest, self.todo.missing)
+        """What is replaced, what is rejected before any work, and what the models cannot read of the prompts that are
+        still to be made."""
+        told = words_of_replaced(self.manifest, self.replaced) + words_of_rejected(self.manifest, self.todo.turned_down)
+        return told + warnings(self.manifest, self.todo.missing)
 
 
 def prepare(request: BatchRequest) -> Plan:
@@ -191,7 +223,7 @@ def run_batch(
     summary.refused, summary.warnings = plan.refused, plan.warnings
     summary.stopped_why = cancelled(request.folder)
     summary.seconds = time.monotonic() - began
-    conclude(request, plan.todo.missing, summary)
+    conclude(request, plan.todo.missing, summary, ids(plan.todo.turned_down))
     write_summary(request.folder, summary)
     return summary
 
@@ -206,7 +238,10 @@ def make_missing(
 ) -> Summary:
     """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board (``held_s``: ``Making``)."""
     halt.release()
-    for state, journeys in (("cached", todo.made), ("quarantined", todo.held), ("waiting", todo.missing)):
+    for each in todo.turned_down:
+        turn_down(each)
+    decided = [*todo.made, *todo.turned_down]
+    for state, journeys in (("cached", decided), ("quarantined", todo.held), ("waiting", todo.missing)):
         for each in journeys:
             board.update(each.asset_id, state=state)
     summary = Summary(
@@ -236,17 +271,45 @@ def keep_inputs(plan: Plan) -> None:
 
 def announce(plan: Plan) -> None:
     """Tell the catalogue what was asked for, and what was refused."""
-    rows = [*request_rows(plan.todo.missing, plan.request.asked_by), *refused_rows(plan.request, plan.manifest)]
+    new = [each for each in plan.todo.turned_down if not told_of(each)]
+    rows = request_rows([*plan.todo.missing, *new], plan.request.asked_by)
+    rows += refused_rows(plan.request, plan.manifest)
     if rows:
         append(plan.request.library, rows, keep=True)
+    for each in new:
+        turn_down(each)
 
 
-def conclude(request: BatchRequest, todo: list[Journey], summary: Summary) -> None:
-    """Put into quarantine what has failed often enough, and name what has files with errors in them."""
+def conclude(
+    request: BatchRequest, todo: list[Journey], summary: Summary, turned_down: Sequence[str] = ()
+) -> None:
+    """Put into quarantine what has failed often enough; name what is rejected or unjudged, and what has files with
+    errors in them. ``turned_down``: what was rejected before any work."""
+    hold_to_contracts(request.library, summary, turned_down)
     summary.flawed = flawed(request.library, summary.made)
     rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
     if rows:
         append(request.library, rows, keep=True)
+
+
+def hold_to_contracts(library: str, summary: Summary, turned_down: Sequence[str] = ()) -> None:
+    """Take what its contract rejects out of what was made, and name what is unjudged, by the catalogue's verdicts."""
+    names = [*summary.made, *summary.cached, *turned_down]
+    try:
+        rows = query.rows(library, VERDICTS_SQL, [names]) if names else []
+    except RequestError as error:
+        summary.warnings = [*summary.warnings, f"no verdict is known: {error}"]
+        return
+    why: dict[str, list[Held]] = {}
+    for row in rows:
+        why.setdefault(row.pop("asset_id"), []).append(Held(**row))
+    verdicts = {name: Verdict(tuple(held)) for name, held in why.items()}
+    told = [{"asset_id": name, "why": str(verdicts[name])} for name in names if name in verdicts]
+    summary.rejected = [each for each in told if verdicts[each["asset_id"]].failed]
+    summary.unjudged = [each for each in told if not verdicts[each["asset_id"]].failed]
+    out = {each["asset_id"] for each in summary.rejected}
+    summary.made = [name for name in summary.made if name not in out]
+    summary.cached = [name for name in summary.cached if name not in out]
 
 
 def flawed(library: str, made: list[str]) -> list[str]:

@@ -52,6 +52,12 @@ SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="make the good 
 OutsideOption = Annotated[
     bool, typer.Option("--allow-outside", help="rows may name files outside of the manifest's folder")
 ]
+AcceptOption = Annotated[
+    str, typer.Option("--accept", help="YAML file of acceptance contracts, in place of the manifest's own")
+]
+RejectedOption = Annotated[
+    bool, typer.Option("--rejected", help="of a query, --all or --tag also what is not accepted")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
 InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
@@ -77,6 +83,7 @@ def run(
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
+    accept: AcceptOption = "",
     skip_invalid: SkipOption = False,
     allow_outside: OutsideOption = False,
     in_flight: InFlightOption = 4,
@@ -94,7 +101,7 @@ def run(
     from flows.local import run_here
 
     _prepare(threads, device)
-    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight, allow_outside, commercial)
+    request = _request(manifest, library, recipe, set_, skip_invalid, in_flight, allow_outside, commercial, accept)
     raise typer.Exit(run_here(_with_limits(request, deadline, gpu_hours), as_json=json_))
 
 
@@ -104,6 +111,7 @@ def submit(
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
+    accept: AcceptOption = "",
     skip_invalid: SkipOption = False,
     allow_outside: OutsideOption = False,
     in_flight: InFlightOption = 4,
@@ -120,7 +128,9 @@ def submit(
     from pipeline_core.storage import Library
 
     root = str(Library(library).root)
-    request = _request(manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside, commercial)
+    request = _request(
+        manifest.absolute(), root, recipe, set_, skip_invalid, in_flight, allow_outside, commercial, accept
+    )
     request = _with_limits(request, deadline, gpu_hours).model_copy(update={"priority": priority})
     typer.echo(submit_batch(request))
 
@@ -225,6 +235,9 @@ def deploy(
         Path | None,
         typer.Option(envvar="SPLATMILL_NIGHTLY_MANIFEST", help="what nightly makes; none = no nightly schedule"),
     ] = None,
+    accept: Annotated[
+        Path | None, typer.Option(help="YAML file of acceptance contracts that nightly holds its assets to")
+    ] = None,
     file: Annotated[Path, typer.Option(help="the deployments")] = Path("deployments/prefect.yaml"),
     commercial: Annotated[
         bool, typer.Option("--commercial", envvar="SPLATMILL_COMMERCIAL", help="nightly is for commercial use")
@@ -240,7 +253,7 @@ def deploy(
     """
     from flows.farm.setup import set_up
 
-    for line in set_up(library, gpus, manifest, file, commercial, allow_outside, max_size):
+    for line in set_up(library, gpus, manifest, file, commercial, allow_outside, max_size, accept):
         typer.echo(line)
 
 
@@ -250,6 +263,7 @@ def plan(
     library: LibraryOption = DEFAULT_LIBRARY,
     recipe: RecipeOption = "factory",
     set_: SetOption = None,
+    accept: AcceptOption = "",
     skip_invalid: SkipOption = False,
     allow_outside: OutsideOption = False,
     commercial: CommercialOption = False,
@@ -261,7 +275,8 @@ def plan(
     """
     from flows.show import show_plan
 
-    show_plan(_request(manifest, library, recipe, set_, skip_invalid, 1, allow_outside, commercial), as_json=json_)
+    request = _request(manifest, library, recipe, set_, skip_invalid, 1, allow_outside, commercial, accept)
+    show_plan(request, as_json=json_)
 
 
 @app.command()
@@ -488,6 +503,7 @@ def export(
     compress: Annotated[
         str, typer.Option(help="of GLBs: none, or some of webp,ktx2,meshopt,draco; default: the profile's")
     ] = "",
+    rejected: RejectedOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there already")] = False,
     library: LibraryOption = DEFAULT_LIBRARY,
     json_: JsonOption = False,
@@ -499,7 +515,7 @@ def export(
     _prepare(0, "cpu")
     from flows.export import Asked, show_export
 
-    asked = Asked(tuple(select or ()), everything, tuple(tag or ()), profile, format_, compress, overwrite)
+    asked = Asked(tuple(select or ()), everything, tuple(tag or ()), profile, format_, compress, overwrite, rejected)
     raise typer.Exit(show_export(library, to, asked, as_json=json_))
 
 
@@ -512,6 +528,7 @@ def kit(
     ],
     profile: Annotated[str, typer.Option(help="unreal, unity, godot, blender or web")] = "blender",
     size: Annotated[int, typer.Option("--size", help="most texels a side of the atlas, a power of two")] = 4096,
+    rejected: RejectedOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a kit of that name")] = False,
     library: LibraryOption = DEFAULT_LIBRARY,
     json_: JsonOption = False,
@@ -524,7 +541,10 @@ def kit(
     _prepare(0, "cpu")
     from flows.kit import show_kit
 
-    show_kit(library, select, to, name, profile_name=profile, size=size, overwrite=overwrite, as_json=json_)
+    show_kit(
+        library, select, to, name, profile_name=profile, size=size, overwrite=overwrite, rejected=rejected,
+        as_json=json_,
+    )  # fmt: skip
 
 
 @app.command()
@@ -704,7 +724,7 @@ def _prepare(threads: int, device: str) -> None:
 
 def _request(
     manifest: Path, library: str, recipe: str, overrides: list[str] | None, skip_invalid: bool, in_flight: int,
-    allow_outside: bool, commercial: bool,
+    allow_outside: bool, commercial: bool, accept: str = "",
 ) -> Any:  # fmt: skip
     """The batch that the options describe. Raises :class:`RequestError`."""
     from flows.batch import BatchRequest
@@ -717,6 +737,7 @@ def _request(
         in_flight=in_flight,
         allow_outside=allow_outside,
         commercial=commercial,
+        **({"accept": accept} if accept else {}),
     )
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from catalog import attribution, guard
+from catalog import attribution, guard, query
 from catalog.cli import bring_up_to_date
 from catalog.store import Store, open_store
 from pipeline_core.errors import DiskError, RequestError, SplatmillError
@@ -58,6 +58,7 @@ class Asked:
     formats: str = ""
     compress: str = ""
     overwrite: bool = False
+    rejected: bool = False
 
 
 def show_export(library: str, target: Path, asked: Asked, *, as_json: bool) -> int:
@@ -67,7 +68,9 @@ def show_export(library: str, target: Path, asked: Asked, *, as_json: bool) -> i
     if asked.compress:
         row = replace(row, compress=compressions(asked.compress.split(",")))
     require(tools(row, rows))
-    chosen = choose(library, asked.select, everything=asked.everything, tags=asked.tags)
+    chosen = choose(
+        library, asked.select, everything=asked.everything, tags=asked.tags, rejected=asked.rejected
+    )
 
     def say(asset_id: str, told: Packed | str) -> None:
         if isinstance(told, str):
@@ -86,9 +89,14 @@ def show_export(library: str, target: Path, asked: Asked, *, as_json: bool) -> i
     return 1 if report.failed else 0
 
 
-def choose(library: str, words: Sequence[str], *, everything: bool = False, tags: Sequence[str] = ()) -> list[str]:
-    """Asset ids: those given, those that one SELECT answers, or all delivered ones (with tags ``name=value``), each
-    once.
+ACCEPTED_SQL = "select asset_id from assets where accepted"
+
+
+def choose(
+    library: str, words: Sequence[str], *, everything: bool = False, tags: Sequence[str] = (), rejected: bool = False
+) -> list[str]:
+    """Asset ids: those given, and of those that one SELECT answers, or of all delivered ones (with tags
+    ``name=value``), the accepted ones, each once; with ``rejected`` the others too.
 
     Raises :class:`RequestError` where nothing or more than one thing is asked, and what the guarded query raises.
     """
@@ -110,6 +118,13 @@ def choose(library: str, words: Sequence[str], *, everything: bool = False, tags
         if wrong := [each for each in tags if not all(each.partition("="))]:
             raise RequestError(f"--tag {wrong[0]}: name=value, such as category=furniture")
         found = attribution.select(library, tags={name: value for name, _, value in pairs})
+    if found and not rejected:
+        accepted = {row["asset_id"] for row in query.rows(library, ACCEPTED_SQL, live=False)}
+        kept = [each for each in found if each in accepted]
+        if len(kept) < len(found):
+            left_out = f"{len(found) - len(kept)} assets are left out: not accepted (--rejected takes them, too)"
+            print(left_out, file=sys.stderr)
+        found = kept
     if not found:
         raise RequestError(f"nothing to export: no asset of {library} fits; splatmill status tells what there is")
     return list(dict.fromkeys(found))

@@ -30,6 +30,7 @@ def show_kit(
     profile_name: str,
     size: int,
     overwrite: bool,
+    rejected: bool,
     as_json: bool,
 ) -> None:
     """Make a kit of what is selected and print what became of it."""
@@ -37,7 +38,7 @@ def show_kit(
     check_target(store, target)
     if (target / f"{name}.glb").exists() and not overwrite:
         raise RequestError(f"{target / f'{name}.glb'} is there already: --overwrite replaces it, --name gives another")
-    chosen = choose(library, select)
+    chosen = choose(library, select, rejected=rejected)
     with ExitStack() as folders, disk_errors(target):
         kit = make_kit(name, [Finished(folders.enter_context(folder_of(store, each))) for each in chosen], most=size)
         files = write(kit, target, row)

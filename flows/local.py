@@ -128,12 +128,20 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         print(f"refused: {len(summary.refused) - SHOWN} more; {request.folder / SUMMARY} has all", file=out)
     for each in summary.failures:
         print(f"failed: {each['asset_id']} in {each['stage']}: {each['error_type']}: {each['message']}", file=out)
+    for each in summary.rejected[:SHOWN]:
+        print(f"rejected: {each['asset_id']}: {each['why']}", file=out)
+    if len(summary.rejected) > SHOWN:
+        print(f"rejected: {len(summary.rejected) - SHOWN} more; {request.folder / SUMMARY} has all", file=out)
     made, cached = len(summary.made), len(summary.cached)
+    rejected = f"{len(summary.rejected)} rejected, " if summary.rejected else ""
     print(
-        f"{made} made, {cached} there already, {len(summary.failures)} failed of {summary.asked} "
+        f"{made} made, {cached} there already, {rejected}{len(summary.failures)} failed of {summary.asked} "
         f"in {summary.seconds:.0f} s; assets in {summary.library}/assets",
         file=out,
     )
+    if summary.unjudged:
+        first = "{asset_id}: {why}".format(**summary.unjudged[0])
+        print(f"{len(summary.unjudged)} unjudged, neither accepted nor rejected, such as {first}", file=out)
     if summary.flawed:
         print(f"{len(summary.flawed)} with errors in their files: splatmill sql 'from findings'", file=out)
     if summary.warnings:

@@ -63,7 +63,7 @@ def _by(rows: str, value: str, *labels: str) -> Any:
 
 
 def _of_runs(seen: dict[str, Any]) -> Samples:
-    names = ("todo", "made", "failed", "under_way", "queue")
+    names = ("todo", "made", "rejected", "failed", "under_way", "queue")
     return [({"run": run["run_id"], "state": name}, run[name]) for run in seen["runs"] for name in names]
 
 
@@ -85,7 +85,7 @@ METRICS = (
            _by("attempts", "count", "stage", "status")),
     Metric("stage_seconds_total", "counter", "Seconds that finished attempts of stages took, by status.",
            _by("attempts", "seconds", "stage", "status")),
-    Metric("run_assets", "gauge", "Assets of the runs that are not over: to make, made, failed, under way, queued.",
+    Metric("run_assets", "gauge", "Assets of open runs: to make, made, rejected, failed, under way, queued.",
            _of_runs),
     Metric("queue_assets", "gauge", "Assets that were asked for and that nobody has begun.",
            lambda seen: _one(seen["queue"])),

@@ -13,16 +13,26 @@ SHOWN_ROWS, SHOWN_LINES = 10, 20
 
 
 def refuse_unreadable(manifest: Manifest, journeys: Sequence[Journey], *, skip_invalid: bool) -> list[Journey]:
-    """The journeys whose prompts can be read; the others' rows become problems of ``manifest``.
+    """The journeys whose prompts can be read, or that a contract rejects; the others' rows become problems of
+    ``manifest``.
 
     Raises :class:`ManifestError` where there are such rows, unless ``skip_invalid`` and not all of them are.
     """
-    refused = [each for each in journeys if each.reading.refusal]
+    refused = [each for each in journeys if each.reading.refusal and not each.turned_down]
     for each in refused:
         manifest.refuse(each.asset_id, "prompt", each.spec.prompt, each.reading.refusal)
     if refused and (not skip_invalid or len(refused) == len(journeys)):
         raise ManifestError(manifest.told(), problems=manifest.problems)
-    return [each for each in journeys if not each.reading.refusal]
+    return [each for each in journeys if each.turned_down or not each.reading.refusal]
+
+
+def words_of_rejected(manifest: Manifest, journeys: Sequence[Journey]) -> list[str]:
+    """One line for each row that its contract rejects before any work."""
+    return [
+        f"{manifest.path}, {_places([manifest.rows[each.asset_id]])}, prompt: rejected before any work: "
+        + ", ".join([str(each.turned_down), *map(repr, each.reading.unknown_words)])
+        for each in journeys
+    ]
 
 
 def warnings(manifest: Manifest, journeys: Sequence[Journey]) -> list[str]:

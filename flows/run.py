@@ -39,6 +39,8 @@ def reported(summary: Summary) -> State[Any]:
 def ended(summary: Summary) -> State[Any]:
     """The state of a flow run by what became of its assets."""
     message = f"{len(summary.made)} made, {len(summary.cached)} there already, {len(summary.failures)} failed"
+    if summary.rejected:
+        message += f", {len(summary.rejected)} rejected by their contract"
     if summary.stopped:
         return Cancelled(message=f"{message}, {len(summary.stopped)} stopped")
     if summary.left:

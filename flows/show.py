@@ -12,9 +12,10 @@ from catalog.render import aligned
 from flows import replaced
 from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
-from flows.prompts import shorten, warnings
+from flows.prompts import shorten, warnings, words_of_rejected
 from flows.replaced import leaves
 from pipeline_core import stages
+from pipeline_core.acceptance import Held
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
 from tasks.journey import finished, stages_done
@@ -26,7 +27,7 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     manifest, journeys = plan_batch(request)
     rows: list[dict[str, Any]] = []
     for each in journeys:
-        done = list(stages.names()) if finished(each) else stages_done(each)
+        done = list(stages.names()) if each.turned_down or finished(each) else stages_done(each)
         would_run = [stage for stage in stages.names() if stage not in done]
         rows.append(
             {
@@ -37,6 +38,7 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
                 "would_run": would_run,
                 "prompt_reading": each.reading.to_json(),
             }
+            | ({"rejected": str(each.turned_down)} if each.turned_down else {})
         )
     recipes = {each.spec.recipe.fingerprint(): each.spec.recipe for each in journeys}
     models = {kind: sorted({each.models[kind] for each in journeys}) for kind in ("image", "points")}
@@ -44,7 +46,9 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     refused = [str(problem) for problem in manifest.problems]
     makes = {each["asset_id"] for each in rows if each["would_run"]}
     taken = replaced.replaced(request.library, manifest, [each for each in journeys if each.asset_id in makes])
-    warned = replaced.warnings(manifest, taken) + warnings(manifest, journeys)
+    rejected = [each for each in journeys if each.turned_down]
+    warned = replaced.warnings(manifest, taken) + words_of_rejected(manifest, rejected)
+    warned += warnings(manifest, [each for each in journeys if not each.turned_down])
     if as_json:
         resolved = {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
         specs = [each.spec.to_json() for each in journeys]
@@ -63,7 +67,8 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
         said = f"{row['licence']} ({row['licence_class']}). {row['conditions']}".rstrip()
         print(f"\nlicence of {row['kind']} model {row['reference']}: {said}", end="")
     todo = sum(bool(r["would_run"]) for r in rows)
-    print(f"\n\n{len(rows)} assets: {len(rows) - todo} finished, {todo} to make")
+    turned_down = f", {len(rejected)} rejected before any work" if rejected else ""
+    print(f"\n\n{len(rows)} assets: {len(rows) - todo - len(rejected)} finished, {todo} to make{turned_down}")
     for line in refused:
         print(f"refused: {line}")
     print("\n".join(shorten(warned, "--json")), end="\n" if warned else "")
@@ -73,6 +78,10 @@ STATUS_SQL = "select status, count(*) as assets from assets group by all order b
 RUNS_SQL = """
 select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) as seconds, delivered, failed
 from runs order by started_at desc limit 5
+"""
+REJECTED_SQL = """
+select asset_id, name, bound, figure, held from verdicts
+where is_latest and not held and asset_id in (select asset_id from assets where status = 'rejected') order by asset_id
 """
 UNREAD_SQL = "select count(*) as assets from assets where prompt_warnings is not null"
 FINDINGS_SQL = """
@@ -93,8 +102,11 @@ def show_status(library: str, *, as_json: bool) -> None:
     failed = query.rows(library, FAILED_SQL)
     unread = query.rows(library, UNREAD_SQL)[0]["assets"]
     findings = query.rows(library, FINDINGS_SQL)
+    clauses = query.rows(library, REJECTED_SQL)
+    rejected = [{"asset_id": row.pop("asset_id"), "why": str(Held(**row))} for row in clauses]
     if as_json:
         told = {"assets": by_status, "runs": runs, "failed": failed, "unread": unread, "findings": findings}
+        told |= {"rejected": rejected}
         print(json.dumps(told, default=str))
         return
     print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
@@ -105,6 +117,8 @@ def show_status(library: str, *, as_json: bool) -> None:
     if findings:
         shown = [[r["code"], r["severity"], r["assets"], r["sample"]] for r in findings]
         print("\n" + aligned(["finding", "severity", "assets", "for example"], shown))
+    if rejected:
+        print("\n" + aligned(["rejected asset", "clause"], [list(each.values()) for each in rejected]))
     if failed:
         shown = [[r["asset_id"], r["error_stage"], r["error_class"], (r["error_message"] or "")[:90]] for r in failed]
         print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))

@@ -17,6 +17,8 @@ class Summary:
 
     ``stopped`` were interrupted or never begun because the run was stopped; ``left`` were not begun because of
     ``left_why`` (the deadline, the budget); ``quarantined`` failed before, and are tried again only when asked for.
+    ``rejected`` have an asset id and why: what its contract does not accept, made or there already (it is in neither
+    list), or rejected before any work. ``unjudged`` are made or there already, and lack a judge or a figure, and why.
     ``flawed`` were made and have files in which validation found errors (``findings`` in SQL).
     ``stopped_why``: by whom and when the run was cancelled, where it was.
     """
@@ -33,6 +35,8 @@ class Summary:
     left_why: str = ""
     quarantined: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    unjudged: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     flawed: list[str] = field(default_factory=list)
@@ -41,8 +45,9 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was asked for is there."""
-        return not (self.failures or self.stopped or self.refused or self.left or self.quarantined)
+        """Whether everything that was asked for is there, and nothing of it is rejected."""
+        lacking = (self.failures, self.rejected, self.stopped, self.refused, self.left, self.quarantined)
+        return not any(lacking)
 
 
 def write_summary(folder: Place, summary: Summary) -> None:
@@ -56,10 +61,11 @@ def markdown(summary: Summary) -> str:
     lines = [
         f"# Run {summary.run_id}",
         "",
-        "| asked | made | there already | failed | refused | quarantined | stopped | left | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.failures)} "
-        f"| {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} | {len(summary.left)} "
+        "| asked | made | there already | rejected | failed | refused | quarantined | stopped | left | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| {summary.asked} | {len(summary.made)} | {len(summary.cached)} | {len(summary.rejected)} "
+        f"| {len(summary.failures)} | {len(summary.refused)} | {len(summary.quarantined)} | {len(summary.stopped)} "
+        f"| {len(summary.left)} "
         f"| {summary.seconds:.0f} |",
     ]
     if summary.stopped_why:
@@ -73,6 +79,9 @@ def markdown(summary: Summary) -> str:
     if summary.warnings:
         quoted = [line.replace("`", "'") for line in shorten(summary.warnings, SUMMARY)]
         lines += ["", *(f"- `{line}`" for line in quoted)]
+    for title, rows in (("rejected by its contract", summary.rejected), ("not judged", summary.unjudged)):
+        if rows:
+            lines += ["", f"| {title} | why |", "|---|---|", *(f"| {r['asset_id']} | {r['why']} |" for r in rows)]
     if summary.failures:
         lines += ["", "| asset | stage | class | error |", "|---|---|---|---|"]
     for each in summary.failures:

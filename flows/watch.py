@@ -49,18 +49,23 @@ NINE_IN_TEN = 1.2816
 
 LATEST_SQL = """
 select asset, stage, max(event_id) as event_id, arg_max(status, event_id) as status, arg_max(run, event_id) as run,
-    arg_max(finished_at, event_id) as finished_at
+    arg_max(finished_at, event_id) as finished_at, arg_max(verdict, event_id) as verdict
 from {events} where stage <> 'model' group by asset, stage
 """
 FIRST_SQL = """
-select asset, stage, event_id, status, run, finished_at from fresh where stage <> 'model' and event_id in (
+select asset, stage, event_id, status, run, finished_at, verdict from fresh where stage <> 'model' and event_id in (
     select max(event_id) from fresh where stage <> 'model' group by asset, stage
 )
 """
 """The same of all events at once, in half the time: an event is there once, and has an id of its own."""
+VERDICT = f"""case when stage <> 'accept' or status not in {GOOD} then null
+    when not list_contains(list_transform(clauses, lambda c: c.name), 'judged') then 'early'
+    when list_contains(list_transform(clauses, lambda c: c.held), false) then 'rejected'
+    when len(list_filter(clauses, lambda c: c.held is null)) > 0 then 'unjudged' else 'ok' end"""
+"""What became of an asset's contract, by an event of the stage accept; early = rejected before any work."""
 STANDING_SQL = f"""
 with journey as (
-    select asset,
+    select asset, max(verdict) as verdict,
         max(event_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
         max(event_id) filter (status not in {GOOD}) as broken,
         arg_max(status, event_id) filter (status not in {GOOD}) as bad_status,
@@ -69,10 +74,13 @@ with journey as (
     from latest {{where}} group by asset
 )
 select asset,
-    case when delivered is not null and (broken is null or broken < delivered) then 'ok'
+    case when verdict = 'early' and last_stage = 'accept' then 'rejected'
+        when delivered is not null and (broken is null or broken < delivered)
+            then coalesce(if(verdict = 'early', 'rejected', verdict), 'ok')
         when broken is not null then bad_status when last_stage is not null then 'running' else 'requested'
     end as status,
-    case when status = 'ok' then '{DELIVERY}' when status = 'running' then last_stage
+    case when verdict = 'early' and status = 'rejected' then 'accept'
+        when status in ('ok', 'rejected', 'unjudged') then '{DELIVERY}' when status = 'running' then last_stage
         else coalesce(bad_stage, 'request') end as stage
 from journey
 """
@@ -80,10 +88,12 @@ from journey
 RUNS_SQL = f"""
 with journey as (
     select run, asset, bool_or(stage = '{DELIVERY}' and status in {GOOD}) as made,
-        bool_or(status not in {GOOD}) as failed
+        bool_or(status not in {GOOD}) as failed, coalesce(max(verdict) = 'rejected', false) as rejected
     from latest where {WORK} and run in (select hash(unnest(?))) group by all
 )
-select run, count(*) filter (made) as made, count(*) filter (failed and not made) as failed from journey group by run
+select run, count(*) filter (made and not rejected) as made, count(*) filter (made and rejected) as rejected,
+    count(*) filter (failed and not made) as failed
+from journey group by run
 """
 DELIVERIES_SQL = f"""
 select epoch(finished_at) as at from latest
@@ -104,7 +114,8 @@ class Tally:
         self.con.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         self.con.execute(
             "create table latest (asset ubigint, stage varchar, event_id uuid, status varchar, run ubigint, "
-            "finished_at timestamptz); create table standing (asset ubigint, status varchar, stage varchar); "
+            "finished_at timestamptz, verdict varchar); "
+            "create table standing (asset ubigint, status varchar, stage varchar); "
             "create table attempts (stage varchar, status varchar, count bigint, seconds double); "
             "create table batches (batch ubigint)"
         )
@@ -129,7 +140,7 @@ class Tally:
         self.con.execute(f"""
             create or replace temp table fresh as
             select hash(asset_id) as asset, stage, event_id::uuid as event_id, status, hash(run_id) as run, finished_at,
-                duration_s, hash(batch_id) as batch
+                duration_s, hash(batch_id) as batch, {VERDICT} as verdict
             from ({query.union_sql(self.store, files)}) where batch not in (from batches)
         """)  # what was compacted was counted before
         self.con.execute("begin")
@@ -222,12 +233,12 @@ class Watch:
         by_run = {row["run"]: row for row in counted}
         told = []
         for run in runs:
-            done = by_run.get(known[run.run_id], {"made": 0, "failed": 0})
+            done = by_run.get(known[run.run_id], {"made": 0, "rejected": 0, "failed": 0})
             under_way = len({asset_id for beat in run.beats for asset_id in beat.assets})
-            rest = max(0, (run.todo or 0) - done["made"] - done["failed"] - under_way)
+            rest = max(0, (run.todo or 0) - done["made"] - done["rejected"] - done["failed"] - under_way)
             told.append(
                 {"run_id": run.run_id, "farm": run.farm, "user": run.user, "todo": run.todo, "made": done["made"],
-                 "failed": done["failed"], "under_way": under_way, "queue": rest}
+                 "rejected": done["rejected"], "failed": done["failed"], "under_way": under_way, "queue": rest}
             )  # fmt: skip
         return told
 
@@ -316,7 +327,7 @@ def text(seen: dict[str, Any]) -> str:
         free, size = (seen["disk"][name] / 2**30 for name in ("free_bytes", "size_bytes"))
         lines += [f"disk: {free:.1f} of {size:.1f} GiB free"]
     if seen["runs"]:
-        names = ["run_id", "user", "todo", "made", "failed", "under_way", "queue"]
+        names = ["run_id", "user", "todo", "made", "rejected", "failed", "under_way", "queue"]
         lines += [
             "",
             aligned(names, [["?" if each[name] is None else each[name] for name in names] for each in seen["runs"]]),

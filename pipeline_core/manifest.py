@@ -4,11 +4,11 @@
     [spec.asset_id for spec in manifest.specs]
 
 Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``, ``face_budget``, ``texture_size``,
-``height_m`` or ``size_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), and any
-recipe field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every
-problem is reported as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file
-counts them: spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet,
-from 1.
+``height_m`` or ``size_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), ``accept``
+(clauses, see ``pipeline_core.acceptance``; a YAML manifest has those of all its rows at its top level), and any recipe
+field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every problem
+is reported as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file counts them:
+spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet, from 1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline_core.acceptance import Contract, Contracts, read_clauses, read_contracts
 from pipeline_core.config import RECIPES, Recipe, leaf_names
 from pipeline_core.errors import DataError, ManifestError
 from pipeline_core.inputs import Inputs
@@ -38,7 +39,7 @@ from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MA
 
 FIELDS = (
     "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m",
-    "size_m", "image_elevation", "edited", *FILES,
+    "size_m", "image_elevation", "edited", "accept", *FILES,
 )  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
 """Columns that are short names of recipe fields."""
@@ -59,6 +60,7 @@ ALLOWED = {
     "height_m": "a number from 0.001 to 1000",
     "size_m": "width, height and depth in metres (x,y,z), three numbers from 0.001 to 1000, such as 0.6,0.4,0.5",
     "image": "a picture of one object",
+    "accept": "a mapping of clauses to bounds, such as {fidelity: 0.05, attempts: 3}",
     "edited": "where init_file comes from, as splatmill edit writes it: parents and edits",
     "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
 }
@@ -95,6 +97,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unusable: bool = False
+    contracts: Contracts = field(default_factory=Contracts)
 
     def refuse(self, row: int, field: str, value: Any, allowed: str) -> None:
         """Record a problem of one row."""
@@ -138,11 +141,13 @@ def load_manifest(
     skip_invalid: bool = False,
     allow_outside: bool = False,
     kept: Mapping[str, str] | None = None,
+    accept: Contracts | None = None,
 ) -> Manifest:
     """Read and validate a manifest.
 
     ``recipe`` is used by rows that name none; ``overrides`` (dotted) have the last word over every row;
-    ``allow_outside`` and ``kept`` are about files that rows name: see :class:`~pipeline_core.inputs.Inputs`. Raises
+    ``allow_outside`` and ``kept`` are about files that rows name: see :class:`~pipeline_core.inputs.Inputs`; ``accept``
+    takes the place of the contracts that the manifest has beside its rows. Raises
     :class:`ManifestError` listing every problem, unless ``skip_invalid`` and only single rows are bad, not all of them.
     """
     path = Path(path)
@@ -150,6 +155,7 @@ def load_manifest(
     data = _read_bytes(path, table)
     if not table.problems:
         READERS[path.suffix.lower()](data, table)
+    table.contracts = accept or table.contracts
     with Inputs(path, outside=allow_outside, kept=kept) as inputs:
         specs, numbers = _specs(table, recipe, overrides or {}, inputs)
     if not specs and not table.problems:
@@ -179,6 +185,22 @@ def summarised(problems: Sequence[Problem]) -> list[str]:
     others = sum(map(len, list(kinds.values())[SHOWN_KINDS:]))
     told = [text for _, text in sorted(lines, key=lambda line: line[0])]
     return [*told, f"{others} more problems, each of another kind"] if others else told
+
+
+def load_contracts(path: str | Path) -> Contracts:
+    """The contracts in a YAML file: what stands under ``accept`` in a manifest, or all of the file.
+
+    Raises :class:`ManifestError` listing every problem.
+    """
+    table = Table(str(path))
+    data = _read_bytes(Path(path), table)
+    text = _decode(data, table) if data else ""
+    document = _load_yaml(text, table) if text else {}
+    told = document["accept"] if isinstance(document, dict) and set(document) == {"accept"} else document
+    found = Contracts() if table.problems else read_contracts(told, partial(table.refuse_file, 0))
+    if table.problems:
+        raise ManifestError(_told(table.problems), problems=table.problems)
+    return found
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -261,6 +283,7 @@ def _spec(
         values["asset_id"] = str(cells["id"]) if type(cells["id"]) is int else cells["id"]
     if "tags" in cells:
         values["tags"] = _tags(cells["tags"])
+    values["accept"] = _contract(row.number, cells.get("accept"), preset, values.get("tags"), table)
     for name in ("seed", "height_m", "image_elevation"):
         if isinstance(values.get(name), bool):
             values[name] = str(values[name])
@@ -279,6 +302,12 @@ def _spec(
             if not problem["loc"] and len(table.problems) == before:
                 table.refuse(row.number, "", "", problem["msg"].removeprefix("Value error, "))
         return None
+
+
+def _contract(number: int, cell: Any, recipe: str, tags: Any, table: Table) -> Contract | None:
+    """The contract of a row: what all, its recipe, its tags and the row itself ask for."""
+    said = {} if cell is None else read_clauses(_plain("accept", cell), "accept", partial(table.refuse, number))
+    return table.contracts.of(recipe, tags if isinstance(tags, dict) else {}, said)
 
 
 def _reads_points(recipe: Recipe) -> bool:
@@ -649,13 +678,15 @@ def _no_constant(name: str) -> Any:
 
 
 def _read_yaml(data: bytes, table: Table) -> None:
-    """A list of assets, or ``{defaults: {...}, assets: [...]}``; any asset may carry a ``matrix`` of axes."""
+    """A list of assets, or ``{defaults: {...}, accept: {...}, assets: [...]}``; any asset may have a ``matrix``."""
     text = _decode(data, table)
     document = _load_yaml(text, table) if text else None
     defaults: dict[str, Any] = {}
     if isinstance(document, dict):
-        for key in sorted(set(document) - {"defaults", "assets"}, key=str):
-            table.refuse_file(0, str(key)[:60], document[key], "defaults or assets at the top level")
+        for key in sorted(set(document) - {"defaults", "assets", "accept"}, key=str):
+            table.refuse_file(0, str(key)[:60], document[key], "defaults, accept or assets at the top level")
+        if "accept" in document:
+            table.contracts = read_contracts(document["accept"], partial(table.refuse_file, 0))
         defaults, document = document.get("defaults") or {}, document.get("assets")
         if not isinstance(defaults, dict):
             table.refuse_file(0, "defaults", defaults, "a mapping of columns to values")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_core import stages
+from pipeline_core.acceptance import Verdict, decided_early
 from pipeline_core.config import ModelRef
 from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.priors.reading import ENCODING, Reading, read
@@ -55,6 +56,11 @@ class Journey:
     def asset_id(self) -> str:
         """The asset's id."""
         return self.spec.asset_id
+
+    @property
+    def turned_down(self) -> Verdict | None:
+        """The verdict on what its contract rejects before any work; else None."""
+        return decided_early(self.spec.accept, self.reading.figures())
 
     def told(self) -> dict[str, Any]:
         """What is kept of the reading, under ``prompt_reading``; nothing where all of the prompt was read."""

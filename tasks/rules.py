@@ -19,15 +19,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from catalog import query
 from catalog.schema import StageRun
 from pipeline_core.acceptance import Contract, Verdict
 from pipeline_core.errors import DivergedError, RequestError
+from pipeline_core.files import write_json
 from pipeline_core.stages import DELIVERY
+from pipeline_core.storage import Library
 from tasks.journey import Journey, plan_journey
-from tasks.stage import Reference, path_of
+from tasks.stage import Measured, Reference, path_of, run_stage
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,25 @@ def rank(journey: Journey, made: Mapping[str, Reference]) -> tuple[int, float]:
     """The least is the best of several attempts: the one with the fewest failed clauses, of these the most faithful."""
     told = json.loads(path_of(journey, made["accept"], "verdict.json").read_bytes())
     return len(Verdict.from_json(told).failed), -(told["fidelity"] or 0.0)
+
+
+def told_of(journey: Journey) -> bool:
+    """Whether the verdict on what is rejected before any work is there."""
+    return Library(journey.library).has("accept", journey.keys["accept"])
+
+
+def turn_down(journey: Journey) -> None:
+    """Leave the verdict on what is rejected before any work, as an output and a row of the stage accept; once."""
+    verdict = journey.turned_down
+    if verdict is None or told_of(journey):
+        return
+
+    def write(folder: Path) -> Measured:
+        told: dict[str, Any] = {"seed": journey.spec.seed, "fidelity": None, "stages": {}}
+        write_json(folder / "verdict.json", verdict.to_json() | told)
+        return Measured({}, clauses=verdict.clauses)
+
+    run_stage(journey, "accept", write)
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ def finish(run: Run, standing: Standing, refusal: str, cancelled: str = "") -> N
         request.run_id,
         request.library,
         request.manifest,
-        asked=len(run.todo) + len(run.cached) + len(run.quarantined),
+        asked=len(run.todo) + len(run.cached) + len(run.quarantined) + len(run.turned_down),
         made=standing.made,
         cached=list(run.cached),
         stopped=standing.stopped,
@@ -353,7 +353,7 @@ def finish(run: Run, standing: Standing, refusal: str, cancelled: str = "") -> N
         warnings=list(run.warnings),
         seconds=time.time() - run.opened,
     )
-    conclude(request, list(journeys(run).values()), summary)
+    conclude(request, list(journeys(run).values()), summary, run.turned_down)
     Library(request.library).sweep()
     for scratch in (run.folder / "beats").glob(".*"):
         scratch.unlink(missing_ok=True)

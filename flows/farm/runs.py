@@ -51,15 +51,15 @@ from pipeline_core.version import code_version
 from tasks.journey import Journey
 
 REQUEST, SPECS = "request.json", "specs.jsonl"
-LISTS = ("todo", "cached", "quarantined", "refused", "warnings")
+LISTS = ("todo", "cached", "quarantined", "turned_down", "refused", "warnings")
 HELD_S = 120.0
 """How long a shard waits for assets that a worker holds who may be lost without being dead."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An open run. ``todo``, ``cached`` and ``quarantined`` hold asset ids as they were when the run was ``opened``;
-    ``tags`` the most frequent value of each tag."""
+    """An open run. ``todo``, ``cached``, ``quarantined`` and ``turned_down`` (by their contract, before any work) hold
+    asset ids as they were when the run was ``opened``; ``tags`` the most frequent value of each tag."""
 
     request: BatchRequest
     folder: Place
@@ -69,6 +69,7 @@ class Run:
     quarantined: tuple[str, ...]
     refused: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    turned_down: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +91,7 @@ def open_run(request: BatchRequest, plan: Plan | None = None) -> BatchRequest:
         "todo": ids(todo.missing),
         "cached": ids(todo.made),
         "quarantined": ids(todo.held),
+        "turned_down": ids(todo.turned_down),
         "refused": plan.refused,
         "warnings": plan.warnings,
         "tags": _tags(each.spec for each in todo.missing),
@@ -110,7 +112,7 @@ def read_run(folder: Place) -> Run:
     """The run that lies in ``folder``. Raises :class:`RequestError` where none was opened, or it is damaged."""
     path = folder / REQUEST
     try:
-        told = {"warnings": []} | json.loads(path.read_text(encoding="utf-8"))
+        told = {"warnings": [], "turned_down": []} | json.loads(path.read_text(encoding="utf-8"))
         request = BatchRequest.model_validate(told["request"])
         if "cached" not in told:
             told = _with_specs(folder, request, told)

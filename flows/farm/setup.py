@@ -21,6 +21,7 @@ from flows.farm.alerts import WEBHOOK
 from flows.farm.commands import point_at_farm
 from pipeline_core import python
 from pipeline_core.errors import RequestError, SplatmillError
+from pipeline_core.manifest import load_contracts
 from pipeline_core.storage import Library
 
 POOL, CONTROL_POOL = "splatmill", "splatmill-control"
@@ -41,6 +42,7 @@ def set_up(
     commercial: bool = False,
     allow_outside: bool = False,
     max_size: str = "",
+    accept: Path | None = None,
 ) -> Iterator[str]:
     """Register everything; yields what was done. Raises :class:`RequestError` before anything is registered."""
     if max_size:
@@ -50,12 +52,14 @@ def set_up(
         raise RequestError(f"--file {file}: not found; it is deployments/prefect.yaml of the source tree")
     if manifest is not None and not manifest.is_file():
         raise RequestError(f"--manifest {manifest}: not found")
+    if accept is not None:
+        load_contracts(accept)
     point_at_farm()
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         yield from make_pools(client, gpus)
-        register(file, root, manifest, commercial, allow_outside, max_size)
+        register(file, root, manifest, commercial, allow_outside, max_size, accept)
         yield f"deployments of {file} registered for {root}"
         if os.environ.get(WEBHOOK):
             announce_nights(client, os.environ[WEBHOOK])
@@ -93,6 +97,7 @@ def register(
     commercial: bool = False,
     allow_outside: bool = False,
     max_size: str = "",
+    accept: Path | None = None,
 ) -> None:
     """Call ``prefect deploy --all``, which fills in the file's ``{{ $NAMES }}`` from the environment."""
     settings = {
@@ -100,6 +105,7 @@ def register(
         # Prefect's answers lie beside the outputs; those of a bucket on each machine, where a miss costs a look
         "SPLATMILL_RESULTS": "~/.prefect/results" if "://" in library else f"{library}/.prefect/results",
         "SPLATMILL_MANIFEST": str(manifest.absolute()) if manifest else "",
+        "SPLATMILL_ACCEPT": str(accept.absolute()) if accept else "",
         "SPLATMILL_NIGHTLY": "true" if manifest else "false",
         "SPLATMILL_COMMERCIAL": "true" if commercial else "false",
         "SPLATMILL_ALLOW_OUTSIDE": "true" if allow_outside else "false",

@@ -79,7 +79,7 @@ def assess(run: Run, shards: Sequence[Shard]) -> Standing:
         elif shard.state == "crashed" and shard.id not in begun:
             unbegun.update(shard.assets)
     todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
-    standing = Standing(made=ids(todo.made), row=row, rounds=max(away.values(), default=0))
+    standing = Standing(made=ids(todo.made) + ids(todo.turned_down), row=row, rounds=max(away.values(), default=0))
     for journey in todo.missing:
         name = journey.asset_id
         if name in open_:

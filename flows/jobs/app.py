@@ -57,6 +57,7 @@ class Counts(BaseModel):
     asked: int
     made: int
     cached: int
+    rejected: int
     failed: int
     stopped: int
     left: int

@@ -180,9 +180,9 @@ def document(job: Job) -> dict[str, Any]:
     }
 
 
-STATES = ("made", "cached", "failed", "stopped", "left", "quarantined", "waiting")
-"""made, or there already; failed; stopped because it was cancelled; left because of a deadline or budget; passed over
-because it failed before; waiting or under way."""
+STATES = ("made", "cached", "rejected", "failed", "stopped", "left", "quarantined", "waiting")
+"""made, or there already; rejected by its contract; failed; stopped because it was cancelled; left because of a
+deadline or budget; passed over because it failed before; waiting or under way."""
 SHOWN = 100
 """So many failures are in a job's document; its assets have all."""
 
@@ -192,12 +192,14 @@ def standing(job: Job) -> list[dict[str, Any]]:
     summary = job.summary()
     state = dict.fromkeys((name for each in job.assets.values() for name in each), "waiting")
     state |= dict.fromkeys(job.assets["cached"], "cached") | dict.fromkeys(job.assets["quarantined"], "quarantined")
+    state |= dict.fromkeys(job.assets.get("turned_down", ()), "rejected")
     errors: dict[str, Any] = {}
     if summary:
         for name in ("made", "cached", "stopped", "left", "quarantined"):
             state |= dict.fromkeys(getattr(summary, name), name)
         # what an earlier process of the job made, its last one found
         state |= {name: "made" for name in job.assets["missing"] if state[name] == "cached"}
+        state |= {each["asset_id"]: "rejected" for each in summary.rejected}
         errors = {each["asset_id"]: each for each in summary.failures}
     elif (job.folder / ASKED).exists():  # it was begun
         for row in query.rows(job.request.library, SO_FAR_SQL, [job.name]):

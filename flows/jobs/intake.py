@@ -144,6 +144,7 @@ def _planned(request: BatchRequest, digest: str, webhook: str) -> Job:
         words = counted if problems else _clean(str(error), request)
         raise Refusal(422, words, problems[:SHOWN]) from None
     lists = {"missing": plan.todo.missing, "cached": plan.todo.made, "quarantined": plan.todo.held}
+    lists["turned_down"] = plan.todo.turned_down
     warnings = [_clean(line, request) for line in plan.warnings]
     ids = {name: [each.asset_id for each in journeys] for name, journeys in lists.items()}
     refused = _told(plan.manifest.problems, request)
