@@ -159,6 +159,8 @@ def _next(found: Account, library: str, request: dict[str, Any], command: str) -
     if found.failed or found.quarantined:
         again = "" if found.run_id == folder_of(library, "last").name else f" {found.run_id}"
         return f"splatmill retry{again}{where}"
+    if found.rejections:
+        return f"splatmill retry {found.run_id} --asset {found.rejections[0]['asset_id']}{where}"
     return ""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -43,13 +43,14 @@ from pipeline_core.errors import RequestError
 from pipeline_core.manifest import Manifest, load_contracts, load_manifest
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec, derive_id
+from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 from tasks import halt
 from tasks.journey import Journey, plan_journey
 from tasks.progress import board
 from tasks.requests import request_rows, user
-from tasks.rules import to_quarantine, told_of, turn_down
+from tasks.rules import rejected_before, to_quarantine, told_of, turn_down
 
 Make = Callable[[Journey], Any]
 Resolve = Callable[[ModelRef, Any], str]
@@ -86,6 +87,7 @@ class BatchRequest(BaseModel):
     accept_file: str = Field("", description="the file that these were read from")
     kept: dict[str, str] = Field({}, description="sha256 by name of files that the library has, should they be gone")
     only: tuple[str, ...] = Field((), description="asset ids; empty = all")
+    again: bool = Field(False, description="assets that their contract rejected are made again, from further seeds")
     deadline: datetime | None = Field(None, description="nothing is begun that would not be finished by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing is begun that would take the run beyond")
     commercial: bool = Field(
@@ -164,7 +166,8 @@ def plan_specs(request: BatchRequest, specs: Iterable[AssetSpec]) -> list[Journe
 
 def _journeys(request: BatchRequest, specs: Iterable[AssetSpec], resolve: Resolve) -> list[Journey]:
     library = str(Library(request.library).root)
-    return [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
+    planned = [plan_journey(library, request.run_id, spec, resolve) for spec in specs]
+    return [replace(each, further=rejected_before(each)) for each in planned] if request.again else planned
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def prepare(request: BatchRequest) -> Plan:
     if request.only and not journeys:
         named = ", ".join(request.only[:5]) + (" ..." if len(request.only) > 5 else "")
         raise RequestError(f"{request.manifest} asks for none of {named}; name the manifest: splatmill retry FILE")
-    todo = sort_out(request.library, journeys, by_name=bool(request.only))
+    todo = sort_out(request.library, journeys, by_name=bool(request.only), again=request.again)
     return Plan(request, manifest, todo, replaced(request.library, manifest, todo.missing))
 
 
@@ -278,6 +281,9 @@ def announce(plan: Plan) -> None:
         append(plan.request.library, rows, keep=True)
     for each in new:
         turn_down(each)
+    for each in plan.todo.missing:
+        if each.further:
+            Library(each.library).discard(DELIVERY, each.keys[DELIVERY])
 
 
 def conclude(

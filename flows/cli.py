@@ -285,6 +285,9 @@ def retry(
         Path | None, typer.Argument(help="a manifest or a run's id; without: what the last run was asked for")
     ] = None,
     library: LibraryOption = DEFAULT_LIBRARY,
+    asset: Annotated[
+        list[str] | None, typer.Option("--asset", help="this one, also where its contract rejected it: further seeds")
+    ] = None,
     stage: Annotated[str, typer.Option(help="only assets that failed in this stage")] = "",
     error_type: Annotated[str, typer.Option(help="only assets that failed with this error")] = "",
     error_class: Annotated[str, typer.Option(help="only this class: transient, oom, data or permanent")] = "",
@@ -300,7 +303,7 @@ def retry(
     here: Annotated[bool, typer.Option("--here", help="on this machine, also what a farm's run was asked for")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Make again the assets of a manifest or a run whose last attempt failed, and no others.
+    """Make again the assets of a manifest or a run whose last attempt failed, and no others; or those of some names.
 
     A run, by default the library's last, is asked again with the manifest, recipe and --set that it had: a farm's run
     on the farm, as a new run.
@@ -309,10 +312,11 @@ def retry(
     """
     from flows.asked import folder_of, is_farm_s
     from flows.local import run_here
-    from flows.show import failed_assets
+    from flows.show import failed_assets, named_assets
 
     _prepare(threads, device)
-    failed, farm = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class), False
+    failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
+    failed, farm = named_assets(library, asset) if asset else failed, False
     if manifest and (manifest.exists() or not _is_run(library, str(manifest))):
         request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside, commercial)
     else:
@@ -321,7 +325,7 @@ def retry(
     if not failed:
         typer.echo("nothing to retry: no asset of this library failed that way", err=True)
         raise typer.Exit(0)
-    request = request.model_copy(update={"only": tuple(failed)})
+    request = request.model_copy(update={"only": tuple(failed), "again": bool(asset)})
     if farm:
         from flows.farm.commands import submit_batch
 

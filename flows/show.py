@@ -124,6 +124,18 @@ def show_status(library: str, *, as_json: bool) -> None:
         print("\n" + aligned(["failed asset", "stage", "class", "message"], shown))
 
 
+RETRIED_SQL = "select asset_id from assets where status = 'rejected' or error_type is not null"
+
+
+def named_assets(library: str, names: list[str]) -> list[str]:
+    """``names``, which are assets that failed or were rejected. Raises :class:`RequestError` for others."""
+    must_exist(library)
+    there = {row["asset_id"] for row in query.rows(library, RETRIED_SQL)}
+    if others := [name for name in names if name not in there]:
+        raise RequestError(f"--asset {others[0]}: it neither failed nor was rejected; splatmill status tells which did")
+    return names
+
+
 def failed_assets(library: str, *, stage: str = "", error_type: str = "", error_class: str = "") -> list[str]:
     """Ids of the assets whose last attempt failed; arguments that are given must equal the asset's column."""
     must_exist(library)

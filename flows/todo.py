@@ -30,15 +30,16 @@ class Todo:
         return len(self.made) + len(self.held) + len(self.missing) + len(self.turned_down)
 
 
-def sort_out(library: str, journeys: Sequence[Journey], *, by_name: bool) -> Todo:
-    """Sort journeys by what is to be done. The quarantine does not hold what was asked for ``by_name``."""
+def sort_out(library: str, journeys: Sequence[Journey], *, by_name: bool, again: bool = False) -> Todo:
+    """Sort journeys by what is to be done. The quarantine does not hold what was asked for ``by_name``; with ``again``
+    what was rejected is made again."""
     made: list[Journey] = []
     unmade: list[Journey] = []
     turned_down = [each for each in journeys if each.turned_down]
     journeys = [each for each in journeys if not each.turned_down]
     with ThreadPoolExecutor(Library(library).looks_at_once) as pool:
         for each, is_made in zip(journeys, pool.map(finished, journeys), strict=True):
-            (made if is_made else unmade).append(each)
+            (made if is_made and not (again and each.further) else unmade).append(each)
     names = set() if by_name else quarantined(library, unmade)
     held = [each for each in unmade if each.asset_id in names]
     return Todo(made, held, [each for each in unmade if each.asset_id not in names], turned_down)

@@ -41,7 +41,8 @@ class Journey:
     """What every task of one asset is given: plain data, no tensors.
 
     ``keys`` and ``configs`` by stage: the output's name, and the fingerprint of the settings that the stage reads.
-    ``models``: ids by kind, image and points. ``reading``: what these make of the prompt.
+    ``models``: ids by kind, image and points. ``reading``: what these make of the prompt. ``further``: attempts that
+    were rejected before somebody asked for it by name, which count no more.
     """
 
     library: str
@@ -51,6 +52,7 @@ class Journey:
     keys: dict[str, str]
     configs: dict[str, str]
     reading: Reading = field(default_factory=Reading)
+    further: int = 0
 
     @property
     def asset_id(self) -> str:

@@ -24,7 +24,8 @@ from typing import Any
 
 from catalog import query
 from catalog.schema import StageRun
-from pipeline_core.acceptance import Contract, Verdict
+from pipeline_core.acceptance import REJECTED, Contract, Verdict
+from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.errors import DivergedError, RequestError
 from pipeline_core.files import write_json
 from pipeline_core.stages import DELIVERY
@@ -78,7 +79,16 @@ def seeds(seed: int) -> list[int]:
 
 def attempts(journey: Journey) -> int:
     """How often the asset is made at most, before it stays rejected."""
-    return (journey.spec.accept or Contract()).attempts
+    return (journey.spec.accept or Contract()).attempts + journey.further
+
+
+def rejected_before(journey: Journey) -> int:
+    """How many attempts at an asset that is delivered as rejected were made, by its ``asset.json``; else 0."""
+    try:
+        told = json.loads((Library(journey.library).asset_dir(journey.asset_id) / PROVENANCE).read_bytes())
+    except (OSError, ValueError):
+        return 0
+    return len(told.get("attempts", [told])) if told.get("verdict") == REJECTED else 0
 
 
 def rank(journey: Journey, made: Mapping[str, Reference]) -> tuple[int, float]:

@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deployments" / "prefect.yaml").read_text()
 FILLED = {"$SPLATMILL_LIBRARY": "/mnt/library", "$SPLATMILL_MANIFEST": "props.csv", "$SPLATMILL_NIGHTLY": "true"}
-FILLED |= {"$SPLATMILL_COMMERCIAL": "true", "$SPLATMILL_ALLOW_OUTSIDE": "true"}
+FILLED |= {"$SPLATMILL_COMMERCIAL": "true", "$SPLATMILL_ALLOW_OUTSIDE": "true", "$SPLATMILL_ACCEPT": ""}
 FILLED |= {"$SPLATMILL_RESULTS": "/mnt/library/results", "$SPLATMILL_MAX_SIZE": "500G", "$SPLATMILL_GC": "true"}
 DEPLOYMENTS = yaml.safe_load(re.sub(r"\{\{ (\S+) \}\}", lambda name: FILLED[name[1]], TEXT))["deployments"]
 COMPLETE = {"shard": {"request": {"manifest": "props.csv", "library": "/mnt/library"}}}

@@ -96,8 +96,8 @@ def working(tmp_path, tiny, monkeypatch):
 def test_a_local_run_is_seen_from_another_terminal(working):
     watch = Watch(working.library)
     seen = watch.look()
-    assert seen["runs"] == [{"run_id": "night", "farm": False, "user": "ana", "todo": 9, "made": 5, "failed": 1,
-                             "under_way": 2, "queue": 1}]  # fmt: skip
+    assert seen["runs"] == [{"run_id": "night", "farm": False, "user": "ana", "todo": 9, "made": 5, "rejected": 0,
+                             "failed": 1, "under_way": 2, "queue": 1}]  # fmt: skip
     (worker,) = seen["workers"]
     assert (worker["pid"], worker["state"], worker["gpu"]) == (os.getpid(), "alive", None)
     assert {each["stage"] for each in worker["assets"]} == {"optimize_gaussians"} and worker["age_s"] < 30
