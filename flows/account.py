@@ -21,6 +21,7 @@ from flows.asked import ASKED, folder_of
 from flows.batch import hold_to_contracts
 from flows.farm import beats, marks
 from flows.summary import SUMMARY, Summary
+from pipeline_core.acceptance import EARLY
 from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
@@ -159,8 +160,9 @@ def _next(found: Account, library: str, request: dict[str, Any], command: str) -
     if found.failed or found.quarantined:
         again = "" if found.run_id == folder_of(library, "last").name else f" {found.run_id}"
         return f"splatmill retry{again}{where}"
-    if found.rejections:
-        return f"splatmill retry {found.run_id} --asset {found.rejections[0]['asset_id']}{where}"
+    made = [each["asset_id"] for each in found.rejections if each["why"].partition(" ")[0] not in EARLY]
+    if made:
+        return f"splatmill retry {found.run_id} --asset {made[0]}{where}"
     return ""
 
 

@@ -66,6 +66,7 @@ CLAUSES: tuple[Clause, ...] = (
 
 BY_NAME = {clause.name: clause for clause in CLAUSES}
 JUDGED = BY_NAME["judged"]
+EARLY = tuple(clause.name for clause in CLAUSES if clause.early)
 
 
 class Contract(Section):
@@ -159,7 +160,7 @@ def judge(contract: Contract | None, figures: Mapping[str, float]) -> Verdict:
 def decided_early(contract: Contract | None, figures: Mapping[str, float]) -> Verdict | None:
     """The verdict on what the contract rejects before any work, by its early clauses alone; else None."""
     bounds = contract.bounds if contract else {}
-    found = Verdict(tuple(_held(BY_NAME[n], bound, figures) for n, bound in bounds.items() if BY_NAME[n].early))
+    found = Verdict(tuple(_held(BY_NAME[n], bound, figures) for n, bound in bounds.items() if n in EARLY))
     return found if found.failed else None
 
 
