@@ -180,11 +180,11 @@ class Site:
         if "postgres" in self.processes:
             server = psutil.Process(self.processes["postgres"].pid)
             kept |= {server.pid, *(child.pid for child in server.children(recursive=True))}
-        for process in psutil.process_iter():  # and what they have left behind
-            if process.pid not in kept and network_of(process.pid) == network_of(self.net.pid):
-                process.kill()
-        for process in mine:
-            process.wait(60)
+        here = network_of(self.net.pid)
+        left = [each for each in psutil.process_iter() if each.pid not in kept and network_of(each.pid) == here]
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=60)
 
     def small(self, name, call, steps=4):
         """Submit two small assets with ``call(words)``, and wait until their run is over; their ids."""
