@@ -11,6 +11,7 @@ import pytest
 
 if not Path("/proc/driver/nvidia").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")  # Prefect would start a server for who names none
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,15 @@ def prefect_url(tmp_path_factory):
 
     with own_server(tmp_path_factory.mktemp("prefect")) as url:
         yield url
+
+
+@pytest.fixture
+def prefect_here(prefect_url):
+    """This process pointed at the session's server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield prefect_url
 
 
 @pytest.fixture(scope="session")

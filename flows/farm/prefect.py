@@ -173,7 +173,8 @@ def _deployment(client: SyncPrefectClient) -> Any:
     try:
         return client.read_deployment_by_name(DEPLOYMENT)
     except ObjectNotFound:
-        raise RequestError(f"the server has no deployment {DEPLOYMENT}: deployments/README.md makes it") from None
+        why = f"the server has no deployment {DEPLOYMENT}; splatmill deploy registers it (deployments/README.md)"
+        raise RequestError(why) from None
 
 
 @contextlib.contextmanager

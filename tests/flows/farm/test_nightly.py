@@ -13,15 +13,6 @@ HOSTILE = "`rm -rf` | <b>no</b>\n| x |"
 FAILED = {"asset_id": "mug", "stage": "extract_mesh", "error_class": "data", "error_type": "DataError"}
 
 
-@pytest.fixture
-def prefect_here(prefect_url):
-    """This process pointed at the tests' server."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: prefect_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
-        yield prefect_url
-
-
 @pytest.mark.slow
 def test_failures_are_a_table_and_the_report_one_text(prefect_here):
     from prefect import flow

@@ -96,7 +96,7 @@ def test_a_worker_outlives_a_server_that_goes_while_it_takes_a_flow(outage, monk
     (answer(401), "refuses this worker (401): is PREFECT_API_AUTH_STRING its password?"),
     (DiskError("no room"), "no room"),
 ])  # fmt: skip
-def test_what_ends_a_worker_is_told_in_a_line(error, said, outage, monkeypatch, tmp_path, capsys):
+def test_what_ends_a_worker_is_told_in_a_line(error, said, outage, prefect_here, monkeypatch, tmp_path, capsys):
     async def live(*_):
         raise error
 
