@@ -1,6 +1,7 @@
 """The catalogue's commands: sql, compare, gc, gallery, attribution, compact, snapshot, fsck, rebuild, push, review.
 
-``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts the first five at the top level too.
+``flows.cli`` mounts :data:`app` as ``splatmill catalog`` and puts the first five at the top level too, and
+:data:`reviews` as ``splatmill review``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+reviews = typer.Typer(help="Note people's verdicts on assets.", no_args_is_help=True)
 
 LibraryOption = Annotated[
     str, typer.Option("--library", "-l", envvar="SPLATMILL_LIBRARY", help="folder or address (s3://...) of the library")
@@ -284,24 +287,53 @@ def attribution(
     _say(json_, told, words)
 
 
-@app.command()
-def review(
-    asset_id: Annotated[str, typer.Argument(help="the asset")],
+@app.command("review")
+@reviews.command("set")
+def set_review(
+    asset_ids: Annotated[list[str], typer.Argument(help="the assets")],
     accept: Annotated[bool, typer.Option("--accept/--reject", help="the verdict")],
-    by: Annotated[str, typer.Option(help="who says so")],
-    note: Annotated[str, typer.Option(help="why")] = "",
+    by: Annotated[str, typer.Option(envvar="SPLATMILL_USER", help="who says so")],
+    stars: Annotated[int | None, typer.Option(min=1, max=5, help="how good they are")] = None,
+    reason: Annotated[str, typer.Option(help="why, in a few words that others use too: 'two faces'")] = "",
+    note: Annotated[str, typer.Option(help="what else there is to say")] = "",
     library: LibraryOption = "library",
 ) -> None:
-    """Note a person's verdict on an asset; the latest counts.
+    """Note a person's verdict on some assets; the latest counts.
 
-    Example: splatmill catalog review chair-07 --accept --by ana
+    Example: splatmill review set chair-07 --accept --stars 4 --by ana
     """
-    from catalog import query, schema
-    from catalog.writer import append
+    from catalog.review import decisions_of, record
 
-    if not query.rows(library, "select 1 from assets where asset_id = ?", [asset_id]):
-        raise RequestError(f"there is no asset {asset_id!r} in {library}")
-    append(library, [schema.review(asset_id, accept, by=by, note=note)], keep=True)
+    said = {"verdict": "accepted" if accept else "rejected", "stars": stars, "reason": reason, "note": note, "by": by}
+    rows = [said | {"asset_id": asset_id} for asset_id in dict.fromkeys(asset_ids)]
+    report = record(library, decisions_of({"decisions": rows}, "splatmill review set"))
+    typer.echo(f"{report.recorded} {'verdict' if report.recorded == 1 else 'verdicts'} recorded")
+
+
+@reviews.command("import")
+def import_reviews(
+    file: Annotated[Path, typer.Argument(help="the JSON file that the gallery saved; - reads standard input")],
+    library: LibraryOption = "library",
+    json_: JsonOption = False,
+) -> None:
+    """Record the verdicts that somebody saved from the gallery; a second time does no harm.
+
+    Example: splatmill review import reviews.json
+    """
+    from catalog.review import decisions_of, record
+
+    try:
+        document = json.loads(sys.stdin.read() if str(file) == "-" else file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{file}: cannot be read as JSON: {error}") from None
+    report = record(library, decisions_of(document, str(file)))
+    words = [f"{report.recorded} verdicts recorded, {report.known} were known"]
+    for row in report.newer:
+        words.append(
+            f"{row['asset_id']}: {row['reviewed_by']} decided later ({row['reviewed_at']:%Y-%m-%d %H:%M} UTC: "
+            f"{row['verdict'] or 'taken back'}), and that stands"
+        )
+    _say(json_, asdict(report), "\n".join(words))
 
 
 def bring_up_to_date(library: str, refresh: bool) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from catalog.ids import ID_PATTERN, new_id
+from catalog.ids import ID_PATTERN, milliseconds, new_id
 from pipeline_core import stages
 from pipeline_core.acceptance import Held
 from pipeline_core.findings import Finding
@@ -306,10 +306,18 @@ def request(run_id: str, asset_id: str, spec: Mapping[str, Any], **columns: Any)
     return StageRun(run_id=run_id, asset_id=asset_id, stage="request", status="ok", spec_json=text, **columns)
 
 
-def review(asset_id: str, accepted: bool, *, by: str, note: str = "", run_id: str = "review") -> StageRun:
-    """A person's verdict on an asset; the latest one counts."""
-    details = json.dumps({"verdict": "accepted" if accepted else "rejected", "by": by, "note": note})
-    return StageRun(run_id=run_id, asset_id=asset_id, stage="review", status="ok", spec_json=details)
+def review(asset_id: str, accepted: bool | None, *, by: str, event_id: str | None = None, **said: Any) -> StageRun:
+    """A person's verdict on an asset (None takes it back); the latest one counts.
+
+    ``said`` may hold ``stars`` (1 to 5), ``reason`` and ``note``; ``event_id`` the moment in which it was decided.
+    """
+    verdict = None if accepted is None else "accepted" if accepted else "rejected"
+    details = json.dumps({"verdict": verdict, "by": by} | {name: value for name, value in said.items() if value})
+    event_id = new_id() if event_id is None else event_id
+    return StageRun(
+        run_id="review", asset_id=asset_id, stage="review", status="ok", spec_json=details, event_id=event_id,
+        finished_at=datetime.fromtimestamp(milliseconds(event_id) / 1000, UTC),
+    )  # fmt: skip
 
 
 def model(model_id: str, *, kind: str, licence: str | None, run_id: str = "models", **details: Any) -> StageRun:

@@ -118,7 +118,8 @@ journey as (
         arg_max(error_class, event_id) filter (status not in {GOOD}) as error_class,
         arg_max(error_message, event_id) filter (status not in {GOOD}) as error_message,
         max(finished_at) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered_at,
-        arg_max(spec_json, event_id) filter (stage = 'review') as review_json
+        arg_max(spec_json, event_id) filter (stage = 'review') as review_json,
+        max(finished_at) filter (stage = 'review') as reviewed_at
     from latest group by asset_id
 ),
 effort as (
@@ -223,6 +224,9 @@ select
     review_json->>'$.verdict' as verdict,
     review_json->>'$.by' as reviewed_by,
     review_json->>'$.note' as review_note,
+    review_json->>'$.reason' as review_reason,
+    try_cast(review_json->>'$.stars' as tinyint) as stars,
+    reviewed_at,
     licence_class,
     code_version,
     spec_json
@@ -233,6 +237,14 @@ left join measured using (asset_id)
 left join contracted using (asset_id)
 left join files using (asset_id)
 left join licensed using (asset_id)
+"""
+
+REVIEWS_SQL = """
+select
+    event_id, asset_id, finished_at as reviewed_at, spec_json->>'$.by' as reviewed_by,
+    spec_json->>'$.verdict' as verdict, try_cast(spec_json->>'$.stars' as tinyint) as stars,
+    spec_json->>'$.reason' as reason, spec_json->>'$.note' as note, is_latest
+from {stage_runs} where stage = 'review'
 """
 
 RUNS_SQL = f"""
@@ -454,9 +466,12 @@ VIEWS: dict[str, View] = {
             "height_m": "height in metres it was asked for",
             **{name: text for name, (_, text) in FILE_COLUMNS.items()},
             "accepted": "a person's verdict where there is one, else the contract's; NULL while neither is known",
-            "verdict": "accepted or rejected by a person; NULL when nobody looked",
+            "verdict": "accepted or rejected by a person; NULL when nobody looked, or it was taken back",
             "reviewed_by": "who gave the verdict",
             "review_note": "what they wrote",
+            "review_reason": "why, in a few words that others use too (the gallery offers some)",
+            "stars": "what they gave it, 1 to 5; NULL when nobody did",
+            "reviewed_at": "when, UTC",
             "licence_class": (
                 "strictest class of its models' licences: open, conditions, unknown or non-commercial; what is open or "
                 "has conditions may be sold; NULL while nothing is made"
@@ -551,6 +566,22 @@ VIEWS: dict[str, View] = {
             "parent_sha256": "sha256 of the splat that this had then",
         },
         EDITS_SQL,
+        "asset_id",
+    ),
+    "reviews": View(
+        "one verdict of a person on an asset, all of all time (splatmill review, the gallery)",
+        {
+            "event_id": "id of the decision; greater ids are later",
+            "asset_id": EVENT_TEXT["asset_id"],
+            "reviewed_at": "when it was made, UTC, by the clock of whoever decided",
+            "reviewed_by": "who decided",
+            "verdict": "accepted or rejected; NULL: an earlier one is taken back, or only stars are given",
+            "stars": "1 to 5; NULL when none were given",
+            "reason": "why, in a few words that others use too",
+            "note": "what they wrote",
+            "is_latest": "true for the one that counts",
+        },
+        REVIEWS_SQL,
         "asset_id",
     ),
     "models": View(

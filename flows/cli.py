@@ -37,6 +37,7 @@ bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(server_app, name="server")
 app.add_typer(bench_app, name="bench")
 app.add_typer(catalogue.app, name="catalog")
+app.add_typer(catalogue.reviews, name="review")
 
 ManifestArg = Annotated[Path, typer.Argument(help="CSV, JSONL, YAML or Parquet file of prompts")]
 PathsArg = Annotated[list[Path], typer.Argument(help="files, or folders of them")]
