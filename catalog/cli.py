@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -246,11 +247,21 @@ def gallery(
     library: LibraryOption = "library",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; default <library>/gallery")] = None,
     viewers: Annotated[int, typer.Option(min=0, help="3D pages for the newest so many assets")] = 1000,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="serve it on this machine: verdicts are recorded at once, selections packed")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of --serve; 0: any that is free")] = 8480,
+    by: Annotated[str, typer.Option(envvar="SPLATMILL_USER", help="of --serve: whose verdicts; default: yours")] = "",
 ) -> None:
-    """Write a static HTML gallery of every asset; it opens from disk, without server or network.
+    """Write the gallery: a static page on which assets are looked at and judged; it opens from disk, without network.
 
     Example: splatmill gallery --library ./library
     """
+    if serve:
+        from catalog import served
+
+        served.serve(library, port=port, by=by or getpass.getuser(), out=output, viewers=viewers)
+        return
     from catalog.gallery import write_gallery
 
     typer.echo(write_gallery(library, output, viewers=viewers))

@@ -2,10 +2,11 @@
 
     write_gallery("library")
 
-``index.html`` holds a card for each asset (failed ones with their error), and searches, filters and sorts by itself;
-``view/<asset_id>.html`` holds the asset's levels, collision bodies and splat, and our own viewer of them. Text from the
-catalogue travels as JSON and is put on the page as text; the pages' content security policy lets no script run but
-ours. A viewer page is written anew only when the files of its asset have changed.
+``index.html`` holds a card for each asset (rejected and failed ones with the reasons); it searches, filters and sorts,
+and takes people's verdicts (``catalog/review.py``); ``view/<asset_id>.html`` holds the asset's levels, collision bodies
+and splat, and our own viewer of them. Text from the catalogue travels as JSON and is put on the page as text; the
+pages' content security policy lets no script run but ours. A viewer page is written anew only when the files of its
+asset have changed.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ import gzip
 import hashlib
 import json
 import os
+import shlex
 import shutil
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
-from catalog import query, render, splats
+import duckdb
+
+from catalog import query, render, splats, views
+from catalog.review import told
 from catalog.store import Store, open_store
 from pipeline_core import stages
+from pipeline_core.acceptance import Held, Verdict
 from pipeline_core.deliverables import DELIVERABLES, PROVENANCE
 from pipeline_core.errors import RequestError
 from pipeline_core.files import disk_errors, replaced, write_text
@@ -36,9 +43,11 @@ MAX_VIEWERS = 1000
 SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
     "asset_id", "status", "prompt", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
-    "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "verdict", "reviewed_by",
-    "review_note", "licence_class", "finding_errors", "finding_warnings", "tags", "metrics", "findings",
+    "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "licence_class", "finding_errors",
+    "finding_warnings", "tags", "metrics", "findings", "review", "reviews", "why",
 )  # fmt: skip
+ROLES = [{"role": row.role, "label": row.label or row.text} for row in DELIVERABLES]
+ROLES.append({"role": "provenance", "label": "provenance"})
 
 
 def write_gallery(
@@ -68,18 +77,28 @@ def write_gallery(
     folder = Path(out) if out is not None else Path(store.library) / "gallery"
     with disk_errors(folder):
         (folder / "view").mkdir(parents=True, exist_ok=True)
-        cards = []
-        for asset in gallery_assets(store, live=live):
-            cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
-            viewers -= "view" in card
-        stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {store.library}"
-        write_text(folder / "index.html", _page("gallery", {"assets": cards, "made": stamp}))
+        write_text(folder / "index.html", index(store, folder, live=live, viewers=viewers))
     return folder / "index.html"
+
+
+def index(
+    store: Store, folder: Path, *, live: bool = True, viewers: int = MAX_VIEWERS, served: dict[str, str] | None = None
+) -> str:
+    """The page: a card for each asset, and what belongs to all. ``served``: where it is, whose verdicts, and the token.
+    Writes viewers and, of an object store, pictures into ``folder``."""
+    cards = []
+    for asset in gallery_assets(store, live=live):
+        cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
+        viewers -= "view" in card
+    command = f"splatmill export --ids-from selection.json --to shipped --library {shlex.quote(store.library)}"
+    stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {store.library}"
+    page = {"assets": cards, "made": stamp, "library": store.library, "command": command, "roles": ROLES}
+    return _page("gallery", page | {"served": served})
 
 
 def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}, and
-    ``findings`` as sentences, worst first, and ``sha256s`` of its files."""
+    ``findings`` as sentences, worst first, ``sha256s`` of its files, and what :func:`_judged` tells."""
     with query.connect(store, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute(f"""
@@ -94,6 +113,7 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
             select asset_id, severity || ' in ' || file || ': ' || message || if(count > 1, ' (' || count || ')', '')
             from findings where is_latest and severity <> 'info' order by asset_id, severity, file, code
         """).fetchall()
+        judged = _judged(con)
     sha256s = dict(files)
     said: dict[str, list[str]] = {}
     for asset_id, text in faults:
@@ -105,8 +125,56 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
         asset
         | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)}
         | {"findings": said.get(asset["asset_id"], []), "sha256s": sha256s.get(asset["asset_id"])}
+        | judged[asset["asset_id"]]
         for asset in assets
     ]
+
+
+TRIES_SQL = f"""
+with tried as (
+    select asset_id, seed, stage, max(event_id) as event_id from stage_runs
+    where stage in ('audition', 'evaluate', 'accept') and status in {views.GOOD} and seed is not null group by all
+), several as (select asset_id from tried group by all having count(distinct seed) > 1)
+select
+    asset_id, seed,
+    any_value(path) as path,
+    any_value(value) as score,
+    any_value(clauses) as clauses
+from tried semi join several using (asset_id)
+left join (select event_id, path from artifacts where role = 'preview') using (event_id)
+left join (
+    select event_id, value from metrics where name in ('fidelity', 'candidate_margin') and not isnan(value)
+) using (event_id)
+left join (
+    select event_id, list((name, bound, figure, held)) as clauses from verdicts group by all
+) using (event_id)
+group by all order by asset_id, seed
+"""
+"""Seeds of an asset that was made, or auditioned, from several: the picture, the likeness and the clauses of each."""
+
+
+def _judged(con: duckdb.DuckDBPyConnection) -> defaultdict[str, dict[str, Any]]:
+    """By asset: ``why`` its contract does not hold, as sentences; its ``tries`` where there were several; ``review``,
+    the person's verdict that counts; ``reviews``, the ids of all."""
+    found: defaultdict[str, dict[str, Any]] = defaultdict(
+        lambda: {"why": [], "tries": [], "review": None, "reviews": []}
+    )
+    clauses = con.execute("""
+        select asset_id, name, bound, figure, held from verdicts where is_latest and held is distinct from true
+        order by event_id, held nulls last
+    """).fetchall()
+    for asset_id, *clause in clauses:
+        found[asset_id]["why"].append(str(Held(*clause)))
+    for asset_id, seed, path, score, held in con.execute(TRIES_SQL).fetchall():
+        verdict = Verdict(tuple(Held(*each) for each in held)) if held else None
+        fate = f"{verdict.verdict} {verdict}".strip() if verdict else "not taken"
+        likeness = "" if score is None else f", likeness {score:.3g}"
+        found[asset_id]["tries"].append({"seed": seed, "path": path, "fate": fate + likeness})
+    for row in con.sql("select * from reviews order by event_id").to_arrow_table().to_pylist():
+        found[row["asset_id"]]["reviews"].append(row["event_id"])
+        if row["is_latest"]:
+            found[row["asset_id"]]["review"] = told(row)
+    return found
 
 
 def tags_of(asset: dict[str, Any]) -> dict[str, str]:
@@ -118,8 +186,11 @@ def tags_of(asset: dict[str, Any]) -> dict[str, str]:
 
 
 def _card(store: Store, folder: Path, asset: dict[str, Any], *, with_view: bool) -> dict[str, Any]:
-    card = {name: render.jsonable(asset[name]) for name in CARD}
+    card = {name: render.jsonable(asset[name]) for name in CARD} | {"tries": []}
     card["files"] = []
+    for each in asset["tries"]:
+        picture = _link(store, folder, asset["asset_id"], each["path"], copy=False)
+        card["tries"].append({"seed": each["seed"], "fate": each["fate"], "picture": picture})
     for row in DELIVERABLES:
         url = _link(store, folder, asset["asset_id"], asset[f"{row.role}_path"], copy=row.picture)
         if url and row.label:
@@ -148,7 +219,7 @@ def _image(asset: dict[str, Any]) -> str | None:
 
 def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: bool) -> str | None:
     """Relative address of a library file as seen from the gallery; None when it is not there or not in the library."""
-    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if not inside(path):
         return None
     if store.folder is not None:
         full = store.folder / path
@@ -159,6 +230,11 @@ def _link(store: Store, folder: Path, asset_id: str, path: str | None, *, copy: 
     with store.open(path) as source, replaced(target) as scratch, scratch.open("wb") as sink:
         shutil.copyfileobj(source, sink)
     return quote(target.relative_to(folder).as_posix())
+
+
+def inside(path: str | None) -> TypeGuard[str]:
+    """Whether it is a path that cannot leave the library."""
+    return bool(path) and not PurePosixPath(str(path)).is_absolute() and ".." not in PurePosixPath(str(path)).parts
 
 
 def _view(store: Store, folder: Path, asset: dict[str, Any], card: dict[str, Any]) -> bool:
@@ -186,19 +262,20 @@ def _view(store: Store, folder: Path, asset: dict[str, Any], card: dict[str, Any
 
 def _read(store: Store, path: str | None) -> bytes:
     """A file of the library; nothing where there is none, or its path leaves the library."""
-    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or store.size(path) is None:
+    if not inside(path) or store.size(path) is None:
         return b""
     with store.open(path) as file:
         return file.read()
 
 
-def _page(name: str, data: Any) -> str:
+def _page(name: str, data: dict[str, Any]) -> str:
     """A page of ``web/`` with its style, script and data inside; what a viewer holds is left to the caller."""
     page, style = ((WEB / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css"))
     script = "".join((WEB / file).read_text(encoding="utf-8") for file in SCRIPTS[name])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # "<" and "@" never appear in the data: nothing in it ends the script element, opens another, or is a place of ours
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c").replace("@", "\\u0040")
+    page = page.replace("@SERVED@", "'self'" if data.get("served") else "'none'")
     head, tail = page.replace("@STYLE@", style).replace("@SCRIPT_HASH@", f"'sha256-{digest}'").split("@DATA@")
     return head + text + tail.replace("@SCRIPT@", script)
 

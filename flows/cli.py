@@ -503,6 +503,7 @@ def export(
     format_: Annotated[
         str, typer.Option("--format", help="with commas: glb,usdz,usd,obj,stl,fbx, and ply,spz,sog of the splat")
     ] = "",
+    ids_from: Annotated[Path | None, typer.Option("--ids-from", help="asset ids: the gallery's list, or lines")] = None,
     everything: Annotated[bool, typer.Option("--all", help="every asset that is delivered")] = False,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="those with this tag: category=furniture")] = None,
     compress: Annotated[
@@ -518,9 +519,10 @@ def export(
     Example: splatmill export "select asset_id from assets where faces < 5000" --to shipped --profile unreal
     """
     _prepare(0, "cpu")
-    from flows.export import Asked, show_export
+    from flows.export import Asked, ids_in, show_export
 
-    asked = Asked(tuple(select or ()), everything, tuple(tag or ()), profile, format_, compress, overwrite, rejected)
+    chosen = (*(select or ()), *(ids_in(ids_from) if ids_from else ()))
+    asked = Asked(chosen, everything, tuple(tag or ()), profile, format_, compress, overwrite, rejected)
     raise typer.Exit(show_export(library, to, asked, as_json=json_))
 
 

@@ -92,6 +92,21 @@ def show_export(library: str, target: Path, asked: Asked, *, as_json: bool) -> i
 ACCEPTED_SQL = "select asset_id from assets where accepted"
 
 
+def ids_in(path: Path) -> list[str]:
+    """The asset ids of a file: ``{"asset_ids": [...]}`` as the gallery saves it, or one a line.
+
+    Raises :class:`RequestError` where the file cannot be read or names none.
+    """
+    try:
+        text = path.read_text("utf-8")
+        found = json.loads(text)["asset_ids"] if text.lstrip().startswith("{") else text.split()
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"--ids-from {path}: cannot be read: {error}") from None
+    if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in found):
+        raise RequestError(f'--ids-from {path}: no ids; give {{"asset_ids": [...]}} or one id a line')
+    return found
+
+
 def choose(
     library: str, words: Sequence[str], *, everything: bool = False, tags: Sequence[str] = (), rejected: bool = False
 ) -> list[str]:

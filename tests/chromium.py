@@ -65,8 +65,11 @@ class Chromium:
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
-    def open(self, path: Path, fragment: str = "", *, width: int = 1200, height: int = 800, dark: bool = False) -> Page:
-        """A page of the disk; ``fragment`` is what follows # in its address."""
+    def open(
+        self, path: Path | str, fragment: str = "", *, width: int = 1200, height: int = 800, dark: bool = False
+    ) -> Page:
+        """A page of the disk, or of an address; ``fragment`` is what follows # in its address."""
+        address = path if isinstance(path, str) else path.as_uri()
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         page = Page(self, self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         page.ask("Emulation.setEmulatedMedia", features=[
@@ -74,8 +77,8 @@ class Chromium:
             {"name": "prefers-reduced-motion", "value": "reduce"},
         ])  # fmt: skip
         page.size(width, height)
-        page.ask("Page.navigate", url=f"{path.as_uri()}#{fragment}")
-        page.until("location.protocol === 'file:' && document.readyState === 'complete'")
+        page.ask("Page.navigate", url=f"{address}#{fragment}")
+        page.until(f"location.protocol === '{address.partition(':')[0]}:' && document.readyState === 'complete'")
         return page
 
 

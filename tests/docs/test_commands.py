@@ -45,7 +45,8 @@ def test_every_page_was_read():
 
 @pytest.mark.parametrize("line", [
     "splatmill runn props.csv", "splatmill worker --gpus 0", "splatmill worker --gpu one", "splatmill submit",
-    "splatmill server begin", "splatmill catalog review mug", "splatmill review set mug", "splatmill train-starter --epochs 3",
+    "splatmill server begin", "splatmill catalog review mug", "splatmill review set mug",
+    "splatmill train-starter --epochs 3",
     "splatmill bench gpu --modell sd15", "make cake", "python -m flows.clii", "python -P -m flows.clii",
     "python -m catalog.ids", "python tests/bench/none.py", "prefect deploy --everything", "prefect deploi",
     "pip install '.[gpu]'", "rm -rf /", "splatmill train-starter",
@@ -68,7 +69,7 @@ def test_a_sentence_may_name_a_command_without_its_arguments():
 
 SAFE = ("plan", "sql", "status", "gallery", "doctor", "models", "compare", "gc", "catalog snapshot", "catalog compact",
         "catalog rebuild", "review set")  # fmt: skip
-NOT_SAFE = ("--warmup", "--delete", "--watch", "RUN")
+NOT_SAFE = ("--warmup", "--delete", "--watch", "--serve", "RUN")
 
 
 def to_run():

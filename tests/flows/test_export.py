@@ -79,6 +79,11 @@ def test_all_and_tags_choose_what_is_delivered(library, tmp_path):
     assert done.exit_code == 0 and written(tmp_path / "a")[-1] == "mug/mug.stl"
     done = splatmill("--all", "--to", tmp_path / "b", "--library", library, "--format", "stl")
     assert done.exit_code == 1 and "2 assets in" in done.output  # broken is delivered too
+    saved = tmp_path / "selection.json"
+    for text in ('{"asset_ids": ["mug"]}', "mug\n"):
+        saved.write_text(text)
+        words = ("--ids-from", saved, "--to", tmp_path / "c", "--library", library, "--format", "stl")
+        assert splatmill(*words).exit_code == 0 and written(tmp_path / "c")[-1] == "mug/mug.stl"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,8 @@ def test_all_and_tags_choose_what_is_delivered(library, tmp_path):
         (["mug", "--profile", "maya"], "--profile maya: one of unreal"),
         (["mug", "--compress", "zip"], "--compress zip: none, or some of"),
         (["--tag", "cup"], "--tag cup: name=value"),
+        (["--ids-from", "none.json"], "--ids-from none.json: cannot be read"),
+        (["--ids-from", "/dev/null"], "--ids-from /dev/null: no ids"),
     ],
 )
 def test_a_wrong_request_is_told_and_nothing_is_written(library, tmp_path, words, said):
