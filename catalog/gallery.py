@@ -40,11 +40,13 @@ from pipeline_core.spec import FileRef
 WEB = Path(__file__).parent / "web"
 SCRIPTS = {"gallery": ["gallery.js"], "viewer": ["glb.js", "mesh.js", "splat.js", "viewer.js"]}
 MAX_VIEWERS = 1000
+ALIKE = 20
 SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
     "asset_id", "status", "prompt", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
     "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "licence_class", "finding_errors",
     "finding_warnings", "tags", "metrics", "findings", "review", "reviews", "why",
+    "duplicates",
 )  # fmt: skip
 ROLES = [{"role": row.role, "label": row.label or row.text} for row in DELIVERABLES]
 ROLES.append({"role": "provenance", "label": "provenance"})
@@ -98,12 +100,13 @@ def index(
 
 def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
     """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}, and
-    ``findings`` as sentences, worst first, ``sha256s`` of its files, and what :func:`_judged` tells."""
+    ``findings`` as sentences, worst first, ``sha256s`` of its files,
+    ``duplicates``: ids of what looks like it, and what :func:`_judged` tells."""
     with query.connect(store, live=live) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute(f"""
             select asset_id, name, arg_max(value, (stage = '{stages.DELIVERY}', event_id)) from metrics
-            where is_latest and stage in {stages.sql_list(SHOWN)} group by all
+            where is_latest and stage in {stages.sql_list(SHOWN)} and name not in {views.LOOKS} group by all
         """).fetchall()
         files = con.execute(f"""
             select asset_id, string_agg(sha256, ' ' order by role) from artifacts
@@ -113,6 +116,11 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
             select asset_id, severity || ' in ' || file || ': ' || message || if(count > 1, ' (' || count || ')', '')
             from findings where is_latest and severity <> 'info' order by asset_id, severity, file, code
         """).fetchall()
+        alike = dict(con.execute("""
+            select asset_id, list(other_id order by distance, other_id) from (
+                from duplicates union all select other_id, asset_id, distance from duplicates
+            ) group by all
+        """).fetchall())
         judged = _judged(con)
     sha256s = dict(files)
     said: dict[str, list[str]] = {}
@@ -125,6 +133,7 @@ def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
         asset
         | {"metrics": by_asset.get(asset["asset_id"], {}), "tags": tags_of(asset)}
         | {"findings": said.get(asset["asset_id"], []), "sha256s": sha256s.get(asset["asset_id"])}
+        | {"duplicates": alike.get(asset["asset_id"], [])[:ALIKE]}
         | judged[asset["asset_id"]]
         for asset in assets
     ]

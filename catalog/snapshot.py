@@ -184,7 +184,7 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(f"create temp table no_events as {query.empty_sql()}")
     con.execute("create temp table no_latest (event_id varchar)")
     for name, view in views.VIEWS.items():
-        if name == "stage_latest":
+        if view.asked:
             con.execute(f"create view {name} as {views.select_sql(name)}")
             kind = "view"
         else:

@@ -64,6 +64,7 @@ class View:
     columns: dict[str, str]
     sql: str | None = None
     key: str | None = None  # column by which the snapshot renews only what changed
+    asked: bool = False  # computed whenever it is asked for, in the snapshot too
 
 
 OF_EVENT = ("event_id", "run_id", "asset_id", "stage")
@@ -339,6 +340,32 @@ from (
 )
 """
 
+LOOKS = ("look_0", "look_1", "look_2", "look_3")
+NEIGHBOURS = 32
+"""With so many others of a band each look is compared, the next ones in order: 100,000 alike cost no more."""
+
+DUPLICATES_SQL = f"""
+with looks as (
+    select asset_id, {", ".join(f"max(value) filter (name = '{name}')::ubigint as {name}" for name in LOOKS)}
+    from {{metrics}} where is_latest and stage = '{DELIVERY}' and name in {LOOKS}
+    group by asset_id having count(*) = {len(LOOKS)}
+), bands as (
+    select *, unnest([{", ".join(f"({name} >> {at}) & 65535" for name in LOOKS for at in (0, 16, 32))}]) as part,
+        unnest(range(12)) as band
+    from looks
+), placed as (
+    select *, row_number() over (partition by band, part order by {", ".join(LOOKS)}, asset_id) as place from bands
+), pairs as (
+    select one.asset_id as one, other.asset_id as other,
+        {" + ".join(f"bit_count(xor(one.{name}, other.{name}))" for name in LOOKS)} as distance
+    from (select *, place + unnest(range(1, {NEIGHBOURS} + 1)) as next from placed) as one
+    join placed as other on one.band = other.band and one.part = other.part and one.next = other.place
+)
+select distinct least(one, other) as asset_id, greatest(one, other) as other_id, distance::integer as distance
+from pairs where distance < 12
+"""
+"""Looks that differ in fewer than 12 of 192 bits agree in one of 12 bands (``pipeline_core/metrics/look.py``)."""
+
 MODELS_SQL = f"""
 with used as (
     select model_id, count(distinct asset_id) as assets, count(*) as stages,
@@ -420,6 +447,7 @@ VIEWS: dict[str, View] = {
         "the latest attempt of a stage on an asset",
         event_columns(*STAGE_RUN_COLUMNS) | {"is_latest": "always true here"},
         "select * from {stage_runs} where is_latest",
+        asked=True,
     ),
     "assets": View(
         "one asset; exactly one row each",
@@ -583,6 +611,16 @@ VIEWS: dict[str, View] = {
         },
         REVIEWS_SQL,
         "asset_id",
+    ),
+    "duplicates": View(
+        "two delivered assets that look alike, each two once",
+        {
+            "asset_id": "one of them, the first by name",
+            "other_id": "the other",
+            "distance": "bits of 192 in which their looks differ: 0 the same, 11 (about 10 degrees) the most",
+        },
+        DUPLICATES_SQL,
+        asked=True,
     ),
     "models": View(
         "one model that was used or declared",

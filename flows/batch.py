@@ -289,10 +289,11 @@ def announce(plan: Plan) -> None:
 def conclude(
     request: BatchRequest, todo: list[Journey], summary: Summary, turned_down: Sequence[str] = ()
 ) -> None:
-    """Put into quarantine what has failed often enough; name what is rejected or unjudged, and what has files with
-    errors in them. ``turned_down``: what was rejected before any work."""
+    """Put into quarantine what has failed often enough; name what is rejected or unjudged, what has files with errors
+    in them, and what looks like another asset. ``turned_down``: what was rejected before any work."""
     hold_to_contracts(request.library, summary, turned_down)
     summary.flawed = flawed(request.library, summary.made)
+    summary.alike = alike(request.library, summary.made)
     rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
     if rows:
         append(request.library, rows, keep=True)
@@ -322,6 +323,15 @@ def flawed(library: str, made: list[str]) -> list[str]:
     """Those of ``made`` in whose files validation found errors."""
     sql = "select asset_id from assets where finding_errors > 0 and list_contains(?, asset_id) order by asset_id"
     return [row["asset_id"] for row in query.rows(library, sql, [made])] if made else []
+
+
+def alike(library: str, made: list[str]) -> list[str]:
+    """Near-duplicates with one of ``made`` among them, each two as ``one = other``."""
+    sql = """
+        select asset_id || ' = ' || other_id as pair from duplicates
+        where list_contains($1, asset_id) or list_contains($1, other_id) order by distance, pair
+    """
+    return [row["pair"] for row in query.rows(library, sql, [made])] if made else []
 
 
 def admission(

@@ -144,6 +144,8 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
         print(f"{len(summary.unjudged)} unjudged, neither accepted nor rejected, such as {first}", file=out)
     if summary.flawed:
         print(f"{len(summary.flawed)} with errors in their files: splatmill sql 'from findings'", file=out)
+    if summary.alike:
+        print(f"{len(summary.alike)} pairs look alike: splatmill sql 'from duplicates'", file=out)
     if summary.warnings:
         print(f"{len(summary.warnings)} warnings: {request.folder / SUMMARY}", file=out)
     if summary.left:
