@@ -37,7 +37,7 @@ test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's uni
 	sh tests/clients/install.sh .clients $(BIN)/python
 	@touch $@
 
-test-clients: .clients/.installed  ## read exports with Blender, Godot, three.js, model-viewer, OpenUSD and the Khronos validator, which it installs into .clients
+test-clients: .clients/.installed  ## read exports with Blender, Godot, three.js, model-viewer, OpenUSD, the Khronos validator, webdataset and datasets, which it installs into .clients
 	$(BIN)/python -m pytest -m clients tests/clients
 
 lint: $(VENV)/.installed-test  ## style, types and the import contract

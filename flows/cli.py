@@ -57,7 +57,7 @@ AcceptOption = Annotated[
     str, typer.Option("--accept", help="YAML file of acceptance contracts, in place of the manifest's own")
 ]
 RejectedOption = Annotated[
-    bool, typer.Option("--rejected", help="of a query, --all or --tag also what is not accepted")
+    bool, typer.Option("--rejected", "--with-rejects", help="of a query, --all or --tag also what is not accepted")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
 InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
@@ -501,7 +501,10 @@ def export(
     ] = None,
     profile: Annotated[str, typer.Option(help="unreal, unity, godot, blender or web")] = "blender",
     format_: Annotated[
-        str, typer.Option("--format", help="with commas: glb,usdz,usd,obj,stl,fbx, and ply,spz,sog of the splat")
+        str,
+        typer.Option(
+            "--format", help="with commas: glb,usdz,usd,obj,stl,fbx, ply,spz,sog of the splat; or webdataset,parquet"
+        ),
     ] = "",
     ids_from: Annotated[Path | None, typer.Option("--ids-from", help="asset ids: the gallery's list, or lines")] = None,
     everything: Annotated[bool, typer.Option("--all", help="every asset that is delivered")] = False,
@@ -511,6 +514,16 @@ def export(
     ] = "",
     rejected: RejectedOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there already")] = False,
+    dataset: Annotated[
+        bool, typer.Option("--dataset", help="a dataset to train on: accepted assets, in splits, with a card")
+    ] = False,
+    with_duplicates: Annotated[
+        bool, typer.Option("--with-duplicates", help="dataset: near-duplicates too, where one split has them all")
+    ] = False,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="dataset: refuse where a model's licence forbids selling")
+    ] = False,
+    shard_mb: Annotated[float, typer.Option("--shard-mb", min=0.001, help="dataset: most megabytes a shard")] = 500.0,
     library: LibraryOption = DEFAULT_LIBRARY,
     json_: JsonOption = False,
 ) -> None:
@@ -522,7 +535,14 @@ def export(
     from flows.export import Asked, ids_in, show_export
 
     chosen = (*(select or ()), *(ids_in(ids_from) if ids_from else ()))
-    asked = Asked(chosen, everything, tuple(tag or ()), profile, format_, compress, overwrite, rejected)
+    asked = Asked(
+        chosen, everything, tuple(tag or ()), profile, format_, compress, overwrite, rejected,
+        with_duplicates, commercial, shard_mb,
+    )  # fmt: skip
+    if dataset:
+        from flows.dataset import show_dataset
+
+        raise typer.Exit(show_dataset(library, to, asked, as_json=json_))
     raise typer.Exit(show_export(library, to, asked, as_json=json_))
 
 

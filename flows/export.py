@@ -49,7 +49,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for; empty = nothing said."""
+    """What the command line asks for; empty = nothing said. The last three are of datasets (``flows.dataset``)."""
 
     select: tuple[str, ...] = ()
     everything: bool = False
@@ -59,6 +59,9 @@ class Asked:
     compress: str = ""
     overwrite: bool = False
     rejected: bool = False
+    with_duplicates: bool = False
+    commercial: bool = False
+    shard_mb: float = 500.0
 
 
 def show_export(library: str, target: Path, asked: Asked, *, as_json: bool) -> int:
