@@ -357,12 +357,12 @@ with looks as (
     select *, row_number() over (partition by band, part order by {", ".join(LOOKS)}, asset_id) as place from bands
 ), pairs as (
     select one.asset_id as one, other.asset_id as other,
-        {" + ".join(f"bit_count(xor(one.{name}, other.{name}))" for name in LOOKS)} as distance
+        {" + ".join(f"bit_count(xor(one.{name}, other.{name}))::integer" for name in LOOKS)} as distance
     from (select *, place + unnest(range(1, {NEIGHBOURS} + 1)) as next from placed) as one
     join placed as other on one.band = other.band and one.part = other.part and one.next = other.place
 )
-select distinct least(one, other) as asset_id, greatest(one, other) as other_id, distance::integer as distance
-from pairs where distance < 12
+select distinct least(one, other) as asset_id, greatest(one, other) as other_id, distance from pairs
+where distance < 12
 """
 """Looks that differ in fewer than 12 of 192 bits agree in one of 12 bands (``pipeline_core/metrics/look.py``)."""
 

@@ -28,12 +28,13 @@ def flipped(look: int, bits: int, rng: random.Random) -> int:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Ten looks apart, one of them planted again with 0, 11 and 12 bits flipped, and an asset without a look."""
+    """Ten looks apart, one of them planted again with 0, 11, 12 and 176 bits flipped, and an asset without a look."""
     folder, rng = tmp_path_factory.mktemp("library"), random.Random(7)
     looks = [rng.getrandbits(192) for _ in range(10)]
     rows = [delivered(f"prop-{at}", look) for at, look in enumerate(looks)]
     rows += [delivered(f"with-{bits}", flipped(looks[4], bits, rng)) for bits in (11, 12)]
-    rows += [delivered("again", looks[4]), StageRun(run_id="old", asset_id="old", stage="record", status="ok")]
+    rows += [delivered("with-176", looks[4] ^ (1 << 192) - (1 << 16)), delivered("again", looks[4])]
+    rows += [StageRun(run_id="old", asset_id="old", stage="record", status="ok")]
     append(folder, rows)
     return folder
 
