@@ -57,6 +57,31 @@ and used it again (`skipped`), and outputs that `gc` has removed.
 
 The schema grows by addition: a new column is NULL in older rows, and no column is renamed, retyped or removed.
 
+## How good they are
+
+`evaluate` asks a judge that never guided the asset: a small one of splatmill's own for prompts in the starter's words,
+and outside them a CLIP of transformers, if the recipe names one in `evaluate.judge` (a folder or a hub id).
+`assets.judge` has its id, `judged_by_starter` says it as a number, and where there is none `judged` is 0 and there are
+no scores: nobody knows. `evaluate.aesthetic` may name an aesthetic predictor of LAION's kind, a head over CLIP
+embeddings, all in one folder, safetensors only. Both are models as priors are: `plan` finds them missing, their ids are
+in keys, their licences count for `--commercial`.
+
+| metric | says | good |
+| --- | --- | --- |
+| `fidelity` | cosine of prompt and eight views, minus that of the best of 31 captions that are nearly right | above 0 |
+| `view_agreement` | how surely a view by itself puts the prompt before those captions, the mean of all | 1 |
+| `janus_score` | how surely the front is seen where it belongs, and once more from beside or behind | 0 |
+| `start_gain` | what distillation added to that margin: of the final splat, minus that of its start | above 0 |
+| `consistency` | cosine between what one view shows and what the others do | 1 |
+| `mesh_iou`, `mesh_psnr` | whether the mesh looks like the splat: outlines, colours | 1; above 30 dB |
+| `aesthetic` | rating of views in light, where there is a predictor (LAION's: 1 to 10) | high |
+
+Nearly right are, in the starter's words, captions of its grammar; of any other prompt its own words with one changed:
+another colour, two colours exchanged, another material or quality, another thing. A margin is the judge's own: it ranks
+assets of one judge, not those of two. What has no front, says the starter's grammar, has a `janus_score` of 0.
+
+    splatmill sql "select asset_id, fidelity from assets where judge like 'judge-starter%' order by fidelity desc"
+
 ## What assets cost
 
 With `SPLATMILL_PRICE_PER_HOUR` in a worker's environment (any one currency; each machine may have its own), every

@@ -222,6 +222,7 @@ select
         review_json->>'$.verdict' = 'accepted',
         case status when 'ok' then true when 'rejected' then false end
     ) as accepted,
+    spec_json->>'$.judge' as judge,
     review_json->>'$.verdict' as verdict,
     review_json->>'$.by' as reviewed_by,
     review_json->>'$.note' as review_note,
@@ -484,7 +485,10 @@ VIEWS: dict[str, View] = {
             "faces": "triangles of the GLB (count)",
             "vertices": "vertices of the GLB (count)",
             "watertight": "whether the mesh is closed",
-            "fidelity": "how well the views match the prompt, by the evaluating judge; higher is better",
+            "fidelity": (
+                "how much better its views fit the prompt than the best of 31 captions that are nearly right, by the "
+                "judge (difference of cosines): it ranks assets of one judge, and above 0 the prompt is first"
+            ),
             "consistency": "agreement of neighbouring views; higher is better",
             "finding_errors": "rows of findings that are errors (count); NULL where it was not validated",
             "finding_warnings": "rows of findings that are warnings (count); NULL where it was not validated",
@@ -494,6 +498,7 @@ VIEWS: dict[str, View] = {
             "height_m": "height in metres it was asked for",
             **{name: text for name, (_, text) in FILE_COLUMNS.items()},
             "accepted": "a person's verdict where there is one, else the contract's; NULL while neither is known",
+            "judge": "model that said whether it shows its prompt; NULL where none could",
             "verdict": "accepted or rejected by a person; NULL when nobody looked, or it was taken back",
             "reviewed_by": "who gave the verdict",
             "review_note": "what they wrote",

@@ -578,7 +578,9 @@ def kit(
 def evaluate(
     assets: Annotated[list[str] | None, typer.Argument(help="asset ids; all of the library when none is given")] = None,
     library: LibraryOption = DEFAULT_LIBRARY,
-    judge: Annotated[str, typer.Option(help="starter, or the folder or hub id of a CLIP model")] = "starter",
+    judge: Annotated[
+        str | None, typer.Option(help="starter, or the folder or hub id of a CLIP model; else each asset's own judge")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Let a judge that never guided them say whether assets show their prompts.

@@ -12,7 +12,12 @@ from pipeline_core.priors.takes import problem_of
 from pipeline_core.spec import AssetSpec
 from tasks.journey import Journey
 
-FIELD = {"image": "image_prior", "points": "init.point_prior"}
+FIELD = {
+    "image": "image_prior",
+    "points": "init.point_prior",
+    "judge": "evaluate.judge",
+    "aesthetic": "evaluate.aesthetic",
+}
 
 
 def refuse_missing_models(

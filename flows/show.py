@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
 from flows.prompts import shorten, warnings, words_of_rejected
 from flows.replaced import leaves
-from pipeline_core import stages
+from pipeline_core import models, stages
 from pipeline_core.acceptance import Held
+from pipeline_core.config import Evaluate
 from pipeline_core.errors import RequestError
+from pipeline_core.metrics.judges import judge_of
 from pipeline_core.storage import Library
 from tasks.journey import finished, stages_done
 
@@ -156,16 +159,25 @@ def must_exist(library: str) -> None:
 HEADLINES = (
     "r_precision",
     "caption_rank",
+    "caption_margin",
+    "view_agreement",
     "category_correct",
     "colour_correct",
     "view_consistency",
-    "janus",
+    "janus_score",
     "f_score",
 )
 
 
-def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -> None:
-    """Print how the judge rates delivered assets: rank among 32 captions, category, colour, fronts, shape."""
+def _own_judge(asset: Mapping[str, Any]) -> str | None:
+    """The judge that scored an asset when it was made."""
+    recipe = json.loads(asset["spec_json"])["recipe"]
+    return judge_of(asset["prompt"], Evaluate(judge=recipe.get("evaluate", {}).get("judge")))
+
+
+def show_scores(library: str, wanted: list[str], judge: str | None, *, as_json: bool) -> None:
+    """Print how ``judge``, or else each asset's own, rates delivered assets: rank and margin among 32 captions,
+    category, colour, fronts, shape."""
     must_exist(library)
     made = {row["asset_id"]: row for row in query.assets(library) if row["glb_path"]}
     unknown = [asset_id for asset_id in wanted if asset_id not in made]
@@ -175,11 +187,14 @@ def show_scores(library: str, wanted: list[str], judge: str, *, as_json: bool) -
     from pipeline_core.metrics.fidelity import score_mesh
     from pipeline_core.metrics.judge import load_judge
 
-    judged_by = load_judge(judge)
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for asset_id in wanted or made:
+        ref = judge or _own_judge(made[asset_id])
+        if ref is None:
+            scores[asset_id] = {"judged": 0.0}
+            continue
         textured = load_glb(Library(library).file(made[asset_id]["glb_path"]))
-        scores[asset_id] = score_mesh(textured, made[asset_id]["prompt"], judge=judged_by)
+        scores[asset_id] = score_mesh(textured, made[asset_id]["prompt"], judge=load_judge(ref, models.device()))
     if as_json:
         print(json.dumps(scores))
         return

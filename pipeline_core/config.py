@@ -260,6 +260,22 @@ class Evaluate(Section):
     views: int = Field(8, ge=1, le=64)
     resolution: int = Field(256, ge=32, le=2048)
     turntable_frames: int = Field(24, ge=0, le=360)
+    judge: str | None = Field(
+        None,
+        min_length=1,
+        json_schema_extra=LATER,
+        description="CLIP model that judges prompts outside the starter's words: a folder or a hub id",
+    )
+    aesthetic: str | None = Field(
+        None,
+        min_length=1,
+        json_schema_extra=LATER,
+        description="aesthetic predictor over CLIP embeddings (LAION's kind): a folder or a hub id",
+    )
+
+    def uses(self, kind: str) -> bool:
+        """Only the models that are named."""
+        return getattr(self, kind) is not None
 
 
 class Lora(Written):
@@ -361,7 +377,9 @@ class Recipe(Section):
     def model_refs(self) -> dict[str, ModelRef]:
         """The models by kind: all that this recipe says of them."""
         image = ModelRef(self.image_prior, self.image_lora, self.image_encoder, self.image_config, self.image_size)
-        return {"image": image, "points": ModelRef(self.init.point_prior)}
+        named = {"judge": self.evaluate.judge, "aesthetic": self.evaluate.aesthetic}
+        judging = {kind: ModelRef(ref) for kind, ref in named.items() if ref is not None}
+        return {"image": image, "points": ModelRef(self.init.point_prior), **judging}
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""

@@ -66,6 +66,8 @@ DELIVERABLES: tuple[Deliverable, ...] = (
                 label="splat"),
     Deliverable("preview", "the picture", "preview.png", "image/png", "preview.png", picture=True),
     Deliverable("turntable", "the turning picture", "turntable.webp", "image/webp", "turntable.webp", picture=True),
+    Deliverable("stages", "the work in five pictures: start, after geometry, splat, mesh without colour, textured",
+                "stages.webp", "image/webp", "stages.webp", picture=True),
 )
 # fmt: on
 

@@ -14,23 +14,28 @@ from tasks.start import control_of
 
 @stage_task
 def evaluate(
-    journey: Journey, folder: Path, points: Reference, gaussians: Reference, asset: Reference
+    journey: Journey, folder: Path, points: Reference, shaped: Reference, gaussians: Reference, asset: Reference
 ) -> dict[str, float]:
-    """Write ``preview.png``, ``turntable.webp`` where the recipe wants frames, and ``metrics.json``."""
+    """Write ``preview.png``, ``stages.webp``, ``turntable.webp`` where the recipe wants frames, ``metrics.json``."""
     from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb
-    from pipeline_core.io.images import save_png, save_turntable
+    from pipeline_core.io.images import save_png, save_turntable, save_webp
     from pipeline_core.io.ply import load_splat
-    from pipeline_core.metrics.views import preview, turntable
+    from pipeline_core.metrics.views import preview, stages, turntable
 
     settings = journey.spec.recipe.evaluate
     splat = load_splat(path_of(journey, gaussians, "splat.ply"))
     textured = load_glb(path_of(journey, asset, "asset.glb"))
-    shown = stretch_of(textured.vertices, journey.spec.size_m).textured(textured)
-    save_png(folder / "preview.png", preview(shown, size=2 * settings.resolution))
+    stretch = stretch_of(textured.vertices, journey.spec.size_m)
+    shown = stretch.textured(textured)
+    picture = preview(shown, size=2 * settings.resolution)
+    save_png(folder / "preview.png", picture)
     if settings.turntable_frames:
         frames = turntable(shown, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
-    metrics = measure(journey.spec, control_of(journey, points), splat, textured)
+    start = control_of(journey, points)
+    splats = [start, load_splat(path_of(journey, shaped, "splat.ply")), splat]
+    save_webp(folder / "stages.webp", stages([stretch.gaussians(each) for each in splats], shown, picture))
+    metrics = measure(journey.spec, start, splat, textured)
     write_json(folder / "metrics.json", metrics)
     return metrics

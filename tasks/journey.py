@@ -15,6 +15,7 @@ from pipeline_core import stages
 from pipeline_core.acceptance import Verdict, decided_early
 from pipeline_core.config import ModelRef
 from pipeline_core.deliverables import PROVENANCE
+from pipeline_core.metrics.judges import judge_of, starter_id
 from pipeline_core.priors.reading import ENCODING, Reading, read
 from pipeline_core.priors.resolve import model_id
 from pipeline_core.spec import AssetSpec
@@ -41,8 +42,9 @@ class Journey:
     """What every task of one asset is given: plain data, no tensors.
 
     ``keys`` and ``configs`` by stage: the output's name, and the fingerprint of the settings that the stage reads.
-    ``models``: ids by kind, image and points. ``reading``: what these make of the prompt. ``further``: attempts that
-    were rejected before somebody asked for it by name, which count no more.
+    ``models``: ids by kind, as the recipe has them. ``reading``: what the priors make of the prompt. ``further``:
+    attempts that were rejected before somebody asked for it by name, which count no more. ``judge``: id of the model
+    that says whether the asset shows the prompt; empty where none can.
     """
 
     library: str
@@ -53,6 +55,7 @@ class Journey:
     configs: dict[str, str]
     reading: Reading = field(default_factory=Reading)
     further: int = 0
+    judge: str = ""
 
     @property
     def asset_id(self) -> str:
@@ -65,9 +68,10 @@ class Journey:
         return decided_early(self.spec.accept, self.reading.figures())
 
     def told(self) -> dict[str, Any]:
-        """What is kept of the reading, under ``prompt_reading``; nothing where all of the prompt was read."""
-        reading = self.reading.to_json()
-        return {"prompt_reading": reading} if reading else {}
+        """What is kept of the plan: ``judge``, where there is one, and the reading, under ``prompt_reading``, where
+        not all of the prompt was read."""
+        kept = {"judge": self.judge, "prompt_reading": self.reading.to_json()}
+        return {name: value for name, value in kept.items() if value}
 
 
 def plan_journey(
@@ -91,7 +95,9 @@ def plan_journey(
             parts["encoding"] = ENCODING
         above = [keys[name] for name in stage.key_upstream]
         keys[stage.name] = stage_key(stage.name, stage.version, upstream=above, config=configs[stage.name], **parts)
-    return Journey(library, run_id, spec, models, keys, configs, reading)
+    judge = judge_of(spec.prompt, recipe.evaluate)
+    judged_by = starter_id() if judge == "starter" else models.get("judge", "")
+    return Journey(library, run_id, spec, models, keys, configs, reading, judge=judged_by)
 
 
 def finished(journey: Journey) -> bool:

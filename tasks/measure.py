@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline_core.metrics.judges import judge_of
 from pipeline_core.spec import AssetSpec
 
 if TYPE_CHECKING:
@@ -17,14 +18,22 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     """The health of the mesh, and what the judge sees: of the asset, and as ``control_*`` of what it started from.
 
     Health is that of the shape that is delivered; the judge knows no sizes and sees it before ``size_m`` stretches it.
-    ``fidelity`` and ``consistency`` are the catalogue's headline columns: the share of views that put the true caption
-    first, and the agreement between views. A prompt outside the judge's words has ``judged`` 0 and no scores. Of an
-    asset that started from a file, ``start_psnr`` says how near its splat has stayed to it, whatever the prompt.
+    ``fidelity`` and ``consistency`` are the catalogue's headline columns: the caption's margin over hard negatives, and
+    the agreement between views. ``start_gain`` is what the splat's margin is above that of its start. A prompt outside
+    the starter's words is judged by ``evaluate.judge`` (``judged_by_starter`` 0); without one ``judged`` is 0 and there
+    are no scores. ``aesthetic`` is the mean rating of views in light, where the recipe names a predictor. Of an asset
+    that started from a file, ``start_psnr`` says how near its splat has stayed to it, whatever the prompt.
     """
+    import torch
+
+    from pipeline_core import models
     from pipeline_core.frame import frame_of, stretch_of
-    from pipeline_core.metrics import fidelity, judge
+    from pipeline_core.metrics import fidelity
+    from pipeline_core.metrics.aesthetic import load_predictor
     from pipeline_core.metrics.consistency import consistency, likeness
+    from pipeline_core.metrics.judge import load_judge
     from pipeline_core.metrics.mesh_health import mesh_health
+    from pipeline_core.metrics.views import turntable
 
     metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(gaussians))}
     shape = stretch_of(textured.vertices, spec.size_m).textured(textured)
@@ -33,11 +42,18 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     metrics |= consistency(gaussians, textured, spec.recipe.evaluate)
     if spec.init_file:
         metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
-    if not (judge.WEIGHTS / "model.safetensors").is_file():
+    if spec.recipe.evaluate.aesthetic:
+        rate = load_predictor(spec.recipe.evaluate.aesthetic, models.device())
+        views = torch.from_numpy(turntable(shape, frames=8, size=rate.size)).permute(0, 3, 1, 2)
+        metrics["aesthetic"] = float(rate(views).mean())
+    ref = judge_of(spec.prompt, spec.recipe.evaluate)
+    if ref is None:
         return metrics | {"judged": 0.0}
-    metrics |= fidelity.score_mesh(textured, spec.prompt)
-    if metrics["judged"]:
-        metrics |= {"fidelity": metrics["r_precision_views"], "consistency": metrics["view_consistency"]}
-        control = fidelity.score_gaussians(start, spec.prompt)
-        metrics |= {f"control_{name}": control[name] for name in CONTROLLED if name in control}
-    return metrics
+    judge = load_judge(ref, models.device())
+    metrics |= fidelity.score_mesh(textured, spec.prompt, judge=judge)
+    metrics |= {"judged_by_starter": float(ref == "starter"), "fidelity": metrics["caption_margin"]}
+    control = fidelity.score_gaussians(start, spec.prompt, judge=judge)
+    splat = fidelity.score_gaussians(gaussians, spec.prompt, judge=judge, shape=False)
+    metrics |= {f"control_{name}": control[name] for name in CONTROLLED if name in control}
+    gain = splat["caption_margin"] - control["caption_margin"]
+    return metrics | {"start_gain": gain, "consistency": metrics["view_consistency"]}

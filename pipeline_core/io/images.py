@@ -46,6 +46,13 @@ def decode_image(data: bytes, origin: str | Path = "image") -> np.ndarray:
         raise DataError(f"{origin} is not an image that can be read: {error}") from None
 
 
+def save_webp(path: str | Path, image: np.ndarray, *, quality: int = 85) -> None:
+    """Write ``image`` [H, W, 3] as a lossy WebP."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(buffer, format="WEBP", quality=quality, method=4)
+    write_bytes(Path(path), buffer.getvalue())
+
+
 def save_turntable(path: str | Path, frames: np.ndarray, *, fps: float = 12.0, quality: int = 70) -> None:
     """Write ``frames`` [T, H, W, 3] as an endless animated WebP, lossy and small."""
     if len(frames) == 0:

@@ -10,14 +10,16 @@ What is reported for one asset (0 or 1 unless said otherwise; mean them over ass
 judged               0: the prompt is outside the judge's vocabulary, and nothing else is reported
 r_precision          the true caption is the first of 32 (hard negatives among them), by the mean of the views
 r_precision_views    share of views that put it first by themselves
+view_agreement       how surely a view by itself puts it first, the mean of the views: 0 to 1
 caption_rank         its rank by the mean of the views, 1 to 32
-caption_margin       its similarity minus the best other one's
+caption_margin       its similarity minus the best other one's; ranks assets of one judge
 category_correct     first among all categories in the prompt's colour
 colour_correct       first among all body colours of the prompt's thing
 view_consistency     mean cosine between what the judge sees from one side and from the others together
 front_found          views of the front are taken for the front (categories with a front only, as the next two)
 front_repeated       a view from beside or behind is taken for the front as well
 janus                1 unless the front is found and not repeated: a featureless thing is no success
+janus_score          how surely the front is seen where it belongs, and once more from beside or behind: 0 to 1
 f_score              F-score of the points at 5 % of the height, against the best of 32 procedural instances
 chamfer              mean nearest distance, both ways, to that instance, over its height
 ===================  ================================================================================================
@@ -36,10 +38,12 @@ from torch.nn import functional as F
 
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.metrics.judge import Judge, load_judge
-from pipeline_core.metrics.negatives import CANDIDATES, candidates, full
+from pipeline_core.metrics.judges import caption_of
+from pipeline_core.metrics.negatives import candidates, free_candidates, full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
-from pipeline_core.props.captions import caption, parse_caption
-from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build, sample_spec
+from pipeline_core.priors.wording import plain
+from pipeline_core.props.captions import caption
+from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.types import Gaussians, TexturedMesh
 
@@ -73,16 +77,21 @@ def score_mesh(textured: TexturedMesh, prompt: str, *, judge: AnyJudge = "starte
     return score(images.permute(0, 3, 1, 2), cameras.azimuth, cameras.elevation, prompt, points=points, judge=judge)
 
 
-def score_gaussians(gaussians: Gaussians, prompt: str, *, judge: AnyJudge = "starter") -> dict[str, float]:
+def score_gaussians(
+    gaussians: Gaussians, prompt: str, *, judge: AnyJudge = "starter", shape: bool = True
+) -> dict[str, float]:
     """:func:`score` of Gaussians on white; the points are means of those that are not nearly transparent.
 
     At most :data:`POINTS` of them, as many as meshes are judged by: twice as many points find 1 to 4 % more of a thing.
+    Without ``shape`` only what they look like is judged.
     """
     judge = load_judge(judge) if isinstance(judge, str) else judge
     cameras = evaluation_cameras(_render_size(judge))
     images, _ = render_gaussians(gaussians, cameras)
-    points = gaussians.means[gaussians.opacities.sigmoid() > 0.3].detach().numpy()
-    points = np.random.default_rng(0).permutation(points)[:POINTS]
+    points = None
+    if shape:
+        points = gaussians.means[gaussians.opacities.sigmoid() > 0.3].detach().numpy()
+        points = np.random.default_rng(0).permutation(points)[:POINTS]
     return score(images.permute(0, 3, 1, 2), cameras.azimuth, cameras.elevation, prompt, points=points, judge=judge)
 
 
@@ -105,20 +114,21 @@ def score(
 
     Returns:
         names and values; with the starter judge and a prompt outside its words, ``{"judged": 0.0}`` alone. CLIP ranks
-        such a prompt among captions of other things and leaves out what needs the grammar.
+        such a prompt among what its words become when one is changed, and leaves out what needs the grammar.
     """
     judge = load_judge(judge) if isinstance(judge, str) else judge
-    spec = parse_caption(prompt)
+    prompt, spec = plain(prompt), caption_of(prompt)
     spec = full(spec) if spec is not None else None
     if spec is None and not judge.knows_any_text:
         return {"judged": 0.0}
     pictures = judge.embed_images(images)
     metrics = {"judged": 1.0} | _ranking(judge, pictures, prompt, spec) | {"view_consistency": _consistency(pictures)}
-    if spec is None:
-        return metrics
-    metrics |= _naming(judge, pictures, spec)
-    if spec.category in FRONTED:
-        metrics |= _fronts(judge.sides(images), azimuth, elevation)
+    fronts = {"janus_score": 0.0}  # what has no front cannot have two
+    if spec is None or spec.category in FRONTED:
+        fronts = _fronts(_sides(judge, images, pictures, prompt), azimuth, elevation)
+    if spec is None:  # who knows whether it has one
+        return metrics | {name: value for name, value in fronts.items() if name == "janus_score"}
+    metrics |= fronts | _naming(judge, pictures, spec)
     if points is not None:
         metrics |= geometry(np.asarray(points, np.float32), spec)
     return metrics
@@ -139,22 +149,17 @@ def _render_size(judge: Judge) -> int:
 
 
 def _ranking(judge: Judge, pictures: Tensor, prompt: str, spec: PropSpec | None) -> dict[str, float]:
-    texts = candidates(spec)[0] if spec is not None else [prompt, *_others()]
+    texts = (candidates(spec) if spec is not None else free_candidates(prompt))[0]
     similarity = pictures @ judge.embed_texts(texts).T  # [V, 32]
     mean = similarity.mean(0)
     best_other = mean[1:].max()
     return {
         "r_precision": float(mean[0] > best_other),
         "r_precision_views": float((similarity[:, 0] > similarity[:, 1:].amax(1)).float().mean()),
+        "view_agreement": float((judge.scale * similarity).softmax(1)[:, 0].mean()),
         "caption_rank": float((mean >= mean[0]).sum()),
         "caption_margin": float(mean[0] - best_other),
     }
-
-
-@functools.lru_cache(maxsize=1)
-def _others() -> tuple[str, ...]:
-    rng = np.random.default_rng(0)
-    return tuple(caption(sample_spec(rng, split="all")) for _ in range(CANDIDATES - 1))
 
 
 def _naming(judge: Judge, pictures: Tensor, spec: PropSpec) -> dict[str, float]:
@@ -179,12 +184,21 @@ def _consistency(pictures: Tensor) -> float:
     return float((pictures * others).sum(-1).mean())
 
 
-def _fronts(sides: Tensor | None, azimuth: Tensor, elevation: Tensor) -> dict[str, float]:
-    """Whether the front is found where it belongs, and only there; {} without a head or without views of both kinds."""
+def _sides(judge: Judge, images: Tensor, pictures: Tensor, prompt: str) -> Tensor:
+    """Probabilities [V, 3 or 4] of the sides that views show, the front first: by the judge's head, else by words."""
+    told = judge.sides(images)
+    if told is not None:
+        return told
+    texts = [f"{prompt}, {side} view" for side in ("front", "side", "back")]
+    return (judge.scale * pictures @ judge.embed_texts(texts).T).softmax(1)
+
+
+def _fronts(sides: Tensor, azimuth: Tensor, elevation: Tensor) -> dict[str, float]:
+    """Whether the front is found where it belongs, and only there; {} without views of both kinds."""
     turn = ((torch.as_tensor(azimuth) + 180) % 360 - 180).abs()
     level = torch.as_tensor(elevation).abs() < 50
     ahead, beside = (turn <= FRONT_WITHIN) & level, (turn >= BESIDE_FROM) & level
-    if sides is None or not ahead.any() or not beside.any():
+    if not ahead.any() or not beside.any():
         return {}
     front = sides.argmax(1) == 0
     found, repeated = bool(front[ahead].all()), bool(front[beside].any())
@@ -192,6 +206,7 @@ def _fronts(sides: Tensor | None, azimuth: Tensor, elevation: Tensor) -> dict[st
         "front_found": float(found),
         "front_repeated": float(repeated),
         "janus": float(not found or repeated),
+        "janus_score": float(sides[ahead, 0].mean() * sides[beside, 0].max()),
     }
 
 

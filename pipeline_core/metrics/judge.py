@@ -1,4 +1,5 @@
-"""Judges: image-text dual encoders that score renders against captions and never guide anything.
+"""Judges: image-text dual encoders that score renders against captions and never guide anything. Which of them scores
+an asset, judges.py says.
 
     judge = load_judge("starter")
     similarity = judge.embed_images(images) @ judge.embed_texts(["a red mug", "a blue mug"]).T
@@ -11,7 +12,6 @@ The starter judge also tells which side of an object a picture shows, which CLIP
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline_core.errors import ModelNotFound
+from pipeline_core.metrics.judges import WEIGHTS, judge_id, starter_id
 from pipeline_core.priors.resolve import folder_id, resolve_model
-from pipeline_core.priors.text import load_pretrained, load_tokenizer, read_json
+from pipeline_core.priors.text import load_pretrained, load_tokenizer, read_json, tokenize
 from pipeline_core.props.captions import SYNONYMS
 
-WEIGHTS = Path(__file__).parent / "weights" / "judge"
+CPU = torch.device("cpu")
 SIDES = ("front", "right", "back", "left")
 """Quarter turns about azimuth 0, 90, 180 and 270 degrees."""
 
@@ -42,6 +43,8 @@ class Judge(Protocol):
     """Pixels a side that it looks at; other images are resized."""
     knows_any_text: bool
     """Whether prompts outside the grammar of the starter's captions mean something to it."""
+    scale: float
+    """What its similarities were multiplied by in training: softmax of so many times them is how sure it is."""
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit rows [B, D] of images [B, 3, H, W] in [0, 1]."""
@@ -160,6 +163,7 @@ class StarterJudge:
 
     def __init__(self, network: JudgeNetwork, model_id: str) -> None:
         self.network, self.model_id, self.size = network.eval(), model_id, network.shape.size
+        self.scale = float(network.log_scale.detach().exp())
 
     def _features(self, images: Tensor) -> Tensor:
         return self.network.image(resize(images, self.size))
@@ -184,18 +188,12 @@ class StarterJudge:
         return (here + mirrored[:, [SIDES.index(name) for name in ("front", "left", "back", "right")]]) / 2
 
 
-class ClipJudge:
-    """A CLIP model of transformers. See :class:`Judge`."""
+class ClipEye:
+    """What a CLIP of transformers sees: pictures become unit rows, on the device of ``model``."""
 
-    knows_any_text = True
-
-    def __init__(self, folder: Path, model_id: str) -> None:
-        from transformers import CLIPModel
-
-        self.model_id = model_id
-        self.model = load_pretrained(CLIPModel, folder, "model", torch.float32).eval()
-        self.tokenizer = load_tokenizer(folder)
-        self.size = self.model.config.vision_config.image_size
+    def __init__(self, model: Any, folder: Path) -> None:
+        self.model = model
+        self.size = getattr(model.config, "vision_config", model.config).image_size
         settings = folder / "preprocessor_config.json"
         facts = read_json(settings) if settings.is_file() else {}
         mean = facts.get("image_mean", (0.48145466, 0.4578275, 0.40821073))
@@ -203,19 +201,39 @@ class ClipJudge:
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Unit rows [B, D] of images [B, 3, H, W] in [0, 1]."""
+        pixels = ((resize(images, self.size) - self.mean) / self.std).to(self.model.device)
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        return F.normalize(self.model.visual_projection(pooled), dim=-1).cpu()
+
+
+class ClipJudge:
+    """A CLIP model of transformers. See :class:`Judge`."""
+
+    knows_any_text = True
+
+    def __init__(self, folder: Path, model_id: str, device: torch.device) -> None:
+        from transformers import CLIPModel
+
+        self.model_id = model_id
+        self.model = load_pretrained(CLIPModel, folder, "model", torch.float32).eval().to(device)
+        self.scale = float(self.model.logit_scale.detach().exp())
+        self.tokenizer = load_tokenizer(folder)
+        self.eye = ClipEye(self.model, folder)
+        self.size = self.eye.size
+
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit rows [B, D] of images [B, 3, H, W] in [0, 1]."""
-        pixels = (resize(images, self.size) - self.mean) / self.std
-        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return F.normalize(self.model.visual_projection(pooled), dim=-1)
+        return self.eye(images)
 
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Unit rows [B, D] of captions."""
-        length = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
-        pooled = self.model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-        return F.normalize(self.model.text_projection(pooled), dim=-1)
+        told = tokenize(self.tokenizer, texts, self.model.config.text_config.max_position_embeddings)
+        ids, mask = (each.to(self.model.device) for each in (told.input_ids, told.attention_mask))
+        pooled = self.model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        return F.normalize(self.model.text_projection(pooled), dim=-1).cpu()
 
     def sides(self, images: Tensor) -> None:
         """CLIP has no such head."""
@@ -260,17 +278,18 @@ def load_network(folder: Path) -> JudgeNetwork:
 
 
 @functools.lru_cache(maxsize=2)
-def load_judge(ref: str = "starter") -> Judge:
-    """The judge behind ``ref``: ``starter``, a folder that `save_judge` wrote, or a CLIP folder or hub id. Cached."""
-    folder = WEIGHTS if ref == "starter" else Path(ref).expanduser()
-    if ref == "starter" or _is_judge(folder):
-        network = load_network(folder)
-        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-        return StarterJudge(network, f"judge-{ref if ref == 'starter' else folder.name}@{digest[:16]}")
-    folder = resolve_model(ref, "clip")
-    if read_json(folder / "config.json").get("model_type") != "clip":
-        raise ModelNotFound(f"{ref!r} is not a CLIP model (model_type in {folder}/config.json), nor a splatmill judge")
-    return ClipJudge(folder, folder_id(ref, folder))
+def load_judge(ref: str = "starter", device: torch.device = CPU) -> Judge:
+    """The judge behind ``ref``: ``starter``, a folder that `save_judge` wrote, or a CLIP folder or hub id. Cached.
+
+    A CLIP works on ``device``; splatmill's own are small, and always see the same on the processor.
+    """
+    if ref == "starter":
+        return StarterJudge(load_network(WEIGHTS), starter_id())
+    folder = Path(ref).expanduser()
+    if _is_judge(folder):
+        return StarterJudge(load_network(folder), judge_id(folder.name, folder))
+    folder = resolve_model(ref, "judge")
+    return ClipJudge(folder, folder_id(ref, folder), device)
 
 
 def _is_judge(folder: Path) -> bool:

@@ -1,14 +1,18 @@
 """Captions that are nearly right: what a judge must tell a true caption from.
 
     texts, kinds = candidates(parse_caption("a red mushroom with white spots"))   # 32 captions, the true one first
+    texts, kinds = free_candidates("a brass kraken with ruby eyes")               # of any text
 
 The kinds: the same category in another colour; the same colour of another category; the two colours swapped between
-the parts; another second colour; and captions of other things.
+the parts; another second colour; and captions of other things. Of any text, by its words as SugarCrepe (Hsieh et al.
+2023) does it: another colour, two of them swapped, another material or quality, another thing in the place of the one
+that is named.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -91,7 +95,7 @@ def candidates(spec: PropSpec, count: int = CANDIDATES) -> tuple[list[str], list
     They depend on the spec's caption alone, so every asset of a prompt faces the same ones.
     """
     truth = caption(spec)
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(truth.encode()).digest()[:8], "little"))
+    rng = _drawn_for(truth)
     texts, kinds = [truth], ["truth"]
     for kind, most in (*SHARES, ("other", count)):
         found = 0
@@ -109,3 +113,105 @@ def candidates(spec: PropSpec, count: int = CANDIDATES) -> tuple[list[str], list
             kinds.append(kind)
             found += 1
     return texts, kinds
+
+
+def _drawn_for(text: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+
+
+# --- of any text ------------------------------------------------------------------------------------------------------
+
+# fmt: off
+ALIKE: tuple[tuple[str, ...], ...] = (
+    # words of one row stand for each other, and a picture of the one is none of the other
+    (*COLOURS, "turquoise", "gold", "silver"),
+    ("wooden", "stone", "metal", "glass", "marble", "paper", "leather", "plastic", "brass", "velvet"),
+    ("small", "huge"), ("old", "brand-new"), ("round", "square"), ("tall", "squat"), ("smooth", "spiky"),
+    ("happy", "angry"), ("open", "closed"), ("broken", "intact"), ("empty", "full"), ("thick", "thin"),
+    ("striped", "spotted", "checkered", "plain"), ("two", "five"), ("three", "seven"),
+)
+MEANT = {"gray": "grey", "golden": "gold", "silvery": "silver", "wood": "wooden", "iron": "metal", "steel": "metal",
+         "little": "small", "tiny": "small", "big": "huge", "large": "huge", "giant": "huge", "ancient": "old",
+         "new": "brand-new", "cubic": "square", "polished": "smooth", "shattered": "broken"}
+"""Words that mean one of those."""
+THINGS: tuple[str, ...] = (
+    # narrow words: hardly anything that a prompt may name is a kind of one of these
+    "accordion", "anchor", "beehive", "binoculars", "blender", "broccoli", "cactus", "canoe", "castle", "chessboard",
+    "corkscrew", "cuckoo clock", "drum kit", "escalator", "fire hydrant", "giraffe", "guillotine", "hammock",
+    "hedgehog", "helicopter", "igloo", "jellyfish", "kangaroo", "lighthouse", "mailbox", "octopus", "parachute",
+    "penguin", "piano", "pineapple", "saxophone", "scarecrow", "snail", "snowman", "submarine", "teapot", "telescope",
+    "tractor", "trombone", "typewriter", "umbrella", "violin", "washing machine", "wheelbarrow", "windmill", "zebra",
+)
+ENDS = frozenset("""with of on in at by from for and or that which who wearing holding riding sitting standing made
+carved covered under over beside near next inside between against as like to while is has having carrying""".split())
+"""Words behind which no noun of a prompt's first thing stands any more."""
+FRAME = re.compile(r"^.*?\b(photo|photograph|picture|render|rendering|model|drawing|painting|image|statue) of ", re.I)
+"""What a prompt may begin with before it names its thing."""
+# fmt: on
+
+
+def free_candidates(prompt: str, count: int = CANDIDATES) -> tuple[list[str], list[str]]:
+    """As :func:`candidates` for a prompt in any words: ``count`` texts and their kinds, the prompt the first."""
+    rng = _drawn_for(prompt)
+    texts, kinds = [prompt], ["truth"]
+    words, things = _reworded(prompt), [("category", each) for each in _other_things(prompt)]
+    words, things = ([options[i] for i in rng.permutation(len(options))] for options in (words, things))
+    near = [*(("swapped", each) for each in _exchanged(prompt)), *words]
+    for kind, text in [*near[: count // 2], *things]:
+        if len(texts) < count and text not in texts:
+            texts.append(text)
+            kinds.append(kind)
+    return texts, kinds
+
+
+def _words(prompt: str) -> list[tuple[str, int, int]]:
+    """The words of ``prompt`` in lower case, and where each begins and ends."""
+    return [(match[0].lower(), *match.span()) for match in re.finditer(r"[^\W_]+(?:-[^\W_]+)*", prompt)]
+
+
+def _row_of(word: str) -> tuple[str, ...]:
+    return next((row for row in ALIKE if MEANT.get(word, word) in row), ())
+
+
+def _reworded(prompt: str) -> list[tuple[str, str]]:
+    """``prompt`` with one of its colours, materials or qualities replaced by another of its row."""
+    found = _words(prompt)
+    named = {MEANT.get(word, word) for word, _, _ in found}
+    return [
+        ("colour" if row is ALIKE[0] else "quality", prompt[:start] + other + prompt[end:])
+        for word, start, end in found
+        if (row := _row_of(word))
+        for other in row
+        if other not in named
+    ]
+
+
+def _exchanged(prompt: str) -> list[str]:
+    """``prompt`` with two different words of one row in each other's places."""
+    found = [(word, start, end) for word, start, end in _words(prompt) if _row_of(word)]
+    return [
+        prompt[:a] + prompt[c:d] + prompt[b:c] + prompt[a:b] + prompt[d:]
+        for i, (one, a, b) in enumerate(found)
+        for other, c, d in found[i + 1 :]
+        if _row_of(one) is _row_of(other) and MEANT.get(one, one) != MEANT.get(other, other)
+    ]
+
+
+def _other_things(prompt: str) -> list[str]:
+    """``prompt`` with another thing in the place of the noun that it is about; that alone where it has no such word."""
+    frame = FRAME.match(prompt)
+    begin = frame.end() if frame else 0
+    head: tuple[int, int] | None = None
+    quality = False  # of the last word: one that more words about the thing may follow, behind a comma
+    for word, start, end in _words(prompt[begin:]):
+        apart = head is not None and "," in prompt[begin + head[1] : begin + start] and not quality
+        if head and (apart or word in ENDS):
+            break
+        if word not in ENDS:
+            head, quality = (start, end), bool(_row_of(word))
+    here = {word for word, _, _ in _words(prompt)}
+    others = [thing for thing in THINGS if not here & {*thing.split(), f"{thing}s"}]
+    if head is None:
+        return [f"a {thing}" for thing in others]
+    before, after = prompt[: begin + head[0]], prompt[begin + head[1] :]
+    return [re.sub(r"\b[Aa]n? $", "an " if thing[0] in "aeiou" else "a ", before) + thing + after for thing in others]

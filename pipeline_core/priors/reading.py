@@ -213,7 +213,8 @@ def read(spec: AssetSpec) -> Reading:
     from_points = recipe.init.start == "prior" or any(
         stage.steps and stage.uses("points") for stage in (recipe.geometry, recipe.appearance)
     )
-    used = {kind: ref for kind, ref in recipe.model_refs().items() if kind == "image" or from_points}
+    kinds = ("image", "points") if from_points else ("image",)
+    used = {kind: recipe.model_refs()[kind] for kind in kinds}
     return _read(tuple(used.items()), spec.prompt, spec.negative_prompt)
 
 

@@ -32,9 +32,12 @@ from pipeline_core.priors.licences import LICENCE_FILES
 from pipeline_core.priors.single_file import check_file, check_fit, network_shapes, no_configuration, told_by_file
 from pipeline_core.priors.tokenizer_files import tokenizer_problems
 
-Kind = Literal["image", "points", "clip", "encoder", "lora", "config"]
-"""What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a distilled encoder
-(AutoencoderTiny), changes to a pipeline's weights, or the configurations of a pipeline."""
+Kind = Literal["image", "points", "clip", "judge", "aesthetic", "encoder", "lora", "config"]
+"""What a folder is to be used as: a diffusers pipeline, a point prior, a CLIP text encoder, a whole CLIP, a CLIP of
+pictures with a head that rates them, a distilled encoder (AutoencoderTiny), changes to a pipeline's weights, or the
+configurations of a pipeline."""
+WHOLE = ("clip", "judge", "aesthetic", "encoder")
+"""Kinds whose files lie in the folder itself."""
 
 STARTER_WEIGHTS = Path(__file__).parent / "starter" / "weights"
 POINT_E_URL = "https://openaipublic.azureedge.net/main/point-e/"
@@ -42,6 +45,8 @@ CLIP_ID = "openai/clip-vit-large-patch14"
 """Text encoder of Point-E, where its folder has no ``clip/``."""
 POINT_E_FILES = ("base_40m_textvec.pt", "upsample_40m.pt")
 
+HEADS = ("predictor.", "layers.")
+"""How the tensors of an aesthetic predictor's head begin: one linear layer, or several."""
 VARIANTS = ("fp16", "bf16")
 """Precisions that weights are published in beside, or in place of, float32: a part of their files' names."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -136,10 +141,15 @@ def resolve_config(named: Named, file: Path) -> Path:
 def _network_shapes(folder: Path) -> dict[str, dict[str, headers.Shape]]:
     """Shapes of the weights of the networks that LoRAs change, by the files of a whole folder."""
     return {
-        name: {key: shape for file in files for key, shape in headers.read_header(file).shapes.items()}
+        name: _shapes(files)
         for name in lora.NETWORKS
         if (files := weight_files(folder / name, _stem(name))) and (folder / name).is_dir()
     }
+
+
+def _shapes(files: list[Path]) -> dict[str, headers.Shape]:
+    """Shapes of the tensors in some safetensors."""
+    return {key: shape for file in files for key, shape in headers.read_header(file).shapes.items()}
 
 
 def _stem(name: str) -> str:
@@ -217,7 +227,7 @@ def _part(folder: Path, kind: Kind | None) -> Path:
 def _checked(folder: Path, kind: Kind | None, ref: str) -> Path:
     problems = missing_files(folder, kind) if kind else []
     if problems:
-        listed, article = "\n  - ".join(problems), "an" if kind in ("image", "encoder") else "a"
+        listed, article = "\n  - ".join(problems), "an" if kind in ("image", "encoder", "aesthetic") else "a"
         raise ModelNotFound(
             f"model {ref!r} cannot be used as {article} {kind} model; in {folder}:"
             f"\n  - {listed}\nCopy or download the folder again; splatmill doctor checks it file by file."
@@ -239,8 +249,10 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         if (folder / "model_index.json").is_file() and not (folder / "config.json").is_file():
             return ["model_index.json is that of an image prior, which image_prior takes"]
         return _point_problems(folder)
-    if kind == "clip":
-        return _part_problems(folder, "", "model") + tokenizer_problems(folder, "")
+    if kind in ("clip", "judge", "aesthetic"):
+        problems = _part_problems(folder, "", "model")
+        problems += [] if kind == "aesthetic" else tokenizer_problems(folder, "")
+        return problems or _clip_problems(folder, kind)
     if kind == "encoder":
         return _part_problems(folder, "", "diffusion_pytorch_model")
     index = folder / "model_index.json"
@@ -269,6 +281,16 @@ def missing_files(folder: Path, kind: Kind) -> list[str]:
         else:
             problems += _part_problems(folder, name, _stem(name))
     return problems
+
+
+def _clip_problems(folder: Path, kind: Kind) -> list[str]:
+    """What a CLIP is that cannot judge, or cannot rate."""
+    said = _read_json(folder / "config.json")[0].get("model_type")
+    if kind == "judge" and said != "clip":
+        return [f"config.json says model_type {said!r}: not a CLIP model of pictures and of texts"]
+    if kind == "aesthetic" and not any(name.startswith(HEADS) for name in _shapes(weight_files(folder, "model"))):
+        return [f"no head rates what it sees: none of its tensors begins with {' or '.join(HEADS)}"]
+    return []
 
 
 def _read_components(folder: Path) -> tuple[str, ...]:
@@ -384,7 +406,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
     Training leftovers (``non_ema``), other frameworks, safety checkers and single-file checkpoints are left out.
     """
     wanted: list[str] = []
-    for place in ("",) if kind in ("clip", "encoder") else ("", *_published_components(names)):
+    for place in ("",) if kind in WHOLE else ("", *_published_components(names)):
         here = [n for n in names if n.rpartition("/")[0] == place]
         weights = [
             n
@@ -394,7 +416,7 @@ def select_files(names: list[str], kind: Kind | None) -> list[str]:
         if not place and kind == "points":
             stems = tuple(Path(name).stem for name in POINT_E_FILES)
             weights += [n for n in here if n.startswith(stems) and n.endswith((".safetensors", ".pt"))]
-        weighty = kind != "config" and (place or kind in ("clip", "points", "encoder"))
+        weighty = kind != "config" and (place or kind == "points" or kind in WHOLE)
         weights = [n for n in weights if "non_ema" not in n] if weighty else []
         half = next((each for each in VARIANTS if any(f".{each}" in n for n in weights)), None)
         weights = [n for n in weights if f".{half}" in n] if half else weights

@@ -57,9 +57,9 @@ OUTPUTS = {
     "refine_texture": ("asset.glb",),
     "dress": ("asset.glb", "material.json"),
     "levels": ("lods.glb", "collision.glb", "levels.json"),
-    "evaluate": ("preview.png", "turntable.webp", "metrics.json"),
+    "evaluate": ("preview.png", "turntable.webp", "stages.webp", "metrics.json"),
     "validate": ("validation.json",),
-    "record": ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "asset.json"),
+    "record": ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "stages.webp", "asset.json"),
 }
 
 TEXTS = {

@@ -110,6 +110,9 @@ def test_what_cannot_be_made_at_all_is_refused_before_anything_is_begun(tmp_path
     request_of_mixed = request.model_copy(update={"manifest": str(mixed), "overrides": {}})
     with pytest.raises(ModelNotFound, match=r"mixed.csv, row 2, image_prior, 'gone-away': .*\n.*row 4, image_prior"):
         plan_batch(request_of_mixed)
+    judged = request.model_copy(update={"overrides": tiny | {"evaluate.judge": "gone-away"}})
+    with pytest.raises(ModelNotFound, match=r"row 2, evaluate.judge, 'gone-away': .*no such folder"):
+        plan_batch(judged)
     manifest, journeys = plan_batch(request_of_mixed.model_copy(update={"skip_invalid": True}))
     assert [each.asset_id for each in journeys] == ["b"] and [each.row for each in manifest.problems] == [2, 4]
     (tmp_path / "bad.csv").write_text("prompt,seed\na,-1\n")

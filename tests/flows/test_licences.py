@@ -22,6 +22,7 @@ from pipeline_core.priors.headers import read_header
 from pipeline_core.priors.licences import NOTHING, published
 from pipeline_core.storage import Library
 from tests.flows.tiny import settings
+from tests.pipeline_core.priors.checkpoints import write_clip
 
 
 @pytest.fixture
@@ -55,6 +56,18 @@ def test_what_is_open_or_has_conditions_passes(asked, stated):
         assert prepare(asked(stated(f"model{number}", license=licence))).todo.asked == 2
     own = stated("bought", license="other", license_name="Agreement 7", licence_class="conditions")
     assert prepare(asked(own)).todo.asked == 2
+
+
+def test_a_judge_counts_as_any_model_does(asked, stated, tmp_path):
+    judge = tmp_path / "clip"
+    judge.mkdir()
+    write_clip(judge)
+    named = stated("model", license="mit") | {"evaluate.judge": str(judge)}
+    with pytest.raises(RequestError, match=r"judge model \S+clip: its licence is unknown"):
+        prepare(asked(named))
+    (judge / "README.md").write_text("---\nlicense: mit\n---\n")
+    models.part_licence.cache_clear()
+    assert prepare(asked(named)).todo.asked == 2
 
 
 @pytest.mark.parametrize(("fields", "said"), [

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_core.config import Init
+from pipeline_core.config import Evaluate, Init
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.metrics import fidelity
+from pipeline_core.metrics.judges import caption_of, judge_of
 from pipeline_core.metrics.negatives import candidates
 from pipeline_core.props.captions import caption, parse_caption
 from pipeline_core.props.props import PropSpec, build
@@ -20,6 +21,7 @@ class WrittenJudge:
     """Each image says in its first two pixels which of the known captions it shows and which side it is."""
 
     model_id = "written"
+    scale = 10.0
 
     def __init__(self, texts, any_text=False):
         self.texts, self.knows_any_text = texts, any_text
@@ -36,6 +38,8 @@ class WrittenJudge:
         return rows
 
     def sides(self, images):
+        if self.knows_any_text:  # as CLIP, by its words alone
+            return None
         return torch.nn.functional.one_hot((images[:, 1, 0, 0] * 10).round().long(), 4).float()
 
 
@@ -61,6 +65,7 @@ def test_ranking_counts_views_and_the_mean():
     mostly = fidelity.score(written([0] * 5 + [3] * 3), *ANGLES, PROMPT, judge=judge)
     assert mostly["r_precision"] == 1 and mostly["r_precision_views"] == pytest.approx(5 / 8)
     assert mostly["caption_margin"] == pytest.approx(2 / 8)
+    assert right["view_agreement"] > 0.99 and mostly["view_agreement"] == pytest.approx(5 / 8, abs=0.01)
     wrong = fidelity.score(written([3] * 5 + [0] * 3), *ANGLES, PROMPT, judge=judge)
     assert wrong["r_precision"] == 0 and wrong["caption_rank"] == 2
 
@@ -108,6 +113,45 @@ def test_prompts_outside_the_vocabulary():
     able = WrittenJudge(["an iridescent wyvern"], any_text=True)
     scores = fidelity.score(written([0] * 8), *ANGLES, "an iridescent wyvern", judge=able)
     assert scores["r_precision"] == 1 and "category_correct" not in scores and "f_score" not in scores
+
+
+@pytest.mark.parametrize(
+    ("prompt", "inside"),
+    [
+        ("an old wooden chest with golden bands game asset", True),
+        ("A (red:1.4) toadstool!", True),
+        ("a mushroom house, in red", True),
+        ("a crimson red mug", False),  # nobody knows whether it is crimson
+        ("a green dragon on a golden chest", False),
+        ("a red mug on a blue crate", False),  # it would be judged as a mug
+        ("a mug", False),
+        ("ein roter mug, red", False),
+    ],
+)
+def test_the_starter_judges_what_it_knows_all_of(prompt, inside):
+    assert (caption_of(prompt) is not None) is inside
+    assert judge_of(prompt, Evaluate(judge="clip")) == ("starter" if inside else "clip")
+    assert judge_of(prompt, Evaluate()) == ("starter" if inside else None)
+
+
+def test_a_judge_without_a_head_tells_fronts_by_words():
+    """Views are captioned as DreamFusion has it; one that is taken for the front from behind is a second face."""
+    said = [f"a wyvern, {side} view" for side in ("front", "side", "back")]
+    judge = WrittenJudge(said, any_text=True)
+    for shown, bad in (([0, 0, 1, 2, 2, 2, 1, 0], False), ([0, 0, 1, 0, 0, 0, 1, 0], True), ([1] * 8, False)):
+        score = fidelity.score(written(shown), *ANGLES, "a wyvern", judge=judge)["janus_score"]
+        assert score > 0.99 if bad else score < 0.01, shown
+
+
+def test_a_doubled_front_is_told_from_the_truth():
+    """Things with a front, and the same with what is seen from before also behind: the shipped judge ranks them."""
+    for text in ("a blue house with red roof", "a brown chest with yellow bands", "a grey tombstone"):
+        images, prompt = fidelity.truth_images(parse_caption(text)), text
+        twin = images[[0, 1, 2, 7, 0, 1, 6, 7]]
+        truth, janus = (fidelity.score(each, *ANGLES, prompt)["janus_score"] for each in (images, twin))
+        assert truth < 0.5 < janus, text
+    mug = parse_caption("a red mug")
+    assert fidelity.score(fidelity.truth_images(mug), *ANGLES, "a red mug")["janus_score"] == 0  # it has no front
 
 
 def test_surface_points_are_uniform_by_area():

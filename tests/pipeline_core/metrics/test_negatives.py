@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline_core.metrics.negatives import also_true, candidates, full, other_category, other_colour, swapped
+from pipeline_core.metrics.negatives import (
+    also_true,
+    candidates,
+    free_candidates,
+    full,
+    other_category,
+    other_colour,
+    swapped,
+)
 from pipeline_core.props.captions import caption, parse_caption
 from pipeline_core.props.props import PropSpec, sample_spec
 
@@ -59,3 +67,29 @@ def test_no_negative_asks_for_something_impossible():
     assert swapped(PropSpec("key", "red")) is None
     assert caption(swapped(SPOTTED)) == "a white mushroom with red spots"
     assert {other_category(SPOTTED, rng).colour2 for _ in range(20)} == {"white"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "among"),
+    [
+        ("a photo of a red dragon with blue wings", {"a photo of a blue dragon with red wings"}),
+        ("a photo of a red dragon with blue wings", {"a photo of a red zebra with blue wings"}),
+        ("an old, rusty iron gate", {"an old, rusty glass gate", "a brand-new, rusty iron gate"}),
+        ("a corgi wearing a beret", {"an octopus wearing a beret", "a teapot wearing a beret"}),
+        ("two wooden owls", {"five wooden owls"}),
+        ("teapot", {"violin"}),
+        ("一只红色的龙", {"violin"}),
+    ],
+)
+def test_any_text_has_negatives_of_its_own_words(prompt, among):
+    for count in (32, 200):
+        texts, kinds = free_candidates(prompt, count)
+        assert texts[0] == prompt and kinds[0] == "truth" and len(texts) == len(set(texts)) == len(kinds) >= 32
+        assert (texts, kinds) == free_candidates(prompt, count)
+    assert among <= {text.replace("an brand", "a brand") for text in texts}
+
+
+def test_a_word_is_never_replaced_by_one_that_means_the_same():
+    texts, _ = free_candidates("a tiny gray golden teapot", 200)
+    assert not {"a small gray golden teapot", "a tiny grey golden teapot", "a tiny gray gold teapot"} & {*texts}
+    assert "a tiny golden gray teapot" in texts and "a huge gray golden teapot" in texts

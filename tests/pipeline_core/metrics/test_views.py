@@ -102,3 +102,15 @@ def test_evaluation_cameras_go_all_the_way_round():
     assert len(cameras) == 8 and cameras.width == 16
     assert cameras.azimuth.tolist() == [45.0 * i for i in range(8)]
     assert len(set(cameras.elevation.tolist())) == 3
+
+
+def test_the_row_of_stages_shows_splats_then_the_body_then_the_preview():
+    mesh = card(np.full((8, 8, 3), [0.9, 0.1, 0.1]))
+    picture = views.preview(mesh, size=128)
+    row = views.stages([splat_card([0.1, 0.1, 0.9]), splat_card([0.1, 0.9, 0.1])], mesh, picture, size=64)
+    assert row.shape == (64, 4 * 64, 3) and 0 <= row.min() and row.max() <= 1
+    blue, green, clay, last = np.split(row, 4, axis=1)
+    assert blue[32, 32].argmax() == 2 and green[32, 32].argmax() == 1  # in the middle stands the card
+    assert np.ptp(clay[32, 32]) < 1e-6 and clay[32, 32, 0] != pytest.approx(clay[0, 0, 0], abs=0.05)
+    np.testing.assert_allclose(last[32, 32], picture[64, 64], atol=0.02)
+    np.testing.assert_allclose(blue[0, 0], last[0, 0], atol=0.02)  # one backdrop

@@ -2,6 +2,7 @@
 where they have the class, and under the published names and shapes where they have not."""
 
 import json
+from itertools import pairwise
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -460,6 +461,29 @@ def write_clip(folder):
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)
     ).save_pretrained(folder)
     return folder
+
+
+def write_predictor(folder, widths=(), name="AestheticsPredictorV1", bias=0.0):
+    """An aesthetic predictor as the hub has them: a CLIP of pictures and a head; returns the weights of that."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(6)
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+            patch_size=8, projection_dim=12,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    sizes, relu = [12, *widths, 1], "ReLU" in name
+    weights = [torch.randn(n, m) for m, n in pairwise(sizes)]
+    last = len(weights) - 1
+    places = [f"layers.{(3 if relu else 2) * i - (i == last)}" for i in range(last + 1)] if widths else ["predictor"]
+    head = {f"{place}.weight": weight for place, weight in zip(places, weights)}
+    head |= {f"{place}.bias": torch.full((len(weight),), bias) for place, weight in zip(places, weights)}
+    save_file(load_file(folder / "model.safetensors") | head, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"architectures": [name]})
+    return weights
 
 
 def write_point_e(folder, suffix=".safetensors"):
