@@ -99,11 +99,11 @@ def fast_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def new_network(seed: int) -> JudgeNetwork:
+def new_network(seed: int, widths: tuple[int, ...] = JudgeShape.widths) -> JudgeNetwork:
     """A network with weights drawn from ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return JudgeNetwork(JudgeShape(tuple(VOCABULARY), len(CATEGORIES), len(COLOURS)))
+        return JudgeNetwork(JudgeShape(tuple(VOCABULARY), len(CATEGORIES), len(COLOURS), widths=widths))
 
 
 def train_judge(
@@ -113,6 +113,7 @@ def train_judge(
     seed: int = 4242,
     settings: Settings | None = None,
     start: Path | None = None,
+    widths: tuple[int, ...] = JudgeShape.widths,
     chunk: int = CHUNK,
     log_every: int = 50,
     checkpoint_every: int = 200,
@@ -125,7 +126,7 @@ def train_judge(
     """
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
-    network = (new_network(seed) if start is None else load_network(start)).train()
+    network = (new_network(seed, widths) if start is None else load_network(start)).train()
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():
@@ -241,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=4242)
     parser.add_argument("--start", type=Path, help="a judge's folder to go on from, with new data")
+    parser.add_argument("--widths", type=int, nargs=4, default=JudgeShape.widths, help="channels of the image tower")
     parser.add_argument("--lr", type=float, default=Settings.lr, help="peak learning rate")
     args = parser.parse_args(argv)
     stopped = False
@@ -253,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, on_signal)
     network = train_judge(
         args.out, steps=args.steps, seed=args.seed, settings=Settings(lr=args.lr), start=args.start,
-        should_stop=lambda: stopped,
+        widths=tuple(args.widths), should_stop=lambda: stopped,
     )  # fmt: skip
     if network is not None:
         print((args.out / "model" / "README.md").read_text())
