@@ -71,6 +71,18 @@ class Init(Section):
     tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
     scale_factor: Positive = Field(1.0, description="initial standard deviation over the distance to the neighbours")
+    scale_of: Literal["mean", "rms"] = Field(
+        "mean", json_schema_extra=LATER, description="that distance: the mean of three, or its root mean square (3DGS)"
+    )
+    scale: Positive | None = Field(
+        None, json_schema_extra=LATER, description="instead: initial standard deviation of all (GSGen: 0.02)"
+    )
+    colours: Literal["points", "random"] = Field(
+        "points", json_schema_extra=LATER, description="those of the points, or random ones (GSGen)"
+    )
+    radius: Positive | None = Field(
+        None, json_schema_extra=LATER, description="the cloud is centred, its farthest point so far away (GSGen: 0.8)"
+    )
     file_frame: Literal["auto", "y-up", "z-up", "y-down"] = Field(
         "auto", description="axes of init_file: by its kind, or +Y up, +Z up, -Y up", json_schema_extra=LATER
     )
@@ -106,6 +118,7 @@ class Densify(Section):
 
     every: int = Field(50, ge=0, description="steps between events; 0 = never")
     start: int = Field(0, ge=0)
+    last: bool = Field(False, json_schema_extra=LATER, description="also at the stage's last step (DreamGaussian)")
     stop: Share = Field(1.0, description="share of the stage after which the count no longer grows")
     grad_threshold: Positive = Field(0.01, description="mean 2D gradient (NDC) above which a Gaussian grows")
     grad_quantile: Share = Field(
@@ -124,7 +137,19 @@ class Densify(Section):
         0.25, json_schema_extra=LATER, description="at most this share of the Gaussians is filled in at one event"
     )
     prune_opacity: Share = 0.01
+    prune_every: int = Field(
+        0, ge=0, json_schema_extra=LATER, description="steps between prunings (GSGen: 100); 0 = at the events"
+    )
     prune_scale: Positive = Field(0.4, description="largest axis (object units) above which a Gaussian is dropped")
+    prune_axis: Literal["largest", "smallest"] = Field(
+        "largest", json_schema_extra=LATER, description="the axis that is compared; smallest = all three (GSGen)"
+    )
+    prune_spread: float = Field(
+        0.0,
+        ge=0,
+        json_schema_extra=LATER,
+        description="largest variance in an image plane at distance 1 above which one is dropped (GSGen); 0 = off",
+    )
     prune_scale_last: Positive = Field(0.4, description="the same, once, when the stage ends (DreamGaussian: 0.1)")
     floater_share: Share = Field(
         0.0, description="detached clusters with a smaller share of the Gaussians go; 0 = kept"
@@ -148,7 +173,15 @@ class Distill(Section):
         description="instead of distance: half the picture's height at the object, drawn from this range (MVDream)",
     )
     fovy: float = Field(49.1, gt=1, lt=170, description="degrees")
-    fovy_jitter: float = Field(0.0, ge=0, lt=60, description="degrees, uniform on either side (GSGen: 13)")
+    fovy_jitter: float = Field(0.0, ge=0, lt=60, description="degrees, uniform on either side")
+    focal: tuple[Positive, Positive] | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="instead of fovy: focal length over the picture's side, from this range (GSGen: 0.75 to 1.35)",
+    )
+    even_over: Literal["sphere", "degrees"] = Field(
+        "sphere", json_schema_extra=LATER, description="what elevations are spread evenly over (DreamGaussian: degrees)"
+    )
     target_jitter: float = Field(0.0, ge=0, le=1, description="standard deviation of the point looked at (GSGen: 0.05)")
     background: Literal["prior", "white", "black", "white_black", "random"] = Field(
         "prior", description="prior = the background the image prior was trained on, else white_black"
@@ -164,7 +197,21 @@ class Distill(Section):
     t_min: tuple[Share, Share] = Field(
         (0.98, 0.02), description="its bottom; equal to t_max = DreamGaussian's annealing"
     )
+    t_schedule: Literal["linear", "sqrt"] = Field(
+        "linear", json_schema_extra=LATER, description="how the window moves: with the steps, or with their square root"
+    )
+    t_clip: tuple[Share, Share] | None = Field(
+        None, json_schema_extra=LATER, description="both ends of the window are held within (DreamGaussian: 0.02, 0.98)"
+    )
+    latents: Literal["mean", "sample"] = Field(
+        "mean", json_schema_extra=LATER, description="of the encoder's posterior (both papers: a sample)"
+    )
     view_prompts: bool = Field(True, description="front/side/back/overhead words where the prior takes no camera")
+    view_turns: tuple[float, float] = Field(
+        (45.0, 135.0),
+        json_schema_extra=LATER,
+        description="degrees from the front up to which front is said, and from which on back (DreamGaussian: 60, 120)",
+    )
     perp_neg: bool = Field(False, description="other views' words as negatives; for priors that take no camera")
     image_weight: float = Field(1.0, ge=0)
     point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
@@ -173,6 +220,11 @@ class Distill(Section):
         None, json_schema_extra=LATER, description="window of the point prior's timestep; none = that of the images"
     )
     point_t_min: tuple[Share, Share] | None = Field(None, json_schema_extra=LATER, description="its bottom")
+    point_scale: Positive = Field(
+        1.0,
+        json_schema_extra=LATER,
+        description="times positions before the point prior judges them: its clouds reach about 0.5",
+    )
     point_draws: int = Field(1, ge=1, le=64, json_schema_extra=LATER, description="clouds it judges a step (GSGen: 4)")
     point_subset: Literal["opacity", "farthest"] = Field(
         "opacity",
@@ -217,6 +269,9 @@ class Meshing(Section):
 class Texture(Section):
     """Texture refinement in UV space: each render is noised a little and denoised by the image prior (SDEdit)."""
 
+    method: Literal["paint", "fit"] = Field(
+        "paint", json_schema_extra=LATER, description="paint the change, or fit to the pictures (DreamGaussian)"
+    )
     steps: int = Field(50, ge=0, le=100_000, description="rounds of render, denoise, paint the change")
     views: int = Field(1, ge=1, le=64, description="cameras per round")
     resolution: int = Field(512, ge=32, le=4096)
@@ -429,21 +484,30 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.tidy_neighbours":                 (32,                48,                0,                 0),
     "init.opacity":                         (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                    (0.9,               0.9,               1.0,               1.0),
+    "init.scale_of":                        (...,               ...,               "rms",             ...),
+    "init.scale":                           (...,               ...,               ...,               0.02),
+    "init.radius":                          (...,               ...,               ...,               0.8),
+    "init.colours":                         (...,               ...,               ...,               "random"),
 
     "geometry.steps":                       (30,                100,               500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
+    "geometry.even_over":                   (...,               ...,               "degrees",         ...),
     "geometry.fovy":                        (40.0,              40.0,              49.1,              54.0),
-    "geometry.fovy_jitter":                 (0.0,               0.0,               0.0,               13.0),
+    "geometry.focal":                       (...,               ...,               ...,               (0.75, 1.35)),
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
     "geometry.guidance_scale":              (5.0,               5.0,               100.0,             101.0),  # s + 1
-    "geometry.t_max":                       ((0.8, 0.1),        (0.8, 0.1),        (0.98, 0.02),      (0.98, 0.98)),
-    "geometry.t_min":                       ((0.6, 0.05),       (0.6, 0.05),       (0.98, 0.02),      (0.02, 0.02)),
+    "geometry.t_max":                       ((0.8, 0.1),        (0.8, 0.1),        (0.998, 0.0),      (0.98, 0.98)),
+    "geometry.t_min":                       ((0.6, 0.05),       (0.6, 0.05),       (0.998, 0.0),      (0.02, 0.02)),
+    "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),
+    "geometry.latents":                     (...,               ...,               "sample",          "sample"),
+    "geometry.view_turns":                  (...,               ...,               (60.0, 120.0),     ...),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
+    "geometry.point_scale":                 (...,               ...,               ...,               0.625),
     "geometry.point_draws":                 (...,               ...,               ...,               4),
     "geometry.point_subset":                (...,               ...,               ...,               "farthest"),
     "geometry.lr.means":                    (0.0002,            0.0002,            0.01,              0.005),
@@ -455,8 +519,15 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.lr.opacities":                (0.05,              0.05,              0.05,              0.003),
     "geometry.lr.sh0":                      (0.01,              0.01,              0.01,              0.035),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
-    "geometry.densify.every":               (0,                 0,                 50,                0),
-    "geometry.densify.grad_threshold":      (...,               ...,               0.01,              ...),
+    "geometry.densify.every":               (0,                 0,                 50,                2000),
+    "geometry.densify.last":                (...,               ...,               True,              True),
+    "geometry.densify.grad_threshold":      (...,               ...,               0.01,              0.038),  # 0.02
+    "geometry.densify.split_scale":         (...,               ...,               0.04,              0.02),
+    "geometry.densify.compactness":         (...,               ...,               ...,               True),   # a
+    "geometry.densify.prune_opacity":       (...,               ...,               0.01,              0.05),   # a
+    "geometry.densify.prune_every":         (...,               ...,               ...,               100),    # a
+    "geometry.densify.prune_axis":          (...,               ...,               ...,               "smallest"),
+    "geometry.densify.prune_spread":        (...,               ...,               ...,               1.0),
     "geometry.densify.prune_scale":         (0.25,              0.25,              0.4,               0.6),
     "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
 
@@ -465,7 +536,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.resolution":                (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "appearance.elevation":                 ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
     "appearance.fovy":                      (40.0,              40.0,              49.1,              54.0),
-    "appearance.fovy_jitter":               (0.0,               0.0,               0.0,               13.0),
+    "appearance.focal":                     (...,               ...,               ...,               (0.75, 1.35)),
+    "appearance.latents":                   (...,               ...,               "sample",          "sample"),
     "appearance.target_jitter":             (0.0,               0.0,               0.0,               0.05),
     "appearance.background":                ("prior",           "prior",           "white_black",     "random"),
     "appearance.guidance_scale":            (3.0,               3.0,               100.0,             101.0),
@@ -487,6 +559,9 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.split_scale":       (...,               ...,               ...,               0.02),
     "appearance.densify.compactness":       (False,             False,             False,             True),   # a
     "appearance.densify.prune_opacity":     (0.02,              0.02,              0.01,              0.05),   # a
+    "appearance.densify.prune_every":       (...,               ...,               ...,               100),    # a
+    "appearance.densify.prune_axis":        (...,               ...,               ...,               "smallest"),
+    "appearance.densify.prune_spread":      (...,               ...,               ...,               1.0),
     "appearance.densify.prune_scale":       (0.25,              0.25,              0.4,               0.6),
     "appearance.densify.prune_scale_last":  (0.25,              0.25,              0.1,               0.6),
     "appearance.densify.max_gaussians":     (...,               ...,               100_000,           100_000),
@@ -504,6 +579,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
 
     "texture.steps":                        (3,                 12,                50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),
+    "texture.method":                       (...,               ...,               "fit",             ...),
     "texture.fovy":                         (...,               ...,               49.1,              54.0),
     "texture.view_prompts":                 (...,               ...,               False,             False),
     "texture.resolution":                   (128,               128,               512,               512),
@@ -538,6 +614,7 @@ _DULL = (
 _MVDREAM_VIEWS: dict[str, Any] = {
     "views": 4,
     "framing": (0.8, 1.0),
+    "even_over": "sphere",
     "fovy": 37.5,
     "fovy_jitter": 22.5,
     "elevation": (0.0, 30.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -67,16 +67,23 @@ class ModelCalls:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def encode(self, images: list[Tensor]) -> Tensor:
-        """Latents of all images, with their graph; jobs render at their own size, so each is resized first."""
+    def encode(self, images: list[Tensor], seeds: Sequence[int | None] = ()) -> Tensor:
+        """Latents of all images, with their graph; jobs render at their own size, so each is resized first.
+
+        ``seeds``: of each row, to sample the encoder's posterior; None (as for all where there are none) its mean.
+        """
         stacked = torch.cat([resize(part, self.image_prior.size) for part in images])
-        if not stacked.requires_grad:
-            return self.image_prior.encode(stacked)
-        stacked.register_hook(lambda gradient: self.clock.mark("backward_encode"))
-        if not self.frugal:
-            return self.image_prior.encode(stacked)
-        encode = self.image_prior.encode
-        return torch.cat([checkpoint(encode, view, use_reentrant=False) for view in stacked.split(1)])
+        if stacked.requires_grad:
+            stacked.register_hook(lambda gradient: self.clock.mark("backward_encode"))
+            if self.frugal:
+                rows = zip(stacked.split(1), seeds or [None] * len(stacked), strict=True)
+                return torch.cat([checkpoint(self._encode, row, [seed], use_reentrant=False) for row, seed in rows])
+        return self._encode(stacked, seeds)
+
+    def _encode(self, images: Tensor, seeds: Sequence[int | None]) -> Tensor:
+        if all(seed is None for seed in seeds):
+            return self.image_prior.encode(images)
+        return self.image_prior.encode(images, [None if s is None else torch.Generator().manual_seed(s) for s in seeds])
 
     @torch.no_grad()
     def predict_image(self, parts: list[Rows]) -> Tensor:

@@ -240,7 +240,7 @@ class DistillationEngine:
         self.clock.start()
         self._draw()
         mark("render")
-        latents = self._batched(lambda e: e.images, calls.encode)
+        latents = self._encode()
         self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
         mark("encode")
         image = self._batched(lambda e: e.query.image, calls.predict_image)
@@ -411,6 +411,14 @@ class DistillationEngine:
         self._calls.release()
 
     # -- the shared model calls ----------------------------------------------------------------------------------
+
+    def _encode(self) -> dict[_Active, Tensor]:
+        """Latents of what the jobs drew: means of the encoder's posterior, or samples from the job's ``posterior``."""
+        seeds: list[int | None] = []
+        for entry in self._active:
+            if entry.images is not None:
+                seeds += getattr(entry.job, "posterior", None) or [None] * len(entry.images)
+        return self._batched(lambda e: e.images, lambda images: self._calls.encode(images, seeds))
 
     def _batched(self, part: Callable[[_Active], Any], call: Callable[[list[Any]], Tensor]) -> dict[_Active, Tensor]:
         """One ``call`` for what the jobs have (None = nothing), and each job's rows of the answer."""

@@ -19,9 +19,10 @@ from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Scene, render
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
+from pipeline_core.guidance import schedules
 from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
-from pipeline_core.guidance.schedules import linear, log_linear, resolution
+from pipeline_core.guidance.schedules import log_linear, resolution
 from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
 from pipeline_core.guidance.views import around, draw_backgrounds, draw_cameras
 from pipeline_core.picture import Picture
@@ -63,6 +64,7 @@ class GaussianJob:
         self.curves: dict[str, list[float]] = {"step": [], "loss_image": [], "loss_points": [], "gaussians": []}
         self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
         self.info: dict[str, Any] = {}  # of this step's render
+        self.posterior: list[int] = []  # seeds of its latents, where they are samples
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
         if picture is not None:
@@ -84,7 +86,7 @@ class GaussianJob:
             )
         self.text: TextConditioning = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
-            view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
+            view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg, turns=self.stage.view_turns,
         )  # fmt: skip
         self.precision = str(image_prior.dtype).removeprefix("torch.")
         models = [image_prior.model_id, None]
@@ -92,7 +94,7 @@ class GaussianJob:
         if self.points is not None:
             start = self._initial
             self.point_condition = self.points.encode_object(
-                self.prompt, start.means, sh0_to_rgb(start.sh0).clamp(0, 1)
+                self.prompt, start.means * self.stage.point_scale, sh0_to_rgb(start.sh0).clamp(0, 1)
             )
             models[1] = self.points.model_id
         identity = json.dumps([*self._identity, *models, self.precision])
@@ -108,7 +110,7 @@ class GaussianJob:
             for name, leaf in self.params.items()
             if leaf.numel()
         }
-        self.stats = GradientStats.zeros(len(self._initial), self.device)
+        self._new_stats()
         self.reference = ReferenceView(self.picture, self.stage, self.device) if self.picture is not None else None
         # image loss, point loss, finite rows, steps, and the reference's loss where there is one; since last look
         self._sums = torch.zeros(4 if self.picture is None else 5, device=self.device)
@@ -124,13 +126,17 @@ class GaussianJob:
         elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
         cameras = draw_cameras(
             s.views, size, self.generator, elevation=elevation, distance=s.distance, framing=s.framing, fovy=s.fovy,
-            fovy_jitter=s.fovy_jitter, target_jitter=s.target_jitter, group=self.prior.num_views,
+            fovy_jitter=s.fovy_jitter, focal=s.focal, even_over=s.even_over, target_jitter=s.target_jitter,
+            group=self.prior.num_views,
         )  # fmt: skip
+        if s.latents == "sample":
+            self.posterior = torch.randint(2**31, (len(cameras),), generator=self.generator).tolist()
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
         backgrounds = draw_backgrounds(
             s.background, self.prior.background, len(cameras), self.generator, group=self.prior.num_views
         )
         cameras = cameras.to(self.device, non_blocking=True)
+        self.Ks = cameras.Ks
         return Scene(self.params, cameras, upload(backgrounds, self.device))
 
     def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
@@ -169,7 +175,7 @@ class GaussianJob:
 
     def settle(self) -> Tensor | None:
         if self.stage.image_weight:
-            self.stats.accumulate(self.info)
+            self.stats.accumulate(self.info | {"Ks": self.Ks})
         self.info = {}
         self.latents = self.image_prediction = self.point_prediction = None
         self.step += 1
@@ -208,7 +214,7 @@ class GaussianJob:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
         for name, optimizer in self.optimizers.items():
             tensors |= {f"adam.{name}.{key}": value for key, value in optimizer.state[self.params[name]].items()}
-        tensors |= {"stats.total": self.stats.total, "stats.visible": self.stats.visible, "sums": self._sums}
+        tensors |= {f"stats.{name}": value for name, value in self.stats.tensors().items()} | {"sums": self._sums}
         tensors["generator"] = self.generator.get_state()
         return (
             {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
@@ -227,7 +233,9 @@ class GaussianJob:
             self.params[name] = leaf
         for name in self.params.keys() - self.optimizers.keys():
             self.params[name] = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))
-        self.stats = GradientStats(*(tensors[f"stats.{k}"].to(self.device, copy=True) for k in ("total", "visible")))
+        self.stats = GradientStats(
+            **{name: tensors[f"stats.{name}"].to(self.device, copy=True) for name in self.stats.tensors()}
+        )
         self._sums = tensors["sums"].to(self.device, copy=True)
         self.generator.set_state(tensors["generator"])
         self.step, self.events = values["step"], dict(values["events"])
@@ -245,9 +253,11 @@ class GaussianJob:
         """0 at the first step, 1 at the last."""
         return self.step / max(self.steps - 1, 1)
 
-    def _draw_t(self, prior: NoiseProcess, count: int, window: tuple[tuple[float, float], ...]) -> Tensor:
+    def _draw_t(
+        self, prior: NoiseProcess, count: int, window: tuple[tuple[float, float], tuple[float, float]]
+    ) -> Tensor:
         """Shares of the schedule of ``prior`` [count] from the ``window`` (bottom, top) of this step."""
-        low, high = (linear(ends, self.progress) for ends in window)
+        low, high = schedules.window(*window, self.progress, self.stage.t_schedule, self.stage.t_clip)
         return upload(prior.draw_t(low, high, count, self.generator), self.device)
 
     def _ask_image(self, latents: Tensor | None) -> Any:
@@ -287,7 +297,7 @@ class GaussianJob:
             chosen = farthest(means, count, self.generator)
         else:
             chosen = subset(self.params["opacities"].sigmoid(), count, self.generator)
-        return prior.to_model(means[chosen], sh0_to_rgb(self.params["sh0"][chosen]))
+        return prior.to_model(means[chosen] * self.stage.point_scale, sh0_to_rgb(self.params["sh0"][chosen]))
 
     def _point_loss(self) -> Tensor:
         assert self.point_prediction is not None and self.points is not None
@@ -304,16 +314,24 @@ class GaussianJob:
 
     def _densify(self) -> None:
         settings = self.stage.densify
-        if not settings.every or self.step % settings.every or self.step < settings.start or self.done:
+        due = settings.every and self.step % settings.every == 0 and self.step >= settings.start
+        if self.done and not settings.last:
             return
-        if self.step <= settings.stop * self.steps:
+        if due and self.step <= settings.stop * self.steps:
             filled = fill_gaps(self.params, self.optimizers, settings) if settings.compactness else 0
             gradient = torch.nn.functional.pad(self.stats.mean(), (0, filled))  # nobody has seen the new ones
             counts = grow(self.params, self.optimizers, gradient, settings, self.generator)
             for kind, count in {**counts, "filled": filled}.items():
                 self.events[kind] += count
-        self.events["pruned"] += prune(self.params, self.optimizers, settings)
-        self.stats = GradientStats.zeros(len(self.params["means"]), self.device)
+        if due or (settings.prune_every and self.step % settings.prune_every == 0):
+            stats = None if due else self.stats  # at an event they are of those before it
+            self.events["pruned"] += prune(self.params, self.optimizers, settings, stats=stats)
+        if due:
+            self._new_stats()
+
+    def _new_stats(self) -> None:
+        spread = self.stage.densify.prune_spread > 0
+        self.stats = GradientStats.zeros(len(self.params["means"]), self.device, spread=spread)
 
 
 def digest(gaussians: Gaussians) -> str:

@@ -38,7 +38,7 @@ def render_together(scenes: Sequence[Scene]) -> list[tuple[Tensor, dict[str, Any
     """Images [V, 3, H, W] and info of each scene, with one rasterisation for all of a kind.
 
     Shorter scenes are filled up with Gaussians that nobody sees. The fields of an info are ``means2d`` (whose ``grad``
-    is there after the backward), ``radii``, ``width`` and ``height``, for the scene's own Gaussians only.
+    is there after the backward), ``radii``, ``conics``, ``width`` and ``height``, for the scene's own Gaussians only.
     """
     kinds: dict[tuple[int, int, int, int], list[int]] = {}
     for number, scene in enumerate(scenes):
@@ -67,7 +67,9 @@ def _render_alike(scenes: list[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
     )  # fmt: skip
     images = images if degree is None else _clamp(images)
     own = [
-        info | {"means2d": Part(info["means2d"], (slice(None), slice(count))), "radii": info["radii"][:, :count]}
+        info
+        | {"means2d": Part(info["means2d"], (slice(None), slice(count)))}
+        | {name: info[name][:, :count] for name in ("radii", "conics")}
         for info, count in zip(infos, counts, strict=True)
     ]
     return list(zip(images.permute(0, 1, 4, 2, 3), own, strict=True))

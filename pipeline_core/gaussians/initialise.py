@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
@@ -17,13 +18,16 @@ NEIGHBOURS = 3
 """Neighbours whose mean distance sets the scale of a Gaussian (3DGS)."""
 
 
-def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
-    """Mean distance [N] float64 of each point of ``xyz`` [N, 3] to its 3 nearest others (fewer where N < 4)."""
+def neighbour_distance(xyz: np.ndarray, kind: str = "mean") -> np.ndarray:
+    """Mean distance [N] float64 of each point of ``xyz`` [N, 3] to its 3 nearest others (fewer where N < 4).
+
+    ``rms``: its root mean square, which is what 3DGS's ``simple_knn`` gives.
+    """
     k = min(NEIGHBOURS, len(xyz) - 1)
     if k < 1:
         return np.full(len(xyz), 0.05)
-    distance, _ = cKDTree(xyz).query(xyz, k=k + 1)
-    return distance[:, 1:].mean(axis=1)
+    distance = cKDTree(xyz).query(xyz, k=k + 1)[0][:, 1:]
+    return distance.mean(axis=1) if kind == "mean" else np.sqrt((distance**2).mean(axis=1))
 
 
 def ball(count: int, generator: torch.Generator) -> PointCloud:
@@ -58,12 +62,18 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
     return PointCloud(torch.cat([cloud.xyz, xyz]), torch.cat([cloud.rgb, rgb]))
 
 
+def centred(xyz: Tensor, radius: float) -> Tensor:
+    """``xyz`` [N, 3] moved to its mean and scaled so that the farthest point is ``radius`` away (GSGen)."""
+    xyz = xyz - xyz.mean(0)
+    return xyz * (radius / (xyz.norm(dim=1).max() + 1e-5))
+
+
 def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
     """``settings.num_points`` isotropic Gaussians (SH degree 0) at the points of the tidied ``cloud``, its colours.
 
-    The standard deviation is the mean distance to the 3 nearest neighbours times ``settings.scale_factor``; outliers
-    of the cloud are held to three times its median, or they would become large blobs. Points that are not finite are
-    dropped. Raises DataError where fewer than 4 points remain.
+    The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
+    ``settings.scale_factor``; outliers of the cloud are held to three times its median, or they would become large
+    blobs. Points that are not finite are dropped. Raises DataError where fewer than 4 points remain.
     """
     finite = cloud.xyz.isfinite().all(1) & cloud.rgb.isfinite().all(1)
     if int(finite.sum()) < 4:
@@ -72,9 +82,16 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
         )
     cloud = PointCloud(cloud.xyz[finite].float().cpu(), cloud.rgb[finite].float().cpu())
     cloud = resample(tidy(cloud, settings.tidy_neighbours), settings.num_points, generator)
-    distance = neighbour_distance(cloud.xyz.numpy())
-    distance = distance.clip(1e-4, max(3 * float(np.median(distance)), 1e-4)) * settings.scale_factor
+    if settings.radius is not None:
+        cloud = PointCloud(centred(cloud.xyz, settings.radius), cloud.rgb)
+    if settings.colours == "random":
+        cloud = PointCloud(cloud.xyz, torch.rand(cloud.rgb.shape, generator=generator))
     count = len(cloud)
+    if settings.scale is not None:
+        distance = np.full(count, settings.scale)
+    else:
+        distance = neighbour_distance(cloud.xyz.numpy(), settings.scale_of)
+        distance = distance.clip(1e-4, max(3 * float(np.median(distance)), 1e-4)) * settings.scale_factor
     return Gaussians(
         means=cloud.xyz.clone(),
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),

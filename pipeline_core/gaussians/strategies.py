@@ -37,18 +37,30 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 @dataclass
 class GradientStats:
-    """Running 2D gradient of each Gaussian: ``total`` [N] in NDC units, over ``visible`` [N] renders."""
+    """Running 2D gradient of each Gaussian: ``total`` [N] in NDC units, over ``visible`` [N] renders.
+
+    ``spread`` [N], where it is wanted: the largest variance that each had in an image plane at distance 1 (GSGen).
+    """
 
     total: Tensor
     visible: Tensor
+    spread: Tensor | None = None
 
     @classmethod
-    def zeros(cls, count: int, device: torch.device | str = "cpu") -> GradientStats:
+    def zeros(cls, count: int, device: torch.device | str = "cpu", *, spread: bool = False) -> GradientStats:
         """Nothing seen yet."""
-        return cls(torch.zeros(count, device=device), torch.zeros(count, device=device))
+        return cls(*(torch.zeros(count, device=device) for _ in range(2 + spread)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all but the ``rows`` (bool [N])."""
+        vars(self).update({name: value[rows] for name, value in self.tensors().items()})
 
     def accumulate(self, info: dict[str, Any]) -> None:
-        """Add one render's ``info`` (gsplat's fields, unpacked) after the backward.
+        """Add one render's ``info`` (gsplat's fields, unpacked; with ``spread`` also the ``Ks``) after the backward.
 
         The pixel gradient of ``means2d`` [V, N, 2] becomes NDC by width / 2 and height / 2, and is multiplied by the
         number of views because the loss is a mean over them: DreamGaussian's 0.01 and gsplat's defaults apply as
@@ -60,6 +72,11 @@ class GradientStats:
         half = 0.5 * gradient.shape[0]
         in_ndc = torch.hypot(gradient[..., 0] * (info["width"] * half), gradient[..., 1] * (info["height"] * half))
         seen = (info["radii"] > 0).all(-1)
+        if self.spread is not None:
+            a, b, c = info["conics"].detach().unbind(-1)
+            narrowest = (a + c) / 2 - torch.hypot((a - c) / 2, b)  # of the inverse covariance, in pixels
+            variance = 1 / (narrowest.clamp(min=1e-12) * info["Ks"][:, 0, 0].square()[:, None])
+            self.spread = torch.maximum(self.spread, torch.where(seen, variance, 0.0).amax(0))
         self.total += torch.where(seen, in_ndc, 0.0).sum(0)
         self.visible += seen.sum(0)
 
@@ -233,14 +250,19 @@ def clusters(means: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def prune(params: Params, optimizers: Optimizers, settings: Densify, *, last: bool = False) -> int:
-    """Drop Gaussians that are faint, too large, or adrift (:func:`floaters`); returns how many.
+def prune(
+    params: Params, optimizers: Optimizers, settings: Densify, *, last: bool = False, stats: GradientStats | None = None
+) -> int:
+    """Drop Gaussians that are faint, too large, or adrift (:func:`floaters`), in ``stats`` too; returns how many.
 
     ``last`` applies ``prune_scale_last``. Raises DivergedError where nothing would remain.
     """
     limit = settings.prune_scale_last if last else settings.prune_scale
     bad = params["opacities"].sigmoid() < settings.prune_opacity * (1 - ROUNDING)
-    bad |= params["scales"].exp().amax(1) > limit
+    axes = params["scales"].exp()
+    bad |= (axes.amax(1) if settings.prune_axis == "largest" else axes.amin(1)) > limit
+    if stats is not None and stats.spread is not None:
+        bad |= stats.spread > settings.prune_spread
     visible = (~bad).nonzero().squeeze(1)
     adrift = floaters(params["means"].detach()[visible].cpu().numpy(), settings.floater_share)
     bad[visible[torch.from_numpy(adrift).to(visible.device)]] = True
@@ -252,4 +274,6 @@ def prune(params: Params, optimizers: Optimizers, settings: Densify, *, last: bo
         )
     if dropped:
         replace_rows(params, optimizers, ~bad)
+        if stats is not None:
+            stats.keep(~bad)
     return dropped

@@ -20,13 +20,16 @@ from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior
 from pipeline_core.priors.wording import VIEW_WORDS, view_prompt
 
+TURNS = (45.0, 135.0)
 
-def view_word(azimuth: float, elevation: float) -> str:
-    """Word for a camera (GSGen): overhead above 60 degrees, front within 45, back beyond 135, else side."""
+
+def view_word(azimuth: float, elevation: float, turns: tuple[float, float] = TURNS) -> str:
+    """Word for a camera (GSGen): overhead above 60 degrees, front within ``turns[0]``, back beyond ``turns[1]``, else
+    side."""
     turn = abs((azimuth + 180.0) % 360.0 - 180.0)
     if elevation > 60:
         return "overhead"
-    return "front" if turn < 45 else "back" if turn > 135 else "side"
+    return "front" if turn < turns[0] else "back" if turn > turns[1] else "side"
 
 
 def perp_neg_weights(azimuth: float, elevation: float) -> tuple[dict[str, float], list[tuple[str, float]]]:
@@ -72,6 +75,7 @@ class TextConditioning:
     views: dict[str, Tensor]
     perp_neg: bool
     camera: Camera
+    turns: tuple[float, float] = TURNS
 
     def rows(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
@@ -125,7 +129,7 @@ class TextConditioning:
         if not self.views:
             return self.plain.expand(count, -1, -1)
         if not self.perp_neg:
-            return torch.stack([self.views[view_word(*pair)] for pair in angles])
+            return torch.stack([self.views[view_word(*pair, self.turns)] for pair in angles])
         mixtures = [perp_neg_weights(*pair)[0] for pair in angles]
         zero = torch.zeros_like(self.plain)
         return torch.stack([sum((share * self.views[word] for word, share in mix.items()), zero) for mix in mixtures])
@@ -139,6 +143,7 @@ def encode_text(
     picture: Picture | None = None,
     view_prompts: bool = True,
     perp_neg: bool = False,
+    turns: tuple[float, float] = TURNS,
 ) -> TextConditioning:
     """Encode ``prompt`` for ``prior``. View words only where it takes no camera.
 
@@ -156,4 +161,4 @@ def encode_text(
     texts = [prompt, Negative(negative_prompt)] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
     embeddings = prior.encode_prompts(texts)
     views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
-    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera)
+    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera, turns)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 
 def linear(ends: tuple[float, float], progress: float) -> float:
     """``ends[0]`` at progress 0, ``ends[1]`` at 1, a line between."""
     return ends[0] + (ends[1] - ends[0]) * progress
+
+
+def window(
+    low: tuple[float, float], high: tuple[float, float], progress: float, kind: str, clip: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Bottom and top of the noise window at ``progress``: ends that move by a line, or by the square root of progress
+    (GSGen's corgi.yaml; HiFA), and are held within ``clip``, which makes the plateaus of DreamGaussian's annealing."""
+    share = math.sqrt(progress) if kind == "sqrt" else progress
+    ends = linear(low, share), linear(high, share)
+    return ends if clip is None else (min(max(ends[0], clip[0]), clip[1]), min(max(ends[1], clip[0]), clip[1]))
 
 
 def log_linear(start: float, end: float, progress: float, until: float = 1.0) -> float:

@@ -20,12 +20,15 @@ def draw_cameras(
     framing: tuple[float, float] | None = None,
     fovy: float = FOVY,
     fovy_jitter: float = 0.0,
+    focal: tuple[float, float] | None = None,
+    even_over: str = "sphere",
     target_jitter: float = 0.0,
     group: int = 1,
 ) -> Cameras:
     """``views`` random cameras around the asset; the settings are those of ``config.Distill``.
 
-    Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere. Views stand in
+    Azimuths are stratified over the turn with a random start (GSGen), elevations uniform on the sphere, or in degrees
+    (DreamGaussian's release, which draws whole ones). Views stand in
     groups of ``group`` (a multiple of which ``views`` must be), spread evenly over the turn at one elevation, distance
     and field of view, which is what a multi-view prior was trained on (MVDream: 4).
     """
@@ -44,10 +47,15 @@ def draw_cameras(
     else:
         azimuth = turn * 360 + (torch.arange(views) + spread) * (360.0 / views)
     azimuth = (azimuth + 180.0) % 360.0 - 180.0
-    low, high = (math.sin(math.radians(e)) for e in elevation)
-    heights = torch.rad2deg((low + (high - low) * height).asin())
+    if even_over == "degrees":
+        heights = elevation[0] + (elevation[1] - elevation[0]) * height
+    else:
+        low, high = (math.sin(math.radians(e)) for e in elevation)
+        heights = torch.rad2deg((low + (high - low) * height).asin())
     target = aim * target_jitter if target_jitter else None
     fovys = fovy + fovy_jitter * (2 * zoom - 1)
+    if focal is not None:
+        fovys = 2 * torch.rad2deg((0.5 / (focal[0] + (focal[1] - focal[0]) * zoom)).atan())
     if framing is None:
         return orbit(azimuth, heights, size=size, distance=distance, fovy=fovys, target=target)
     nearest, farthest = framing

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.picture import Picture
+from pipeline_core.priors.noise import Generators
 from pipeline_core.types import PointCloud
 
 Camera = Literal["none", "angles", "mvdream"]
@@ -95,8 +96,11 @@ class ImagePrior(NoiseProcess, Protocol):
         """Embeddings [B, L, D]; negative prompts come as :class:`Negative`, and no prompt at all as the empty one."""
         ...
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] in [0, 1]; differentiable."""
+    def encode(self, images: Tensor, generator: Generators | None = None) -> Tensor:
+        """Latents [B, C, h, w] float32 of ``images`` [B, 3, H, W] in [0, 1]; differentiable.
+
+        The means of the encoder's posterior, or with ``generator`` samples of it.
+        """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Generators = torch.Generator | Sequence[torch.Generator]
-"""One generator for the whole batch, or one a row."""
+from pipeline_core.device import upload
+
+Generators = torch.Generator | Sequence[torch.Generator | None]
+"""One generator for the whole batch, or one a row; a row of None has no noise."""
 
 
 def row_noise(shape: Sequence[int], generators: Generators, device: torch.device | str) -> Tensor:
@@ -22,8 +24,9 @@ def row_noise(shape: Sequence[int], generators: Generators, device: torch.device
     if isinstance(generators, torch.Generator):
         return torch.randn(tuple(shape), generator=generators, device=generators.device).to(device)
     assert len(generators) == shape[0], f"{len(generators)} generators for {shape[0]} rows"
-    rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generators]
-    return torch.stack(rows) if rows else torch.empty(tuple(shape), device=device)
+    one = tuple(shape[1:])
+    rows = [torch.zeros(one) if g is None else torch.randn(one, generator=g, device=g.device) for g in generators]
+    return upload(torch.stack(rows), torch.device(device)) if rows else torch.empty(tuple(shape), device=device)
 
 
 def time_embedding(t: Tensor, width: int) -> Tensor:

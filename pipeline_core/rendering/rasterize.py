@@ -152,20 +152,21 @@ def rasterize_batch(
             *scenes, width, height, render_mode="RGB", sh_degree=sh_degree, backgrounds=backgrounds, absgrad=False
         )
         wholes: list[tuple[Tensor, Any]] = [(info["means2d"], j) for j in range(len(means))]
-        radii = list(info["radii"])
+        shown = [(info["radii"][j], info["conics"][j]) for j in range(len(means))]
     else:
         drawn = [
             rasterize(m, q, s, o, c, view, K, width, height, sh_degree=sh_degree, backgrounds=background)
             for m, q, s, o, c, view, K, background in zip(*scenes, backgrounds, strict=True)
         ]
         images = torch.stack([image for image, _, _ in drawn])
-        wholes, radii = [(info["means2d"], ...) for _, _, info in drawn], [info["radii"] for _, _, info in drawn]
+        wholes = [(info["means2d"], ...) for _, _, info in drawn]
+        shown = [(info["radii"], info["conics"]) for _, _, info in drawn]
     for whole, _ in wholes:
         if whole.requires_grad:
             whole.retain_grad()
     return images, [
-        {"means2d": Part(whole, index), "radii": r, "width": width, "height": height}
-        for (whole, index), r in zip(wholes, radii, strict=True)
+        {"means2d": Part(whole, index), "radii": radii, "conics": conics, "width": width, "height": height}
+        for (whole, index), (radii, conics) in zip(wholes, shown, strict=True)
     ]
 
 

@@ -87,6 +87,8 @@ class TextureJob:
     """
 
     checkpoint_path: Path | None
+    even_over = "sphere"
+    """What the cameras' elevations are spread evenly over."""
 
     def __init__(
         self,
@@ -246,7 +248,7 @@ class TextureJob:
         elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
         return draw_cameras(
             s.views, s.resolution, generator, elevation=elevation, distance=s.distance, fovy=s.fovy,
-            group=self.prior.num_views,
+            even_over=self.even_over, group=self.prior.num_views,
         )  # fmt: skip
 
     def _look_up(self, picture: Picture) -> tuple[Tensor, Tensor]:
@@ -270,18 +272,12 @@ class TextureJob:
         cameras = self._draw_cameras(generator)
         self._ahead = _elsewhere.submit(self._view, cameras), generator.get_state()
 
-    def _view(self, cameras: Cameras) -> View:
-        """Rasterise the mesh for ``cameras``."""
-        k = SUPERSAMPLE
+    def _view(self, cameras: Cameras, pixels: int = 0) -> View:
+        """Rasterise the mesh for ``cameras``, at ``pixels`` a side (0 = SUPERSAMPLE times the cameras')."""
+        pixels = pixels or SUPERSAMPLE * cameras.width
+        k = pixels / cameras.width
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
-        fine = Cameras(
-            cameras.viewmats,
-            cameras.Ks * scale,
-            cameras.azimuth,
-            cameras.elevation,
-            cameras.width * k,
-            cameras.height * k,
-        )
+        fine = Cameras(cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, pixels, pixels)
         mesh = self.textured
         seen = visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
         return View(cameras, fine, seen, spacing(seen.uv, seen.mask))
@@ -416,9 +412,12 @@ def refine_texture(
 ) -> TexturedMesh:
     """Refine the texture of ``textured`` on ``engine``; blocks until done, other threads' calls share its batches.
 
-    Geometry and UVs stay as they are. Raises DivergedError when the prior answers NaN.
+    By ``settings.method``: painted, or fitted as published (``fit.py``). Geometry and UVs stay as they are. Raises
+    DivergedError when the prior answers NaN.
     """
-    job = TextureJob(
+    from pipeline_core.texturing.fit import FitJob
+
+    job = (FitJob if settings.method == "fit" else TextureJob)(
         textured, prompt, settings, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from pipeline_core.engine.engine import DistillationEngine, default_active
 from pipeline_core.engine.gaussian_job import GaussianJob, render
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
 from pipeline_core.priors.interface import ImagePrior, PointPrior
+from pipeline_core.priors.noise import row_noise
 
 GREY = (0.5, 0.5, 0.5)
 EVERY_PROCESS = pytest.mark.parametrize("exact_prior", ["diffusion", "flow"], indirect=True)
@@ -481,3 +482,26 @@ def test_a_point_prior_that_is_callable_too_is_not_called(exact_points):
     prior, cpu = Network.__new__(Network), torch.device("cpu")
     for given in (prior, lambda: prior):
         assert ModelCalls(None, given, cpu, Clock(cpu), fixed_sizes=False).point_prior() is prior
+
+
+def test_samples_of_the_posterior_are_a_jobs_own():
+    """Rows of a job that wants means have no noise; a sample is the same alone, in company and computed again."""
+
+    class Prior:
+        size, num_views = 8, 1
+
+        def encode(self, images, generator=None):
+            noise = 0.0 if generator is None else row_noise(images.shape, generator, "cpu")
+            return images * 2 - 1 + 0.5 * noise
+
+    calls = ModelCalls(Prior(), None, torch.device("cpu"), Clock(torch.device("cpu")))
+    images = torch.rand(3, 3, 8, 8, requires_grad=True)
+    whole = calls.encode([images[:1], images[1:]], [None, 7, 8])
+    torch.testing.assert_close(whole[:1], images[:1] * 2 - 1)
+    assert not torch.allclose(whole[1:], images[1:] * 2 - 1)
+    torch.testing.assert_close(calls.encode([images[1:]], [7, 8]), whole[1:])
+    calls.save_memory()
+    again = calls.encode([images], [None, 7, 8])
+    torch.testing.assert_close(again, whole)
+    (gradient,) = torch.autograd.grad(again.square().sum(), images)
+    torch.testing.assert_close(gradient, 4 * whole.detach())

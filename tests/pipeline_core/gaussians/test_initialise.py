@@ -82,3 +82,15 @@ def test_the_ball_is_uniform_grey_and_has_dreamgaussians_scale():
     torch.testing.assert_close(cloud.xyz.mean(0), torch.zeros(3), atol=0.02, rtol=0)
     scales = from_points(cloud, Init(num_points=5000), generator()).scales.exp()
     assert 0.03 < scales.median() < 0.04  # the release: 0.0349, from the root mean square instead of the mean
+    rms = from_points(cloud, Init(num_points=5000, scale_of="rms"), generator()).scales.exp().median()
+    assert float(rms) == pytest.approx(0.0349, rel=0.02)  # its simple_knn.cu
+
+
+def test_gsgens_start_has_its_radius_scale_and_colours():
+    cloud = grid_cloud()
+    moved = PointCloud(cloud.xyz * 3 + torch.tensor([5.0, -1.0, 2.0]), cloud.rgb)
+    g = from_points(moved, Init(num_points=200, radius=0.8, scale=0.02, colours="random"), generator())
+    assert float(g.means.norm(dim=1).max()) == pytest.approx(0.8, rel=1e-4)
+    torch.testing.assert_close(g.means.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(g.scales.exp(), torch.full((200, 3), 0.02))
+    assert g.sh0.std() > 0.5  # uniform in RGB, over 0.282

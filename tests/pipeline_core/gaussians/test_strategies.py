@@ -271,3 +271,24 @@ def test_gsplats_own_operations_accept_the_state():
         params=params, optimizers=optimizers, state={}, mask=torch.tensor([False, True, False, False, False, False])
     )
     assert len(params["means"]) == 5
+
+
+def test_gsgens_three_rules_of_pruning():
+    """Faint; too large in all three axes; too wide in a render's image plane, whose distance is 1."""
+    params, optimizers = make(line(5))
+    params["opacities"].data[0] = -8.0
+    params["scales"].data[1] = math.log(0.7)
+    params["scales"].data[2, 0] = math.log(0.7)  # one axis alone
+    stats = GradientStats.zeros(5, spread=True)
+    conics = torch.tensor([[1.0, 0.0, 1.0]]).repeat(2, 5, 1)  # one pixel
+    conics[1, 3] = torch.tensor([1e-4, 0.0, 1.0])  # a hundred pixels along x, in one of two views
+    means2d = torch.zeros(2, 5, 2, requires_grad=True)
+    means2d.grad = torch.zeros(2, 5, 2)
+    seen = {"means2d": means2d, "radii": torch.ones(2, 5, 2), "width": 64, "height": 64}
+    stats.accumulate(seen | {"conics": conics, "Ks": 64 * torch.eye(3).repeat(2, 1, 1)})
+    assert stats.spread.tolist() == pytest.approx([1 / 64**2] * 3 + [100**2 / 64**2] + [1 / 64**2], rel=1e-3)
+    settings = Densify(prune_opacity=0.05, prune_scale=0.6, prune_axis="smallest", prune_spread=1.0)
+    kept = params["means"].detach()[[2, 4]]
+    assert prune(params, optimizers, settings, stats=stats) == 3
+    torch.testing.assert_close(params["means"].detach(), kept)
+    assert len(stats.total) == len(stats.visible) == len(stats.spread) == 2

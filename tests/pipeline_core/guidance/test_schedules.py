@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline_core.guidance.schedules import linear, log_linear, resolution
+from pipeline_core.guidance.schedules import linear, log_linear, resolution, window
 
 
 def test_linear_and_log_linear_meet_their_ends():
@@ -14,3 +14,9 @@ def test_linear_and_log_linear_meet_their_ends():
 def test_resolution_steps_up():
     table = ((0.3, 128), (1.0, 512))
     assert [resolution(table, p) for p in (0, 0.299, 0.3, 1.0)] == [128, 128, 512, 512]
+
+
+def test_the_noise_window_moves_by_a_line_or_a_root_and_is_held():
+    assert window((0.98, 0.2), (0.98, 0.5), 0.25, "linear", None) == pytest.approx((0.785, 0.86))
+    assert window((0.98, 0.2), (0.98, 0.2), 0.25, "sqrt", None) == pytest.approx((0.59, 0.59))  # 0.98 - 0.78 sqrt(p)
+    assert window((0.0, 0.0), (1.0, 1.0), 0.5, "linear", (0.02, 0.98)) == (0.02, 0.98)

@@ -80,3 +80,16 @@ def test_sharing_a_background_draws_as_often_as_not_sharing_it():
     draw_backgrounds("random", None, 8, alone)
     draw_backgrounds("random", None, 8, shared, group=4)
     assert torch.equal(alone.get_state(), shared.get_state())
+
+
+def test_a_focal_length_is_drawn_in_place_of_the_field_of_view():
+    cameras = draw(512, generator(), views=200, focal=(0.75, 1.35))  # GSGen's focal_length_range
+    focal = cameras.Ks[:, 0, 0] / 512
+    assert focal.min() >= 0.75 - 1e-4 and focal.max() <= 1.35 + 1e-4
+    torch.testing.assert_close(focal.mean(), torch.tensor(1.05), atol=0.03, rtol=0)
+
+
+def test_elevations_are_even_over_the_sphere_or_over_degrees():
+    for even_over, share_above_30 in (("sphere", 0.5 / 1.0), ("degrees", 2 / 3)):
+        elevation = draw(8, generator(), views=3000, elevation=(0.0, 90.0), even_over=even_over).elevation
+        assert float((elevation > 30).float().mean()) == pytest.approx(share_above_30, abs=0.03)

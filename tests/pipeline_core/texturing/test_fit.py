@@ -1,0 +1,83 @@
+"""DreamGaussian's second stage as published, against an exact prior: noise levels, convergence, resuming."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_core.config import Texture
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.errors import DivergedError
+from pipeline_core.texturing.fit import FitJob
+from pipeline_core.texturing.refine import refine_texture
+from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior
+
+SETTINGS = Texture(
+    method="fit", steps=12, views=4, resolution=32, guidance_scale=1.0, strength=(0.4, 0.2), denoise_steps=5
+)
+
+
+@pytest.fixture(scope="module")
+def target(textured):
+    return replace(textured, texture=textured.texture * TINT)
+
+
+def run(textured, prior, **options):
+    engine = DistillationEngine(prior)
+    try:
+        return refine_texture(textured, "a ball", SETTINGS, engine, **options)
+    finally:
+        engine.close()
+
+
+def test_noise_levels_are_the_published_ones(textured):
+    """main2.py and sd_utils.py: of 50 steps of DDIM the last 10 from t = 181 at first, the last 3 from t = 41."""
+    rounds = FitJob(textured, "a ball", Texture(method="fit", steps=50)).rounds
+    assert len(rounds) == 50 and len(rounds[0]) == 10 and len(rounds[-1]) == 3
+    assert rounds[0] == pytest.approx([t / 1000 for t in range(181, 0, -20)])
+    assert rounds[-1] == pytest.approx([0.041, 0.021, 0.001])
+    for index, levels in enumerate(rounds):
+        assert len(levels) == 50 - int(50 * (0.8 + 0.15 * (index + 1) / 50) + 1e-9)
+
+
+def test_the_texture_becomes_what_the_prior_believes(textured, target):
+    fitted = run(textured, ExactPrior(target))
+    before = np.abs(textured.texture - target.texture).mean()
+    assert np.abs(fitted.texture - target.texture).mean() < 0.5 * before
+    assert np.array_equal(fitted.uvs, textured.uvs) and 0 <= fitted.texture.min() and fitted.texture.max() <= 1
+
+
+def test_a_resumed_job_ends_with_the_same_bits(textured, target):
+    prior = ExactPrior(target)
+
+    def begun():
+        job = FitJob(textured, "a ball", SETTINGS)
+        job.start(prior, lambda: None, torch.device("cpu"))
+        return job
+
+    job, other = begun(), begun()
+    steps(job, prior, 4)
+    assert job.phase
+    other.restore(*job.state())
+    steps(job, prior, job.steps - 4)
+    steps(other, prior, other.steps - 4)
+    assert other.done and other.result().texture.tobytes() == job.result().texture.tobytes()
+
+
+def steps(job, prior, count):
+    """The engine's step, without the engine."""
+    for _ in range(count):
+        images = job.draw()
+        query = job.ask(None if images is None else prior.encode(images)).image
+        eps = prior.predict(query.latents, query.t, query.embeddings, (query.azimuth, query.elevation))
+        wanted = job.receive(eps, None)
+        loss = job.loss(None if wanted is None else prior.decode(wanted))
+        if loss is not None:
+            loss.backward()
+        job.update()
+
+
+def test_a_prior_that_breaks_is_told(textured, target):
+    with pytest.raises(DivergedError, match="round 1 are not finite"):
+        run(textured, ExactPrior(target, broken=True))
