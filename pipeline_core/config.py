@@ -77,6 +77,9 @@ class Init(Section):
     scale: Positive | None = Field(
         None, json_schema_extra=LATER, description="instead: initial standard deviation of all (GSGen: 0.02)"
     )
+    sh_degree: int = Field(
+        0, ge=0, le=3, json_schema_extra=LATER, description="of the colours; above 0 they depend on the view"
+    )
     colours: Literal["points", "random"] = Field(
         "points", json_schema_extra=LATER, description="those of the points, or random ones (GSGen)"
     )

@@ -69,7 +69,7 @@ def centred(xyz: Tensor, radius: float) -> Tensor:
 
 
 def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
-    """``settings.num_points`` isotropic Gaussians (SH degree 0) at the points of the tidied ``cloud``, its colours.
+    """``settings.num_points`` isotropic Gaussians, the same from all sides at first, at the points of the tidied ``cloud``, its colours.
 
     The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
     ``settings.scale_factor``; outliers of the cloud are held to three times its median, or they would become large
@@ -98,5 +98,5 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
         scales=torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3),
         opacities=torch.full((count,), math.log(settings.opacity / (1 - settings.opacity))),
         sh0=rgb_to_sh0(cloud.rgb.clamp(0, 1)),
-        shN=torch.zeros(count, 0, 3),
+        shN=torch.zeros(count, (settings.sh_degree + 1) ** 2 - 1, 3),
     )

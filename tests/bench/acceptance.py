@@ -5,7 +5,7 @@
 
 24 prompts that the priors were never trained on and 8 that nobody can make (words that no model reads, or things that
 are not one thing), each with one candidate and with four, under one contract: a judge reads the prompt, ranks it first
-among hard negatives (``least_fidelity`` 0), no word is unknown. Another judge, trained apart and never asked while
+among hard negatives (``fidelity`` at least 0), no word is unknown. Another judge, trained apart and never asked while
 anything is made, then says what is true:
 
     accepted, rejected      by the contract, of all 32
@@ -57,8 +57,9 @@ IMPOSSIBLE = (
 """The first four have words that the starter does not know; the others are words that it knows and no one thing."""
 CONTRACT = """\
 judged: true
-least_fidelity: 0
-most_unknown_words: 0
+fidelity: 0
+unreadable_words: 0
+attempts: 1
 """
 COST_SQL = """
 with spent as (select stage_key, max(share_s) as seconds from stage_runs where status = 'ok' group by stage_key)

@@ -2,11 +2,13 @@
 
 import threading
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pipeline_core.cameras import orbit
+from pipeline_core.config import LearningRates
 from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
@@ -505,3 +507,21 @@ def test_samples_of_the_posterior_are_a_jobs_own():
     torch.testing.assert_close(again, whole)
     (gradient,) = torch.autograd.grad(again.square().sum(), images)
     torch.testing.assert_close(gradient, 4 * whole.detach())
+
+
+def test_colours_of_degree_one_learn_what_depends_on_the_view(exact_prior, stage, make_gaussians):
+    """The prior's asset is red from one side and dark from the other; what starts with degree 0 can only be between."""
+    target = exact_prior.targets["red"]
+    shN = torch.zeros(len(target), 3, 3)
+    shN[:, 2, 0] = 0.8  # along x
+    exact_prior.targets["red"] = replace(target, shN=shN)
+    rates = LearningRates(means=1e-4, means_final=1e-4, sh0=0.05, shN=0.05)
+    errors = []
+    for rows in (0, 3):
+        engine = DistillationEngine(exact_prior)
+        start = replace(target, shN=torch.zeros(len(target), rows, 3))
+        result, _ = distill(start, "red", "", stage(steps=60).model_copy(update={"lr": rates}), engine, seed=0)
+        engine.close()
+        errors.append(held_out_error(exact_prior, "red", result))
+        assert result.sh_degree == (1 if rows else 0)
+    assert errors[1] < 0.2 * errors[0]

@@ -94,3 +94,9 @@ def test_gsgens_start_has_its_radius_scale_and_colours():
     torch.testing.assert_close(g.means.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(g.scales.exp(), torch.full((200, 3), 0.02))
     assert g.sh0.std() > 0.5  # uniform in RGB, over 0.282
+
+
+def test_colours_may_depend_on_the_view():
+    for degree, rows in enumerate((0, 3, 8, 15)):
+        g = from_points(grid_cloud(), Init(num_points=100, sh_degree=degree), generator())
+        assert g.sh_degree == degree and g.shN.shape == (100, rows, 3) and not g.shN.any()
