@@ -69,7 +69,7 @@ def centred(xyz: Tensor, radius: float) -> Tensor:
 
 
 def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
-    """``settings.num_points`` isotropic Gaussians, the same from all sides at first, at the points of the tidied ``cloud``, its colours.
+    """``settings.num_points`` isotropic Gaussians at the points of the tidied ``cloud``, in its colours from all sides.
 
     The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
     ``settings.scale_factor``; outliers of the cloud are held to three times its median, or they would become large
