@@ -65,6 +65,7 @@ class GaussianJob:
         self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
         self.info: dict[str, Any] = {}  # of this step's render
         self.posterior: list[int] = []  # seeds of its latents, where they are samples
+        self.stats: GradientStats
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
         if picture is not None:
@@ -330,8 +331,8 @@ class GaussianJob:
             self._new_stats()
 
     def _new_stats(self) -> None:
-        spread = self.stage.densify.prune_spread > 0
-        self.stats = GradientStats.zeros(len(self.params["means"]), self.device, spread=spread)
+        spread, count = self.stage.densify.prune_spread > 0, len(self.params["means"])
+        self.stats = GradientStats.zeros(count, self.device, spread=spread)
 
 
 def digest(gaussians: Gaussians) -> str:

@@ -17,7 +17,7 @@ from pipeline_core.cameras import Cameras
 from pipeline_core.config import Texture
 from pipeline_core.device import upload
 from pipeline_core.errors import DivergedError
-from pipeline_core.texturing.refine import TextureJob, View, sharp_enough
+from pipeline_core.texturing.refine import TextureJob, sharp_enough
 from pipeline_core.types import TexturedMesh
 
 RATE = 0.2
@@ -31,8 +31,8 @@ MARGIN = 1e-6
 class FitJob(TextureJob):
     """Texture refinement by gradient descent as a job of the engine. The result is a TexturedMesh.
 
-    The mean squared distance of a render to its denoised self, over all pixels, moves the logit of the colours by Adam.
-    Only texels that a render looks up have a gradient.
+    The mean squared distance of a render to its denoised self, over all pixels, moves the logit of the colours by Adam;
+    with a picture also that of the texels which it shows to its colours. Only texels looked up have a gradient.
     """
 
     even_over = "degrees"
@@ -78,6 +78,10 @@ class FitJob(TextureJob):
             size = self.rendered.shape[-2:]
             target = interpolate(target, size, mode="bilinear", antialias=target.shape[-1] > size[-1])
         error = (self.rendered - target).square().mean()
+        if self._shown is not None:  # the row's image, at the texels that it shows
+            wanted, weight = self._shown
+            apart = (weight * (self.leaf.sigmoid() - wanted).square()).sum() / (3 * weight.sum()).clamp(min=1e-12)
+            error = error + self.settings.reference_weight * apart
         self.change = float(error.detach())
         if not math.isfinite(self.change):
             raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
@@ -124,8 +128,8 @@ class FitJob(TextureJob):
     def _look_ahead(self) -> None:
         """Not here: a round's fineness belongs to it."""
 
-    def _view(self, cameras: Cameras) -> View:
-        return super()._view(cameras, pixels=max(round(self.settings.resolution * self.fineness / 8), 1) * 8)
+    def _samples(self) -> int:
+        return max(round(self.settings.resolution * self.fineness / 8), 1) * 8
 
     def _render(self) -> Tensor:
         """Images [V, 3, H, W] on the prior's background, with a graph; the sigmoid comes after the look-up."""

@@ -272,9 +272,13 @@ class TextureJob:
         cameras = self._draw_cameras(generator)
         self._ahead = _elsewhere.submit(self._view, cameras), generator.get_state()
 
-    def _view(self, cameras: Cameras, pixels: int = 0) -> View:
-        """Rasterise the mesh for ``cameras``, at ``pixels`` a side (0 = SUPERSAMPLE times the cameras')."""
-        pixels = pixels or SUPERSAMPLE * cameras.width
+    def _samples(self) -> int:
+        """Samples a side of a render."""
+        return SUPERSAMPLE * self.settings.resolution
+
+    def _view(self, cameras: Cameras) -> View:
+        """Rasterise the mesh for ``cameras``, at the samples of a render."""
+        pixels = self._samples() * cameras.width // self.settings.resolution
         k = pixels / cameras.width
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
         fine = Cameras(cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, pixels, pixels)
