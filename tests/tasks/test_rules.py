@@ -1,16 +1,19 @@
 """What is done about errors: rules by class, another seed, quarantine."""
 
+from dataclasses import replace
+
 import pytest
 
 from catalog import query
 from catalog.writer import append
 from flows.asset import make_asset
+from pipeline_core.acceptance import Contract
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import DamagedInput, DataError, DivergedError
 from pipeline_core.spec import AssetSpec
 from pipeline_core.stages import names
 from tasks.journey import plan_journey
-from tasks.rules import MENDED, RESEEDS, RULES, quarantined, reseeded, to_quarantine
+from tasks.rules import MENDED, RESEEDS, RULES, quarantined, reseeded, seeds, to_quarantine
 from tasks.stage import run_stage
 
 
@@ -51,6 +54,25 @@ def test_a_diverged_asset_is_made_from_other_seeds_twice(tmp_path, monkeypatch):
     with pytest.raises(DivergedError):
         make_asset(plan(tmp_path))
     assert len(seeds) == RESEEDS + 1
+
+
+def test_what_is_rejected_is_made_from_the_next_seeds_and_the_best_of_them_delivered(tmp_path, monkeypatch):
+    travelled, asked = [], plan(tmp_path)
+    best = seeds(3)[1]
+
+    def travel(journey, others=(), finally_=False):
+        travelled.append((journey.spec.seed, list(others), finally_))
+        return {"accept": journey.spec.seed, "record": {"seed": best}} if finally_ else {"accept": journey.spec.seed}
+
+    monkeypatch.setattr("flows.asset.travel", travel)
+    monkeypatch.setattr("flows.asset.rank", lambda journey, made: journey.spec.seed != best)
+    held = replace(asked, spec=asked.spec.model_copy(update={"accept": Contract(attempts=2)}))
+    assert make_asset(held) == {"seed": best}
+    first, second = seeds(3)[:2]
+    assert travelled == [(first, [], False), (second, [first], False), (second, [first], True)]
+    travelled.clear()
+    make_asset(replace(held, further=2))  # asked for by name after two attempts
+    assert [seed for seed, _, last in travelled if not last] == seeds(3)[:4]
 
 
 def test_a_damaged_input_is_mended_with_the_same_seed_and_not_for_ever(tmp_path, monkeypatch):
