@@ -57,6 +57,7 @@ from tests.flows.tiny import TINY, settings  # noqa: E402
 SETTINGS = TINY | {"geometry.steps": 3, "appearance.steps": 1}
 """The draft recipe made small: real stages, real starter priors, about one second of CPU an asset."""
 
+DELIVERED = ("ok", "unjudged")
 PROMPTS = ("a red mushroom", "a copper key", "a paper lantern", "a wicker crate", "a leather book")
 LONGEST_TAIL_S = 60.0
 SECOND = 10
@@ -193,7 +194,7 @@ def audit(farm: Farm, record: Record, seconds: float, is_over: bool) -> dict:
     asked = {path.split(",")[0] for path in (farm.folder / "night.csv").read_text().splitlines()[1:]}
     reasons = {each["asset_id"]: each["message"] for each in summary["failures"] if each["message"]}
     whole = {name for name in asked if is_whole(farm.library, name)}
-    in_catalogue = {name for name, row in rows.items() if row["status"] == "ok"}
+    in_catalogue = {name for name, row in rows.items() if row["status"] in DELIVERED}
     lost = sorted(asked - (whole & in_catalogue) - set(reasons))
     repeats = count_repeats(library, record.corrupted, workers_of(farm.library))
     left = left_behind(farm)

@@ -79,7 +79,7 @@ def test_a_picture_becomes_an_asset(props, tiny_zero123, tiny_prior, tmp_path):
     (curves,) = (library / "stages" / "optimize_gaussians").glob("*/curves.json")
     assert np.isfinite(json.loads(curves.read_text())["loss_reference"]).all()
     (row,) = query.assets(library)
-    assert row["status"] == "ok" and row["prompt"] == "red ball"
+    assert row["status"] == "unjudged" and row["prompt"] == "red ball"
     page = write_gallery(library).read_text()
     assert f"../inputs/{sha256}.png" in page
     again = splatmill("run", props, "--library", library, *settings(small), env=environment())
