@@ -263,7 +263,7 @@ def _view(store: Store, folder: Path, asset: dict[str, Any], card: dict[str, Any
     inside["@SPLAT@"] = splat.data if splat else b""
     page = _page("viewer", data | {"splat": splat and splat.about}).replace("@SHA256@", mark)
     for name, content in inside.items():
-        packed = gzip.compress(content, mtime=0) if content else b""
+        packed = gzip.compress(content, 6, mtime=0) if content else b""
         page = page.replace(name, base64.b64encode(packed).decode())
     write_text(target, page)
     return True

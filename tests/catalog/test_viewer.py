@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -25,6 +26,9 @@ from tests.finished_asset import HOSTILE, box, cloud
 SHAPES = {"box": (2.0, 2.0, 2.0), "signpost": (0.3, 8.0, 0.3), "wheel": (3.0, 0.4, 4.0)}
 WINDOWS = {"desktop": (900, 600), "phone": (390, 844), "phone, lying": (844, 390)}
 PROVENANCE = {"asset_id": "box", "prompt": HOSTILE, "seed": 1, "frame": {"scale": 2.0, "offset": [0.0, 0.4, 0.0]}}
+STAGES = {
+    "Points": (250, 0, 0), "Shape": (0, 250, 0), "Splat": (0, 0, 250), "Mesh": (250, 250, 0), "Textured": (0, 250, 250)
+}  # fmt: skip
 SPLAT = Frame.from_json(PROVENANCE["frame"]).gaussians(replace(cloud(400), shN=torch.zeros(400, 0, 3)))
 
 
@@ -43,7 +47,11 @@ def views(tmp_path_factory) -> Path:
             bodies = [(each, box(1).vertices, box(1).faces) for each in ("hull", "00", "01")]
             save_bodies(folder / "collision.glb", bodies, name=name, frame=frame)
             write(folder / "splat.ply", SPLAT, provenance=PROVENANCE)
+            pictures = np.repeat(np.array([[*STAGES.values()]], np.uint8), 256, axis=1).repeat(256, axis=0)
+            PIL.Image.fromarray(pictures).save(folder / "stages.webp", lossless=True)
+            PIL.Image.fromarray(pictures[:, :256]).save(folder / "preview.png")
         roles = {"glb": "asset.glb", "lods": "lods.glb", "collision": "collision.glb", "splat": "splat.ply"}
+        roles |= {"stages": "stages.webp", "preview": "preview.png"}
         there = [(role, file) for role, file in roles.items() if (folder / file).is_file()]
         files = tuple(Artifact(role, f"assets/{name}/{file}", "ab" * 32, 1) for role, file in there)
         asked = request("night-1", name, {"prompt": f"@GLB@ @DATA@ {HOSTILE}"})
@@ -195,6 +203,27 @@ def test_mouse_touch_and_keys_reach_everything_that_the_page_lists(browser, view
 
 
 @pytest.mark.browser
+def test_before_and_after_by_stage(browser, views) -> None:
+    page = ready(browser, views / "box.html", "surface=8", width=600, height=800)
+    page.js("Object.assign(new Image(), {src: info.pictures.stages}).decode()")
+    captions = page.js("[...$('stages').children].map(button => button.textContent)")
+    assert [caption.partition(": ")[0] for caption in captions] == [*STAGES]
+    for i, colour in enumerate(STAGES.values()):
+        page.key("ArrowRight" if i else "b")
+        shown, place = page.picture(), "(box => [box.x + box.width / 2, box.y + box.height / 2].map(Math.round))"
+        for what in (f"$('stages').children[{i}].firstChild", "$('still')"):
+            x, y = page.js(f"{place}({what}.getBoundingClientRect())")
+            assert np.abs(np.subtract(shown[y, x], colour, dtype=int)).max() <= 4, (what, i)
+        assert page.js("$('still').getAttribute('aria-label')") == captions[i]
+    page.key("Escape")
+    assert inside(page.canvas())
+    page.close()
+    page = ready(browser, views / "wheel.html")
+    assert page.js("$('stages').hidden"), "an asset of before has none"
+    page.close()
+
+
+@pytest.mark.browser
 def test_a_screen_reader_is_told_what_each_thing_is(browser, views) -> None:
     page = ready(browser, views / "box.html")
     nodes = page.ask("Accessibility.getFullAXTree")["nodes"]
@@ -214,6 +243,7 @@ def test_without_webgl_the_page_says_so(tmp_path, views, browser) -> None:
         assert page.js("document.documentElement.dataset.ready") == "failed"
         assert page.js("$('error').textContent").startswith("this browser has no WebGL")
         assert page.js("$('canvas').hidden && $('tools').hidden")
+        page.js("$('pictures').firstChild.decode()")
 
 
 def test_the_packed_splat_is_the_files(tmp_path) -> None:
