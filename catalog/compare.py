@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catalog import query
 from catalog.store import Store
-from catalog.views import GOOD, WORK
+from catalog.views import GOOD, LOOKS, WORK
 from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
 
@@ -88,10 +88,10 @@ sides made and that changed most (``in_deviations``: change over the spread of c
 NEWEST_SQL = f"""
 create temp view newest as
     select side, asset_id, stage, name, arg_max(value, event_id) as value
-    from metrics join both_runs using (event_id, asset_id, stage)
+    from metrics join both_runs using (event_id, asset_id, stage) where name not in {LOOKS}
     group by side, asset_id, stage, name
     qualify stage <> '{DELIVERY}' or bool_and(stage = '{DELIVERY}') over (partition by side, asset_id, name)
-"""  # record says again what evaluate measured
+"""  # record says again what evaluate measured; a look is a name, no amount
 
 
 def compare(root: str | os.PathLike[str] | Store, a: str, b: str, *, live: bool = True) -> dict[str, pa.Table]:

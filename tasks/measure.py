@@ -32,6 +32,7 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     from pipeline_core.metrics.aesthetic import load_predictor
     from pipeline_core.metrics.consistency import consistency, likeness
     from pipeline_core.metrics.judge import load_judge
+    from pipeline_core.metrics.look import look
     from pipeline_core.metrics.mesh_health import mesh_health
     from pipeline_core.metrics.views import turntable
 
@@ -39,7 +40,7 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     shape = stretch_of(textured.vertices, spec.size_m).textured(textured)
     metres = max(frame_of(shape.vertices, spec.height_m, spec.size_m).scale)
     metrics |= {name: float(value) for name, value in mesh_health(shape, metres).items()}
-    metrics |= consistency(gaussians, textured, spec.recipe.evaluate)
+    metrics |= consistency(gaussians, textured, spec.recipe.evaluate) | look(shape)
     if spec.init_file:
         metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
     if spec.recipe.evaluate.aesthetic:

@@ -24,6 +24,7 @@ from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.ply import load_splat
 from pipeline_core.io.xmp import read_file
 from pipeline_core.manifest import parse_override
+from pipeline_core.metrics.look import NEAR, distance, look
 from pipeline_core.stages import names
 from pipeline_core.storage import sha256_file
 from tasks.rules import RESEEDS, reseeded
@@ -118,6 +119,7 @@ def test_the_deliverables_are_what_asset_json_says(made):
     assert len(mesh.faces) == told["metrics"]["faces"] <= 300 and mesh.texture.shape == (64, 64, 3)
     assert check_glb(folder / "asset.glb", grounded=True) == []
     assert len(load_splat(folder / "splat.ply")) == told["metrics"]["gaussians"]
+    assert distance(told["metrics"], look(mesh)) <= NEAR
 
 
 def test_the_catalogue_knows_every_attempt_and_the_refused_row(made):
