@@ -31,7 +31,7 @@ SEEN = {
     "assets": {"ok": 3, "failed": 1},
     "stages": [{"stage": "record", "status": "ok", "assets": 3}],
     "attempts": [{"stage": "record", "status": "ok", "count": 4, "seconds": 2.5}],
-    "runs": [{"run_id": "night", "todo": None, "made": 3, "failed": 1, "under_way": 2, "queue": 5}],
+    "runs": [{"run_id": "night", "todo": None, "made": 3, "rejected": 0, "failed": 1, "under_way": 2, "queue": 5}],
     "queue": 5,
     "assets_per_hour": 90.0,
     "eta": {"left": 7, "low_s": 10.0, "seconds": 20.0, "high_s": 30.0},
