@@ -602,7 +602,7 @@ VIEWS: dict[str, View] = {
         "asset_id",
     ),
     "reviews": View(
-        "one verdict of a person on an asset, all of all time (splatmill review, the gallery)",
+        "one verdict of a person on an asset, all of all time (docs/REVIEW.md)",
         {
             "event_id": "id of the decision; greater ids are later",
             "asset_id": EVENT_TEXT["asset_id"],
