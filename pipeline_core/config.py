@@ -267,6 +267,7 @@ class Meshing(Section):
     )
     bake_views: int = Field(26, ge=6, le=512)
     bake_resolution: int = Field(512, ge=32, le=4096)
+    bake_fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees")
 
 
 class Texture(Section):
@@ -579,6 +580,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "mesh.texture_size":                    (256,               512,               1024,              1024),
     "mesh.bake_views":                      (14,                26,                26,                26),
     "mesh.bake_resolution":                 (128,               256,               512,               512),
+    "mesh.bake_fovy":                       (...,               ...,               49.1,              54.0),
 
     "texture.steps":                        (3,                 12,                50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),

@@ -87,7 +87,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("evaluate", 5, "evaluate", ("init_points", "optimize_gaussians", "densify_prune", "dress"),
           keyed_by=("densify_prune", "dress"), reads=("prompt", "size"), models=("judge", "aesthetic"),
           weight=0.04, outputs=("preview.png", "stages.webp", "metrics.json")),
-    Stage("validate", 1, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
+    Stage("validate", 2, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
           reads=("spec",),
           models=("points", "image"), weight=0.01, outputs=("validation.json",), shown=False),
     Stage("accept", 1, "", ("dress", "levels", "evaluate", "validate"), keyed_by=("validate",), reads=("contract",),

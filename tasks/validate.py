@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pipeline_core.files import write_json
-from pipeline_core.findings import tally
+from pipeline_core.findings import merged, tally
 from pipeline_core.storage import Library
 from tasks.deliver import deliver
 from tasks.journey import Journey
 from tasks.policy import stage_task
-from tasks.stage import Measured, Reference
+from tasks.stage import Measured, Reference, path_of
 
 
 @stage_task
@@ -20,11 +21,13 @@ def validate(journey: Journey, folder: Path, *upstream: Reference) -> Measured:
     An asset with errors is delivered all the same, and shows them.
     """
     from pipeline_core.validation import khronos
-    from pipeline_core.validation.asset import check_asset
+    from pipeline_core.validation.asset import check_asset, silhouettes
 
     with Library(journey.library).workspace() as scratch:
         deliver(journey, scratch, upstream)
         findings = check_asset(scratch, journey.spec, whole=False)
+    [evaluation] = [each for each in upstream if "metrics.json" in each["outputs"]]
+    findings = merged([*findings, *silhouettes(json.loads(path_of(journey, evaluation, "metrics.json").read_bytes()))])
     validator = khronos.found()
     looked = {"khronos": validator.version or None, "khronos_missing": validator.missing or None}
     write_json(folder / "validation.json", {"validators": looked, "findings": [vars(each) for each in findings]})

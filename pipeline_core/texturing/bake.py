@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
-from pipeline_core.cameras import Cameras, orbit
+from pipeline_core.cameras import FOVY, Cameras, orbit
 from pipeline_core.config import Meshing
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import cut, pack, size_for
@@ -68,7 +68,7 @@ def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float =
     normals = vertex_normals(mesh.vertices, mesh.faces)[charts.source].astype(np.float32)
     texels = chart_texels(vertices, faces, uvs, normals, size)
     gaussians = gaussians.detach().to("cpu")
-    cameras = bake_cameras(settings.bake_views, settings.bake_resolution)
+    cameras = bake_cameras(settings.bake_views, settings.bake_resolution, settings.bake_fovy)
     colour, weight = seen_colours(gaussians, texels, Mesh(vertices, faces), cameras)
     unseen = weight <= 1e-6
     if unseen.any():
@@ -76,12 +76,12 @@ def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float =
     return TexturedMesh(vertices, faces, normals, uvs, colour[nearest_texel(texels)], lightmap_uvs=lightmap_uvs)
 
 
-def bake_cameras(count: int, size: int) -> Cameras:
+def bake_cameras(count: int, size: int, fovy: float = FOVY) -> Cameras:
     """``count`` cameras spread evenly over the sphere (a Fibonacci lattice), the first near the top."""
     i = np.arange(count) + 0.5
     elevation = np.degrees(np.arcsin(1 - 2 * i / count))
     azimuth = (i * 180 * (3 - math.sqrt(5))) % 360
-    return orbit(torch.from_numpy(azimuth), torch.from_numpy(elevation), size=size)
+    return orbit(torch.from_numpy(azimuth), torch.from_numpy(elevation), size=size, fovy=fovy)
 
 
 def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, normals: np.ndarray, size: int) -> Texels:

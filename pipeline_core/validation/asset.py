@@ -8,7 +8,7 @@ request, and splat against mesh. The deliverables are in metres, standing centre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,10 @@ MOST_APART = 0.12
 """Share of the largest side by which the box of the splat's solid Gaussians may differ from the mesh's."""
 SOLID, KEPT = 0.5, 0.01
 """Opacity from which a Gaussian counts for that box, and the share of outermost ones on each side that do not."""
+
+
+LEAST_OVERLAP = 0.7
+"""Overlap of the silhouettes of mesh and splat below which they are different things; finished props have 0.85."""
 
 
 def check_asset(folder: Path, spec: AssetSpec, *, whole: bool = True) -> list[Finding]:
@@ -87,6 +91,14 @@ def frames(textured: TexturedMesh, splat: Gaussians) -> Iterator[Finding]:
     if not apart <= MOST_APART * size:
         said = f"the splat's box is {apart:.3g} m off the mesh's, which is {size:.3g} m large"
         yield Finding("FRAMES_DISAGREE", "error", said)
+
+
+def silhouettes(metrics: Mapping[str, float]) -> Iterator[Finding]:
+    """Whether mesh and splat look alike from all around, by the ``mesh_iou`` that was measured."""
+    overlap = metrics.get("mesh_iou")
+    if overlap is not None and not overlap >= LEAST_OVERLAP:
+        said = f"its silhouettes overlap with the splat's by {overlap:.2f}; at least {LEAST_OVERLAP} is expected"
+        yield Finding("MESH_UNLIKE_SPLAT", "warning", said, "asset.glb")
 
 
 def frame_error(vertices: np.ndarray, splat: Gaussians) -> float:

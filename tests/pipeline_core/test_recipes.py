@@ -96,6 +96,7 @@ DREAMGAUSSIAN = {
     "mesh.iso": 1.0,  # density_thresh
     "mesh.texture_size": 1024,
     "mesh.bake_views": 26,
+    "mesh.bake_fovy": 49.1,
     "texture.method": "fit",
     "texture.steps": 50,  # iters_refine
     "texture.views": 1,

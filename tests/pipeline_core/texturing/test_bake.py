@@ -88,6 +88,11 @@ def test_bake_cameras_look_from_everywhere():
     assert (direction @ eyes.T).max(axis=1).min() > np.cos(np.radians(35))
 
 
+def test_bake_cameras_have_the_recipes_field_of_view():
+    focal = B.bake_cameras(26, 32, 49.1).Ks[:, 0, 0]
+    torch.testing.assert_close(focal, torch.full((26,), 1.0947 * 32), rtol=1e-4, atol=0)
+
+
 def test_padding_is_the_nearest_texel():
     nothing = np.zeros((2, 3), np.float32)
     texels = B.Texels(4, np.array([[0, 0], [3, 3]]), nothing, nothing, np.zeros(2, int), nothing)

@@ -16,7 +16,7 @@ from pipeline_core.spec import AssetSpec
 from pipeline_core.storage import sha256_file
 from pipeline_core.types import Gaussians
 from pipeline_core.validation import khronos
-from pipeline_core.validation.asset import check_asset
+from pipeline_core.validation.asset import check_asset, silhouettes
 from pipeline_core.validation.files import check_file, check_files
 from tests.pipeline_core.io.test_gltf import tetrahedron
 
@@ -77,6 +77,12 @@ def test_pivot_and_frames_are_exact(folder):
     found = codes(check_asset(folder, SPEC, whole=False))
     names = {"HEIGHT_NOT_AS_ASKED", "PIVOT_NOT_CENTRE_BOTTOM", "FRAMES_DISAGREE"}
     assert {code for _, code in found} == names and set(found.values()) == {"error"}
+
+
+def test_a_mesh_that_is_not_its_splat_is_told():
+    (found,) = silhouettes({"mesh_iou": 0.41})
+    assert found.code == "MESH_UNLIKE_SPLAT" and "0.41" in found.message and found.severity == "warning"
+    assert [*silhouettes({"mesh_iou": 0.85})] == [*silhouettes({})] == []
 
 
 def test_one_changed_byte_of_any_file_is_found(folder):
