@@ -3,7 +3,7 @@
     judge_of("a red mug", recipe.evaluate)          # "starter"
     caption_of("a mug in crimson")                  # None: a word that the starter's judge never met
 
-Nothing here loads torch: the plan of an asset says who will judge it.
+Nothing here loads torch: the plan of an asset says who will judge it. The starter's grammar is loaded at first use.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_core.config import Evaluate
 from pipeline_core.priors.wording import plain
-from pipeline_core.props.captions import SYNONYMS, VOCABULARY, parse_caption
-from pipeline_core.props.props import CATEGORIES, PropSpec
+
+if TYPE_CHECKING:
+    from pipeline_core.props.props import PropSpec
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 
@@ -24,6 +26,9 @@ WEIGHTS = Path(__file__).parent / "weights" / "judge"
 def caption_of(prompt: str) -> PropSpec | None:
     """What ``prompt`` says in the starter's grammar, all of it; None where a word is none of its words, where more than
     one thing is named, or where the thing or its colour is not."""
+    from pipeline_core.props.captions import SYNONYMS, VOCABULARY, parse_caption
+    from pipeline_core.props.props import CATEGORIES
+
     text = plain(prompt)
     words = [SYNONYMS.get(word, word) for word in re.findall(r"[^\W_]+", text.lower())]
     things = [i for i, word in enumerate(words) if word in CATEGORIES]
