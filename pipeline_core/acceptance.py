@@ -44,6 +44,8 @@ CLAUSES: tuple[Clause, ...] = (
            "words of the prompt that a model does not know; decided before any work", early=True),
     Clause("dropped_tokens", "dropped_tokens", "at most", "tokens",
            "tokens beyond a model's window; decided before any work", early=True),
+    Clause("judgeable", "judgeable", "at least", "yes or no",
+           "there is a judge that knows the prompt's words; decided before any work, as for judged: yes", early=True),
     Clause("judged", "judged", "at least", "yes or no",
            "a judge knows the prompt's words; yes: unjudged assets are rejected, no: the other clauses decide alone"),
     Clause("fidelity", "fidelity", "at least", "margin",
@@ -160,6 +162,8 @@ def judge(contract: Contract | None, figures: Mapping[str, float]) -> Verdict:
 def decided_early(contract: Contract | None, figures: Mapping[str, float]) -> Verdict | None:
     """The verdict on what the contract rejects before any work, by its early clauses alone; else None."""
     bounds = contract.bounds if contract else {}
+    if bounds.get(JUDGED.name):
+        bounds = {"judgeable": 1.0} | bounds
     found = Verdict(tuple(_held(BY_NAME[n], bound, figures) for n, bound in bounds.items() if n in EARLY))
     return found if found.failed else None
 

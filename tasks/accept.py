@@ -28,7 +28,7 @@ def accept(
         return told
 
     findings = [Finding(**each) for each in read(validated, "validation.json")["findings"]]
-    metrics = read(evaluated, "metrics.json") | read(levels, "levels.json")["metrics"] | journey.reading.figures()
+    metrics = read(evaluated, "metrics.json") | read(levels, "levels.json")["metrics"] | journey.figures()
     metrics |= {f"finding_{severity}s": count for severity, count in tally(findings).items()}
     contract = journey.spec.accept
     if contract and "kb" in contract.bounds:

@@ -65,7 +65,11 @@ class Journey:
     @property
     def turned_down(self) -> Verdict | None:
         """The verdict on what its contract rejects before any work; else None."""
-        return decided_early(self.spec.accept, self.reading.figures())
+        return decided_early(self.spec.accept, self.figures())
+
+    def figures(self) -> dict[str, float]:
+        """What clauses of a contract ask of the plan alone."""
+        return self.reading.figures() | {"judgeable": float(bool(self.judge))}
 
     def told(self) -> dict[str, Any]:
         """What is kept of the plan: ``judge``, where there is one, and the reading, under ``prompt_reading``, where

@@ -115,3 +115,11 @@ def test_what_is_wrong_in_a_row_s_contract_is_told_with_its_row(tmp_path):
 
 def test_a_held_clause_reads_as_a_sentence_s_part():
     assert str(Held("faces", 5000, 6000, False)) == "faces 6000 (at most 5000)"
+
+
+def test_what_no_judge_could_ever_tell_is_rejected_before_any_work():
+    contract = Contract(bounds={"judged": True, "fidelity": 0.0})
+    turned_down = decided_early(contract, {"judgeable": 0.0})
+    assert turned_down.verdict == "rejected" and str(turned_down) == "judgeable 0 (at least 1)"
+    assert decided_early(contract, {"judgeable": 1.0}) is None
+    assert decided_early(Contract(bounds={"fidelity": 0.0}), {"judgeable": 0.0}) is None
