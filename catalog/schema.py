@@ -124,6 +124,7 @@ COLUMNS = (
     Column("share_s", pa.float64(), "seconds charged to this attempt: stages share a process's time", 3),
     Column("price_per_hour", pa.float64(), "price of an hour of that process then; NULL where none was set", 3),
     Column("asked_by", pa.string(), "of a request: the user who asked", 3),
+    Column("made_with", pa.string(), "of what was made: versions, processor, threads, stages at once, as JSON", 6),
     Column("findings", pa.list_(FINDING), "what validation found wrong with the asset's files; NULL where nothing", 4),
     Column("clauses", pa.list_(CLAUSE), "of the stage accept: the contract's clauses and what became of each", 5),
     Column(
@@ -209,6 +210,7 @@ class StageRun:
     asked_by: str | None = None
     findings: tuple[Finding, ...] = ()
     clauses: tuple[Held, ...] = ()
+    made_with: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("run_id", "asset_id", "stage"):

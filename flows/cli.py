@@ -594,6 +594,25 @@ def evaluate(
 
 
 @app.command()
+def verify(
+    assets: Annotated[list[str], typer.Argument(help="ids of finished assets")],
+    library: LibraryOption = DEFAULT_LIBRARY,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0 = as they were made with")] = 0,
+    device: DeviceOption = "auto",
+    keep: Annotated[bool, typer.Option("--keep", help="keep what is made again, and say where")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Make assets again from their records, elsewhere, and say whether they are the same. Exit code 1 where one is not.
+
+    Example: splatmill verify mug --library ./library
+    """
+    from flows.verify import recorded_threads, show_verified
+
+    _prepare(threads or recorded_threads(library, assets), device)
+    raise typer.Exit(show_verified(library, assets, keep=keep, as_json=json_))
+
+
+@app.command()
 def validate(
     paths: PathsArg,
     signed: Annotated[bool, typer.Option("--signed", help="what is not signed is an error too")] = False,

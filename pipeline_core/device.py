@@ -52,6 +52,7 @@ def configure(threads: int | None = None) -> int:
             os.environ[name] = str(count)
         else:
             os.environ.setdefault(name, str(count))
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # a sum in fewer parts, where cores are busy, rounds differently
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch = sys.modules.get("torch")
     if torch is not None:  # imported already: its pool can still be resized, only the wait policy is fixed

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pipeline_core.errors import RequestError
 
@@ -22,39 +23,53 @@ PRICE = "SPLATMILL_PRICE_PER_HOUR"
 """Environment variable: what an hour of this process's GPU or machine costs, in any one currency."""
 
 
+@dataclass(eq=False)
+class Share:
+    """One stage's part: called, it tells the seconds charged so far. ``most``: stages that were at work at once."""
+
+    meter: Meter
+    seconds: float = 0.0
+    most: int = 1
+
+    def __call__(self) -> float:
+        return self.meter.charged(self)
+
+
 class Meter:
     """Divides the time among those who share it; every method may be called from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._parts: dict[object, float] = {}
+        self._parts: list[Share] = []
         self._at = 0.0
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[], float]]:
-        """Take part until the block ends; yields a function that gives the seconds charged so far."""
-        name = object()
+    def share(self) -> Iterator[Share]:
+        """Take part until the block ends."""
+        mine = Share(self)
         with self._lock:
             self._settle()
-            self._parts[name] = 0.0
-
-        def charged() -> float:
-            with self._lock:
-                self._settle()
-                return self._parts[name]
-
+            self._parts.append(mine)
+            for each in self._parts:
+                each.most = max(each.most, len(self._parts))
         try:
-            yield charged
+            yield mine
         finally:
             with self._lock:
                 self._settle()
-                del self._parts[name]
+                self._parts.remove(mine)
+
+    def charged(self, share: Share) -> float:
+        """Seconds charged to a part so far."""
+        with self._lock:
+            self._settle()
+            return share.seconds
 
     def _settle(self) -> None:
         """Charge what has passed since the last call to those who are at work."""
         now = self._clock()
-        for name in self._parts:
-            self._parts[name] += (now - self._at) / len(self._parts)
+        for each in self._parts:
+            each.seconds += (now - self._at) / len(self._parts)
         self._at = now
 
 

@@ -35,10 +35,10 @@ from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
 from pipeline_core.stages import named
 from pipeline_core.storage import Library
-from pipeline_core.version import code_version
+from pipeline_core.version import code_version, made_with
 from tasks import halt
 from tasks.journey import Journey
-from tasks.meter import meter, price_per_hour
+from tasks.meter import Share, meter, price_per_hour
 from tasks.progress import board
 
 Reference = dict[str, Any]
@@ -113,9 +113,9 @@ def _make(
     upstream: tuple[Reference, ...],
     publication: Publication,
     started: datetime,
-    share: Callable[[], float],
+    share: Share,
 ) -> Reference:
-    """Make the output and publish it, or leave a row that tells why not. ``share()``: seconds charged so far."""
+    """Make the output and publish it, or leave a row that tells why not."""
     library, key = Library(journey.library), journey.keys[stage]
     try:
         with library.workspace() as folder:
@@ -125,6 +125,7 @@ def _make(
             run = stage_run(
                 journey, stage, "ok", started, metrics=metrics, upstream=upstream, outputs=outputs,
                 spec_json=whole_request(journey, stage), share_s=share(), **lists,
+                made_with=json.dumps(made_with() | {"at_once": str(share.most)}),
             )  # fmt: skip
             record = publication.publish(journey, folder, run, outputs)
         if record["event_id"] != run.event_id:  # another process was faster: its output counts, ours is told of
@@ -269,6 +270,7 @@ def reused(journey: Journey, stage: str, found: Mapping[str, Any], upstream: tup
         upstream=upstream,
         outputs=[dict(each) for each in found["artifacts"]],
         spec_json=found.get("spec_json"),
+        made_with=found.get("made_with"),
     )
 
 

@@ -61,6 +61,7 @@ def example() -> StageRun:
         asked_by="ana",
         findings=(Finding("UV_OVERLAP", "warning", "charts overlap", "asset.glb", 12),),
         clauses=(Held("fidelity", 0.05, 0.02, False), Held("janus", 0.5)),
+        made_with='{"torch": "2.9.0", "threads": "2"}',
     )
 
 

@@ -1,0 +1,35 @@
+"""By how much measures of an asset may differ where only the rounding of sums does: another number of threads, or other
+assets in the engine's batch. The evidence is in docs/REPRODUCING.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TOLERANCES = {
+    "gaussians": (0.0, 0.05), "faces": (0.0, 0.02), "vertices": (0.0, 0.10), "watertight": (0.0, 0.0),
+    "size_x": (0.02, 0.0), "size_y": (0.02, 0.0), "size_z": (0.02, 0.0), "area": (0.0, 0.05), "volume": (0.0, 0.05),
+    "chamfer": (0.01, 0.0), "f_score": (0.05, 0.0), "mesh_iou": (0.05, 0.0), "mesh_psnr": (1.5, 0.0),
+    "judged": (0.0, 0.0), "r_precision": (0.0, 0.0), "caption_margin": (0.1, 0.0), "view_consistency": (0.03, 0.0),
+    "texel_density": (0.0, 0.10), "collision_excess": (0.0, 0.30),
+}  # fmt: skip
+"""By a metric's name: how far it may lie away, absolute and as a share of what it was; the larger of the two counts.
+Others are told by the record and are not held to anything."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric that is not what it was: ``allowed`` is how far it may lie away."""
+
+    name: str
+    was: float
+    now: float
+    allowed: float
+
+
+def beyond(was: Mapping[str, float], now: Mapping[str, float]) -> list[Change]:
+    """The metrics of both that lie farther apart than their tolerance."""
+    both = [Change(name, was[name], now[name], max(absolute, share * abs(was[name])))
+            for name, (absolute, share) in TOLERANCES.items() if name in was and name in now]  # fmt: skip
+    return [each for each in both if not abs(each.now - each.was) <= each.allowed]
