@@ -95,7 +95,7 @@ def compare(
     live: LiveOption = False,
     form: FormatOption = Format.table,
 ) -> None:
-    """Two nights or two recipes side by side: stages, metrics, and the assets that changed most.
+    """Two nights or two recipes side by side: cost per accepted asset, stages, metrics, the assets that changed most.
 
     Example: splatmill compare last~1 last
     """
@@ -103,7 +103,7 @@ def compare(
     from catalog import render
 
     if form is Format.parquet:
-        raise RequestError("compare answers with four tables: --format table, md, csv or json")
+        raise RequestError("compare answers with five tables: --format table, md, csv or json")
     if not live:
         bring_up_to_date(library, True)
     tables = comparison.compare(library, run_a, run_b, live=live)

@@ -19,11 +19,17 @@ from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
 
 MOST_CHANGED = 20
+DRAWS, MOST_DRAWN = 200, 10_000
+"""Draws of a bootstrap, and of how many assets it is cheap."""
+POISSON = (0.367879, 0.735759, 0.919699, 0.981012, 0.996340, 0.999406)
+"""The shares of draws in which a Poisson variate of mean 1 is at most 0, 1, ... 5."""
 
 SIDES_SQL = f"""
 create temp view both_runs as
     select 'a' as side, * from stage_runs where {{a}} and {WORK}
-    union all select 'b' as side, * from stage_runs where {{b}} and {WORK}
+    union all select 'b' as side, * from stage_runs where {{b}} and {WORK};
+create temp view both_costs as
+    select 'a' as side, * from costs where {{a}} union all select 'b' as side, * from costs where {{b}}
 """
 
 TABLES = {
@@ -35,6 +41,34 @@ TABLES = {
             round(sum(gpu_s) / 3600, 3) as gpu_hours, max(peak_vram_mb) as peak_vram_mb,
             string_agg(distinct recipe, ', ' order by recipe) as recipes, max(code_version) as code_version
         from both_runs group by side order by side
+    """,
+    "accepted": f"""
+        with each as (
+            select side, asset_id, sum(share_s) as share_s, sum(gpu_s) as gpu_s, sum(cost) as cost,
+                count(*) filter (accepted) as accepted
+            from both_costs group by side, asset_id
+        ),
+        drawn as (  -- each asset as often as a Poisson variate of mean 1 says, which its name and the draw's decide
+            select side, draw, sum(share_s * times) / nullif(sum(accepted * times), 0) as s
+            from (
+                select side, share_s, accepted, draw, {" + ".join(f"(u > {bound})::int" for bound in POISSON)} as times
+                from (
+                    select *, hash(asset_id, draw) / 18446744073709551615.0 as u
+                    from (from each qualify count(*) over (partition by side) <= {MOST_DRAWN}), range({DRAWS}) r(draw)
+                )
+            ) group by side, draw
+        ),
+        interval as (
+            select side, quantile_cont(coalesce(s, 'infinity'::double), [0.025, 0.975]) as s from drawn group by side
+        )
+        select side, count(*) as assets, sum(accepted)::bigint as accepted,
+            round(sum(accepted) / count(*), 3) as accepted_share,
+            round(sum(share_s) / nullif(sum(accepted), 0), 1) as s_each,
+            round(case when isfinite(any_value(interval.s[1])) then any_value(interval.s[1]) end, 1) as s_each_low,
+            round(case when isfinite(any_value(interval.s[2])) then any_value(interval.s[2]) end, 1) as s_each_high,
+            round(sum(gpu_s) / nullif(sum(accepted), 0), 1) as gpu_s_each,
+            round(sum(cost) / nullif(sum(accepted), 0), 4) as cost_each
+        from each left join interval using (side) group by side order by side
     """,
     "stages": f"""
         with each as (
@@ -82,8 +116,9 @@ TABLES = {
         order by x.outcome <> y.outcome desc, abs(most.size) desc nulls last, asset_id limit {MOST_CHANGED}
     """,
 }
-"""``overview``, ``stages``, ``metrics`` (``in_errors``: change over its standard error) and the ``assets`` that both
-sides made and that changed most (``in_deviations``: change over the spread of changes)."""
+"""``overview``, ``accepted`` (what an accepted asset cost, all attempts, and 95 % of draws), ``stages``, ``metrics``
+(``in_errors``: change over its standard error) and the ``assets`` that both sides made and that changed most
+(``in_deviations``: change over the spread of changes)."""
 
 NEWEST_SQL = f"""
 create temp view newest as

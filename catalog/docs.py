@@ -92,6 +92,18 @@ each asset in each run:
     splatmill sql "select asked_by, run_id, round(sum(cost), 2) as cost, sum(gpu_s) as gpu_s from costs group by all"
     splatmill sql "select tags['category'] as category, sum(cost) as cost, count(*) as assets from costs group by all"
 
+What an **accepted** asset costs is the time of all attempts, rejected ones and candidates that were dropped included,
+over the assets that are accepted: by a person's verdict where there is one, else by their contract. `accepted` is true
+in one run of an asset only, so the sums may be grouped by anything; where nothing was accepted they give NULL. By
+recipe: the second of the questions below. By night, tag and model:
+
+    splatmill sql "select run_id, sum(cost) / nullif(count_if(accepted), 0) as each from costs group by run_id"
+    splatmill sql "select tags['category'] as tag, sum(gpu_s) / nullif(count_if(accepted), 0) as each from costs group by 1"
+    splatmill sql "select m.id, sum(share_s) / nullif(count_if(accepted), 0) as each from costs, unnest(models) m(id) group by 1"
+
+`splatmill compare` has the same for two nights or recipes, with the interval that holds 95 % of 200 draws of their
+assets.
+
 Charged is the time in which a process has a stage at work, divided equally among the assets that it works at; what it
 takes to start, to load models and to wait is not in it.
 

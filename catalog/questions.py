@@ -29,15 +29,16 @@ order by still_failed desc, assets desc
 """,
     ),
     Question(
-        "What does an accepted asset cost, by recipe? (2.50 = price of a GPU hour; put yours)",
+        "What does an accepted asset cost, by recipe? (all attempts count; NULL where none is accepted)",
         """
-select recipe, count(*) as assets,
-       count(*) filter (accepted) as accepted,
-       round(sum(gpu_s) / 3600 * 2.50 / nullif(count(*) filter (accepted), 0), 4) as cost_each,
-       round(sum(machine_s) / nullif(count(*) filter (accepted), 0), 1) as machine_s_each
-from assets
+select recipe, count(distinct asset_id) as assets,
+       count_if(accepted) as accepted,
+       round(sum(share_s) / nullif(count_if(accepted), 0), 1) as s_each,
+       round(sum(gpu_s) / nullif(count_if(accepted), 0), 1) as gpu_s_each,
+       round(sum(cost) / nullif(count_if(accepted), 0), 4) as cost_each
+from costs
 group by recipe
-order by cost_each
+order by cost_each nulls last, s_each
 """,
     ),
     Question(

@@ -290,13 +290,22 @@ with asked as (
         arg_max(tags, event_id) filter (tags is not null) as tags,
         max(finished_at) as finished_at,
         bool_or(stage = '{DELIVERY}' and status in {GOOD}) as delivered,
+        list_sort(list_distinct(flatten(list(model_ids)))) as models,
         sum(share_s) as share_s,
         sum(gpu_s) as gpu_s,
         sum(share_s * price_per_hour) / 3600 as cost
     from {{stage_runs}} where {WORK} group by run_id, asset_id
+), standing as (  -- the run whose files lie there now: a later one that only found them made nothing
+    select asset_id, arg_max(run_id, (status = 'ok', event_id)) as run_id
+    from {{stage_runs}} where stage = '{DELIVERY}' and status in {GOOD} group by asset_id
 )
-select run_id, asset_id, asked_by, recipe, tags, finished_at, delivered, share_s, gpu_s, cost
-from work left join asked using (run_id, asset_id)
+select
+    run_id, asset_id, asked_by, recipe, tags, models, finished_at, delivered,
+    case when standing.asset_id is null then false else accepted end as accepted, share_s, gpu_s, cost
+from work
+left join asked using (run_id, asset_id)
+left join standing using (run_id, asset_id)
+left join (select asset_id, accepted from assets) using (asset_id)
 """
 
 FAILURES_SQL = f"""
@@ -548,8 +557,13 @@ VIEWS: dict[str, View] = {
             "asked_by": "the user who asked for it in this run; NULL where it was not kept",
             "recipe": EVENT_TEXT["recipe"],
             "tags": EVENT_TEXT["tags"],
+            "models": "models that its stages used in this run, as 'reference@revision'",
             "finished_at": "when its last attempt ended, UTC",
             "delivered": "whether its files were published in this run",
+            "accepted": (
+                "whether what this run delivered lies there now and is accepted (assets.accepted), so that an asset "
+                "counts once; NULL while nobody has judged it"
+            ),
             "share_s": "seconds charged to it: the time of a process is divided among the assets that it works at",
             "gpu_s": "those of processes with a GPU; NULL without one",
             "cost": (
@@ -557,7 +571,7 @@ VIEWS: dict[str, View] = {
             ),
         },
         COSTS_SQL,
-        "run_id",
+        "asset_id",
     ),
     "failures": View(
         "one kind of failure in one run, day and stage",

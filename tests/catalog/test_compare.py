@@ -73,3 +73,20 @@ def test_ways_to_name_a_side(library, a, b) -> None:
 def test_unknown_sides_say_what_there_is(library, name, says) -> None:
     with pytest.raises(RequestError, match=says):
         compare(library, name, "last")
+
+
+def test_what_an_accepted_asset_cost_with_its_interval(tmp_path, make_run) -> None:
+    """Half of forty are accepted, at 10 s an attempt; on the other night none is."""
+
+    def work(run_id, number, judged, **columns):
+        charged = {"run_id": run_id, "share_s": 10.0, "gpu_s": None, "price_per_hour": 36.0}
+        return make_run(f"{run_id}-{number}", "record", metrics={"judged": judged}, **charged | columns)
+
+    append(tmp_path, [work("a", n, 1.0) for n in range(20)] + [work("a", n, 0.0) for n in range(20, 40)])
+    append(tmp_path, [work("b", n, 0.0) for n in range(3)])
+    a, b = compare(tmp_path, "a", "b")["accepted"].to_pylist()
+    assert (a["assets"], a["accepted"], a["accepted_share"], a["s_each"], a["cost_each"]) == (40, 20, 0.5, 20.0, 0.2)
+    assert 13 < a["s_each_low"] < 17 and 24 < a["s_each_high"] < 34 and a["gpu_s_each"] is None
+    assert (b["assets"], b["accepted"], b["accepted_share"]) == (3, 0, 0.0)
+    assert b["s_each"] is b["s_each_low"] is b["s_each_high"] is b["cost_each"] is None
+    assert compare(tmp_path, "a", "b")["accepted"].to_pylist()[0] == a  # drawn by names: the same at every look

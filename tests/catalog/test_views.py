@@ -164,3 +164,33 @@ def test_costs_by_tag_run_and_user_are_the_same_in_files_and_snapshot(tmp_path, 
         ("night", "b", "ana", None, 1800.0, None),
     ]
     assert [tuple(row.values()) for row in query.rows(tmp_path, sql, live=False)] == told
+
+
+def test_what_an_accepted_asset_costs_counts_all_attempts_and_each_asset_once(tmp_path, make_run) -> None:
+    """A person's verdict counts before the contract's; who nobody judged counts as neither; nothing is divided by 0."""
+
+    def work(run_id, asset_id, stage="record", status="ok", judged=1.0, **columns):
+        charged = {"run_id": run_id, "share_s": 100.0, "price_per_hour": 3.6, "model_ids": ("m@1", "p@1")}
+        return make_run(asset_id, stage, status, metrics={"judged": judged}, **charged | columns)
+
+    append(tmp_path, [work("one", "a1"), work("one", "a2"), work("one", "a2", "evaluate")])
+    append(tmp_path, [work("one", "a2", "optimize_gaussians", seed=8)])
+    append(tmp_path, [work("one", "u", judged=0.0), review("u", True, by="ana")])
+    snapshot.build(tmp_path)
+    append(tmp_path, [work("two", "a1", status="skipped", share_s=None), work("two", "v", judged=0.0)])
+    append(tmp_path, [work("two", "w", "evaluate", "failed")])
+    snapshot.build(tmp_path)
+    append(tmp_path, [review("a2", False, by="ana")])  # of a night that is over
+    snapshot.build(tmp_path)
+    told = {
+        "select asset_id, run_id, accepted from costs order by all": [
+            ("a1", "one", True), ("a1", "two", False), ("a2", "one", False), ("u", "one", True), ("v", "two", None),
+            ("w", "two", False),
+        ],
+        "select run_id, sum(share_s) / nullif(count(*) filter (accepted), 0), round(sum(cost) / nullif(count(*) filter "
+        "(accepted), 0), 6) from costs group by 1 order by 1": [("one", 250.0, 0.25), ("two", None, None)],
+        "select distinct models from costs where run_id = 'one'": [(["m@1", "p@1"],)],
+    }  # fmt: skip
+    for sql, rows in told.items():
+        for live in (True, False):
+            assert [tuple(row.values()) for row in query.rows(tmp_path, sql, live=live)] == rows, sql
