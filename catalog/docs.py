@@ -98,8 +98,8 @@ in one run of an asset only, so the sums may be grouped by anything; where nothi
 recipe: the second of the questions below. By night, tag and model:
 
     splatmill sql "select run_id, sum(cost) / nullif(count_if(accepted), 0) as each from costs group by run_id"
-    splatmill sql "select tags['category'] as tag, sum(gpu_s) / nullif(count_if(accepted), 0) as each from costs group by 1"
-    splatmill sql "select m.id, sum(share_s) / nullif(count_if(accepted), 0) as each from costs, unnest(models) m(id) group by 1"
+    splatmill sql "select tags['set'] as tag, sum(gpu_s) / nullif(count_if(accepted), 0) as s from costs group by 1"
+    splatmill sql "select m, sum(cost) / nullif(count_if(accepted), 0) as s from costs, unnest(models) t(m) group by 1"
 
 `splatmill compare` has the same for two nights or recipes, with the interval that holds 95 % of 200 draws of their
 assets.

@@ -16,7 +16,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -216,7 +216,9 @@ def _plan(shelf: Library, record: Mapping[str, Any], scratch: Path) -> Journey:
         source = shelf.whole_input(ref)
         if source is None or not library.keep_input(ref, source):
             raise Damaged(f"{column} {ref.name}: the library's copy, inputs/{ref.file}, is gone or damaged")
-    return plan_journey(str(library.root), RUN_ID, spec)
+    journey = plan_journey(str(library.root), RUN_ID, spec)
+    asked = {DELIVERY: record["stages"][DELIVERY]}  # an asset from another seed lies under the key that was asked for
+    return replace(journey, keys=journey.keys | asked)
 
 
 def _travel(journey: Journey) -> None:
