@@ -23,17 +23,19 @@ from typing import Any
 
 from catalog import query
 from catalog.render import aligned
+from flows.live import progress
 from flows.show import must_exist
 from pipeline_core import stages
 from pipeline_core.bucket import Place
 from pipeline_core.deliverables import PROVENANCE
-from pipeline_core.errors import DataError, RequestError, SplatmillError
+from pipeline_core.errors import DataError, ModelNotFound, RequestError
 from pipeline_core.metrics.tolerance import Change, beyond
 from pipeline_core.secrets import redact
 from pipeline_core.spec import ID_PATTERN, AssetSpec
 from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import RECORD, Library
 from tasks.journey import Journey, plan_journey
+from tasks.progress import board
 
 SAME, WITHIN, DIFFERS, DAMAGED, FAILED = "same", "within", "differs", "damaged", "failed"
 GOOD = (SAME, WITHIN)
@@ -72,18 +74,19 @@ class Damaged(DataError):
 def show_verified(library: str, asset_ids: Sequence[str], *, keep: bool, as_json: bool) -> int:
     """Verify assets and print what came of each; returns the exit code."""
     told = []
-    for asset_id in asset_ids:
-        scratch = Path(mkdtemp(prefix="splatmill-verify-"))
-        try:
-            told.append(verify(library, asset_id, scratch))
-        finally:
-            if not keep:
-                shutil.rmtree(scratch, ignore_errors=True)
-        if keep:
-            told[-1].kept = str(scratch)
-        if not as_json:
-            print(redact("\n".join(_lines(told[-1]))), flush=True)
-    if as_json:
+    with progress(len(asset_ids), quiet=as_json):
+        for asset_id in asset_ids:
+            scratch = Path(mkdtemp(prefix="splatmill-verify-"))
+            try:
+                told.append(verify(library, asset_id, scratch))
+                board.update(asset_id, state="done")
+            finally:
+                if not keep:
+                    shutil.rmtree(scratch, ignore_errors=True)
+            told[-1].kept = str(scratch) if keep else ""
+    if not as_json:
+        print(redact("\n".join(line for each in told for line in _lines(each))))
+    else:
         print(redact(json.dumps({"assets": [asdict(each) for each in told], "ok": _ok(told)})))
     return 0 if _ok(told) else 1
 
@@ -111,20 +114,21 @@ def _lines(told: Verified) -> Iterator[str]:
 
 
 def recorded_threads(library: str, asset_ids: Sequence[str]) -> int:
-    """The number of threads that most stages of these assets were made with; 0 where none is recorded."""
+    """The number of threads that most stages of these assets were made with; 0 where none is recorded. Raises
+    :class:`RequestError` where there is no such library or asset."""
     must_exist(library)
     counts: Counter[int] = Counter()
     for asset_id in asset_ids:
         try:
             rows = _rows(Library(library), _asset(library, asset_id))
-        except SplatmillError:
+        except Damaged:
             continue
         counts.update(int(made["threads"]) for row in rows.values() if (made := _made_with(row)))
     return counts.most_common(1)[0][0] if counts else 0
 
 
 def verify(library: str, asset_id: str, scratch: Path) -> Verified:
-    """Make an asset again in the empty folder ``scratch`` and compare. Raises :class:`RequestError` for no asset id."""
+    """Make an asset again in the folder ``scratch`` and compare. Raises :class:`RequestError` where none is."""
     told = Verified(asset_id)
     shelf = Library(library)
     try:
@@ -135,7 +139,7 @@ def verify(library: str, asset_id: str, scratch: Path) -> Verified:
     except Damaged as error:
         told.verdict, told.differs = DAMAGED, [str(error)]
         return told
-    except SplatmillError as error:  # a model or a file is gone
+    except ModelNotFound as error:
         told.verdict, told.differs = FAILED, [str(error)]
         return told
     try:
