@@ -11,8 +11,13 @@ may use.
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+from contextlib import suppress
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_core.errors import RequestError
@@ -25,6 +30,11 @@ THREADS = "SPLATMILL_THREADS"
 """Name of the environment variable that sets the number of threads."""
 PRECISION = "SPLATMILL_PRECISION"
 """Name of the environment variable that sets the denoisers' precision: float32, bfloat16 or float16."""
+LIBRARIES = (
+    "torch", "numpy", "numba", "scipy", "PyMCubes", "xatlas", "pillow", "diffusers", "transformers", "tokenizers",
+    "gsplat",
+)  # fmt: skip
+"""Distributions whose code makes numbers or files of an asset."""
 
 
 def thread_count() -> int:
@@ -142,6 +152,38 @@ def describe(device: torch.device | str) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }
+
+
+def made_with() -> dict[str, str]:
+    """Versions, threads, processor and precision of this process: with code, models, settings and inputs, all that a
+    stage's bytes depend on. What is not installed or not loaded is left out."""
+    told = {"python": platform.python_version(), **_libraries(), "cpu": _processor()}
+    told["threads"] = os.environ.get("OMP_NUM_THREADS") or str(thread_count())
+    if torch := sys.modules.get("torch"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        told["precision"] = str(default_dtype(device)).removeprefix("torch.")
+    return told
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The kind of processor, by which libraries choose their kernels: name, family and model where Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    known = [told[name] for name in ("model name", "cpu family", "model") if name in told]
+    return " ".join([platform.machine(), *(known or [platform.processor()])])
 
 
 def gpu_load() -> dict[str, Any] | None:

@@ -29,13 +29,14 @@ from catalog.writer import append
 from pipeline_core import logs
 from pipeline_core.acceptance import Held, Verdict
 from pipeline_core.bucket import Place
+from pipeline_core.device import made_with
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
 from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
 from pipeline_core.stages import named
 from pipeline_core.storage import Library
-from pipeline_core.version import code_version, made_with
+from pipeline_core.version import code_version
 from tasks import halt
 from tasks.journey import Journey
 from tasks.meter import Share, meter, price_per_hour

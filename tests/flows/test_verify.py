@@ -11,11 +11,11 @@ from flows import verify as module
 from flows.verify import _circumstances, recorded_threads, show_verified, verify
 from pipeline_core import models, stages
 from pipeline_core.config import RECIPES
+from pipeline_core.device import made_with
 from pipeline_core.errors import RequestError
 from pipeline_core.metrics.tolerance import beyond
 from pipeline_core.spec import AssetSpec
 from pipeline_core.storage import Library
-from pipeline_core.version import made_with
 from tasks.journey import plan_journey
 from tasks.policy import task_of
 from tasks.rules import reseeded
