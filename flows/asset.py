@@ -100,7 +100,7 @@ def travel(journey: Journey, others: Sequence[Reference] = (), *, finally_: bool
     for stage in stages.STAGES:
         upstream = [made[name] for name in stage.upstream]
         if stage.name == stages.DELIVERY:
-            if not finally_ and verdict_of(journey, made["accept"]).failed:
+            if not finally_ and not finished(journey) and verdict_of(journey, made["accept"]).failed:
                 break
             upstream = [*others, *upstream]
         made[stage.name] = ask(task_of(stage.name), journey, *upstream, anew=finally_)
