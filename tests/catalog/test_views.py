@@ -51,9 +51,11 @@ def test_one_row_for_each_asset_through_its_life(tmp_path, make_run) -> None:
         "seed": 7,
         "tags": {"category": "seats"},
         "recipe": {"mesh": {"face_budget": 5000}},
+        "judge": "judge-starter@12",
     }
     append(tmp_path, [request("night-1", "chair-07", spec)])
     assert (now()["status"], now()["prompt"], now()["category"]) == ("requested", "an oak chair", "seats")
+    assert now()["judge"] == "judge-starter@12"
     append(tmp_path, [make_run(stage="init_points", metrics={}, artifacts=())])
     assert (now()["status"], now()["last_stage"]) == ("running", "init_points")
     append(tmp_path, [make_run(status="failed")])
