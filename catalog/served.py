@@ -127,7 +127,7 @@ class Handler(SimpleHTTPRequestHandler):
         """Add what keeps other pages out of all answers."""
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Referrer-Policy", "same-origin")
         self.send_header("Cache-Control", "no-cache")
         if urlsplit(self.path).path.startswith(("/assets/", "/inputs/", "/files/")):
             self.send_header("Content-Security-Policy", DEAF)

@@ -93,6 +93,7 @@ let sending = null;
 async function send() { // served: the catalogue has it at once; what fails waits here and goes with the next
   if (sending) { sending.again = true; return; }
   sending = { again: false };
+  tell();
   const sent = [...pending.values()];
   try {
     const answer = await fetch("/reviews", { method: "POST", headers: { "Content-Type": "application/json", "X-Splatmill-Token": live.token }, body: JSON.stringify({ decisions: sent }) });
@@ -106,9 +107,9 @@ async function send() { // served: the catalogue has it at once; what fails wait
     }
     for (const name of told.newer) say(`${name}: somebody decided later, and that stands`);
   } catch (error) { say(`not recorded: ${error.message}`); }
-  keep();
   const { again } = sending;
   sending = null;
+  keep();
   if (again) send();
 }
 
@@ -365,7 +366,7 @@ const say = (words) => { $("said").textContent = words; };
 function tell() {
   $("count").textContent = `${many(chosen.size, "asset")} selected`;
   for (const node of $("selected").querySelectorAll("button, label")) node.hidden = !chosen.size && !["all"].includes(node.dataset.act);
-  $("unsaved").hidden = !pending.size;
+  $("unsaved").hidden = !pending.size || Boolean(sending);
   const fresh = [...pending.values()].filter((each) => !saved.has(each.id)).length;
   $("waiting").textContent = live ? `${many(pending.size, "verdict")} not recorded yet` : `${many(pending.size, "verdict")} not in the library yet${fresh < pending.size ? `, ${fresh} not in a file` : ""}${keeps ? "" : "; this browser keeps nothing, so save before you close it"}`;
   $("save").textContent = live ? "try again" : "save verdicts";

@@ -83,6 +83,15 @@ def again(page):
     page.until(f"!window.before && {READY}")
 
 
+def downloaded(page, path):
+    """The file, once the browser has written it: it does so in its own time, under another name first."""
+    for _ in range(400):
+        if path.exists():
+            return path
+        page.js("new Promise((done) => setTimeout(done, 50))")
+    raise AssertionError(f"never came: {path}")
+
+
 def focus(page, asset_id):
     page.js(f"document.getElementById('asset-{asset_id}').focus()")
 
@@ -125,11 +134,7 @@ def test_an_artists_evening(browser, library, opened, tmp_path) -> None:
     page.until("$('said').textContent.includes('splatmill review import')")
     page.until("$('waiting').textContent === '4 verdicts not in the library yet, 0 not in a file'")
     name = page.js("$('said').textContent").split()[0]
-    for _ in range(200):  # the browser writes it in its own time
-        if (folder / name).exists():
-            break
-        page.js("new Promise((done) => setTimeout(done, 50))")
-    saved = decisions_of(json.loads((folder / name).read_bytes()), name)
+    saved = decisions_of(json.loads(downloaded(page, folder / name).read_bytes()), name)
     assert [record(library, saved).recorded, record(library, saved).known] == [4, 4]
     rows = query.rows(library, "select asset_id, verdict, stars, reason, reviewed_by from reviews order by 1")
     assert [tuple(row.values()) for row in rows] == [
@@ -217,6 +222,8 @@ def test_on_a_phone_nothing_is_wider_than_the_page(browser, library) -> None:
     page.until(READY)
     assert page.js("document.documentElement.scrollWidth") <= 390
     assert page.js("$('filters').open") is False
+    page.js("$('filters').open = true")
+    assert page.js("document.documentElement.scrollWidth") <= 390
     page.close()
 
 
@@ -283,16 +290,21 @@ def test_a_selection_as_a_zip(served) -> None:
 
 
 @pytest.mark.browser
-def test_served_verdicts_are_recorded_at_once(browser, served, library) -> None:
+def test_served_verdicts_are_recorded_at_once(browser, served, library, tmp_path) -> None:
     page = browser.open(served.address)
     page.until(READY)
     focus(page, "chair-0")
     page.key("a")
-    page.until("$('unsaved').hidden && document.querySelector('#asset-chair-0 .words')?.textContent.includes('by ana')")
+    page.until("!pending.size && document.querySelector('#asset-chair-0 .words')?.textContent.includes('by ana')")
     rows = query.rows(library, "select asset_id, verdict from reviews")
     assert rows == [{"asset_id": "chair-0", "verdict": "accepted"}]
     page.key("u")
-    page.until("$('unsaved').hidden && document.querySelector('#asset-chair-0').dataset.verdict === ''")
+    page.until("!pending.size && document.querySelector('#asset-chair-0').dataset.verdict === ''")
     assert query.rows(library, "select verdict from reviews where is_latest") == [{"verdict": None}]
     assert page.js("document.cookie") == "", "scripts do not see the token's cookie"
+    page.key("t")
+    browser.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    page.js("document.querySelector('#zip button').click()")
+    packed = zipfile.ZipFile(downloaded(page, tmp_path / "saved" / "selection.zip"))
+    assert packed.namelist() == [f"chair-{n}/asset.glb" for n in range(4)]
     page.close()
