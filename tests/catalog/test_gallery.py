@@ -17,6 +17,7 @@ import pytest
 from catalog.gallery import write_gallery
 from catalog.schema import Artifact, request
 from catalog.writer import append
+from pipeline_core.acceptance import Held
 from pipeline_core.errors import RequestError
 from pipeline_core.findings import Finding
 
@@ -136,6 +137,29 @@ def test_a_view_is_written_again_only_when_it_changes(library) -> None:
     assert view.stat().st_mtime == 0
     assert write_gallery(library, viewers=0).exists()
     assert "view" not in cards(index.read_text(encoding="utf-8"))[1]
+
+
+def test_a_rejected_asset_says_why_and_shows_the_seeds_it_was_made_from(tmp_path, make_run) -> None:
+    for seed, figure in ((7, 0.01), (8, 0.04)):
+        picture = f"stages/evaluate/{seed}/preview.png"
+        (tmp_path / picture).parent.mkdir(parents=True)
+        (tmp_path / picture).write_bytes(b"png")
+        files, words = (Artifact("preview", picture, "ab" * 32, 3),), {"seed": seed, "metrics": {"fidelity": figure}}
+        append(tmp_path, [make_run(stage="evaluate", artifacts=files, **words)])
+        clauses = (Held("faces", 9000, 5000, True), Held("fidelity", 0.05, figure, False))
+        append(tmp_path, [make_run(stage="accept", artifacts=(), clauses=clauses, **words)])
+    append(tmp_path, [make_run(stage="audition", seed=9, metrics={"candidate_margin": -0.2}, artifacts=())])
+    append(tmp_path, [make_run(stage="record", seed=8)])
+    [card] = cards(write_gallery(tmp_path).read_text(encoding="utf-8"))
+    assert (card["status"], card["why"]) == ("rejected", ["fidelity 0.04 (at least 0.05)"])
+    assert card["tries"] == [
+        {
+            "seed": seed,
+            "fate": f"rejected fidelity {figure} (at least 0.05), likeness {figure}",
+            "picture": f"../stages/evaluate/{seed}/preview.png",
+        }
+        for seed, figure in ((7, 0.01), (8, 0.04))
+    ] + [{"seed": 9, "fate": "not taken, likeness -0.2", "picture": None}]
 
 
 def test_no_library_no_gallery(tmp_path) -> None:
