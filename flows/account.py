@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -17,18 +18,23 @@ from typing import Any
 from catalog import query
 from catalog.render import aligned
 from catalog.views import GOOD, WORK
-from flows.asked import ASKED, folder_of
+from flows.asked import ASKED, folder_of, is_farm_s
 from flows.batch import hold_to_contracts
-from flows.farm import beats, marks
+from flows.farm import alerts, beats, marks
 from flows.summary import SUMMARY, Summary
 from pipeline_core.acceptance import EARLY
 from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.stages import DELIVERY
+from pipeline_core.storage import Library
 
 OVER, RUNNING, WAITING, BROKEN_OFF = "over", "running", "waiting", "broken off"
 SILENT_S = 60.0
 """A process without a sign of life for so long is not at work."""
+RECONCILED_S = 360.0
+"""Nobody reconciles a farm's run that was left alone for so long: the deployment comes by every 300 s."""
+SUBMIT_S = 10.0
+"""``splatmill submit`` reconciles, too, so many seconds after it was asked at the latest."""
 
 SO_FAR_SQL = f"""
 with ended as (  -- how each stage of an asset ended in this run
@@ -79,8 +85,7 @@ def account(library: str, run: str) -> Account:
     folder = folder_of(library, run)
     asked, farm, told = (_read(folder / name) for name in (ASKED, "request.json", SUMMARY))
     request = (asked or farm or {}).get("request", {})
-    live = any(b.state == "live" and not b.gone and b.age_s < SILENT_S for b in beats.read(folder).values())
-    state = OVER if told else RUNNING if live else WAITING if farm else BROKEN_OFF
+    state = OVER if told else RUNNING if _at_work(folder) else WAITING if farm else BROKEN_OFF
     found = Account(
         folder.name,
         state,
@@ -97,6 +102,31 @@ def account(library: str, run: str) -> Account:
     if farm and not told and marks.paused(folder):
         found.next = f"splatmill resume {found.run_id} --library {shlex.quote(library)}"
     return found
+
+
+def _at_work(folder: Place) -> bool:
+    return any(b.state == "live" and not b.gone and b.age_s < SILENT_S for b in beats.read(folder).values())
+
+
+def open_accounts(library: str) -> list[Account]:
+    """The accounts of a farm's runs that are not over, and of one machine's that are at work, oldest first."""
+    root, found = Library(library).root, []
+    over = {path.parent.name for path in root.glob(f"runs/*/{SUMMARY}")}
+    for path in sorted(root.glob(f"runs/*/{ASKED}"), key=lambda each: each.stat().st_mtime):
+        folder = path.parent
+        if folder.name not in over and (is_farm_s(folder) or _at_work(folder)):
+            try:
+                found.append(account(library, folder.name))
+            except RequestError as error:
+                found.append(Account(folder.name, "unreadable", "", None, None, next=str(error)))
+    return found
+
+
+def not_made(library: str, run: str) -> str:
+    """Say what makes the assets of a run that have not failed and are not made; empty where there are none."""
+    found = account(library, run)
+    count = found.left + found.stopped
+    return f"{count} assets of run {found.run_id} are not made yet; next: {found.next}" if count else ""
 
 
 def _read(path: Place) -> dict[str, Any] | None:
@@ -154,7 +184,9 @@ def _next(found: Account, library: str, request: dict[str, Any], command: str) -
     if found.state == RUNNING:
         return f"splatmill status --watch{where}"
     if found.state == WAITING:
-        return f"splatmill reconcile{where}"
+        now = time.time()
+        ago, age = alerts.reconciled_s(Library(library).run_dir(found.run_id), now), now - (found.started or 0.0)
+        return f"splatmill {'status --watch' if ago < min(RECONCILED_S, age - SUBMIT_S) else 'reconcile'}{where}"
     if found.stopped or found.left or found.state == BROKEN_OFF:
         return _same_again(found, request, command) + where
     if found.failed or found.quarantined:

@@ -311,20 +311,23 @@ def retry(
 
     Example: splatmill retry props.csv --stage extract_mesh --error-type DivergedError
     """
+    from flows.account import not_made
     from flows.asked import folder_of, is_farm_s
     from flows.local import run_here
     from flows.show import failed_assets, named_assets
 
     _prepare(threads, device)
     failed = failed_assets(library, stage=stage, error_type=error_type, error_class=error_class)
-    failed, farm = named_assets(library, asset) if asset else failed, False
+    failed, farm, unmade = named_assets(library, asset) if asset else failed, False, ""
     if manifest and (manifest.exists() or not _is_run(library, str(manifest))):
         request = _request(manifest, library, recipe or "factory", set_, True, in_flight, allow_outside, commercial)
     else:
         request = _request_again(library, str(manifest or ""), recipe, set_, in_flight, commercial)
         farm = not here and is_farm_s(folder_of(library, str(manifest or "last")))
+        unmade = "" if failed else not_made(library, str(manifest or "last"))
     if not failed:
-        typer.echo("nothing to retry: no asset of this library failed that way", err=True)
+        for line in filter(None, ("nothing to retry: no asset of this library failed that way", unmade)):
+            typer.echo(line, err=True)
         raise typer.Exit(0)
     request = request.model_copy(update={"only": tuple(failed), "again": bool(asset)})
     if farm:

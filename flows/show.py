@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from catalog import query
 from catalog.render import aligned
 from flows import replaced
+from flows.account import open_accounts
 from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
 from flows.prompts import shorten, warnings, words_of_rejected
@@ -98,8 +100,9 @@ from assets where error_type is not null order by error_stage, asset_id
 
 
 def show_status(library: str, *, as_json: bool) -> None:
-    """Print the library's assets by status, its last runs, and the failures that stand."""
+    """Print the library's assets by status, its open and its last runs, and the failures that stand."""
     must_exist(library)
+    open_runs = open_accounts(library)
     by_status = query.rows(library, STATUS_SQL)
     runs = query.rows(library, RUNS_SQL)
     failed = query.rows(library, FAILED_SQL)
@@ -109,12 +112,16 @@ def show_status(library: str, *, as_json: bool) -> None:
     rejected = [{"asset_id": row.pop("asset_id"), "why": str(Held(**row))} for row in clauses]
     if as_json:
         told = {"assets": by_status, "runs": runs, "failed": failed, "unread": unread, "findings": findings}
-        told |= {"rejected": rejected}
+        told |= {"rejected": rejected, "open": [asdict(each) for each in open_runs]}
         print(json.dumps(told, default=str))
         return
     print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
     columns = ["run_id", "started", "seconds", "delivered", "failed"]
     print("\n" + aligned(columns, [[r[c] for c in columns] for r in runs]))
+    if open_runs:
+        columns = ["run_id", "state", "user", "asked", "made", "failed", "left", "next"]
+        shown = [["-" if (value := getattr(each, name)) is None else value for name in columns] for each in open_runs]
+        print("\n" + aligned(["open run", *columns[1:]], shown))
     if unread:
         print(f"\n{unread} assets whose prompt was not read whole: prompt_warnings in splatmill sql 'from assets'")
     if findings:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -129,10 +130,17 @@ def _look(run: Run, standing: Standing, farm: Farm, last_sign_s: float, now: flo
     deliver(run.folder)
 
 
-def silence(folder: Place, now: float) -> str:
-    """Say for how long nobody has reconciled a run; empty where that is short."""
+def reconciled_s(folder: Place, now: float) -> float:
+    """Seconds since somebody reconciled a run; infinite where nobody has."""
     path = folder / LOOKED
-    age = now - path.stat().st_mtime if path.exists() else 0.0
+    return now - path.stat().st_mtime if path.exists() else math.inf
+
+
+def silence(folder: Place, now: float) -> str:
+    """Say for how long nobody has reconciled a run; empty where that is short, and where nobody has yet."""
+    age = reconciled_s(folder, now)
+    if age == math.inf:
+        return ""
     return f"nobody has reconciled it for {age / 60:.0f} min: is splatmill reconcile at work?" if age > SILENT_S else ""
 
 

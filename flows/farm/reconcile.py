@@ -318,10 +318,14 @@ def submit_missing(
     if not timing.assets or turned_away:
         # nothing was measured yet: one shard for each worker, also for those who come later; the rest as soon as the
         # first assets tell how long they take. A worker that turns shards away must not empty the queue, either
-        parts = parts[: max(0, workers - sum(shard.open for shard in shards))]
-    if turn.room is not None:
+        room = max(0, workers - sum(shard.open for shard in shards))
+        if room < len(parts):
+            until = "while one turns shards away" if turned_away else "until the first tell how long an asset takes"
+            outcome.held = f"one shard a worker {until}"
+        parts = parts[:room]
+    if turn.room is not None and turn.room < len(parts):
         parts = parts[: turn.room]
-        outcome.held = "" if parts else turn.told or f"{turn.who or 'nobody'} has as much in the queue as {FILE} allows"
+        outcome.held = turn.told or f"{turn.who or 'nobody'} has as much in the queue as {FILE} allows"
     for part in parts:
         # the name follows from what was there before, so that a call that is repeated submits nothing twice
         name = hashlib.sha256(json.dumps([request.run_id, len(shards), part]).encode()).hexdigest()[:12]

@@ -1,8 +1,10 @@
 """A run tells what it was asked for and what became of it, while it is on its way, when it is over, and ever after."""
 
 import json
+import os
 import shlex
 import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from flows.account import account
 from flows.asked import ask_again, folder_of, keep
 from flows.batch import BatchRequest
 from flows.cli import app
+from flows.farm import alerts
 from flows.farm.beats import beating
 from flows.farm.runs import open_run
 from flows.summary import Summary, write_summary
@@ -96,3 +99,35 @@ def test_a_farm_s_open_run_counts_what_is_left(library, manifest, tiny):
     told = account(library, request.run_id[:13])
     assert (told.asked, told.made, told.left, told.state) == (2, 1, 1, "waiting")
     assert told.next.startswith("splatmill reconcile")
+    done = CliRunner().invoke(app, ["retry", "--library", library])
+    assert done.exit_code == 0 and "no asset of this library failed that way" in done.stderr
+    assert f"1 assets of run {request.run_id} are not made yet; next: splatmill reconcile" in done.stderr
+    for ago_s, command in ((3500, "reconcile"), (20, "status --watch"), (3599, "reconcile")):  # of 3600
+        at = time.time()
+        (request.folder / alerts.LOOKED).touch()
+        os.utime(request.folder / alerts.LOOKED, (at - ago_s, at - ago_s))
+        asked = json.loads((request.folder / "asked.json").read_text()) | {"asked": at - 3600}
+        (request.folder / "asked.json").write_text(json.dumps(asked))
+        assert account(library, "last").next.startswith(f"splatmill {command} ")
+    (request.folder / alerts.LOOKED).touch()
+    (request.folder / "asked.json").write_text(json.dumps(asked | {"asked": time.time()}))
+    assert account(library, "last").next.startswith("splatmill reconcile "), "that was splatmill submit"
+
+
+def test_status_lists_the_runs_that_are_not_over(night, library, manifest, tiny):
+    killed = keep(BatchRequest(manifest=str(manifest), library=library, run_id="killed"))
+    open_run(BatchRequest(manifest=str(manifest), library=library, overrides=tiny, run_id="waits"))
+    at_work = BatchRequest(manifest=str(manifest), library=library, run_id="at-work")
+    keep(at_work)
+    with beating(at_work.folder, "here", threading.Event()):
+        done = CliRunner().invoke(app, ["status", "--library", library, "--json"])
+        text = CliRunner().invoke(app, ["status", "--library", library]).stdout
+    found = {each["run_id"]: each for each in json.loads(done.stdout)["open"]}
+    assert {run: each["state"] for run, each in found.items()} == {"waits": "waiting", "at-work": "running"}
+    assert found["waits"]["asked"] == found["waits"]["left"] == 2
+    [line] = [line for line in text.splitlines() if line.startswith("waits")]
+    assert line.split()[1:3] == ["waiting", "ana"] and "splatmill reconcile" in line
+    assert killed.exists() and "killed" not in text
+    (Library(library).run_dir("waits") / "request.json").write_text("{")
+    done = CliRunner().invoke(app, ["status", "--library", library])
+    assert done.exit_code == 0 and "unreadable" in done.stdout and "restore it" in done.stdout

@@ -113,8 +113,10 @@ def test_while_nothing_is_measured_every_worker_gets_one_shard_and_the_rest_wait
     request = open_run(write(tmp_path, 40, tiny))
     outcome = again(request, farm)
     assert outcome.submitted == [5, 5] and outcome.missing == 30 and again(request, farm).submitted == []
+    assert "30 not queued yet" in str(outcome) and "one shard a worker until the first tell" in str(outcome)
     times = Timing(1, 1.0, 1.0)
-    assert sum(again(request, farm).submitted) == 30
+    outcome = again(request, farm)
+    assert sum(outcome.submitted) == 30 and outcome.held == ""
     farm.work()
     assert again(request, farm).ended and len(summary_of(request)["made"]) == 40
 
