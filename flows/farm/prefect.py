@@ -136,8 +136,9 @@ def _flow_runs(wanted: FlowRunFilter) -> list[Any]:
 
 
 def _shard(run: Any, assets: tuple[str, ...], gone: set[tuple[str, str]]) -> Shard:
+    since = run.created if run.state.is_scheduled() else run.state.timestamp  # what waits becomes Late: a new state
     return Shard(
-        str(run.id), run.state.type.value.lower(), run.state.timestamp, assets, redact(run.state.message or ""),
+        str(run.id), run.state.type.value.lower(), since, assets, redact(run.state.message or ""),
         _taker(run) in gone,
     )  # fmt: skip
 

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Late, Running
 
 from flows.account import account
 from flows.farm import alerts, marks, reconcile, shares
+from flows.farm.prefect import _shard
 from flows.farm.protocol import Shard
 from flows.farm.reconcile import Patience
 from flows.farm.runs import open_run
@@ -224,3 +228,10 @@ def test_the_value_of_a_tag_may_be_what_counts(night, tmp_path):
     assert reconcile.read_run(runs["castle"].folder).tags == {"project": "castle"}
     minutes(7)
     assert farm.rate(runs["castle"], 1, 7) == 3 and farm.rate(runs["dock"], 1, 7) == 1
+
+
+def test_a_shard_that_prefect_calls_late_has_been_in_the_queue_since_it_was_submitted():
+    submitted, later = datetime(2026, 11, 26, 20, tzinfo=UTC), datetime(2026, 11, 26, 21, tzinfo=UTC)
+    for state, since in ((Late, submitted), (Running, later)):
+        run = FlowRun(flow_id=uuid4(), created=submitted, state=state(timestamp=later))
+        assert _shard(run, (), set()).since == since
