@@ -30,8 +30,8 @@ demo: install  ## make every prop of deployments/manifests/starter.csv on this m
 test: $(VENV)/.installed-test  ## install what the tests need and run them, a file in each of two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's units, services and pods on PostgreSQL (as root, 10 minutes)
-	$(BIN)/python -m pytest -m farmfiles tests/deployments/test_farm.py
+test-farm-files: $(VENV)/.installed-test  ## run every command of the farm's units, services and pods on PostgreSQL, and a farm in a bucket (as root, 10 minutes)
+	$(BIN)/python -m pytest -m farmfiles tests/deployments/test_farm.py tests/flows/farm/test_served.py
 
 .clients/.installed: $(VENV)/.installed-test tests/clients/package.json tests/clients/install.sh
 	sh tests/clients/install.sh .clients $(BIN)/python

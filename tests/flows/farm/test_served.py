@@ -23,6 +23,8 @@ from pipeline_core.storage import Library
 from tests.flows.test_batch import finish, write
 from tests.flows.test_server import call
 
+pytestmark = pytest.mark.farmfiles
+
 
 class Served:
     """A server with the farm's pool and deployment, ``workers`` of it, and users who submit."""
@@ -121,10 +123,11 @@ def test_two_users_share_a_farm_whose_library_is_a_bucket(served):
     def hold(journey):  # the first asset that is begun
         if not begun.is_set():
             begun.set()
-            go_on.wait(240)
+            go_on.wait(600)
 
     served.gate = hold
-    at_work = threading.Thread(target=copy_context().run, args=(served.run, served.take("gpu-0")))
+    shard = (served.run, served.take("gpu-0"))
+    at_work = threading.Thread(target=copy_context().run, args=shard, daemon=True)
     at_work.start()
     assert begun.wait(240)
     ben, _ = served.submit("ben", 2)
