@@ -54,7 +54,10 @@ PROCESS = {"OMP_NUM_THREADS": "1", "SPLATMILL_THREADS": "1"}
 
 
 class Site:
-    """A network of its own, with PostgreSQL in it, and the folders that its boxes write to."""
+    """A network of its own, with PostgreSQL in it, and the folders that its boxes write to.
+
+    Each box is a session of its own: on a busy machine the kernel gives each its part, as it does a container.
+    """
 
     def __init__(self, folder):
         self.folder, self.processes, self.logs = folder, {}, {}
@@ -119,8 +122,9 @@ class Site:
         self.logs[name] = self.folder / f"{name}.log"
         with open(self.logs[name], "ab") as log:
             self.processes[name] = subprocess.Popen(
-                self.line(name, command, **options), stdout=log, stderr=log, cwd=ROOT, env=outside()
-            )
+                self.line(name, command, **options), stdout=log, stderr=log, cwd=ROOT, env=outside(),
+                start_new_session=True,
+            )  # fmt: skip
 
     def call(self, name, command, words=(), code=0, **options):
         """Run a command in a box to its end; what it printed."""
@@ -131,6 +135,7 @@ class Site:
             cwd=ROOT,
             env=outside(),
             timeout=400,
+            start_new_session=True,
         )
         assert done.returncode == code, f"{name}: {words or command.words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -307,9 +312,9 @@ def composed(site):
         conditions = {each.needs.get(name) for each in found.values()}
         if "service_healthy" in conditions:
             healthy = partial(succeeds, site, name, found[name], found[name].check)
-            site.wait(f"{name} is healthy", healthy, 180, [name])
+            site.wait(f"{name} is healthy", healthy, 400, [name])
         if "service_completed_successfully" in conditions:
-            assert site.processes.pop(name).wait(180) == 0, site.told()
+            assert site.processes.pop(name).wait(400) == 0, site.told()
         begun.add(name)
     return found
 
