@@ -59,11 +59,13 @@ OUTPUTS = {
     "levels": ("lods.glb", "collision.glb", "levels.json"),
     "evaluate": ("preview.png", "turntable.webp", "stages.webp", "metrics.json"),
     "validate": ("validation.json",),
+    "accept": ("verdict.json",),
     "record": ("asset.glb", "splat.ply", "preview.png", "turntable.webp", "stages.webp", "asset.json"),
 }
 
 TEXTS = {
     "metrics.json": '{"faces": 1.0}', "material.json": "{}", "levels.json": '{"metrics": {}}', "validation.json": "{}",
+    "verdict.json": '{"clauses": []}',
 }  # fmt: skip
 """What the last stage reads of them."""
 
