@@ -25,6 +25,7 @@ def distill(
     *,
     picture: Picture | None = None,
     seed: int,
+    until: int | None = None,
     name: str = "",
     on_progress: Progress | None = None,
     checkpoint_path: Path | None = None,
@@ -33,12 +34,13 @@ def distill(
     image prior is shown one; blocks until done.
 
     Other threads' calls share the engine's batches. ``checkpoint_path`` is a file that exists only while the stage is
-    unfinished: the same call continues from it. Returns the Gaussians and ``curves`` (lists ``step``, ``loss_image``,
-    ``loss_points``, ``gaussians`` of about 50 samples, and ``events``: counts of cloned, split, filled, pruned).
+    unfinished: the same call continues from it; ``until`` leaves it so after that many steps. Returns the Gaussians and
+    ``curves`` (lists ``step``, ``loss_image``, ``loss_points``, ``gaussians`` of about 50 samples, and ``events``:
+    counts of cloned, split, filled, pruned).
     Raises DivergedError on NaN, OutOfMemory, or ``concurrent.futures.CancelledError`` when the engine is closed.
     """
     job = GaussianJob(
-        gaussians, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name,
+        gaussians, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=seed, until=until, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip
     outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))

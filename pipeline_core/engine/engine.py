@@ -319,6 +319,8 @@ class DistillationEngine:
 
     def _finish(self, entry: _Active) -> None:
         """Take out a job that is done. Its result may take seconds of CPU, which the others need not wait for."""
+        if entry.job.step < entry.job.steps:
+            self._checkpoint(entry)
         self._active.remove(entry)
         entry.forget()
 
@@ -342,9 +344,9 @@ class DistillationEngine:
         self._answer(entry, error=error)
 
     def _answer(self, entry: _Active, *, result: Any = None, error: BaseException | None = None) -> None:
-        """Answer the job's future. Its checkpoint file goes when it is done, or when it diverged."""
-        path = entry.job.checkpoint_path
-        if path and (error is None or isinstance(error, DivergedError)):
+        """Answer the job's future. Its checkpoint file goes after its last step, or when it diverged."""
+        job, path = entry.job, entry.job.checkpoint_path
+        if path and (isinstance(error, DivergedError) or (error is None and job.step >= job.steps)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         if not entry.future.set_running_or_notify_cancel():

@@ -31,6 +31,7 @@ from pipeline_core.types import Gaussians, sh0_to_rgb
 
 CURVE_SAMPLES = 50
 """Points of the loss curves, and how often a stage looks at its numbers: each look waits for the device."""
+NOT_FINITE = "{} of the Gaussians are not finite"
 
 
 class GaussianJob:
@@ -38,8 +39,10 @@ class GaussianJob:
 
     ``curves`` has one list per name, sampled about 50 times: ``step``, ``loss_image`` and ``loss_points`` (means since
     the sample before), ``gaussians``; and ``events`` and the prior's ``precision``, which decides the last bits.
-    ``seed`` feeds the job's only source of randomness, a CPU generator. With a ``picture`` the prior is shown that in
-    place of the prompt, its view has a loss of its own (``engine/reference.py``), and ``curves`` a ``loss_reference``.
+    ``seed`` feeds the job's only source of randomness, a CPU generator. ``until`` = leave after so many steps, with the
+    Gaussians as they are then; the same job without it goes on from the checkpoint. With a ``picture`` the prior is
+    shown that in place of the prompt, its view has a loss of its own (``engine/reference.py``), and ``curves`` a
+    ``loss_reference``.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class GaussianJob:
         negative_prompt: str = "",
         picture: Picture | None = None,
         seed: int = 0,
+        until: int | None = None,
         name: str = "",
         checkpoint_path: Path | None = None,
         on_progress: Progress | None = None,
@@ -59,6 +63,7 @@ class GaussianJob:
         self.prompt, self.negative_prompt, self.stage = prompt, negative_prompt, stage
         self.picture = picture
         self.step, self.steps = 0, stage.steps
+        self.until = stage.steps if until is None else min(until, stage.steps)
         self.checkpoint_path, self.on_progress = checkpoint_path, on_progress
         self.generator = torch.Generator().manual_seed(seed)
         self.curves: dict[str, list[float]] = {"step": [], "loss_image": [], "loss_points": [], "gaussians": []}
@@ -76,6 +81,11 @@ class GaussianJob:
 
     @property
     def done(self) -> bool:
+        return self.step >= self.until
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps are done."""
         return self.step >= self.steps
 
     def start(self, image_prior: ImagePrior, point_prior: Callable[[], PointPrior], device: torch.device) -> None:
@@ -181,7 +191,7 @@ class GaussianJob:
         self.latents = self.image_prediction = self.point_prediction = None
         self.step += 1
         self._densify()
-        if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.done:
+        if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.complete:
             return None
         finite_leaves = torch.stack([value.isfinite().all() for value in self.params.values()])
         return torch.cat([self._sums, finite_leaves])
@@ -192,14 +202,8 @@ class GaussianJob:
         steps = max(steps, 1.0)
         broken = [name for name, is_finite in zip(self.params, leaves, strict=True) if not is_finite]
         if broken or finite == 0.0:
-            what = (
-                f"{', '.join(broken)} of the Gaussians are not finite"
-                if broken
-                else "the prior predicts no finite noise"
-            )
-            raise DivergedError(
-                f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
-            )
+            what = NOT_FINITE.format(", ".join(broken)) if broken else "the prior predicts no finite noise"
+            raise self._diverged(what)
         sample = {"step": self.step, "loss_image": image / steps, "loss_points": points / steps}
         if reference:
             sample["loss_reference"] = reference[0] / steps
@@ -243,9 +247,17 @@ class GaussianJob:
         self.curves = {k: list(v) for k, v in values["curves"].items()}
 
     def result(self) -> tuple[Gaussians, dict[str, Any]]:
-        self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
+        if self.complete:
+            self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
+        elif broken := [name for name, value in self.params.items() if not value.isfinite().all()]:
+            raise self._diverged(NOT_FINITE.format(", ".join(broken)))
         gaussians = Gaussians(**{name: value.detach() for name, value in self.params.items()}).to("cpu").detach()
         return gaussians, {**self.curves, "events": self.events, "precision": self.precision}
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{self.name}: at step {self.step} of {self.steps} {what}: try another seed or lower rates"
+        )
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -316,7 +328,7 @@ class GaussianJob:
     def _densify(self) -> None:
         settings = self.stage.densify
         due = settings.every and self.step % settings.every == 0 and self.step >= settings.start
-        if self.done and not settings.last:
+        if self.complete and not settings.last:
             return
         if due and self.step <= settings.stop * self.steps:
             filled = fill_gaps(self.params, self.optimizers, settings) if settings.compactness else 0

@@ -45,8 +45,9 @@ class Query:
 class Job(Protocol):
     """One asset's optimisation, cut into engine steps.
 
-    ``step`` counts finished steps of ``steps``; the job leaves when ``done``. ``fingerprint`` names everything the
-    result depends on: a checkpoint with another fingerprint is not used. ``checkpoint_path`` None = keep none on disk.
+    ``step`` counts finished steps of ``steps``; the job leaves when ``done``, and keeps its checkpoint where that is
+    before the last step. ``fingerprint`` names everything the result depends on: a checkpoint with another fingerprint
+    is not used. ``checkpoint_path`` None = keep none on disk.
     """
 
     name: str

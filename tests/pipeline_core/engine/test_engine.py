@@ -178,6 +178,28 @@ def test_interrupted_run_equals_uninterrupted_bit_for_bit(exact_prior, stage, ma
     second.close()
 
 
+def test_a_job_that_leaves_early_goes_on_bit_for_bit(exact_prior, stage, make_gaussians, tmp_path):
+    """It leaves at a step at which Gaussians are cloned and pruned, and between two looks at the numbers."""
+    settings = stage(steps=110, densify={"every": 4, "grad_threshold": 1e-6, "max_gaussians": 64})
+    start, path = make_gaussians(9, GREY), tmp_path / "job.safetensors"
+    whole, whole_curves = distill(start, "red", "", settings, engine := DistillationEngine(exact_prior), seed=5)
+    early, curves = distill(start, "red", "", settings, engine, seed=5, until=33, checkpoint_path=path)
+    assert path.exists() and curves["step"][-1] == 32 and len(early) > len(start) and not same(early, whole)
+    again, _ = distill(start, "red", "", settings, engine, seed=5, until=33, checkpoint_path=path)
+    assert same(again, early) and engine.steps == 110 + 33
+    resumed, curves = distill(start, "red", "", settings, engine, seed=5, checkpoint_path=path)
+    assert engine.steps == 110 + 110 and same(resumed, whole) and curves == whole_curves and not path.exists()
+
+    def poisoned(step, steps, report):
+        job.params["means"].data[0] = torch.nan
+
+    job = GaussianJob(start, "red", settings, until=3, checkpoint_path=path, on_progress=poisoned)
+    with pytest.raises(DivergedError, match="at step 3 of 110 means of the Gaussians are not finite"):
+        engine.submit(job).result(timeout=60)
+    assert not path.exists()
+    engine.close()
+
+
 def test_a_checkpoint_of_another_job_is_not_used(exact_prior, stage, make_gaussians, tmp_path):
     path = tmp_path / "job.safetensors"
     engine = DistillationEngine(exact_prior, checkpoint_seconds=0)
