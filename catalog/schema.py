@@ -37,7 +37,7 @@ STATEMENTS = ("request", "review", "model")
 
 def order() -> tuple[str, ...]:
     """An asset's journey in order: asked for, made stage by stage (``pipeline_core.stages``), reviewed."""
-    return ("request", *stages.names(), "review")
+    return ("request", *stages.all_names(), "review")
 
 
 STATUSES = ("ok", "failed", "skipped", "timeout", "cancelled", "quarantined")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from catalog import schema
 from pipeline_core.deliverables import DELIVERABLES
 from pipeline_core.priors.licences import CLASSES, LICENCES
-from pipeline_core.stages import DELIVERY, sql_list
+from pipeline_core.stages import AUDITION, DELIVERY, sql_list
 
 EVENT_TEXT = {column.name: column.description for column in schema.COLUMNS} | {
     "stage_idx": "place of the stage in the journey as it is today, 0 = request; NULL outside it"
@@ -201,6 +201,12 @@ select
     case when delivered is null or broken > delivered then error_type end as error_type,
     case when delivered is null or broken > delivered then error_class end as error_class,
     case when delivered is null or broken > delivered then error_message end as error_message,
+    case
+        when delivered is null then null
+        when try_cast(spec_json->>'$.recipe.geometry.steps' as bigint) = 0
+            and try_cast(spec_json->>'$.recipe.appearance.steps' as bigint) = 0 then 'start'
+        else 'distilled'
+    end as delivered_from,
     try_cast(faces as bigint) as faces,
     try_cast(vertices as bigint) as vertices,
     watertight > 0.5 as watertight,
@@ -247,6 +253,27 @@ select
     spec_json->>'$.verdict' as verdict, try_cast(spec_json->>'$.stars' as tinyint) as stars,
     spec_json->>'$.reason' as reason, spec_json->>'$.note' as note, is_latest
 from {stage_runs} where stage = 'review'
+"""
+
+CANDIDATES_SQL = f"""
+with delivered as (
+    select asset_id, arg_max(seed, event_id) as taken_seed from {{stage_runs}}
+    where stage = '{DELIVERY}' and status in {GOOD} and is_latest group by asset_id
+), measured as (
+    select
+        event_id,
+        max(value) filter (name = 'candidate_margin') as margin,
+        max(value) filter (name = 'candidate_janus') as janus
+    from {{metrics}} where stage = '{AUDITION.name}' group by event_id
+), auditions as (
+    select asset_id, seed, max(event_id) as event_id from {{stage_runs}} where stage = '{AUDITION.name}' group by all
+)
+select
+    asset_id, seed, run_id, finished_at, status, margin, janus, error_message, seed = taken_seed as taken
+from auditions
+join (select event_id, run_id, finished_at, status, error_message from {{stage_runs}}) using (event_id)
+left join measured using (event_id)
+left join delivered using (asset_id)
 """
 
 RUNS_SQL = f"""
@@ -491,6 +518,9 @@ VIEWS: dict[str, View] = {
             "error_type": "exception that stopped it; NULL when ok",
             "error_class": "transient, permanent, oom or data; NULL when ok",
             "error_message": "what went wrong; NULL when ok",
+            "delivered_from": (
+                "distilled, or start where that was not distilled: it was asked for so, or showed the prompt better"
+            ),
             "faces": "triangles of the GLB (count)",
             "vertices": "vertices of the GLB (count)",
             "watertight": "whether the mesh is closed",
@@ -599,6 +629,22 @@ VIEWS: dict[str, View] = {
         | {"model_id": "a model the stage used, as 'reference@revision'"}
         | event_columns("recipe", "config_hash", "code_version", "seed", "input_sha256"),
         LINEAGE_SQL,
+        "asset_id",
+    ),
+    "candidates": View(
+        "one seed that an asset was begun from, as it was judged after a part of the work",
+        {
+            "asset_id": EVENT_TEXT["asset_id"],
+            "seed": "the candidate's seed; the first candidate has the asset's own",
+            "run_id": "run in which it was last looked at",
+            "finished_at": "when that ended, UTC",
+            "status": "ok, skipped (judged earlier), or how it failed, for which it was dropped",
+            "margin": "caption margin by which it was compared; higher is better; NULL where nothing can judge",
+            "janus": "signs of several fronts, 0 to 1; lower is better; NULL where nothing can judge",
+            "error_message": "why it was dropped; NULL where it did not fail",
+            "taken": "whether the asset as it is now came of it; NULL while nothing is delivered",
+        },
+        CANDIDATES_SQL,
         "asset_id",
     ),
     "edits": View(

@@ -23,6 +23,7 @@ from pipeline_core.bucket import Place
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes, write_json, write_text
 from pipeline_core.storage import Library
+from tasks.rules import candidates
 
 ASKED = "asked.json"
 
@@ -46,7 +47,8 @@ def keep(request: BatchRequest, plan: Plan | None = None) -> Place:
     }
     write_json(folder / ASKED, document)
     if plan and plan.todo.missing:  # splatmill gc leaves what the run may find
-        keys = sorted({key for each in plan.todo.missing for key in each.keys.values()})
+        begun = (each for journey in plan.todo.missing for each in candidates(journey))
+        keys = sorted({key for each in begun for key in each.keys.values()})
         write_text(folder / KEYS, "\n".join([str(document["asked"]), *keys]) + "\n")
     return copy
 

@@ -41,6 +41,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.choice import choose
 from pipeline_core import stages
 from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
@@ -78,10 +79,10 @@ def make_asset(journey: Journey) -> Reference:
 
 
 def mended(journey: Journey, others: Sequence[Reference], *, finally_: bool = False) -> Made:
-    """:func:`travel`; when a file on the way is damaged, again, and only what is damaged is made."""
+    """:func:`choose`, :func:`travel`; when a file on the way is damaged, again, and only what is damaged is made."""
     for damages in itertools.count(1):
         try:
-            return travel(journey, others, finally_=finally_)
+            return travel(choose(journey), others, finally_=finally_)
         except DamagedInput:
             if damages > MENDED:
                 raise

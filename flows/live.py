@@ -47,7 +47,8 @@ def share_done(position: Position) -> float:
     if not position.stage:
         return 0.0
     within = position.step / position.steps if position.steps else 0.0
-    return share_before(position.stage) + share_of(position.stage) * within
+    own = share_before(position.stage) + share_of(position.stage) * within
+    return (own + position.aside_done) / (1 + position.aside)
 
 
 def seconds_left(positions: list[Position], seconds: float) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from catalog import query
 from catalog.views import GOOD
+from pipeline_core.config import Choice
 from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.errors import RequestError
 from pipeline_core.manifest import Manifest
@@ -21,11 +22,13 @@ from pipeline_core.spec import AssetSpec
 from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import Library
 from tasks.journey import Journey
-from tasks.rules import seeds
+from tasks.rules import candidate_seeds, seeds
 
 SHOWN, NAMED, LONGEST = 10, 5, 80
 FIELDS = ("prompt", "negative_prompt", "seed", "image", "image_elevation", "init_file", "height_m", "size_m")
 """What is compared beside the recipe; tags are no part of what an artist sees."""
+DISTILLING = ("geometry", "appearance")
+CHOSEN = {f"choice.{name}" for name in Choice.model_fields}
 
 DELIVERED_SQL = f"""
 select asset_id, arg_max(spec_json, event_id) as spec from stage_runs
@@ -95,21 +98,27 @@ def _told_by(library: Library, asset_id: str) -> dict[str, Any]:
 
 
 def _changed(before: dict[str, Any], spec: AssetSpec) -> dict[str, tuple[Any, Any]]:
-    """Old and new value of what differs; a seed that a diverged asset was made again from does not."""
+    """Old and new value of what differs; a seed that the asset may come to be made from does not."""
     if not before:
         return {}
     now, changed = spec.to_json(), dict[str, tuple[Any, Any]]()
+    possible = {each for seed in seeds(spec.seed) for each in candidate_seeds(seed, spec.recipe.choice.candidates)}
     for name in FIELDS:
         old, new = before.get(name), now.get(name)
-        same = old in seeds(spec.seed) if name == "seed" else _content(old) == _content(new)
+        same = old in possible if name == "seed" else _content(old) == _content(new)
         if not same:
             changed[name] = _told(old), _told(new)
-    return changed | _settings(before.get("recipe") or {}, now["recipe"])
+    recipe = before.get("recipe") or {}
+    if spec.recipe.choice.start_margin is not None and not any(
+        recipe.get(each, {}).get("steps") for each in DISTILLING
+    ):
+        recipe |= {each: recipe.get(each, {}) | {"steps": now["recipe"][each]["steps"]} for each in DISTILLING}
+    return changed | _settings(recipe, now["recipe"])
 
 
 def _settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The recipe's name where that differs, else the settings that do."""
-    old, new = dict(leaves(before)), dict(leaves(now))
+    """The recipe's name where that differs, else the settings that do; not by what it was chosen."""
+    old, new = ({name: value for name, value in leaves(each) if name not in CHOSEN} for each in (before, now))
     if old.get("name") != new["name"]:
         return {"recipe": (old.get("name"), new["name"])}
     return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}

@@ -17,7 +17,7 @@ from flows.batch import BatchRequest, plan_batch
 from flows.licences import planned
 from flows.prompts import shorten, warnings, words_of_rejected
 from flows.replaced import leaves
-from pipeline_core import models, stages
+from pipeline_core import models
 from pipeline_core.acceptance import Held
 from pipeline_core.config import Evaluate
 from pipeline_core.errors import RequestError
@@ -32,14 +32,14 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     manifest, journeys = plan_batch(request)
     rows: list[dict[str, Any]] = []
     for each in journeys:
-        done = list(stages.names()) if each.turned_down or finished(each) else stages_done(each)
-        would_run = [stage for stage in stages.names() if stage not in done]
+        done = list(each.keys) if each.turned_down or finished(each) else stages_done(each)
+        would_run = [stage for stage in each.keys if stage not in done]
         rows.append(
             {
                 "asset_id": each.asset_id,
                 "prompt": each.spec.prompt,
                 "recipe": each.spec.recipe.name,
-                "cached": [stage for stage in stages.names() if stage in done],
+                "cached": done,
                 "would_run": would_run,
                 "prompt_reading": each.reading.to_json(),
             }

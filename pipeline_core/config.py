@@ -337,6 +337,18 @@ class Evaluate(Section):
         return getattr(self, kind) is not None
 
 
+class Choice(Section):
+    """How many seeds are begun, and which is finished."""
+
+    candidates: int = Field(1, ge=1, le=64, description="seeds that are begun; the best is finished")
+    audition: Share = Field(
+        0.3, description="share of the geometry's steps after which they are compared; 0 = their clouds are"
+    )
+    start_margin: float | None = Field(
+        None, ge=0, le=1, description="caption margin by which the splat may be worse than its start; none = any"
+    )
+
+
 class Lora(Written):
     """Low-rank changes that are added to the image prior's weights when it is loaded: a style, a character."""
 
@@ -423,6 +435,7 @@ class Recipe(Section):
     dress: Dress = Field(Dress(), json_schema_extra=LATER)
     levels: Levels = Field(Levels(), json_schema_extra=LATER)
     evaluate: Evaluate = Evaluate()
+    choice: Choice = Field(Choice(), json_schema_extra=LATER)
 
     @field_validator("image_lora", mode="before")
     @classmethod

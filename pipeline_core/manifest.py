@@ -38,10 +38,10 @@ from pipeline_core.inputs import Inputs
 from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec, FileRef
 
 FIELDS = (
-    "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "height_m",
-    "size_m", "image_elevation", "edited", "accept", *FILES,
+    "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "candidates",
+    "height_m", "size_m", "image_elevation", "edited", "accept", *FILES,
 )  # fmt: skip
-TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size"}
+TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size", "candidates": "choice.candidates"}
 """Columns that are short names of recipe fields."""
 
 MAX_FILE_BYTES = 256 * 2**20

@@ -29,7 +29,8 @@ class Stage:
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
             where a row names one, ``metres`` where the texture's size depends on them, ``size`` where the row gives
-            ``size_m``, ``spec`` (all of it but its contract), ``contract`` where it has one.
+            ``size_m``, ``audition`` (how candidates are compared), ``spec`` (all of it but its contract), ``contract``
+            where it has one.
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -97,32 +98,63 @@ STAGES: tuple[Stage, ...] = (
 )
 # fmt: on
 
+AUDITION = Stage(
+    "audition", 1, "geometry", ("init_points",), keyed_by=("optimize_gaussians",), reads=("audition",),
+    models=("image", "points"), hours=24, outputs=("scores.json",), shown=False,
+)  # fmt: skip
+"""What candidates go through before the best of them goes on (``flows/choice.py``): the beginning of the geometry
+stage. It is on no asset's way, which :data:`STAGES` is, and its work counts as that stage's."""
+
 DELIVERY = "record"
 """The last stage: it publishes the deliverables, and where its output is, the asset is finished."""
 
 
 def names() -> tuple[str, ...]:
-    """The stages' names, in order."""
+    """The names of the stages on an asset's way, in order."""
     return tuple(stage.name for stage in STAGES)
+
+
+def all_names() -> tuple[str, ...]:
+    """Names of all that work is done under."""
+    return (*names(), AUDITION.name)
+
+
+def of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages that have keys with this recipe, each below those whose keys it needs."""
+    if recipe.choice.candidates == 1:
+        return STAGES
+    at = names().index("optimize_gaussians") + 1
+    return (*STAGES[:at], AUDITION, *STAGES[at:])
 
 
 def named(name: str) -> Stage:
     """The row of a stage. Raises ``KeyError`` for a name that is not in the table."""
-    for stage in STAGES:
+    for stage in (*STAGES, AUDITION):
         if stage.name == name:
             return stage
-    raise KeyError(f"{name!r} is no stage; the table has {', '.join(names())}")
+    raise KeyError(f"{name!r} is no stage; the table has {', '.join(all_names())}")
 
 
 def share_before(name: str) -> float:
     """Share of an asset's work, 0 to 1, that lies before a stage."""
     weights = [stage.weight for stage in STAGES]
-    return dict(zip(names(), accumulate(weights, initial=0.0), strict=False))[name] / sum(weights)
+    return dict(zip(names(), accumulate(weights, initial=0.0), strict=False))[_worked_at(name)] / sum(weights)
 
 
 def share_of(name: str) -> float:
     """The stage's own share."""
-    return named(name).weight / sum(stage.weight for stage in STAGES)
+    return named(_worked_at(name)).weight / sum(stage.weight for stage in STAGES)
+
+
+def share_aside(recipe: Recipe) -> float:
+    """What candidates that are not finished cost beside an asset's work, in shares of that."""
+    choice = recipe.choice
+    one = share_of("init_points") + choice.audition * share_of("optimize_gaussians")
+    return (choice.candidates - 1) * one
+
+
+def _worked_at(name: str) -> str:
+    return "optimize_gaussians" if name == AUDITION.name else name
 
 
 def sql_list(stages: Sequence[str]) -> str:

@@ -148,7 +148,7 @@ class Library:
 
     def stage_dir(self, stage: str, key: str) -> Any:
         """Folder of a stage's output."""
-        assert stage in stages.names() and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
+        assert stage in stages.all_names() and re.fullmatch("[0-9a-f]{32}", key), (stage, key)
         return self.root / "stages" / stage / key
 
     def asset_dir(self, asset_id: str) -> Any:
@@ -183,7 +183,7 @@ class Library:
 
     def checkpoint(self, stage: str, key: str) -> Path:
         """Where an unfinished optimisation keeps its state."""
-        assert stage in stages.names(), stage
+        assert stage in stages.all_names(), stage
         return self.local / "checkpoints" / f"{stage}-{key}.safetensors"
 
     # --- making ------------------------------------------------------------------------------------------------------

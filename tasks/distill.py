@@ -1,10 +1,10 @@
-"""What the two stages of distillation share: they submit a job to the process's engine, and write its splat."""
+"""What the stages of distillation share: they submit a job to the process's engine, and write its splat."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline_core import models
 from pipeline_core.config import Distill
@@ -21,26 +21,30 @@ if TYPE_CHECKING:
 
 def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians, settings: Distill) -> dict[str, float]:
     """Optimise ``gaussians`` and write ``splat.ply`` and ``curves.json``; returns the stage's metrics."""
-    from pipeline_core.engine.distill import distill
     from pipeline_core.io.ply import save_splat
 
-    spec, began = journey.spec, time.monotonic()
-    before = len(gaussians)
-    gaussians, curves = distill(
-        gaussians,
-        spec.prompt,
-        spec.negative_prompt,
-        settings,
-        models.engine(spec.recipe),
-        picture=picture_of(journey),
-        seed=stream(spec.seed, stage),
-        name=spec.asset_id,
-        on_progress=board.follow(spec.asset_id, stage),
+    began, before = time.monotonic(), len(gaussians)
+    gaussians, curves = distilled(
+        journey, stage, gaussians, settings,
         checkpoint_path=Library(journey.library).checkpoint(stage, journey.keys[stage]),
-    )
+        on_progress=board.follow(journey.asset_id, stage),
+    )  # fmt: skip
     save_splat(folder / "splat.ply", gaussians)
     write_json(folder / "curves.json", curves)
     metrics: dict[str, float] = {"gaussians_before": before, "gaussians": len(gaussians), "steps": settings.steps}
     if settings.steps:
         metrics["step_s"] = (time.monotonic() - began) / settings.steps
     return metrics
+
+
+def distilled(
+    journey: Journey, stage: str, gaussians: Gaussians, settings: Distill, **options: Any
+) -> tuple[Gaussians, dict[str, Any]]:
+    """``gaussians`` as the stage optimises them, and its curves; ``options`` are those of the engine's ``distill``."""
+    from pipeline_core.engine.distill import distill
+
+    spec = journey.spec
+    return distill(
+        gaussians, spec.prompt, spec.negative_prompt, settings, models.engine(spec.recipe),
+        picture=picture_of(journey), seed=stream(spec.seed, stage), name=spec.asset_id, **options,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline_core import stages
@@ -30,6 +30,7 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "metres": lambda spec: (spec.size_m or spec.height_m) if spec.recipe.mesh.texels_per_metre else None,
     "size": lambda spec: spec.size_m,
+    "audition": lambda spec: spec.recipe.choice.audition,
     "spec": lambda spec: {name: value for name, value in spec.to_json().items() if name != "accept"},
     "contract": lambda spec: spec.accept and spec.accept.model_dump(mode="json"),
 }
@@ -44,7 +45,8 @@ class Journey:
     ``keys`` and ``configs`` by stage: the output's name, and the fingerprint of the settings that the stage reads.
     ``models``: ids by kind, as the recipe has them. ``reading``: what the priors make of the prompt. ``further``:
     attempts that were rejected before somebody asked for it by name, which count no more. ``judge``: id of the model
-    that says whether the asset shows the prompt; empty where none can.
+    that says whether the asset shows the prompt; empty where none can. ``chosen``: what ``asset.json`` tells of the
+    others that were begun; ``kept``: keys of their outputs, which are kept with its own.
     """
 
     library: str
@@ -56,6 +58,8 @@ class Journey:
     reading: Reading = field(default_factory=Reading)
     further: int = 0
     judge: str = ""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     @property
     def asset_id(self) -> str:
@@ -87,21 +91,31 @@ def plan_journey(
     """
     recipe = spec.recipe
     models = {kind: resolve(ref, kind) for kind, ref in recipe.model_refs().items()}
-    configs = {stage.name: stage.settings(recipe).fingerprint() for stage in stages.STAGES}
+    travelled = stages.of(recipe)
+    configs = {stage.name: stage.settings(recipe).fingerprint() for stage in travelled}
     keys: dict[str, str] = {}
     reading = read(spec)
-    for stage in stages.STAGES:
+    judge = judge_of(spec.prompt, recipe.evaluate)
+    judged_by = starter_id() if judge == "starter" else models.get("judge", "")
+    for stage in travelled:
         parts = {part: value for part in stage.reads if (value := READS[part](spec)) is not None}
         used = [models[kind] for kind in stage.models_used(recipe)]
         if used:
             parts["models"] = used
+        if "audition" in parts and judged_by:
+            parts["judge"] = judged_by
         if "prompt" in parts and {*stage.models_used(recipe)} & {*reading.newly_encoded}:
             parts["encoding"] = ENCODING
         above = [keys[name] for name in stage.key_upstream]
         keys[stage.name] = stage_key(stage.name, stage.version, upstream=above, config=configs[stage.name], **parts)
-    judge = judge_of(spec.prompt, recipe.evaluate)
-    judged_by = starter_id() if judge == "starter" else models.get("judge", "")
     return Journey(library, run_id, spec, models, keys, configs, reading, judge=judged_by)
+
+
+def in_place_of(journey: Journey, **changes: Any) -> Journey:
+    """The journey of the spec with these fields changed, which counts as made under the key that was asked for."""
+    spec = journey.spec.model_copy(update=changes)
+    other = plan_journey(journey.library, journey.run_id, spec, lambda ref, kind: journey.models[kind])
+    return replace(other, keys=other.keys | {DELIVERY: journey.keys[DELIVERY]})
 
 
 def finished(journey: Journey) -> bool:
@@ -135,4 +149,4 @@ def discard_damaged(journey: Journey) -> None:
 def stages_done(journey: Journey) -> list[str]:
     """Stages whose output is there, in order; nothing is verified or changed."""
     library = Library(journey.library)
-    return [name for name in stages.names() if library.has(name, journey.keys[name])]
+    return [name for name in journey.keys if library.has(name, journey.keys[name])]

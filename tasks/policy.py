@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
@@ -28,6 +28,9 @@ from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.rules import DELAYS_S, RULES
 from tasks.stage import IN_STAGES, Publication, Reference, run_stage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Made = dict[str, Reference]
 """References by stage: what a journey has come to."""
@@ -129,14 +132,14 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference, anew
     return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
 
 
-def forgetting(travel: Callable[..., Made]) -> Callable[..., Made]:
+def forgetting(travel: Callable[P, T]) -> Callable[P, T]:
     """Give ``travel`` a memory of its own: Prefect's flow would keep the result of every task of every asset."""
 
     @wraps(travel)
-    def call(journey: Journey, *others: Any, **ways: Any) -> Made:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
         flow_run = FlowRunContext.get()
         with flow_run.model_copy(update={"run_results": {}}) if flow_run else nullcontext():
-            return travel(journey, *others, **ways)
+            return travel(*args, **kwargs)
 
     return call
 

@@ -53,7 +53,7 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     metrics |= levels.pop("metrics")
     whole = provenance | journey.told() | {"material": material, "levels": levels, "metrics": metrics, "files": files}
     verdict = verdict_of(journey, made["verdict.json"])
-    whole |= {"stages": journey.keys} | verdict.to_json()
+    whole |= {"stages": journey.keys} | journey.chosen | verdict.to_json()
     if len(attempts) > 1:
         whole["attempts"] = attempts
     write_json(folder / deliverables.PROVENANCE, whole)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ from pipeline_core.acceptance import REJECTED, Contract, Verdict
 from pipeline_core.deliverables import PROVENANCE
 from pipeline_core.errors import DivergedError, RequestError
 from pipeline_core.files import write_json
-from pipeline_core.stages import DELIVERY
 from pipeline_core.storage import Library
-from tasks.journey import Journey, plan_journey
+from tasks.journey import Journey, in_place_of
 from tasks.stage import Measured, Reference, path_of, run_stage
 
 
@@ -63,15 +62,25 @@ def reseeded(journey: Journey, attempt: int) -> Journey:
     """The same asset from another seed. It counts as made under the key that was asked for; its rows tell the seed."""
     if attempt == 0:
         return journey
-    spec = journey.spec.model_copy(update={"seed": seeds(journey.spec.seed)[attempt]})
-    other = plan_journey(journey.library, journey.run_id, spec, lambda ref, kind: journey.models[kind])
-    return replace(other, keys=other.keys | {DELIVERY: journey.keys[DELIVERY]})
+    return in_place_of(journey, seed=seeds(journey.spec.seed)[attempt])
 
 
 def seeds(seed: int) -> list[int]:
     """The seed that was asked for, and those that a diverged or rejected asset is made again from, in order."""
     again = (hashlib.sha256(f"{seed} again {attempt}".encode()).digest() for attempt in range(1, SEEDS))
     return [seed, *(int.from_bytes(digest[:4], "big") for digest in again)]
+
+
+def candidates(journey: Journey) -> list[Journey]:
+    """The journeys of an asset's candidates; the first has the asset's own seed."""
+    _, *others = candidate_seeds(journey.spec.seed, journey.spec.recipe.choice.candidates)
+    return [journey, *(in_place_of(journey, seed=seed) for seed in others)]
+
+
+def candidate_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of an asset's candidates; of more candidates, the first are the same."""
+    others = (hashlib.sha256(f"{seed} candidate {number}".encode()).digest() for number in range(1, count))
+    return [seed, *(int.from_bytes(digest[:4], "big") for digest in others)]
 
 
 # --- what a contract rejects -----------------------------------------------------------------------------------------
@@ -120,7 +129,7 @@ def turn_down(journey: Journey) -> None:
 
 QUARANTINED_SQL = "select asset_id, stage, stage_key from stage_runs where is_latest and status = 'quarantined'"
 FAILED_RUNS_SQL = """
-select asset_id, stage, stage_key, count(distinct run_id) as runs
+select asset_id, stage, stage_key, list(distinct run_id) as runs
 from stage_runs where status in ('failed', 'timeout') and list_contains(?, asset_id) group by all
 """
 
@@ -147,10 +156,17 @@ def to_quarantine(
         return []
     counted = _rows(library, FAILED_RUNS_SQL, [[each["asset_id"] for each in wanted]])
     runs = {(row["asset_id"], row["stage"], row["stage_key"]): row["runs"] for row in counted}
+
+    def failed_runs(journey: Journey, stage: str) -> int:
+        """In how many runs the stage failed, of whichever seed the asset was to be made."""
+        begun = [each for attempt in range(RESEEDS + 1) for each in candidates(reseeded(journey, attempt))]
+        return len({run for each in begun for run in runs.get((each.asset_id, stage, each.keys[stage]), ())})
+
     rows = []
     for each in wanted:
         key = by_id[each["asset_id"]].keys[each["stage"]]
-        if runs.get((each["asset_id"], each["stage"], key), 1) < RULES[each["error_class"]].runs:
+        given = RULES[each["error_class"]].runs or 1
+        if max(1, failed_runs(by_id[each["asset_id"]], each["stage"])) < given:
             continue
         columns: dict[str, Any] = {name: each[name] for name in ("asset_id", "stage", "error_class", "error_type")}
         rows.append(

@@ -34,7 +34,7 @@ from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
 from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
-from pipeline_core.stages import named
+from pipeline_core.stages import DELIVERY, named
 from pipeline_core.storage import Library
 from pipeline_core.version import code_version
 from tasks import halt
@@ -232,7 +232,7 @@ def stage_run(
         device="cuda" if gpu else "cpu",
         gpu_name=gpu.get_device_name() if gpu else None,
         stage_key=journey.keys[stage],
-        upstream_keys=tuple(each["key"] for each in upstream),
+        upstream_keys=(*(each["key"] for each in upstream), *(journey.kept if stage == DELIVERY else ())),
         recipe=journey.spec.recipe.name,
         config_hash=journey.configs[stage],
         code_version=code_version(),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from catalog import query
 from pipeline_core.errors import RequestError
-from pipeline_core.stages import DELIVERY, names, sql_list
+from pipeline_core.stages import DELIVERY, all_names, names, sql_list
 
 START_S = 20.0
 """A worker needs so many seconds from taking a shard to its first stage, for the process, imports and models."""
@@ -30,12 +30,16 @@ UNKNOWN_S = 60.0
 
 TIMING_SQL = f"""
 with recent as (
-    select * from stage_runs
-    where status = 'ok' and recipe = ? and stage in {sql_list(names())} and finished_at > now() - interval 60 days
+    select *, max(finished_at) over (
+        partition by asset_id, run_id order by started_at, event_id rows between unbounded preceding and 1 preceding
+    ) as busy_until
+    from stage_runs
+    where status = 'ok' and recipe = ? and stage in {sql_list(all_names())} and finished_at > now() - interval 60 days
 ),
-per_asset as (
-    select asset_id, run_id, sum(duration_s) as seconds, max(finished_at) as ended
-    from recent group by all having count(distinct stage) = {len(names())}
+per_asset as (  -- candidates are at work at the same time, which counts once
+    select asset_id, run_id, max(finished_at) as ended,
+        sum(greatest(0, epoch(finished_at) - greatest(epoch(started_at), coalesce(epoch(busy_until), 0)))) as seconds
+    from recent group by all having count(distinct stage) filter (stage in {sql_list(names())}) = {len(names())}
 ),
 per_process as (
     select (epoch(max(finished_at)) - epoch(min(started_at))) / count(*) filter (stage = '{DELIVERY}') as seconds,

@@ -13,7 +13,7 @@ from flows.farm.marks import Excuse, excuses, turned_away_in_a_row
 from flows.farm.protocol import Shard
 from flows.farm.runs import Run, journeys
 from flows.todo import ids, sort_out
-from pipeline_core.stages import names, sql_list
+from pipeline_core.stages import all_names, sql_list
 from tasks.journey import Journey, stages_done, verified
 from tasks.rules import RULES
 
@@ -33,7 +33,7 @@ with words as (
     select asset_id, prefect_flow_run_id as shard, arg_max(
         struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
     ) as last
-    from stage_runs where run_id = ? and stage in {sql_list(names())} group by all
+    from stage_runs where run_id = ? and stage in {sql_list(all_names())} group by all
 )
 select
     asset_id,
