@@ -610,6 +610,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "evaluate.views":                       (4,                 8,                 8,                 8),
     "evaluate.resolution":                  (128,               256,               512,               512),
     "evaluate.turntable_frames":            (12,                24,                48,                48),
+
+    "choice.start_margin":                  (...,               0.03,              ...,               ...),
 }
 # fmt: on
 
