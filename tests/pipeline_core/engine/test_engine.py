@@ -180,7 +180,7 @@ def test_interrupted_run_equals_uninterrupted_bit_for_bit(exact_prior, stage, ma
 
 def test_a_job_that_leaves_early_goes_on_bit_for_bit(exact_prior, stage, make_gaussians, tmp_path):
     """It leaves at a step at which Gaussians are cloned and pruned, and between two looks at the numbers."""
-    settings = stage(steps=110, densify={"every": 4, "grad_threshold": 1e-6, "max_gaussians": 64})
+    settings = stage(steps=110, densify={"every": 3, "grad_threshold": 1e-6, "max_gaussians": 120})
     start, path = make_gaussians(9, GREY), tmp_path / "job.safetensors"
     whole, whole_curves = distill(start, "red", "", settings, engine := DistillationEngine(exact_prior), seed=5)
     early, curves = distill(start, "red", "", settings, engine, seed=5, until=33, checkpoint_path=path)
@@ -193,8 +193,8 @@ def test_a_job_that_leaves_early_goes_on_bit_for_bit(exact_prior, stage, make_ga
     def poisoned(step, steps, report):
         job.params["means"].data[0] = torch.nan
 
-    job = GaussianJob(start, "red", settings, until=3, checkpoint_path=path, on_progress=poisoned)
-    with pytest.raises(DivergedError, match="at step 3 of 110 means of the Gaussians are not finite"):
+    job = GaussianJob(start, "red", settings, until=1, checkpoint_path=path, on_progress=poisoned)
+    with pytest.raises(DivergedError, match="at step 1 of 110 means of the Gaussians are not finite"):
         engine.submit(job).result(timeout=60)
     assert not path.exists()
     engine.close()
