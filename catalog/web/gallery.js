@@ -215,7 +215,7 @@ function card(asset) {
   const strip = asset.stages ? element("details", {}, element("summary", { textContent: "before and after, by stage" }),
     element("a", { className: "strip", href: asset.stages }, element("img", { src: asset.stages, alt: "points, shaped splat, final splat, mesh, textured asset", loading: "lazy" }))) : null;
   const tries = asset.tries?.length ? element("details", { className: "tries", open: view.has("group") }, element("summary", { textContent: `${asset.tries.length} tries` }),
-    element("div", { tabIndex: 0, role: "group", ariaLabel: "tries, side by side" }, ...asset.tries.map((each) => element("figure", {}, each.picture ? element("img", { src: each.picture, alt: `seed ${each.seed}`, loading: "lazy" }) : null,
+    element("div", {}, ...asset.tries.map((each) => element("figure", {}, each.picture ? element("img", { src: each.picture, alt: `seed ${each.seed}`, loading: "lazy" }) : null,
       element("figcaption", { textContent: [`seed ${each.seed}`, each.fate].filter(Boolean).join(": ") }))))) : null;
   const text = element("div", { className: "text" },
     element("p", { className: "prompt", textContent: prompt, title: asset.prompt || "" }),
