@@ -64,7 +64,7 @@ def configure(threads: int | None = None) -> int:
             os.environ.setdefault(name, str(count))
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # a sum in fewer parts, where cores are busy, rounds differently
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch = sys.modules.get("torch")
+    torch = loaded_torch()
     if torch is not None:  # imported already: its pool can still be resized, only the wait policy is fixed
         torch.set_num_threads(count)
     return count
@@ -154,12 +154,18 @@ def describe(device: torch.device | str) -> dict[str, Any]:
     }
 
 
+def loaded_torch() -> Any | None:
+    """torch where this process has loaded it; None while another thread is still loading it, too: it is half there."""
+    torch = sys.modules.get("torch")
+    return None if getattr(getattr(torch, "__spec__", None), "_initializing", False) else torch
+
+
 def made_with() -> dict[str, str]:
     """Versions, threads, processor and precision of this process: with code, models, settings and inputs, all that a
     stage's bytes depend on. What is not installed or not loaded is left out."""
     told = {"python": platform.python_version(), **_libraries(), "cpu": _processor()}
     told["threads"] = os.environ.get("OMP_NUM_THREADS") or str(thread_count())
-    if torch := sys.modules.get("torch"):
+    if torch := loaded_torch():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         told["precision"] = str(default_dtype(device)).removeprefix("torch.")
     return told
@@ -191,7 +197,7 @@ def gpu_load() -> dict[str, Any] | None:
 
     What the driver does not tell is None; so is all of it before torch has begun to use a GPU, and without the command.
     """
-    torch = sys.modules.get("torch")
+    torch = loaded_torch()
     if torch is None or not torch.cuda.is_initialized():
         return None
     index = os.environ.get("SPLATMILL_DEVICE", "").partition(":")[2]

@@ -29,7 +29,7 @@ from catalog.writer import append
 from pipeline_core import logs
 from pipeline_core.acceptance import Held, Verdict
 from pipeline_core.bucket import Place
-from pipeline_core.device import made_with
+from pipeline_core.device import loaded_torch, made_with
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
 from pipeline_core.picture import Picture, read_picture
@@ -215,7 +215,7 @@ def stage_run(
     **columns: Any,
 ) -> StageRun:
     """The catalogue row of one attempt, with what is known of this process and of Prefect's run."""
-    row, torch = named(stage), sys.modules.get("torch")
+    row, torch = named(stage), loaded_torch()
     gpu = torch.cuda if torch is not None and torch.cuda.is_available() else None
     return StageRun(
         run_id=journey.run_id,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -102,3 +103,13 @@ def test_a_cuda_device_has_a_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device.pick_device("cuda") == device.pick_device() == torch.device("cuda", 2)
     assert device.pick_device("cuda:1") == torch.device("cuda", 1) and device.pick_device("cpu").index is None
+
+
+def test_a_torch_that_is_still_being_imported_is_not_there_yet(monkeypatch):
+    """A thread that shows signs of life looks while the main thread imports."""
+    half = ModuleType("torch")
+    half.__spec__ = SimpleNamespace(_initializing=True)
+    monkeypatch.setitem(sys.modules, "torch", half)
+    assert device.loaded_torch() is None and device.gpu_load() is None and "precision" not in device.made_with()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert device.loaded_torch() is torch
