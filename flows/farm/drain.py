@@ -85,7 +85,10 @@ def drain(name: str, wait_s: float | None = None) -> str:
                 f"splatmill drain {name}, or stop it, and what it has in hand keeps a checkpoint"
             )
         time.sleep(LOOK_S)
-    return f"worker {name} is drained: it has nothing in hand, and takes nothing more until it is started again"
+    return (
+        f"worker {name} is drained: it has nothing in hand, and takes nothing more until it is started again, or "
+        f"splatmill drain {name} --undo"
+    )
 
 
 def undo(name: str) -> str:
