@@ -292,6 +292,8 @@ def conclude(
     """Put into quarantine what has failed often enough; name what is rejected or unjudged, what has files with errors
     in them, and what looks like another asset. ``turned_down``: what was rejected before any work."""
     hold_to_contracts(request.library, summary, turned_down)
+    compared = {each.asset_id for each in todo if each.spec.recipe.choice.start_margin is not None}
+    summary.from_start = from_start(request.library, [name for name in summary.made if name in compared])
     summary.flawed = flawed(request.library, summary.made)
     summary.alike = alike(request.library, summary.made)
     rows = to_quarantine(request.library, request.run_id, todo, summary.failures)
@@ -322,6 +324,12 @@ def hold_to_contracts(library: str, summary: Summary, turned_down: Sequence[str]
 def flawed(library: str, made: list[str]) -> list[str]:
     """Those of ``made`` in whose files validation found errors."""
     sql = "select asset_id from assets where finding_errors > 0 and list_contains(?, asset_id) order by asset_id"
+    return [row["asset_id"] for row in query.rows(library, sql, [made])] if made else []
+
+
+def from_start(library: str, made: list[str]) -> list[str]:
+    """Those of ``made`` that are their starts without distillation."""
+    sql = "select asset_id from assets where delivered_from = 'start' and list_contains(?, asset_id) order by asset_id"
     return [row["asset_id"] for row in query.rows(library, sql, [made])] if made else []
 
 

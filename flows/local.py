@@ -142,6 +142,8 @@ def _report(request: BatchRequest, summary: Summary, as_json: bool) -> None:
     if summary.unjudged:
         first = "{asset_id}: {why}".format(**summary.unjudged[0])
         print(f"{len(summary.unjudged)} unjudged, neither accepted nor rejected, such as {first}", file=out)
+    if summary.from_start:
+        print(f"{len(summary.from_start)} are their starts, which distillation made worse", file=out)
     if summary.flawed:
         print(f"{len(summary.flawed)} with errors in their files: splatmill sql 'from findings'", file=out)
     if summary.alike:

@@ -20,6 +20,7 @@ class Summary:
     ``rejected`` have an asset id and why: what its contract does not accept, made or there already (it is in neither
     list), or rejected before any work. ``unjudged`` are made or there already, and lack a judge or a figure, and why.
     ``flawed`` were made and have files in which validation found errors (``findings`` in SQL).
+    ``from_start`` were made, and are their starts without distillation, which had made them worse.
     ``alike`` are near-duplicates that were made (``duplicates`` in SQL), each two as ``one = other``.
     ``stopped_why``: by whom and when the run was cancelled, where it was.
     """
@@ -41,6 +42,7 @@ class Summary:
     refused: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     flawed: list[str] = field(default_factory=list)
+    from_start: list[str] = field(default_factory=list)
     alike: list[str] = field(default_factory=list)
     seconds: float = 0.0
     first_asset_s: float | None = None
@@ -78,6 +80,9 @@ def markdown(summary: Summary) -> str:
     if summary.flawed:
         names = ", ".join(summary.flawed[:50]) + (" ..." if len(summary.flawed) > 50 else "")
         lines += ["", f"Validation found errors in files of {len(summary.flawed)}: {names}"]
+    if summary.from_start:
+        names = ", ".join(summary.from_start[:50]) + (" ..." if len(summary.from_start) > 50 else "")
+        lines += ["", f"Distillation made {len(summary.from_start)} worse; their starts are delivered: {names}"]
     if summary.alike:
         names = ", ".join(summary.alike[:50]) + (" ..." if len(summary.alike) > 50 else "")
         lines += ["", f"Look alike ({len(summary.alike)} pairs): {names}"]

@@ -12,9 +12,11 @@ from catalog import query
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows import choice
+from flows.batch import from_start
 from flows.choice import choose, is_worse, keep_start
 from flows.farm.shards import measured
 from flows.live import share_done
+from flows.summary import Summary, markdown
 from pipeline_core import stages
 from pipeline_core.config import RECIPES, Choice
 from pipeline_core.errors import DataError, DivergedError, TransientError
@@ -307,3 +309,14 @@ def test_the_distilled_one_is_delivered_where_its_start_makes_no_better_mesh_or_
     assert choose(journey) is journey
     still = plan(tmp_path, {"choice.start_margin": 0.03, "geometry.steps": 0})
     assert keep_start(still, 0.03) is still
+
+
+def test_a_report_names_the_starts_that_are_delivered(tmp_path):
+    row = {"run_id": "night", "status": "ok", "stage": "record", "recipe": "draft"}
+    for asset_id, steps in (("mug", 0), ("bowl", 30)):
+        recipe = {"geometry": {"steps": steps}, "appearance": {"steps": 0}}
+        append(str(tmp_path), [StageRun(asset_id=asset_id, spec_json=json.dumps({"recipe": recipe}), **row)])
+    names = from_start(str(tmp_path), ["bowl", "mug"])
+    assert names == ["mug"] and from_start(str(tmp_path), ["bowl"]) == from_start(str(tmp_path), []) == []
+    told = markdown(Summary("night", str(tmp_path), "props.csv", from_start=names))
+    assert "Distillation made 1 worse; their starts are delivered: mug" in told
