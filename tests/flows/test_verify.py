@@ -67,8 +67,8 @@ def test_what_the_outputs_no_longer_tell_the_catalogue_does(library):
 def test_the_first_stage_that_differs_and_what_differed(library, monkeypatch, capsys):
     from pipeline_core.meshing import extract
 
-    original, coarser = extract.extract_mesh, {"grid": 23}
-    monkeypatch.setattr(extract, "extract_mesh", lambda splat, mesh: original(splat, mesh.model_copy(update=coarser)))
+    original, grid = extract.extract_surfaces, {"grid": 23}
+    monkeypatch.setattr(extract, "extract_surfaces", lambda splat, mesh: original(splat, mesh.model_copy(update=grid)))
     monkeypatch.setattr("tasks.stage.code_version", lambda: "0.2.0+src.other")
     assert show_verified(str(library), ["mug"], keep=True, as_json=True) == 1
     [told] = json.loads(capsys.readouterr().out)["assets"]
@@ -111,6 +111,18 @@ def test_damage_is_told_and_nothing_is_made(library, tmp_path, made):
     assert splat.is_file() and not (tmp_path / "scratch").exists()
     with pytest.raises(RequestError, match=r"nobody: .* has no such asset"):
         verify(str(library), "nobody", tmp_path / "scratch")
+
+
+def test_a_library_in_a_bucket(made, bucket, tmp_path, monkeypatch):
+    import s3fs
+
+    s3fs.S3FileSystem().put(f"{made.library}/", "farm/verify/", recursive=True)
+    monkeypatch.setattr(module, "_travel", lambda to: shutil.copytree(made.library, to.library, dirs_exist_ok=True))
+    assert verify(f"{bucket}/verify", "mug", tmp_path / "scratch").verdict == "same"
+    key = made.keys["dress"]
+    s3fs.S3FileSystem().pipe(f"farm/verify/stages/dress/{key}/asset.glb", b"glTF")
+    told = verify(f"{bucket}/verify", "mug", tmp_path / "again")
+    assert told.differs == [f"stages/dress/{key}/asset.glb is not what dress made"]
 
 
 def test_a_model_that_is_gone_is_named(library, tmp_path, tiny_prior):
