@@ -12,6 +12,7 @@ import trimesh
 from catalog import query
 from flows.batch import prepare, run_batch
 from flows.edit import prepare_edit
+from flows.verify import verify
 from pipeline_core import models, stages
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import DataError, ManifestError, RequestError
@@ -83,6 +84,7 @@ def test_an_edited_splat_becomes_an_asset_with_a_lineage(library):
     assert spec.recipe.geometry.steps == spec.recipe.appearance.steps == spec.recipe.texture.steps == 0
     summary = run_batch(request, travel, plan=plan)
     assert summary.made == ["green-stump"] and not summary.failures
+    assert verify(str(library), "green-stump", library.parent / "scratch").verdict == "same"
 
     before = ply.load_splat(library / "edits/green-stump/splat.ply")
     folder = library / "assets" / "green-stump"
