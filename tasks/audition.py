@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def go_on(candidate: Journey) -> None:
     mine = Library(candidate.library).checkpoint("optimize_gaussians", candidate.keys["optimize_gaussians"])
     with suppress(OSError):  # gone: the stage begins anew, and comes to the same
         if not mine.exists():
-            os.replace(_checkpoint(candidate), mine)
+            _checkpoint(candidate).replace(mine)
 
 
 def forget(candidate: Journey) -> None:

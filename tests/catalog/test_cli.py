@@ -48,6 +48,7 @@ def test_a_day_with_the_catalogue(one_asset, tmp_path_factory) -> None:
     assert "nothing wrong" in run("fsck", "--no-artifacts", *library)
     assert set(json.loads(run("compare", "last", "last", *library, "--format", "json"))) == {
         "overview",
+        "accepted",
         "stages",
         "metrics",
         "assets",

@@ -6,6 +6,7 @@ import pytest
 
 from catalog.compare import compare
 from catalog.writer import append
+from pipeline_core.acceptance import Held
 from pipeline_core.errors import RequestError
 
 
@@ -82,8 +83,13 @@ def test_what_an_accepted_asset_cost_with_its_interval(tmp_path, make_run) -> No
         charged = {"run_id": run_id, "share_s": 10.0, "gpu_s": None, "price_per_hour": 36.0}
         return make_run(f"{run_id}-{number}", "record", metrics={"judged": judged}, **charged | columns)
 
+    def unjudged(run_id, number):
+        charged = {"run_id": run_id, "share_s": 0.0, "gpu_s": None, "price_per_hour": 36.0}
+        return make_run(f"{run_id}-{number}", "accept", clauses=(Held("judged", 1.0),), **charged)
+
     append(tmp_path, [work("a", n, 1.0) for n in range(20)] + [work("a", n, 0.0) for n in range(20, 40)])
-    append(tmp_path, [work("b", n, 0.0) for n in range(3)])
+    append(tmp_path, [unjudged("a", n) for n in range(20, 40)])
+    append(tmp_path, [work("b", n, 0.0) for n in range(3)] + [unjudged("b", n) for n in range(3)])
     a, b = compare(tmp_path, "a", "b")["accepted"].to_pylist()
     assert (a["assets"], a["accepted"], a["accepted_share"], a["s_each"], a["cost_each"]) == (40, 20, 0.5, 20.0, 0.2)
     assert 13 < a["s_each_low"] < 17 and 24 < a["s_each_high"] < 34 and a["gpu_s_each"] is None

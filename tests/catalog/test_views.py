@@ -9,6 +9,7 @@ from pathlib import Path
 from catalog import query, questions, snapshot, views
 from catalog.schema import Artifact, model, request, review
 from catalog.writer import append
+from pipeline_core.acceptance import Held
 
 DOCS = Path(__file__).parents[2] / "docs" / "CATALOGUE.md"
 
@@ -177,9 +178,11 @@ def test_what_an_accepted_asset_costs_counts_all_attempts_and_each_asset_once(tm
 
     append(tmp_path, [work("one", "a1"), work("one", "a2"), work("one", "a2", "evaluate")])
     append(tmp_path, [work("one", "a2", "optimize_gaussians", seed=8)])
-    append(tmp_path, [work("one", "u", judged=0.0), review("u", True, by="ana")])
+    unjudged = {"clauses": (Held("judged", 1.0),), "metrics": {}, "share_s": 0.0, "model_ids": ()}
+    append(tmp_path, [work("one", "u"), make_run("u", "accept", run_id="one", **unjudged), review("u", True, by="ana")])
     snapshot.build(tmp_path)
-    append(tmp_path, [work("two", "a1", status="skipped", share_s=None), work("two", "v", judged=0.0)])
+    append(tmp_path, [work("two", "a1", status="skipped", share_s=None), work("two", "v")])
+    append(tmp_path, [make_run("v", "accept", run_id="two", **unjudged)])
     append(tmp_path, [work("two", "w", "evaluate", "failed")])
     snapshot.build(tmp_path)
     append(tmp_path, [review("a2", False, by="ana")])  # of a night that is over

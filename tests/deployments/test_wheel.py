@@ -99,7 +99,7 @@ def test_a_batch_is_made_and_asked_about_from_a_folder_with_our_rooms_names(spla
     made = json.loads(splatmill("run", "props.csv", "--json", *settings(tiny | {"init.point_prior": "starter"})))
     assert made["ok"] and made["made"] == ["mug"]
     [row] = json.loads(splatmill("sql", "select asset_id, status, glb_path from assets", "--format", "json"))
-    assert (row["asset_id"], row["status"]) == ("mug", "ok") and (here / "library" / row["glb_path"]).is_file()
+    assert (row["asset_id"], row["status"]) == ("mug", "unjudged") and (here / "library" / row["glb_path"]).is_file()
     page = Path(here / splatmill("gallery").strip())
     assert page.is_file() and "mug" in page.read_text()
     found = {each["what"]: each["state"] for each in json.loads(splatmill("doctor", "--json"))}

@@ -32,9 +32,12 @@ def test_only_its_own_shards_that_never_began_are_closed(tmp_path, monkeypatch):
 def test_a_shard_says_that_the_worker_who_took_it_is_offline(monkeypatch):
     def run(name, kind, pool="splatmill", worker=None):
         labels = {"prefect.worker.name": worker} if worker else {}
-        state = SimpleNamespace(type=kind, timestamp=datetime.now(UTC), message="")
+        state = SimpleNamespace(
+            type=kind, timestamp=datetime.now(UTC), message="", is_scheduled=lambda: kind == StateType.SCHEDULED
+        )
         request = {"request": {"only": ["mug"]}}
-        return SimpleNamespace(id=name, state=state, labels=labels, work_pool_name=pool, parameters=request)
+        told = {"id": name, "created": state.timestamp, "labels": labels, "parameters": request}
+        return SimpleNamespace(state=state, work_pool_name=pool, **told)
 
     asked = []
 
