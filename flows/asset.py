@@ -46,7 +46,7 @@ from pipeline_core import stages
 from pipeline_core.errors import DamagedInput
 from pipeline_core.spec import AssetSpec
 from tasks.journey import Journey, discard_damaged, finished, plan_journey
-from tasks.policy import Made, ask, forgetting, task_of
+from tasks.policy import Made, come_through, forgetting
 from tasks.rules import MENDED, RESEEDED, RESEEDS, attempts, rank, reseeded
 from tasks.stage import Reference, verdict_of
 
@@ -99,12 +99,10 @@ def travel(journey: Journey, others: Sequence[Reference] = (), *, finally_: bool
     """
     made: Made = {}
     for stage in stages.STAGES:
-        upstream = [made[name] for name in stage.upstream]
-        if stage.name == stages.DELIVERY:
-            if not finally_ and not finished(journey) and verdict_of(journey, made["accept"]).failed:
-                break
-            upstream = [*others, *upstream]
-        made[stage.name] = ask(task_of(stage.name), journey, *upstream, anew=finally_)
+        delivers = stage.name == stages.DELIVERY
+        if delivers and not finally_ and not finished(journey) and verdict_of(journey, made["accept"]).failed:
+            break
+        come_through(journey, made, stage.name, others if delivers else (), anew=finally_)
     return made
 
 

@@ -10,7 +10,6 @@ remains. What is chosen is a plain journey: its seed and its recipe make the sam
 from __future__ import annotations
 
 import contextvars
-import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -23,10 +22,10 @@ from pipeline_core.errors import error_class
 from tasks import halt
 from tasks.audition import forget, go_on
 from tasks.journey import Journey, in_place_of
-from tasks.policy import Made, ask, forgetting, task_of
+from tasks.policy import Made, come_through, forgetting
 from tasks.progress import board
 from tasks.rules import candidates
-from tasks.stage import path_of
+from tasks.stage import told_by
 
 log = logging.getLogger("splatmill")
 
@@ -109,15 +108,13 @@ def drop(candidate: Candidate, error: BaseException, tried: Sequence[Candidate])
 @forgetting
 def hear(candidate: Candidate, stage: str) -> None:
     """Have a candidate come through a stage."""
-    upstream = [candidate.made[name] for name in stages.named(stage).upstream]
-    candidate.made[stage] = ask(task_of(stage), candidate.journey, *upstream)
+    come_through(candidate.journey, candidate.made, stage)
 
 
 def audition(candidate: Candidate) -> None:
     """Have a candidate come through its audition, and read what the judge saw."""
     hear(candidate, "audition")
-    path = path_of(candidate.journey, candidate.made["audition"], "scores.json")
-    candidate.scores = json.loads(path.read_bytes())
+    candidate.scores = told_by(candidate.journey, candidate.made["audition"], "scores.json")
 
 
 def ranked(tried: Sequence[Candidate]) -> list[Candidate]:
@@ -145,9 +142,10 @@ def finish(best: Candidate, tried: Sequence[Candidate], start_margin: float | No
     plain = in_place_of(best.journey, recipe=recipe.model_copy(update={"choice": PLAIN}))
     told = [each.to_json() | {"taken": each is best} for each in tried]
     kept = tuple(each.made["audition"]["key"] for each in tried if "audition" in each.made)
-    for stage, reference in best.made.items():  # its rows are the asset's latest
-        upstream = [best.made[name] for name in stages.named(stage).upstream]
-        assert ask(task_of(stage), best.journey, *upstream, anew=True) == reference
+    before = dict(best.made)
+    for stage in before:  # its rows are the asset's latest
+        come_through(best.journey, best.made, stage, anew=True)
+    assert best.made == before
     go_on(best.journey)
     chosen = keep_start(replace(plain, chosen={"candidates": told}, kept=kept), start_margin)
     measured(chosen)
@@ -206,8 +204,7 @@ def measured(journey: Journey, *, anew: bool = False) -> Made:
     """Travel as far as an asset is measured; ``anew``: every stage leaves a row, though its output is there."""
     made: Made = {}
     for stage in stages.STAGES:
-        upstream = [made[name] for name in stage.upstream]
-        made[stage.name] = ask(task_of(stage.name), journey, *upstream, anew=anew)
+        come_through(journey, made, stage.name, anew=anew)
         if stage.name == "evaluate":
             break
     return made
@@ -215,5 +212,4 @@ def measured(journey: Journey, *, anew: bool = False) -> Made:
 
 def read(journey: Journey, made: Made) -> dict[str, float]:
     """What was measured of an asset."""
-    scores: dict[str, float] = json.loads(path_of(journey, made["evaluate"], "metrics.json").read_bytes())
-    return scores
+    return told_by(journey, made["evaluate"], "metrics.json")

@@ -74,18 +74,14 @@ def markdown(summary: Summary) -> str:
     ]
     if summary.stopped_why:
         lines += ["", f"The run was {summary.stopped_why}."]
-    if summary.left:
-        names = ", ".join(summary.left[:50]) + (" ..." if len(summary.left) > 50 else "")
-        lines += ["", f"Not begun because of {summary.left_why}: {names}"]
-    if summary.flawed:
-        names = ", ".join(summary.flawed[:50]) + (" ..." if len(summary.flawed) > 50 else "")
-        lines += ["", f"Validation found errors in files of {len(summary.flawed)}: {names}"]
-    if summary.from_start:
-        names = ", ".join(summary.from_start[:50]) + (" ..." if len(summary.from_start) > 50 else "")
-        lines += ["", f"Distillation made {len(summary.from_start)} worse; their starts are delivered: {names}"]
-    if summary.alike:
-        names = ", ".join(summary.alike[:50]) + (" ..." if len(summary.alike) > 50 else "")
-        lines += ["", f"Look alike ({len(summary.alike)} pairs): {names}"]
+    for names, words in (
+        (summary.left, f"Not begun because of {summary.left_why}"),
+        (summary.flawed, f"Validation found errors in files of {len(summary.flawed)}"),
+        (summary.from_start, f"Distillation made {len(summary.from_start)} worse; their starts are delivered"),
+        (summary.alike, f"Look alike ({len(summary.alike)} pairs)"),
+    ):
+        if names:
+            lines += ["", f"{words}: {', '.join(names[:50])}{' ...' if len(names) > 50 else ''}"]
     if summary.warnings:
         quoted = [line.replace("`", "'") for line in shorten(summary.warnings, SUMMARY)]
         lines += ["", *(f"- `{line}`" for line in quoted)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pipeline_core.acceptance import judge
 from pipeline_core.files import write_json
@@ -13,7 +11,7 @@ from pipeline_core.storage import Library
 from tasks.deliver import deliver
 from tasks.journey import Journey
 from tasks.policy import stage_task
-from tasks.stage import Measured, Reference, path_of
+from tasks.stage import Measured, Reference, told_by
 
 
 @stage_task
@@ -22,13 +20,9 @@ def accept(
 ) -> Measured:
     """Write ``verdict.json``: the verdict and its clauses, which the catalogue has as rows, the seed, and the keys of
     the stages that it is about."""
-
-    def read(upstream: Reference, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(path_of(journey, upstream, name).read_bytes())
-        return told
-
-    findings = [Finding(**each) for each in read(validated, "validation.json")["findings"]]
-    metrics = read(evaluated, "metrics.json") | read(levels, "levels.json")["metrics"] | journey.figures()
+    findings = [Finding(**each) for each in told_by(journey, validated, "validation.json")["findings"]]
+    metrics = told_by(journey, evaluated, "metrics.json") | told_by(journey, levels, "levels.json")["metrics"]
+    metrics |= journey.figures()
     metrics |= {f"finding_{severity}s": count for severity, count in tally(findings).items()}
     contract = journey.spec.accept
     if contract and "kb" in contract.bounds:

@@ -7,7 +7,7 @@ def extract_mesh(journey, folder, gaussians):    # named as its row in pipeline_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -130,6 +130,17 @@ def ask(task: Task[..., Reference], journey: Journey, *upstream: Reference, anew
     there = Library(journey.library).find(task.name, journey.keys[task.name], quick=quick) is not None
     chosen = task if there and not anew else _refreshing(task)
     return chosen(quote(journey), *upstream)  # quoted: Prefect would look for futures in every field of the recipe
+
+
+def come_through(
+    journey: Journey, made: Made, stage: str, others: Sequence[Reference] = (), *, anew: bool = False
+) -> None:
+    """Bring a journey through ``stage``, with the outputs in ``made`` that its row names, and keep its reference there.
+
+    ``others`` are references that come before those.
+    """
+    upstream = [made[name] for name in named(stage).upstream]
+    made[stage] = ask(task_of(stage), journey, *others, *upstream, anew=anew)
 
 
 def forgetting(travel: Callable[P, T]) -> Callable[P, T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pipeline_core.storage import Library, known_sha256
 from tasks.deliver import deliver
 from tasks.journey import Journey
 from tasks.policy import published_task
-from tasks.stage import Publication, Reference, path_of, verdict_of, with_times
+from tasks.stage import Publication, Reference, told_by, verdict_of, with_times
 
 
 def publish_asset(journey: Journey, folder: Path, run: StageRun, outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -46,10 +45,9 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
     """
     made = {name: each for each in upstream for name in each["outputs"]}
     attempts = [attempt(journey, each) for each in upstream if each["stage"] == "accept"]
-    metrics: dict[str, float] = json.loads(path_of(journey, made["metrics.json"], "metrics.json").read_bytes())
+    metrics, material, levels = (told_by(journey, made[n], n) for n in ("metrics.json", "material.json", "levels.json"))
     provenance = deliver(journey, folder, upstream)
     files = {path.name: {"sha256": known_sha256(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
-    material, levels = (json.loads(path_of(journey, made[n], n).read_bytes()) for n in ("material.json", "levels.json"))
     metrics |= levels.pop("metrics")
     whole = provenance | journey.told() | {"material": material, "levels": levels, "metrics": metrics, "files": files}
     verdict = verdict_of(journey, made["verdict.json"])
@@ -62,6 +60,6 @@ def record(journey: Journey, folder: Path, *upstream: Reference) -> Mapping[str,
 
 def attempt(journey: Journey, accepted: Reference) -> dict[str, Any]:
     """What ``asset.json`` tells of one attempt, by the reference to its verdict."""
-    told = json.loads(path_of(journey, accepted, "verdict.json").read_bytes())
+    told = told_by(journey, accepted, "verdict.json")
     failed = [str(each) for each in Verdict.from_json(told).failed]
     return {"seed": told["seed"], "verdict": told["verdict"], "failed": failed, "stages": told["stages"]}

@@ -30,7 +30,7 @@ from pipeline_core.errors import DivergedError, RequestError
 from pipeline_core.files import write_json
 from pipeline_core.storage import Library
 from tasks.journey import Journey, in_place_of
-from tasks.stage import Measured, Reference, path_of, run_stage
+from tasks.stage import Measured, Reference, run_stage, told_by
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def rejected_before(journey: Journey) -> int:
 
 def rank(journey: Journey, made: Mapping[str, Reference]) -> tuple[int, float]:
     """The least is the best of several attempts: the one with the fewest failed clauses, of these the most faithful."""
-    told = json.loads(path_of(journey, made["accept"], "verdict.json").read_bytes())
+    told = told_by(journey, made["accept"], "verdict.json")
     return len(Verdict.from_json(told).failed), -(told["fidelity"] or 0.0)
 
 

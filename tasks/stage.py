@@ -175,9 +175,15 @@ def path_of(journey: Journey, upstream: Reference, name: str) -> Path:
     return path
 
 
+def told_by(journey: Journey, upstream: Reference, name: str) -> dict[str, Any]:
+    """What an upstream output's JSON file says; raises as :func:`path_of` does."""
+    told: dict[str, Any] = json.loads(path_of(journey, upstream, name).read_bytes())
+    return told
+
+
 def verdict_of(journey: Journey, accepted: Reference) -> Verdict:
     """What the stage accept made of an asset, by the reference to it."""
-    return Verdict.from_json(json.loads(path_of(journey, accepted, "verdict.json").read_bytes()))
+    return Verdict.from_json(told_by(journey, accepted, "verdict.json"))
 
 
 def input_of(journey: Journey, column: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pipeline_core.files import write_json
@@ -11,7 +10,7 @@ from pipeline_core.storage import Library
 from tasks.deliver import deliver
 from tasks.journey import Journey
 from tasks.policy import stage_task
-from tasks.stage import Measured, Reference, path_of
+from tasks.stage import Measured, Reference, told_by
 
 
 @stage_task
@@ -27,7 +26,7 @@ def validate(journey: Journey, folder: Path, *upstream: Reference) -> Measured:
         deliver(journey, scratch, upstream)
         findings = check_asset(scratch, journey.spec, whole=False)
     [evaluation] = [each for each in upstream if "metrics.json" in each["outputs"]]
-    findings = merged([*findings, *silhouettes(json.loads(path_of(journey, evaluation, "metrics.json").read_bytes()))])
+    findings = merged([*findings, *silhouettes(told_by(journey, evaluation, "metrics.json"))])
     validator = khronos.found()
     looked = {"khronos": validator.version or None, "khronos_missing": validator.missing or None}
     write_json(folder / "validation.json", {"validators": looked, "findings": [vars(each) for each in findings]})

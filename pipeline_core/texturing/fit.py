@@ -15,7 +15,6 @@ from torch.nn.functional import grid_sample, interpolate
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.config import Texture
-from pipeline_core.device import upload
 from pipeline_core.errors import DivergedError
 from pipeline_core.texturing.refine import TextureJob, sharp_enough
 from pipeline_core.types import TexturedMesh
@@ -114,9 +113,7 @@ class FitJob(TextureJob):
 
     def result(self) -> TexturedMesh:
         self.colours = self.leaf.detach().sigmoid()
-        t = self.textured
-        texture = self._texture().cpu().numpy()
-        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, texture, lightmap_uvs=t.lightmap_uvs)
+        return self._finished()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -136,8 +133,5 @@ class FitJob(TextureJob):
         raw = sharp_enough(self.leaf[self._nearest].permute(2, 0, 1)[None], self._spacing)
         raw = raw.expand(len(self.cameras), -1, -1, -1)
         colour = grid_sample(raw, self._uv * 2 - 1, align_corners=False, padding_mode="border").sigmoid()
-        background = upload(torch.tensor(self.prior.background or (1.0, 1.0, 1.0)), self.device).reshape(1, 3, 1, 1)
-        mask = self._mask[:, None].float()
-        size = self.settings.resolution
-        shown = colour * mask + background * (1 - mask)
+        size, shown = self.settings.resolution, self._on_background(colour)
         return interpolate(shown, (size, size), mode="bilinear", antialias=shown.shape[-1] > size, align_corners=False)

@@ -231,10 +231,8 @@ class TextureJob:
             self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
 
     def result(self) -> TexturedMesh:
-        t = self.textured
         self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
-        texture = self._texture().cpu().numpy()
-        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, texture, lightmap_uvs=t.lightmap_uvs)
+        return self._finished()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -296,14 +294,22 @@ class TextureJob:
         """The whole texture [S, S, 3]: every texel outside the charts is its nearest neighbour inside."""
         return self.colours[self._nearest]
 
+    def _finished(self) -> TexturedMesh:
+        t, texture = self.textured, self._texture().cpu().numpy()
+        return TexturedMesh(t.vertices, t.faces, t.normals, t.uvs, texture, lightmap_uvs=t.lightmap_uvs)
+
+    def _on_background(self, colour: Tensor) -> Tensor:
+        """Samples ``colour`` [V, 3, H, W], and the prior's background where they miss the mesh."""
+        background = upload(torch.tensor(self.prior.background or (1.0, 1.0, 1.0)), self.device).reshape(1, 3, 1, 1)
+        mask = self._mask[:, None].float()
+        return colour * mask + background * (1 - mask)
+
     def _render(self) -> Tensor:
         """Images [V, 3, H, W] on the prior's background."""
         texture = sharp_enough(self._texture().permute(2, 0, 1)[None], self._spacing)
         texture = texture.expand(len(self.cameras), -1, -1, -1)
         colour = grid_sample(texture, self._uv * 2 - 1, align_corners=False, padding_mode="border")
-        background = upload(torch.tensor(self.prior.background or (1.0, 1.0, 1.0)), self.device).reshape(1, 3, 1, 1)
-        mask = self._mask[:, None].float()
-        return avg_pool2d(colour * mask + background * (1 - mask), SUPERSAMPLE)
+        return avg_pool2d(self._on_background(colour), SUPERSAMPLE)
 
     def _gather(self, change: Tensor) -> None:
         """Note ``change`` [V, 3, h, w] at the texels that see it."""

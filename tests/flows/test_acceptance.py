@@ -47,7 +47,7 @@ def three(tmp_path_factory, tiny):
     (folder / "props.csv").write_text("\n".join(ROWS))
     contract = "unreadable_words: 0\nfaces: 300\nattempts: 2\ntags: {strict: {faces: 1}}\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.asset.ask", lambda task, journey, *up, anew=False: task.fn(journey, *up))
+        patch.setattr("tasks.policy.ask", lambda task, journey, *up, anew=False: task.fn(journey, *up))
         request = BatchRequest(
             manifest=str(folder / "props.csv"), library=str(folder / "library"), recipe="draft",
             overrides=tiny | NOTHING, accept=accept(folder, contract),

@@ -22,6 +22,7 @@ from pipeline_core.config import RECIPES, Choice
 from pipeline_core.errors import DataError, DivergedError, TransientError
 from pipeline_core.spec import AssetSpec
 from pipeline_core.storage import Library
+from tasks import policy
 from tasks.journey import in_place_of, plan_journey
 from tasks.policy import task_of
 from tasks.progress import board
@@ -49,7 +50,7 @@ def planned(tmp_path, tiny):
 @pytest.fixture
 def without_prefect(monkeypatch):
     """Tasks are called as they are."""
-    monkeypatch.setattr("flows.choice.ask", lambda task, journey, *upstream, anew=False: task.fn(journey, *upstream))
+    monkeypatch.setattr("tasks.policy.ask", lambda task, journey, *upstream, anew=False: task.fn(journey, *upstream))
 
 
 def travelled(journey):
@@ -144,8 +145,8 @@ def heard(monkeypatch):
         monkeypatch.setattr(choice, "audition", audition)
         monkeypatch.setattr(choice, "go_on", lambda _: None)
         monkeypatch.setattr(choice, "measured", lambda journey, **_: finishing(journey))
-        monkeypatch.setattr(choice, "task_of", lambda name: name)
-        monkeypatch.setattr(choice, "ask", made)
+        monkeypatch.setattr(policy, "task_of", lambda name: name)
+        monkeypatch.setattr(policy, "ask", made)
 
     def finishing(journey):
         finished.append(journey.spec.seed)
