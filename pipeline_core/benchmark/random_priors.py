@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,23 @@ class RandomText:
         return self.model(tokens.to(device)).last_hidden_state[0].float(), None
 
 
+def random_encoder(prior: DiffusersPrior, seed: int = 0) -> Any:
+    """A distilled encoder of the published size (diffusers' AutoencoderTiny) with random weights, for ``prior``."""
+    from diffusers import AutoencoderTiny
+
+    with _drawing(prior.device, seed):
+        encoder = AutoencoderTiny(latent_channels=prior.latent_channels)
+    return encoder.to(prior.dtype)
+
+
+@contextmanager
+def _drawing(device: torch.device, seed: int) -> Iterator[None]:
+    """Inside, networks are made on ``device``, their weights drawn from ``seed``."""
+    with quiet_libraries(), torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(seed)
+        yield
+
+
 def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> DiffusersPrior:
     """A :class:`DiffusersPrior` of size ``name`` (:data:`SIZES`); epsilon-prediction on Stable Diffusion's schedule.
 
@@ -85,9 +104,7 @@ def random_prior(name: str, device: torch.device, dtype: torch.dtype, seed: int 
 
     size = SIZES[name]
     config = CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **size.text)
-    on_cuda = device.type == "cuda"
-    with quiet_libraries(), torch.random.fork_rng(devices=[device] if on_cuda else []), torch.device(device):
-        torch.manual_seed(seed)
+    with _drawing(device, seed):
         networks = [
             UNet2DConditionModel(sample_size=size.pixels // 8, **size.unet),
             AutoencoderKL(sample_size=size.pixels, **size.vae),

@@ -86,6 +86,10 @@ class LatentPrior(OwnsNoise, ABC):
     def use_encoder(self, encoder: Any) -> None:
         """From now on :meth:`encode` asks the distilled ``encoder``; :meth:`decode` stays with the full autoencoder."""
         self.distilled = encoder.to(self.device).requires_grad_(False).eval()
+        if self.device.type == "cuda":
+            compile_when_it_pays(
+                self.distilled.to(memory_format=torch.channels_last).encoder, COMPILED_VIEWS, differentiated=True
+            )
 
     # ------------------------------------------------------------------------------------------------- prompts
 

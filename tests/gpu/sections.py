@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import os
 import subprocess
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.benchmark import counters, gpu
-from pipeline_core.benchmark.random_priors import random_prior
+from pipeline_core.benchmark.random_priors import random_encoder, random_prior
 from pipeline_core.cameras import orbit
 from pipeline_core.config import RECIPES, Densify, Recipe
 from pipeline_core.engine import adam
@@ -33,8 +34,9 @@ from pipeline_core.priors import compiled
 from pipeline_core.priors.image import DiffusersPrior, load_image_prior
 from pipeline_core.priors.points import load_point_prior
 from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.visibility import chosen_backend, visibility
 from pipeline_core.texturing.refine import refine_texture
-from pipeline_core.types import Gaussians, rgb_to_sh0
+from pipeline_core.types import Gaussians, TexturedMesh, rgb_to_sh0
 
 PROMPT = "a red mug"
 Clock = Callable[[], float]
@@ -88,6 +90,7 @@ EMPTY = """
 import torch
 from pipeline_core.cameras import orbit
 from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.visibility import chosen_backend, visibility
 none = lambda *shape: torch.zeros(*shape, device="cuda", requires_grad=True)
 c = orbit(torch.tensor([0.0, 90.0]), torch.tensor([0.0]), size=64).to("cuda")
 image, _, _ = rasterize(none(0, 3), none(0, 4), none(0, 3), none(0), none(0, 3), c.viewmats, c.Ks, 64, 64,
@@ -363,10 +366,12 @@ def _settings(dry: bool) -> Recipe:
 
 
 def bench(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -> None:
-    """``splatmill bench gpu`` row by row: DreamGaussian's loop, then 16, 8, 4, 2 and 1 assets at once.
+    """``splatmill bench gpu`` row by row: DreamGaussian's loop, 16 assets at once with the networks compiled, the same
+    with a distilled encoder, then fewer at once.
 
     100 steps for 500: the published mix of render sizes, because schedules follow the share of the steps done.
     """
+    _kernels(dry)
     recipe = gpu.squeezed(_settings(dry), 0 if dry else 100)
     recipe = recipe.override({} if dry else {"texture.steps": 4, "mesh.texture_size": 256})  # of 50, and of 1024
     whole = RECIPES["dreamgaussian"]
@@ -380,62 +385,107 @@ def bench(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     notes["dense peak, TFLOP/s"], notes["TFLOP a step"] = peak / 1e12, flops / 1e12
     seconds, notes["baseline"] = gpu.baseline(prior, recipe, start, None, sys.executable)
     notes["baseline, ms a step"] = seconds / recipe.geometry.steps * 1e3
-    if not dry:
-        prior.speed_up()
+    del prior
 
-    def row(active: int, title: str) -> None:
+    def row(prior: DiffusersPrior, active: int, title: str, flops: float) -> None:
         gc.collect()
         found = gpu.measure(prior, recipe, start, active, (flops, peak))
         notes[title] = found.flat() | {"ms_per_asset_step": found.step_s / active * 1e3}
 
-    for active in (2, 1) if dry else (16, 8, 4, 2, 1):
-        if left() < 15 and not dry:
-            notes["left out"] = f"{active} at once and fewer: {left():.0f} s left"
+    most = 2 if dry else 16
+    prior, notes["compiling"] = _fast_prior(device, dry)
+    row(prior, most, f"{most} at once, compiled", flops)
+    distilled = copy.copy(prior)
+    distilled.use_encoder(random_encoder(prior))
+    with patch.dict(os.environ, {compiled.COMPILE: "0" if dry else "1"}):
+        notes["distilled encoder"] = _model_times(distilled, most)
+    row(distilled, most, f"{most} at once, compiled, distilled encoder", counters.model_flops(distilled, 1, 2))
+    for active in (1,) if dry else (1, 4, 16, 8, 2):
+        if left() < 20 + batch_s() and not dry:
+            notes["left out"] = f"{active} at once and what follows: {left():.0f} s left"
             break
-        row(active, f"{active} at once")
-    if not dry and left() > 130:  # compiling alone takes 80 s where nothing is cached
-        prior, notes["compiling"] = _compiled_prior(device)
-        row(16, "16 at once, compiled")
+        with patch.dict(os.environ, {compiled.COMPILE: "0"}):
+            row(prior, active, f"{active} at once", flops)
 
 
-def _compiled_prior(device: torch.device) -> tuple[DiffusersPrior, dict[str, float]]:
-    """A random prior compiled for 16 assets at once, and its times."""
-    prior, began = random_prior("sd21", device, torch.float16), time.monotonic()
-    prior.speed_up()
-    with patch.dict(os.environ, {compiled.COMPILE: "1"}):
-        return prior, _model_times(prior, 16) | {"s": round(time.monotonic() - began, 1)}
+def batch_s() -> float:
+    """Seconds to leave for the section after this one, where it is asked for."""
+    asked = os.environ.get("ONLY", "")
+    return 300 if not asked or "batch" in asked else 0
 
 
-def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -> None:
-    """Whole assets, all stages: twice as many as are active at once, meshed and baked beside the GPU.
+@functools.cache
+def _fast_prior(device: torch.device, dry: bool) -> tuple[DiffusersPrior, dict[str, float]]:
+    """A random prior, compiled for 16 assets at once, and its times."""
+    prior, began = random_prior("tiny" if dry else "sd21", device, half(dry)), time.monotonic()
+    if not dry:
+        prior.speed_up()
+    with patch.dict(os.environ, {compiled.COMPILE: "0" if dry else "1"}):
+        return prior, _model_times(prior, 2 if dry else 16) | {"s": round(time.monotonic() - began, 1)}
 
-    With random weights the Gaussians are noise, so what is meshed is the ball that each started from.
-    """
+
+@functools.cache
+def _kernels(dry: bool) -> subprocess.Popen[bytes]:
+    """A process that compiles the CPU's kernels into the cache, which a bare machine lacks and a farm has."""
+    return subprocess.Popen([sys.executable, "-c", "" if dry else MESHED])
+
+
+MESHED = """
+import torch
+from tests.gpu.sections import RECIPES, ball, from_points, meshed
+recipe = RECIPES["dreamgaussian"].override({"mesh.grid": 32, "mesh.texture_size": 128})
+draw = torch.Generator().manual_seed(0)
+meshed(from_points(ball(500, draw), recipe.init.model_copy(update={"opacity": 0.8}), draw), recipe, "cpu")
+"""
+
+
+def meshed(gaussians: Gaussians, recipe: Recipe, device: torch.device | str) -> TexturedMesh:
+    """The mesh of ``gaussians`` with its texture, seen once as refinement sees it."""
     from pipeline_core.meshing.extract import extract_mesh
     from pipeline_core.texturing.bake import bake
 
+    textured = bake(gaussians, extract_mesh(gaussians, recipe.mesh), recipe.mesh)
+    views = orbit(torch.zeros(1), torch.zeros(1), size=64)
+    visibility(textured.vertices, textured.faces, textured.uvs, views, backend=chosen_backend(torch.device(device)))
+    return textured
+
+
+def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -> None:
+    """Whole assets, all stages, as published: twice as many as are active at once, meshed and baked beside the GPU.
+
+    With random weights the Gaussians are noise, so what is meshed is the ball that each started from.
+    """
     active, count = (2, 3) if dry else (16, 32)
-    recipe = gpu.squeezed(_settings(dry), 0 if dry or left() > 600 else 100).override(
-        {"geometry.densify.prune_scale_last": 10.0} | ({"mesh.grid": 32} if dry else {})
+    recipe = _settings(dry).override(
+        {"geometry.densify.prune_scale_last": 10.0} | ({"mesh.grid": 32, "mesh.texture_size": 128} if dry else {})
     )
-    if dry:
-        prior = random_prior("tiny", device, half(dry))
-    else:
-        prior, notes["compiling"] = _compiled_prior(device)
-    engine = DistillationEngine(prior, device=device, max_active=active)
+    kernels = _kernels(dry)
+    prior, _ = _fast_prior(device, dry)
+    notes["kernels"] = kernels.wait()
+    engine = DistillationEngine(prior, device=device, max_active=active, profile=True)
+    began, shaped = time.monotonic(), []
+
+    def lap(last: list[float]) -> float:
+        last.append(time.monotonic())
+        return last[-1] - last[-2]
 
     def one(seed: int) -> dict[str, float]:
-        draw, began = torch.Generator().manual_seed(seed), time.monotonic()
+        draw, laps = torch.Generator().manual_seed(seed), [time.monotonic()]
         start = from_points(ball(recipe.init.num_points, draw), recipe.init.model_copy(update={"opacity": 0.8}), draw)
         gaussians, _ = distill(start, PROMPT, "", recipe.geometry, engine, seed=seed)
-        shaped = time.monotonic()
-        textured = bake(start, extract_mesh(start, recipe.mesh), recipe.mesh)
-        meshed = time.monotonic()
+        times = {"shape": lap(laps)}
+        shaped.append(time.monotonic() - began)
+        if len(shaped) == active:
+            steps, parts = engine.steps, engine.clock.seconds
+            notes["first shapes, ms an asset-step"] = shaped[-1] / active / recipe.geometry.steps * 1e3
+            notes["first shapes, ms of a step's parts"] = {name: s / steps * 1e3 for name, s in parts.items()}
+        textured = meshed(start, recipe, device)
+        times["mesh"] = lap(laps)
         refine_texture(textured, PROMPT, recipe.texture, engine, seed=seed)
-        return {"shape": shaped - began, "mesh": meshed - shaped, "texture": time.monotonic() - meshed,
-                "gaussians": len(gaussians), "faces": len(textured.faces)}  # fmt: skip
+        times["texture"] = lap(laps)
+        notes["done after"] = [*notes.get("done after", []), round(time.monotonic() - began, 1)]
+        return times | {"gaussians": len(gaussians), "faces": len(textured.faces)}
 
-    began = time.monotonic()
     with counters.utilisation(device) as samples, ThreadPoolExecutor(count) as pool:
         done = list(pool.map(one, range(count)))
     seconds = time.monotonic() - began
@@ -444,3 +494,4 @@ def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     notes["steps"] = {"geometry": recipe.geometry.steps, "texture rounds": recipe.texture.steps}
     notes["mean of an asset"] = {name: sum(one[name] for one in done) / count for name in done[0]}
     notes["GPU utilisation"] = sum(samples) / len(samples) if samples else None
+    notes["its course"] = samples

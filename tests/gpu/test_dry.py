@@ -21,7 +21,7 @@ def test_every_section_writes_its_results(tmp_path):
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in SECTIONS}
     assert found["parity"]["plain"]["seen differently"] == 0 and found["parity"]["together"]["images"] < 1e-6
     assert found["strategies"]["Adam, same bits"] is True
-    assert set(found["bench"]) >= {"2 at once", "1 at once", "geometry steps", "seconds"}
+    assert set(found["bench"]) >= {"2 at once, compiled, distilled encoder", "1 at once", "geometry steps", "seconds"}
 
 
 def test_without_a_gpu_it_says_how_to_go_on(tmp_path):
