@@ -123,7 +123,7 @@ def main() -> int:
     todo = [
         ("parity", sections.parity, 10), ("strategies", sections.strategies, 5), ("asset", sections.asset, 40),
         ("graphs", sections.graphs, 15), ("parts", sections.parts, 20), ("bench", sections.bench, 45),
-        ("batch", sections.batch, 300),
+        ("batch", sections.batch, 240),
     ]  # fmt: skip
     went = [run(name, section, 0 if DRY else least) for name, section, least in todo]
     return 0 if all(went) else 1

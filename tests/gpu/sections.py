@@ -433,7 +433,7 @@ def _kernels(dry: bool) -> subprocess.Popen[bytes]:
 MESHED = """
 import torch
 from tests.gpu.sections import RECIPES, ball, from_points, meshed
-recipe = RECIPES["dreamgaussian"].override({"mesh.grid": 32, "mesh.texture_size": 128})
+recipe = RECIPES["dreamgaussian"].override({"mesh.grid": 32, "mesh.texture_size": 1024})
 draw = torch.Generator().manual_seed(0)
 meshed(from_points(ball(500, draw), recipe.init.model_copy(update={"opacity": 0.8}), draw), recipe, "cpu")
 """
