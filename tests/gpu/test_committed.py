@@ -18,7 +18,8 @@ NOTES = {
     "card": "a card", "baseline, ms a step": 60.0, "geometry steps": [100, 500], "texture rounds": [5, 50],
     "16 at once": row(16, 20.0, 4.0, 26.0, 0.4), "1 at once": row(1, 3.0, 0.5, 5.8, 0.2),
     "16 at once, compiled": row(16, 16.0, 4.0, 26.0, 0.5),
-    "16 at once, compiled, distilled encoder": row(16, 8.0, 4.0, 11.0, 0.4), "8 at once": row(8, 1.0, 1.0, 9.0, 0.9, fits=False),
+    "16 at once, compiled, distilled encoder": row(16, 8.0, 4.0, 11.0, 0.4),
+    "8 at once": row(8, 1.0, 1.0, 9.0, 0.9, fits=False),
 }  # fmt: skip
 
 

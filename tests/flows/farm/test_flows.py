@@ -14,8 +14,18 @@ import time
 import urllib.request
 
 import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from catalog import query
+from catalog.fsck import fsck
+from flows.account import account
+from flows.batch import BatchRequest
+from flows.farm import beats
+from flows.farm.commands import submit_batch
+from flows.farm.prefect import PrefectFarm
+from flows.farm.reconcile import reconcile
+from flows.farm.runs import open_runs
+from pipeline_core.storage import Library
 from tests.flows.conftest import ROOT, environment, splatmill
 from tests.flows.test_server import call, wait_for
 
@@ -84,7 +94,7 @@ class Farm:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory, tiny):
+def farm(tmp_path_factory, tiny, bucket):
     """A server with a password, a worker for shards, one for the rest; batch, reconcile, compact and nightly ran."""
     farm = Farm()
     farm.folder = tmp_path_factory.mktemp("farm")
@@ -204,6 +214,20 @@ def test_nobody_gets_in_without_the_password(farm):
     request = urllib.request.Request(f"{farm.url}/health")
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status == 200
+
+
+def test_a_library_in_a_bucket_is_worked_on_by_the_same_worker(farm, bucket, tiny, monkeypatch):
+    """Submitted, made by the worker's process, reconciled to its end; the bucket has it all."""
+    monkeypatch.setenv("PREFECT_API_URL", farm.url)
+    library = f"{bucket}/worked"
+    request = BatchRequest(manifest=str(farm.folder / "props.csv"), library=library, overrides=tiny)
+    with temporary_settings({PREFECT_API_URL: farm.url, PREFECT_API_AUTH_STRING: AUTH}):
+        assert "submitted 1 assets in shards of [1]" in submit_batch(request)
+        assert wait_for(lambda: reconcile(library, PrefectFarm()) is not None and not list(open_runs(library)), 240)
+    [row] = query.rows(library, "select * from stage_runs where stage = 'record' and status = 'ok'")
+    [(name, beat)] = beats.read(Library(library).run_dir(request.run_id)).items()
+    assert row["prefect_flow_run_id"] == name and beat.state == "done" and beat.worker
+    assert account(library, request.run_id).made == 1 and fsck(library) == []
 
 
 def test_the_workers_say_no_more_than_that_they_started(farm):
