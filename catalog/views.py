@@ -282,6 +282,16 @@ with ended as (  -- how each stage of an asset ended in a run, whatever became o
     from {{stage_runs}} where {WORK} group by run_id, asset_id, stage
 ), unmade as (
     select run_id, count(distinct asset_id) filter (status not in {GOOD}) as failed from ended group by run_id
+), verdict as (  -- of one attempt
+    select run_id, asset_id, event_id, bool_or(not held) as rejected, bool_or(held is null) as unjudged
+    from {{verdicts}} group by all
+), judged as (  -- by the last verdict on each asset in a run
+    select
+        run_id, count(*) filter (rejected) as rejected,
+        count(*) filter (unjudged and rejected is distinct from true) as unjudged
+    from verdict
+    semi join (select run_id, max(event_id) as event_id from verdict group by run_id, asset_id) using (run_id, event_id)
+    group by run_id
 )
 select
     run_id,
@@ -292,6 +302,8 @@ select
     count(distinct asset_id) as assets,
     count(distinct asset_id) filter (stage = '{DELIVERY}' and status in {GOOD}) as delivered,
     any_value(failed) as failed,
+    coalesce(any_value(rejected), 0) as rejected,
+    coalesce(any_value(unjudged), 0) as unjudged,
     count(*) as attempts,
     count(*) filter (status not in {GOOD}) as failed_attempts,
     sum(duration_s) as machine_s,
@@ -302,7 +314,7 @@ select
     max(peak_vram_mb) as peak_vram_mb,
     count(distinct host) as hosts,
     max(code_version) as code_version
-from {{stage_runs}} join unmade using (run_id) where {WORK} group by run_id
+from {{stage_runs}} join unmade using (run_id) left join judged using (run_id) where {WORK} group by run_id
 """
 
 COSTS_SQL = f"""
@@ -565,6 +577,8 @@ VIEWS: dict[str, View] = {
             "assets": "assets it worked on (count)",
             "delivered": "assets whose files it published (count)",
             "failed": "assets of which some stage's last attempt in this run failed, whatever became of them (count)",
+            "rejected": "assets that its last verdict of this run rejected, by their contracts (count)",
+            "unjudged": "assets that this could not judge: a figure or a judge was lacking (count)",
             "attempts": "stage attempts (count)",
             "failed_attempts": "those that did not succeed (count)",
             "machine_s": "seconds of work over all attempts",

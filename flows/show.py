@@ -81,7 +81,8 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
 
 STATUS_SQL = "select status, count(*) as assets from assets group by all order by status"
 RUNS_SQL = """
-select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) as seconds, delivered, failed
+select run_id, strftime(started_at, '%Y-%m-%d %H:%M') as started, round(wall_s) as seconds, delivered, failed,
+    rejected
 from runs order by started_at desc limit 5
 """
 REJECTED_SQL = """
@@ -116,7 +117,7 @@ def show_status(library: str, *, as_json: bool) -> None:
         print(json.dumps(told, default=str))
         return
     print(aligned(["status", "assets"], [[r["status"], r["assets"]] for r in by_status]))
-    columns = ["run_id", "started", "seconds", "delivered", "failed"]
+    columns = ["run_id", "started", "seconds", "delivered", "failed", "rejected"]
     print("\n" + aligned(columns, [[r[c] for c in columns] for r in runs]))
     if open_runs:
         columns = ["run_id", "state", "user", "asked", "made", "failed", "left", "next"]

@@ -138,6 +138,24 @@ def test_what_a_run_failed_at_stays_failed_in_its_history(tmp_path, make_run) ->
     ]
 
 
+def test_what_a_run_rejected_stays_rejected_in_its_history(tmp_path, make_run) -> None:
+    """The last verdict of each run counts, whatever another run says; an attempt that was better before does not."""
+    good, bad, unknown = Held("faces", 9.0, 5.0, True), Held("kb", 1.0, 2.0, False), Held("judged", 1.0)
+
+    def accept(run_id, asset, *clauses):
+        return make_run(asset, "accept", run_id=run_id, clauses=clauses)
+
+    append(tmp_path, [accept("one", "a", bad, unknown), accept("one", "b", bad), accept("one", "c", good, unknown)])
+    append(tmp_path, [accept("one", "a", good, bad, unknown), accept("one", "b", good), make_run("d", run_id="one")])
+    snapshot.build(tmp_path)
+    append(tmp_path, [accept("two", "a", good), accept("two", "c", bad), make_run("a", run_id="three")])
+    snapshot.build(tmp_path)
+    sql = "select run_id, assets, rejected, unjudged from runs order by all"
+    for live in (True, False):
+        found = [tuple(row.values()) for row in query.rows(tmp_path, sql, live=live)]
+        assert found == [("one", 4, 1, 1), ("three", 1, 0, 0), ("two", 2, 1, 0)]
+
+
 def test_a_query_never_loads_the_learned_parts_or_the_orchestrator() -> None:
     modules = [path.stem for path in Path(views.__file__).parent.glob("*.py") if path.stem != "__init__"]
     heavy = ("torch", "prefect", "diffusers", "transformers", "numba")
