@@ -11,6 +11,7 @@ most in one call, until the receiver has answered with 2xx, and again in the nex
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ import os
 import shutil
 import socket
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from typing import Any
@@ -39,7 +41,7 @@ TRIES, PAUSE_S = 3, 1.0
 NO_WORKER_S = 300.0
 """A run without a worker for so long is told."""
 FAILED_SHARE, FAILED_COUNT = 0.2, 5
-"""More failures than these, both as a share of the assets that have ended and as a number, are told."""
+"""More failures than these, both as a share of the assets that have ended and as a number, are told; and rejections."""
 NEARLY_FULL = 4
 """A disk with less room than so many times what an asset needs to begin is told."""
 SILENT_S = 900.0
@@ -113,10 +115,14 @@ def _look(run: Run, standing: Standing, farm: Farm, last_sign_s: float, now: flo
     workers = farm.workers() if left else 0
     if left and not workers and min(last_sign_s, now - run.opened) > NO_WORKER_S:
         raise_(run.folder, "no-worker", f"no worker is online, and {left} assets wait")
-    failed, ended = len(standing.failures), len(standing.failures) + len(standing.made)
+    failed, rejected = len(standing.failures), len(standing.rejected)
+    ended = failed + len(standing.made)
     if failed >= FAILED_COUNT and failed > FAILED_SHARE * ended:
         last = standing.failures[-1]
         raise_(run.folder, "failures", f"{failed} of {ended} assets failed, {last['asset_id']} with: {last['message']}")
+    if rejected >= FAILED_COUNT and rejected > FAILED_SHARE * ended:
+        [(clause, times)] = Counter(itertools.chain(*standing.rejected.values())).most_common(1)
+        raise_(run.folder, "rejected", f"{rejected} of {ended} assets are rejected, {times} of them for {clause}")
     root = run.request.library
     local = Library(root).local
     free, need = shutil.disk_usage(local).free / 2**20, NEARLY_FULL * min_free_mb()

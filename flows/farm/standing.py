@@ -33,15 +33,22 @@ with words as (
     select asset_id, prefect_flow_run_id as shard, arg_max(
         struct_pack(event_id, status, stage, error_class, error_type, error_message), event_id
     ) as last
-    from stage_runs where run_id = ? and stage in {sql_list(all_names())} group by all
+    from stage_runs where run_id = $1 and stage in {sql_list(all_names())} group by all
+), verdict as (
+    select asset_id, event_id, coalesce(list(name) filter (not held), []) as failed
+    from verdicts where run_id = $1 group by all
 )
 select
     asset_id,
     list(shard) as shards,
     list(last order by last.event_id) filter (last.error_type = '{WORKER_LOST}') as losses,
     list(last order by last.event_id)
-        filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures
-from words group by asset_id
+        filter (last.status in ('failed', 'timeout') and last.error_type <> '{WORKER_LOST}') as failures,
+    any_value(failed_clauses) as failed_clauses
+from words left join (
+    select asset_id, arg_max(failed, event_id) as failed_clauses from verdict group by asset_id
+) using (asset_id)
+group by asset_id
 """
 
 
@@ -49,10 +56,12 @@ from words group by asset_id
 class Standing:
     """The assets of a run by where they stand. Each is in exactly one of the lists.
 
-    ``row``: shards that were turned away in a row, some asset in ``rounds`` of them.
+    ``rejected``: of those ``made``, the clauses of their contracts that do not hold. ``row``: shards that were turned
+    away in a row, some asset in ``rounds`` of them.
     """
 
     made: list[str] = field(default_factory=list)
+    rejected: dict[str, list[str]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -80,6 +89,8 @@ def assess(run: Run, shards: Sequence[Shard]) -> Standing:
             unbegun.update(shard.assets)
     todo = sort_out(run.request.library, list(journeys(run).values()), by_name=True)
     standing = Standing(made=ids(todo.made) + ids(todo.turned_down), row=row, rounds=max(away.values(), default=0))
+    clauses = {name: row["failed_clauses"] for name, row in words.items()}
+    standing.rejected = {name: clauses[name] for name in standing.made if clauses.get(name)}
     for journey in todo.missing:
         name = journey.asset_id
         if name in open_:
@@ -98,7 +109,9 @@ def verify(run: Run, standing: Standing) -> None:
     """Move made assets that are damaged to the missing ones."""
     known = journeys(run)
     whole = [name for name in standing.made if verified(known[name])]
-    standing.missing += sorted(set(standing.made) - set(whole))
+    for name in sorted(set(standing.made) - set(whole)):
+        standing.missing.append(name)
+        standing.rejected.pop(name, None)
     standing.made = whole
 
 

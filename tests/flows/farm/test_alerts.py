@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.farm import alerts, reconcile
-from flows.farm.runs import open_run
+from catalog import query
+from flows.farm import alerts, reconcile, standing
+from flows.farm.runs import open_run, read_run
 from flows.farm.shards import Timing
 from pipeline_core.errors import DataError
-from tests.flows.farm.test_reconcile import MemoryFarm, again, failing
+from tests.flows.farm.test_reconcile import MemoryFarm, again, failing, holding
 from tests.flows.test_batch import finish, write
 
 SECRET = "open sesame"
@@ -94,6 +95,25 @@ def test_many_failures_and_a_disk_that_is_nearly_full_are_told(tmp_path, tiny, f
     assert set(posts) == {"failures", "disk"}
     assert "6 of 12 assets failed" in posts["failures"] and "with: bad" in posts["failures"]
     assert "is nearly full" in posts["disk"]
+
+
+def test_many_rejections_are_told_with_their_commonest_clause_and_the_catalogue_is_asked_once(
+    tmp_path, tiny, farm, hook, monkeypatch
+):
+    contract = {"accept": {"faces": 300, "kb": 50}}
+    request = open_run(write(tmp_path, 12, tiny).model_copy(update=contract))
+    again(request, farm)
+    bad, worse, good = {"faces": 4800.0, "kb": 9.0}, {"faces": 4800.0, "kb": 90.0}, {"faces": 299.0, "kb": 9.0}
+    figures = [bad] * 3 + [worse] * 3 + [good] * 6
+    farm.work(holding({f"mug-{i:04d}": each for i, each in enumerate(figures)}))
+    asked, rows = [], query.rows
+    monkeypatch.setattr(standing.query, "rows", lambda *about: asked.append(about) or rows(*about))
+    found = standing.assess(read_run(request.folder), farm.shards(request.run_id))
+    alerts.look(read_run(request.folder), found, farm, 0.0, time.time())
+    assert len(asked) == 1
+    (post,) = told(hook)
+    assert post["kind"] == "rejected" and "6 of 12 assets are rejected, 6 of them for faces" in post["text"]
+    assert again(request, farm).ended and len(hook.posts) == 1
 
 
 def test_a_deadline_at_risk_is_told(tmp_path, tiny, farm, hook):

@@ -19,10 +19,12 @@ from flows.farm.reconcile import Patience, verdict, watch
 from flows.farm.runs import open_run, open_runs, read_run, run_shard
 from flows.farm.shards import Timing
 from flows.farm.standing import MOST_LOSSES
+from pipeline_core.acceptance import judge
 from pipeline_core.errors import DataError, TransientError
+from pipeline_core.files import write_json
 from pipeline_core.lease import leased
 from pipeline_core.storage import Library
-from tasks.stage import run_stage
+from tasks.stage import Measured, run_stage
 from tests.flows.test_batch import finish, write
 
 PATIENCE = Patience(begin_s=300, silent_s=60)
@@ -272,6 +274,22 @@ def failing(errors):
             raise error
 
         return run_stage(journey, "extract_mesh", work)
+
+    return make
+
+
+def holding(figures):
+    """A journey that holds assets to their own contracts, by ``figures`` by asset id, and delivers them."""
+
+    def make(journey):
+        found = judge(journey.spec.accept, {"judged": 1.0} | figures.get(journey.asset_id, {}))
+
+        def write(folder):
+            write_json(folder / "verdict.json", found.to_json())
+            return Measured({}, clauses=found.clauses)
+
+        run_stage(journey, "accept", write)
+        finish(journey)
 
     return make
 
