@@ -89,13 +89,13 @@ def sql(
 
 @app.command()
 def compare(
-    run_a: Annotated[str, typer.Argument(help="run id or its beginning, last, last~1, or recipe:<name>")],
+    run_a: Annotated[str, typer.Argument(help="run id or its beginning, last, last~1, recipe:<name>, tag:<name=text>")],
     run_b: Annotated[str, typer.Argument(help="likewise")],
     library: LibraryOption = "library",
     live: LiveOption = False,
     form: FormatOption = Format.table,
 ) -> None:
-    """Two nights or two recipes side by side: cost per accepted asset, stages, metrics, the assets that changed most.
+    """Two nights, recipes or sides of a sweep: cost per accepted asset, stages, metrics, the assets that changed most.
 
     Example: splatmill compare last~1 last
     """

@@ -3,6 +3,7 @@
 compare(library, "night-0041", "night-0042")
 compare(library, "recipe:draft", "recipe:factory")
 compare(library, "last~1", "last")
+compare(library, "tag:mesh.face_budget=2000", "tag:mesh.face_budget=5000")    # two sides of a sweep
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ POISSON = (0.367879, 0.735759, 0.919699, 0.981012, 0.996340, 0.999406)
 
 SIDES_SQL = f"""
 create temp view both_runs as
-    select 'a' as side, * from stage_runs where {{a}} and {WORK}
-    union all select 'b' as side, * from stage_runs where {{b}} and {WORK};
+    select 'a' as side, {{pair}} as pair, * from stage_runs where {{a}} and {WORK}
+    union all select 'b' as side, {{pair}} as pair, * from stage_runs where {{b}} and {WORK};
 create temp view both_costs as
     select 'a' as side, * from costs where {{a}} union all select 'b' as side, * from costs where {{b}}
 """
@@ -97,34 +98,36 @@ TABLES = {
     """,
     "assets": f"""
         with outcome as (
-            select side, asset_id, case when count(*) filter (stage = '{DELIVERY}' and status in {GOOD}) > 0 then 'ok'
+            select side, pair, any_value(asset_id) as asset_id,
+                case when count(*) filter (stage = '{DELIVERY}' and status in {GOOD}) > 0 then 'ok'
                 else coalesce(arg_max(status, event_id) filter (status not in {GOOD}), 'unfinished') end as outcome
-            from both_runs group by side, asset_id
+            from both_runs group by side, pair
         ),
         change as (
-            select asset_id, name, a.value as a, b.value as b,
+            select pair, name, a.value as a, b.value as b,
                 (b.value - a.value) / nullif(stddev_samp(b.value - a.value) over (partition by name), 0) as size
-            from (from newest where side = 'a') a join (from newest where side = 'b') b using (asset_id, stage, name)
+            from (from newest where side = 'a') a join (from newest where side = 'b') b using (pair, stage, name)
         ),
-        largest as (select asset_id, arg_max({{name: name, a: a, b: b, size: size}}, abs(size)) as most
-            from change where size is not null and a <> b group by asset_id)
-        select asset_id, x.outcome as outcome_a, y.outcome as outcome_b, most.name as metric, most.a as value_a,
+        largest as (select pair, arg_max({{name: name, a: a, b: b, size: size}}, abs(size)) as most
+            from change where size is not null and a <> b group by pair)
+        select x.asset_id, x.outcome as outcome_a, y.outcome as outcome_b, most.name as metric, most.a as value_a,
             most.b as value_b, round(most.size, 2) as in_deviations
-        from (from outcome where side = 'a') x join (from outcome where side = 'b') y using (asset_id)
-            left join largest using (asset_id)
+        from (from outcome where side = 'a') x join (from outcome where side = 'b') y using (pair)
+            left join largest using (pair)
         where x.outcome <> y.outcome or most is not null
-        order by x.outcome <> y.outcome desc, abs(most.size) desc nulls last, asset_id limit {MOST_CHANGED}
+        order by x.outcome <> y.outcome desc, abs(most.size) desc nulls last, x.asset_id limit {MOST_CHANGED}
     """,
 }
 """``overview``, ``accepted`` (what an accepted asset cost, all attempts, and 95 % of draws), ``stages``, ``metrics``
 (``in_errors``: change over its standard error) and the ``assets`` that both sides made and that changed most
-(``in_deviations``: change over the spread of changes)."""
+(``in_deviations``: change over the spread of changes). Of two sides of a sweep those are pairs: the same but for the
+tags that the sides name, and called by the first."""
 
 NEWEST_SQL = f"""
 create temp view newest as
-    select side, asset_id, stage, name, arg_max(value, event_id) as value
+    select side, pair, asset_id, stage, name, arg_max(value, event_id) as value
     from metrics join both_runs using (event_id, asset_id, stage) where name not in {LOOKS}
-    group by side, asset_id, stage, name
+    group by side, pair, asset_id, stage, name
     qualify stage <> '{DELIVERY}' or bool_and(stage = '{DELIVERY}') over (partition by side, asset_id, name)
 """  # record says again what evaluate measured; a look is a name, no amount
 
@@ -132,9 +135,36 @@ create temp view newest as
 def compare(root: str | os.PathLike[str] | Store, a: str, b: str, *, live: bool = True) -> dict[str, pa.Table]:
     """The tables of :data:`TABLES`. Raises ``RequestError`` for a run or recipe that the catalogue does not know."""
     with query.connect(root, live=live) as con:
-        con.execute(SIDES_SQL.format(a=_condition(con, a), b=_condition(con, b)))
+        con.execute(SIDES_SQL.format(a=_condition(con, a), b=_condition(con, b), pair=_pair(a, b)))
         con.execute(NEWEST_SQL)
         return {name: con.sql(sql).to_arrow_table() for name, sql in TABLES.items()}
+
+
+def _pair(a: str, b: str) -> str:
+    """SQL of what an asset has in common with its pair on the other side: its id; of a sweep all its other tags."""
+    names = [query.quote(_tag(text)[0]) for text in (a, b) if text.startswith("tag:")]
+    if not names:
+        return "asset_id"
+    rest = f"list_sort(list_filter(map_entries(tags), lambda tag: tag.key not in ({', '.join(names)})))"
+    return f"case when tags['sweep'] is null then asset_id else {rest}::varchar end"
+
+
+def _tag(text: str) -> tuple[str, str]:
+    """Name and value of ``tag:name=value``; the value of a tag that is a word is empty."""
+    name, _, value = text.removeprefix("tag:").partition("=")
+    return name, value
+
+
+def _tagged(con: duckdb.DuckDBPyConnection, text: str) -> str:
+    """SQL that selects the stage runs of assets with a tag. Raises ``RequestError`` where there are none."""
+    name, value = _tag(text)
+    told = f"tags[{query.quote(name)}]"
+    rows = con.execute(f"select distinct {told} from stage_runs where {told} is not null order by all").fetchall()
+    known = [row[0] for row in rows]
+    if value not in known:
+        said = ", ".join(f"tag:{name}={each}" for each in known[:20]) or "no asset with a tag of that name"
+        raise RequestError(f"no asset has the tag {name}={value!r}; the catalogue has: {said}")
+    return f"{told} = {query.quote(value)}"
 
 
 def _condition(con: duckdb.DuckDBPyConnection, text: str) -> str:
@@ -146,6 +176,8 @@ def _condition(con: duckdb.DuckDBPyConnection, text: str) -> str:
         if name not in known:
             raise RequestError(f"no asset was made with the recipe {name!r}; the catalogue has: {', '.join(known)}")
         return f"recipe = {query.quote(name)}"
+    if text.startswith("tag:"):
+        return _tagged(con, text)
     runs = [row[0] for row in con.execute("select run_id from runs order by finished_at desc, run_id").fetchall()]
     if text == "last" or text.startswith("last~"):
         back = text.removeprefix("last").removeprefix("~") or "0"

@@ -17,7 +17,7 @@ Everything that splatmill ever did is one SQL query away.
     splatmill sql "select asset_id, status, faces from assets order by faces desc limit 10"
     splatmill sql --examples                        # the ten questions below
     splatmill sql --example 1 --format md           # table, csv, json, parquet or md
-    splatmill compare last~1 last                   # two nights; or recipe:draft recipe:factory
+    splatmill compare last~1 last                   # two nights; or recipe:draft recipe:factory, tag:set=a tag:set=b
     duckdb -readonly <library>/catalog/catalog.duckdb    # any DuckDB from 1.2 on, or a BI tool
     splatmill catalog fsck --repair                 # check every file, mend what can be mended
 
@@ -101,8 +101,8 @@ recipe: the second of the questions below. By night, tag and model:
     splatmill sql "select tags['set'] as tag, sum(gpu_s) / nullif(count_if(accepted), 0) as s from costs group by 1"
     splatmill sql "select m, sum(cost) / nullif(count_if(accepted), 0) as s from costs, unnest(models) t(m) group by 1"
 
-`splatmill compare` has the same for two nights or recipes, with the interval that holds 95 % of 200 draws of their
-assets.
+`splatmill compare` has the same for two nights, recipes or tags, with the interval that holds 95 % of 200 draws of
+their assets.
 
 Charged is the time in which a process has a stage at work, divided equally among the assets that it works at; what it
 takes to start, to load models and to wait is not in it.

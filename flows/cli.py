@@ -281,6 +281,30 @@ def plan(
 
 
 @app.command()
+def sweep(
+    manifest: ManifestArg,
+    over: Annotated[
+        list[str], typer.Option("--over", help="values of a recipe field, recipe or seed: geometry.guidance_scale=5,10")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="YAML file to write; default: the manifest's name and -sweep.yaml")
+    ] = None,
+    allow_outside: OutsideOption = False,
+) -> None:
+    """Write a manifest that has every row with every combination of some settings; run takes it, compare has its sides.
+
+    Example: splatmill sweep props.csv --over geometry.guidance_scale=5,10,20 --over mesh.face_budget=2000,5000
+    """
+    from pipeline_core.sweep import sweep as write_sweep
+
+    out = out or manifest.with_name(f"{manifest.stem}-sweep.yaml")
+    count, axes = write_sweep(manifest, over, out, allow_outside=allow_outside)
+    typer.echo(f"{out}: {count} assets; splatmill run {out}, then, say")
+    name, *_, last = axes[0][0][0], *(typed for _, typed, _ in axes[0])
+    typer.echo(f'splatmill compare "tag:{name}={axes[0][0][1]}" "tag:{name}={last}"')
+
+
+@app.command()
 def retry(
     manifest: Annotated[
         Path | None, typer.Argument(help="a manifest or a run's id; without: what the last run was asked for")

@@ -151,10 +151,7 @@ def load_manifest(
     :class:`ManifestError` listing every problem, unless ``skip_invalid`` and only single rows are bad, not all of them.
     """
     path = Path(path)
-    table = Table(str(path))
-    data = _read_bytes(path, table)
-    if not table.problems:
-        READERS[path.suffix.lower()](data, table)
+    table, data = read_table(path)
     table.contracts = accept or table.contracts
     with Inputs(path, outside=allow_outside, kept=kept) as inputs:
         specs, numbers = _specs(table, recipe, overrides or {}, inputs)
@@ -164,6 +161,15 @@ def load_manifest(
     if table.problems and (table.unusable or not skip_invalid or not specs):
         raise ManifestError(_told(table.problems), problems=table.problems)
     return Manifest(path, hashlib.sha256(data).hexdigest(), specs, table.problems, inputs.sources, numbers)
+
+
+def read_table(path: Path) -> tuple[Table, bytes]:
+    """The rows of a manifest as they were written, with what its reader refuses, and the file's bytes."""
+    table = Table(str(path))
+    data = _read_bytes(path, table)
+    if not table.problems:
+        READERS[path.suffix.lower()](data, table)
+    return table, data
 
 
 def _told(problems: list[Problem]) -> str:
@@ -203,16 +209,16 @@ def load_contracts(path: str | Path) -> Contracts:
     return found
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
     """``geometry.steps=200`` as a dotted name and a value; raises :class:`ManifestError` for unknown names."""
     name, equals, value = text.partition("=")
     name = TARGETS.get(name.strip(), name.strip())
     if not equals or name not in leaf_names():
-        raise ManifestError(f"--set {text}: {_unknown_setting(name) if equals else 'name=value is needed'}")
+        raise ManifestError(f"{option} {text}: {_unknown_setting(name) if equals else 'name=value is needed'}")
     try:
         RECIPES["factory"].override({name: _plain(name, value.strip())})
     except ValidationError:
-        raise ManifestError(f"--set {text}: {allowed_values(name)}") from None
+        raise ManifestError(f"{option} {text}: {allowed_values(name)}") from None
     return name, _plain(name, value.strip())
 
 

@@ -96,3 +96,21 @@ def test_what_an_accepted_asset_cost_with_its_interval(tmp_path, make_run) -> No
     assert (b["assets"], b["accepted"], b["accepted_share"]) == (3, 0, 0.0)
     assert b["s_each"] is b["s_each_low"] is b["s_each_high"] is b["cost_each"] is None
     assert compare(tmp_path, "a", "b")["accepted"].to_pylist()[0] == a  # drawn by names: the same at every look
+
+
+def test_sides_of_a_sweep_are_pairs_of_the_same_but_for_the_tag(tmp_path, make_run) -> None:
+    for prop, budget, guidance, faces in (
+        ("mug", "2000", "5", 1990.0), ("mug", "5000", "5", 4800.0), ("chair", "2000", "5", 1980.0),
+        ("chair", "5000", "5", 2980.0), ("mug", "5000", "9", 4000.0),
+    ):  # fmt: skip
+        tags = {"mesh.face_budget": budget, "geometry.guidance_scale": guidance, "sweep": prop}
+        append(tmp_path, [make_run(f"{prop}-{budget}-{guidance}", "record", metrics={"faces": faces}, tags=tags)])
+    tables = compare(tmp_path, "tag:mesh.face_budget=2000", "tag:mesh.face_budget=5000")
+    assert [row["assets"] for row in tables["overview"].to_pylist()] == [2, 3]
+    assert [(row["asset_id"], row["value_a"], row["value_b"]) for row in tables["assets"].to_pylist()] == [
+        ("mug-2000-5", 1990.0, 4800.0), ("chair-2000-5", 1980.0, 2980.0),
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match=r"has: tag:mesh\.face_budget=2000, tag:mesh\.face_budget=5000"):
+        compare(tmp_path, "tag:mesh.face_budget=9", "last")
+    with pytest.raises(RequestError, match="no asset with a tag of that name"):
+        compare(tmp_path, "tag:hero", "last")
