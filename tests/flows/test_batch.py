@@ -27,14 +27,14 @@ def write(tmp_path, count, tiny):
     return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), overrides=tiny, recipe="draft")
 
 
-def finish(journey):
-    """Leave the files of a finished asset."""
+def finish(journey, **told):
+    """Leave the files of a finished asset; ``told``: more of its ``asset.json``."""
     from datetime import UTC, datetime
 
     library = Library(journey.library)
     with library.workspace() as folder:
         (folder / "asset.glb").write_text(journey.asset_id)
-        (folder / "asset.json").write_text(json.dumps({"stages": journey.keys}))
+        (folder / "asset.json").write_text(json.dumps({"stages": journey.keys} | told))
         outputs = library.outputs(folder, library.asset_dir(journey.asset_id))
         library.publish_asset(folder, journey.asset_id)
     with library.workspace() as folder:

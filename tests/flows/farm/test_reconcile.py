@@ -289,7 +289,8 @@ def holding(figures):
             return Measured({}, clauses=found.clauses)
 
         run_stage(journey, "accept", write)
-        finish(journey)
+        finish(journey, verdict=found.verdict)
+        run_stage(journey, "record", write)  # its row: what it finds is there
 
     return make
 

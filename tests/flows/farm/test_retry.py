@@ -8,9 +8,11 @@ from flows.cli import app
 from flows.farm import commands, reconcile
 from flows.farm.runs import open_run, read_run
 from flows.farm.shards import Timing
+from flows.run import ended
+from flows.summary import Summary
 from pipeline_core.errors import DataError
 from pipeline_core.storage import Library
-from tests.flows.farm.test_reconcile import MemoryFarm, again, failing, summary_of
+from tests.flows.farm.test_reconcile import MemoryFarm, again, failing, holding, summary_of
 from tests.flows.test_batch import write
 
 
@@ -59,3 +61,35 @@ def test_here_makes_them_on_this_machine(failed, farm, monkeypatch):
     monkeypatch.setattr("flows.local.run_here", lambda request, as_json: asked.append(request) or 0)
     assert CliRunner().invoke(app, ["retry", failed.run_id, "--library", failed.library, "--here"]).exit_code == 0
     assert asked[0].only == ("mug-0001", "mug-0003") and not farm.open
+
+
+def test_what_a_contract_rejects_is_no_success_and_is_made_again_only_by_name(tmp_path, tiny, farm):
+    request = open_run(write(tmp_path, 3, tiny).model_copy(update={"accept": {"faces": 300}}))
+    again(request, farm)
+    figures = {"mug-0000": {"faces": 299.0}, "mug-0001": {"faces": 4800.0}, "mug-0002": {"faces": 299.0}}
+    farm.work(holding(figures))
+    last = list(farm.runs)[-1]
+    farm.set(last, "running")
+    assert again(request, farm).submitted == [], "it is made, and whoever reconciles does not make it again"
+    farm.set(last, "completed")
+    outcome, told = again(request, farm), summary_of(request)
+    assert outcome.ended and not outcome.submitted and told["failures"] == []
+    assert told["made"] == ["mug-0000", "mug-0002"]
+    assert told["rejected"] == [{"asset_id": "mug-0001", "why": "faces 4800 (at most 300)"}]
+    flow = ended(Summary(**told))
+    assert flow.is_failed() and "2 made, 0 there already, 0 failed, 1 rejected by their contract" in flow.message
+    status = {row["asset_id"]: row["status"] for row in query.assets(request.library)}
+    assert status == {"mug-0000": "ok", "mug-0001": "rejected", "mug-0002": "ok"}
+    assert reconcile.reconcile(request.library, farm) == []
+
+    farm.requests, farm.runs = {}, {}
+    words = ["retry", request.run_id, "--library", request.library]
+    nothing = CliRunner().invoke(app, words)
+    assert nothing.exit_code == 0 and "nothing to retry" in nothing.output and not farm.open
+    named = CliRunner().invoke(app, [*words, "--asset", "mug-0001"])
+    assert named.exit_code == 0 and [shard.assets for shard in farm.open] == [("mug-0001",)], named.output
+    [shard] = farm.requests.values()
+    farm.work(holding(figures))
+    outcome = again(shard, farm)
+    assert outcome.ended and len(farm.requests) == 1, "once"
+    assert [each["asset_id"] for each in summary_of(shard)["rejected"]] == ["mug-0001"]
