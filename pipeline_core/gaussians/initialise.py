@@ -16,6 +16,13 @@ from pipeline_core.types import Gaussians, PointCloud, rgb_to_sh0
 
 NEIGHBOURS = 3
 """Neighbours whose mean distance sets the scale of a Gaussian (3DGS)."""
+ALONE = 0.05
+"""That distance (object units) where there is no other point. Any will do."""
+BALL_RADIUS = 0.5
+"""Of the ball (object units), as in DreamGaussian's release."""
+SMALLEST, LARGEST = 1e-4, 3.0
+"""The distance is at least the first (object units; the root of 3DGS's 1e-7 is 3e-4), and at most this many times the
+cloud's median, or outliers would become large blobs. Not measured."""
 
 
 def neighbour_distance(xyz: np.ndarray, kind: str = "mean") -> np.ndarray:
@@ -25,18 +32,18 @@ def neighbour_distance(xyz: np.ndarray, kind: str = "mean") -> np.ndarray:
     """
     k = min(NEIGHBOURS, len(xyz) - 1)
     if k < 1:
-        return np.full(len(xyz), 0.05)
+        return np.full(len(xyz), ALONE)
     distance = cKDTree(xyz).query(xyz, k=k + 1)[0][:, 1:]
     return distance.mean(axis=1) if kind == "mean" else np.sqrt((distance**2).mean(axis=1))
 
 
 def ball(count: int, generator: torch.Generator) -> PointCloud:
-    """``count`` grey points, uniform in a ball of radius 0.5: where DreamGaussian's release starts.
+    """``count`` grey points, uniform in a ball of :data:`BALL_RADIUS`: where DreamGaussian's release starts.
 
     Concave and thin things do not come out of it even with an exact prior; it is here for the published recipe.
     """
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
-    radius = 0.5 * torch.rand(count, 1, generator=generator) ** (1 / 3)
+    radius = BALL_RADIUS * torch.rand(count, 1, generator=generator) ** (1 / 3)
     return PointCloud(direction * radius, torch.full((count, 3), 0.5))
 
 
@@ -72,8 +79,8 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
     """``settings.num_points`` isotropic Gaussians at the points of the tidied ``cloud``, in its colours from all sides.
 
     The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
-    ``settings.scale_factor``; outliers of the cloud are held to three times its median, or they would become large
-    blobs. Points that are not finite are dropped. Raises DataError where fewer than 4 points remain.
+    ``settings.scale_factor``, within bounds (:data:`LARGEST`). Points that are not finite are dropped. Raises DataError
+    where fewer than 4 points remain.
     """
     finite = cloud.xyz.isfinite().all(1) & cloud.rgb.isfinite().all(1)
     if int(finite.sum()) < 4:
@@ -91,7 +98,7 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
         distance = np.full(count, settings.scale)
     else:
         distance = neighbour_distance(cloud.xyz.numpy(), settings.scale_of)
-        distance = distance.clip(1e-4, max(3 * float(np.median(distance)), 1e-4)) * settings.scale_factor
+        distance = distance.clip(SMALLEST, max(LARGEST * float(np.median(distance)), SMALLEST)) * settings.scale_factor
     return Gaussians(
         means=cloud.xyz.clone(),
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),

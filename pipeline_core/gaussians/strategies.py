@@ -26,10 +26,16 @@ from pipeline_core.types import rotation_matrices
 ROUNDING = 1e-5
 """An opacity kept as a float32 logit comes back this much smaller, relatively: one of 0.01 is not below 0.01."""
 
+SPLIT = 1.6
+"""A child of a split is so many times smaller than its parent: 0.8 times 2 children (3DGS, and both papers)."""
 NEAR = 96
 """Nearest neighbours among whom a Gaussian looks for those that it faces: half a disc of eight spacings."""
 BETWEEN = 0.7
-"""Two face each other where no third is in the middle of them: in a sphere of this share of their distance."""
+"""Two face each other where no third is in the middle of them: in a sphere of this share of their distance.
+With 32 neighbours and the whole distance a round hole stays open, with 96 and 0.7 it closes (docs/LOG.md)."""
+LINKED = 4.0
+"""Gaussians within this many median neighbour distances are one cluster. Not measured; how small a cluster may be was
+(``densify.floater_share``)."""
 
 Params = dict[str, Tensor]
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -130,7 +136,7 @@ def grow(
     """Clone small and split large Gaussians whose mean 2D ``gradient`` [N] is above the threshold (DreamGaussian).
 
     Each adds one row net, so the count cap and ``grow_share`` admit the largest gradients first. A split samples two
-    children from the parent's own distribution, 1.6 times smaller; a clone is an exact copy.
+    children from the parent's own distribution, :data:`SPLIT` times smaller; a clone is an exact copy.
     """
     count = len(gradient)
     room = max(min(settings.max_gaussians - count, int(settings.grow_share * count)), 0)
@@ -139,7 +145,7 @@ def grow(
     large = params["scales"][chosen].exp().amax(1) > settings.split_scale
     split, clone = chosen[large], chosen[~large]
     parts = {name: [value.detach()[clone]] + [value.detach()[split]] * 2 for name, value in params.items()}
-    parts["scales"][1:] = [part - float(np.log(1.6)) for part in parts["scales"][1:]]
+    parts["scales"][1:] = [part - float(np.log(SPLIT)) for part in parts["scales"][1:]]
     rotation = rotation_matrices(params["quats"][split])
     for child in (1, 2):
         sample = torch.randn(len(split), 3, generator=generator).to(rotation) * params["scales"][split].exp()
@@ -238,11 +244,11 @@ def floaters(means: np.ndarray, share: float) -> np.ndarray:
 
 
 def clusters(means: np.ndarray) -> np.ndarray:
-    """Number [N] of the cluster that each of ``means`` [N, 3] belongs to: those within four times the median neighbour
-    distance are linked."""
+    """Number [N] of the cluster that each of ``means`` [N, 3] belongs to: those within :data:`LINKED` median
+    neighbour distances are linked."""
     if len(means) < 4:
         return np.zeros(len(means), dtype=np.int32)
-    reach = 4 * float(np.median(neighbour_distance(means)))
+    reach = LINKED * float(np.median(neighbour_distance(means)))
     pairs = cKDTree(means).query_pairs(reach, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(means),) * 2)
     label: np.ndarray = connected_components(links, directed=False)[1]

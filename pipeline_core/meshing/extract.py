@@ -24,15 +24,26 @@ from pipeline_core.types import Gaussians, Mesh
 MIN_OPACITY = 0.005
 """Gaussians fainter than this are left out of the density (DreamGaussian)."""
 ANCHOR_OPACITY = 0.3
-"""Gaussians fainter than this do not say where the surface is."""
+"""Gaussians fainter than this do not say where the surface is (nor are they points of the F-score). Not measured."""
 REACH = 3.0
-"""The grid covers this many standard deviations about each mean."""
+"""The grid covers this many standard deviations about each mean: there the densest has 1 % of its peak, which is below
+all of :data:`LEVELS`."""
 BOUND = 1.2
-"""The grid never leaves the cube of this half side (object units): a stray Gaussian must not coarsen it."""
+"""The grid never leaves the cube of this half side (object units): a stray Gaussian must not coarsen it. The
+starts lie within 0.5, GSGen's within 0.8. Not measured."""
 LEVELS = (3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
-"""Candidate densities of the surface, in the order they are tried."""
+"""Candidate densities of the surface, in the order they are tried: about a root of two apart, about the published 1.
+The starter's clouds take 0.15 to 0.5 (docs/LOG.md, Meshing and texturing)."""
 SILHOUETTE_VIEWS = ((0.0, 0.0), (90.0, 0.0), (45.0, 30.0), (135.0, 30.0), (0.0, 80.0), (-60.0, -20.0))
+"""Azimuth and elevation, degrees, of the silhouettes: sides, quarters, top, and one from below. Not measured."""
 SILHOUETTE_SIZE = 96
+"""Their pixels a side. Not measured."""
+SILHOUETTE_ALPHA = 0.5
+"""A pixel is in the silhouette where the Gaussians hide half of what is behind."""
+CLEARLY = 1e-4
+"""A level must be better than those before it by this much IoU, which is less than one pixel: of equals the highest."""
+EMPTY = 1e-3
+"""Densities below it are nothing: what is added before the logarithm is taken, and what no surface is drawn in."""
 
 
 def extract_mesh(gaussians: Gaussians, settings: Meshing) -> Mesh:
@@ -111,14 +122,14 @@ def smooth_density(values: np.ndarray, blur: float) -> np.ndarray:
     """
     if not blur:
         return values
-    floor = np.float32(1e-3)
+    floor = np.float32(EMPTY)
     return np.maximum(np.exp(ndimage.gaussian_filter(np.log(values + floor), blur)) - floor, 0)
 
 
 def fixed_level(values: np.ndarray, iso: float) -> float:
     """``iso``, or half of the largest density where nothing reaches ``iso``."""
     top = float(values.max())
-    if not top > 1e-3:
+    if not top > EMPTY:
         raise DivergedError(f"the largest density is {top:.3g}: there is nothing to mesh")
     return iso if top > iso else top / 2
 
@@ -128,7 +139,7 @@ def choose_level(gaussians: Gaussians, values: np.ndarray, origin: np.ndarray, s
     azimuth, elevation = (torch.tensor(v) for v in zip(*SILHOUETTE_VIEWS, strict=True))
     cameras = orbit(azimuth, elevation, size=SILHOUETTE_SIZE)
     _, alpha = rasterize_views(gaussians, cameras)
-    target = alpha[..., 0].numpy() > 0.5
+    target = alpha[..., 0].numpy() > SILHOUETTE_ALPHA
     inside = np.argwhere(values > LEVELS[-1])
     density = values[tuple(inside.T)]
     highest = highest_density(inside * spacing + origin, density, cameras)
@@ -136,7 +147,7 @@ def choose_level(gaussians: Gaussians, values: np.ndarray, origin: np.ndarray, s
     for candidate in LEVELS:
         mask = highest > candidate
         overlap = (mask & target).sum() / max((mask | target).sum(), 1)
-        if overlap > best + 1e-4:
+        if overlap > best + CLEARLY:
             best, level = float(overlap), candidate
     return level if best > 0 else fixed_level(values, 1.0)
 
