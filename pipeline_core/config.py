@@ -189,6 +189,31 @@ class Distill(Section):
     background: Literal["prior", "white", "black", "white_black", "random"] = Field(
         "prior", description="prior = the background the image prior was trained on, else white_black"
     )
+    guidance: Literal["sds", "csd", "ism", "sdi"] = Field(
+        "sds",
+        json_schema_extra=LATER,
+        description="what the prior's noise is compared with: drawn noise, no prompt's, an interval's, an inversion's",
+    )
+    inversion_stride: float | None = Field(
+        None,
+        ge=0.001,
+        le=1,
+        json_schema_extra=LATER,
+        description="ism, sdi: a DDIM step towards noise, as share of the schedule; none = as published (0.2, 0.1)",
+    )
+    inversion_scale: float | None = Field(
+        None,
+        ge=-1000,
+        le=1000,
+        json_schema_extra=LATER,
+        description="ism, sdi: guidance of these steps; none = as published (0, -6.5)",
+    )
+    inversion_noise: Share = Field(
+        0.3, json_schema_extra=LATER, description="sdi: new noise in each, in DDIM's deviations"
+    )
+    ism_interval: Positive = Field(
+        0.08, le=1, json_schema_extra=LATER, description="ism: share of the schedule between the scores it compares"
+    )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
     weighting: Literal["sds", "uniform", "x0", "velocity"] = Field(
@@ -200,8 +225,10 @@ class Distill(Section):
     t_min: tuple[Share, Share] = Field(
         (0.98, 0.02), description="its bottom; equal to t_max = DreamGaussian's annealing"
     )
-    t_schedule: Literal["linear", "sqrt"] = Field(
-        "linear", json_schema_extra=LATER, description="how the window moves: with the steps, or with their square root"
+    t_schedule: Literal["linear", "sqrt", "uniform"] = Field(
+        "linear",
+        json_schema_extra=LATER,
+        description="how the window moves: with the steps, their square root, or not (uniform: as wide as it ever is)",
     )
     t_clip: tuple[Share, Share] | None = Field(
         None, json_schema_extra=LATER, description="both ends of the window are held within (DreamGaussian: 0.02, 0.98)"

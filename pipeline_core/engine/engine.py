@@ -243,11 +243,7 @@ class DistillationEngine:
         latents = self._encode()
         self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
         mark("encode")
-        image = self._batched(lambda e: e.query.image, calls.predict_image)
-        mark("unet")
-        points = self._batched(lambda e: e.query.points, calls.predict_points)
-        mark("points")
-        self._each(lambda e: setattr(e, "wanted", e.job.receive(image.get(e), points.get(e))))
+        self._answer_queries()
         decoded = self._batched(lambda e: e.wanted, calls.decode)
         mark("decode")
         self._each(lambda e: setattr(e, "loss", e.job.loss(decoded.get(e))))
@@ -260,6 +256,24 @@ class DistillationEngine:
         mark("update")
         self.steps += 1
         self._each(self._after_step)
+
+    def _answer_queries(self) -> None:
+        """Ask the denoisers, for all jobs at once, until nobody has a further query."""
+        calls, waiting = self._calls, list(self._active)
+        while waiting:
+            image = self._batched(lambda e: e.query.image, calls.predict_image)
+            self.clock.mark("unet")
+            points = self._batched(lambda e: e.query.points, calls.predict_points)
+            self.clock.mark("points")
+            for entry in waiting:
+                entry.query = Query()
+                with self._guard(entry):
+                    answer = entry.job.receive(image.get(entry), points.get(entry))
+                    if isinstance(answer, Query):
+                        entry.query = answer
+                    else:
+                        entry.wanted = answer
+            waiting = [e for e in self._active if e.query.image is not None or e.query.points is not None]
 
     def _sharing(self) -> dict[_Active, SharesLaunches]:
         """The jobs that share launches."""

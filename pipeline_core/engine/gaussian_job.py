@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.adam import step_each
-from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.engine.jobs import Progress, Query, Rows
 from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Scene, render
 from pipeline_core.errors import DataError, DivergedError
@@ -23,7 +23,8 @@ from pipeline_core.guidance import schedules
 from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import log_linear, resolution
-from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_loss
+from pipeline_core.guidance.sds import sds_gradient, sds_loss
+from pipeline_core.guidance.variants import VARIANTS, Asking, Compared, Views
 from pipeline_core.guidance.views import around, draw_backgrounds, draw_cameras
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior
@@ -70,6 +71,9 @@ class GaussianJob:
         self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
         self.info: dict[str, Any] = {}  # of this step's render
         self.posterior: list[int] = []  # seeds of its latents, where they are samples
+        self.asking: Asking | None = None  # what this step's guidance still wants to know
+        self.compared: Compared | None = None  # and what it came to
+        self.point_prediction: Tensor | None = None
         self.stats: GradientStats
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
@@ -158,12 +162,19 @@ class GaussianJob:
         self.latents = latents
         return Query(self._ask_image(latents), self._ask_points())
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> None:
-        self.image_prediction, self.point_prediction = image, points
+    def receive(self, image: Tensor | None, points: Tensor | None) -> Query | None:
+        if points is not None:
+            self.point_prediction = points
+        if image is not None and self.asking is not None:
+            try:
+                return Query(self.asking.send(image))
+            except StopIteration as end:
+                self.asking, self.compared = None, end.value
+        return None
 
     def loss(self, images: Tensor | None) -> Tensor:
         zero, one = self._sums.new_zeros(()), self._sums.new_ones(())
-        image, finite = self._image_loss() if self.image_prediction is not None else (zero, one)
+        image, finite = self._image_loss() if self.compared is not None else (zero, one)
         points = self._point_loss() if self.point_prediction is not None else zero
         total = self.stage.image_weight * image + self.stage.point_weight * points
         parts = [image.detach(), points.detach(), finite, one]
@@ -188,7 +199,7 @@ class GaussianJob:
         if self.stage.image_weight:
             self.stats.accumulate(self.info | {"Ks": self.Ks})
         self.info = {}
-        self.latents = self.image_prediction = self.point_prediction = None
+        self.latents = self.asking = self.compared = self.point_prediction = None
         self.step += 1
         self._densify()
         if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.complete:
@@ -269,25 +280,25 @@ class GaussianJob:
     def _draw_t(
         self, prior: NoiseProcess, count: int, window: tuple[tuple[float, float], tuple[float, float]]
     ) -> Tensor:
-        """Shares of the schedule of ``prior`` [count] from the ``window`` (bottom, top) of this step."""
+        """Shares of the schedule of ``prior`` [count], on the CPU, from the ``window`` (bottom, top) of this step."""
         low, high = schedules.window(*window, self.progress, self.stage.t_schedule, self.stage.t_clip)
-        return upload(prior.draw_t(low, high, count, self.generator), self.device)
+        return prior.draw_t(low, high, count, self.generator)
 
-    def _ask_image(self, latents: Tensor | None) -> Any:
+    def _ask_image(self, latents: Tensor | None) -> Rows | None:
         if latents is None:
             return None
-        self.t = self._draw_t(self.prior, len(latents), (self.stage.t_min, self.stage.t_max))
-        self.noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
-        self.latents_t = self.prior.add_noise(latents.detach(), self.noise, self.t)
-        return self.text.rows(self.latents_t, self.t, *self.angles, scale=self.stage.guidance_scale)
+        level = self._draw_t(self.prior, len(latents), (self.stage.t_min, self.stage.t_max))
+        noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
+        latents = latents.detach()
+        views = Views(self.prior, self.text, self.stage, latents, noise, level, self.angles, self.generator)
+        self.t, self.asking, self.compared = views.t, VARIANTS[self.stage.guidance](views), None
+        return next(self.asking)
 
     def _image_loss(self) -> tuple[Tensor, Tensor]:
-        """SDS loss on the latents, and the share of rows whose prediction is finite."""
-        assert self.image_prediction is not None and self.latents is not None
-        s, prior = self.stage, self.prior
-        guided = self.text.guide(self.image_prediction.float(), *self.angles, scale=s.guidance_scale)
-        eps = implied_noise(prior, self.latents_t.float(), self.t, *guided, s.guidance_rescale, prior.num_views)
-        gradient, finite = sds_gradient(eps, self.noise, prior.weight(self.t, s.weighting), clip=s.grad_clip)
+        """Loss on the latents, and the share of rows whose prediction is finite."""
+        assert self.compared is not None and self.latents is not None
+        weight = self.prior.weight(self.t, self.stage.weighting)
+        gradient, finite = sds_gradient(*self.compared, weight, clip=self.stage.grad_clip)
         return sds_loss(self.latents.float(), gradient), finite.float().mean()
 
     def _ask_points(self) -> Any:
@@ -295,7 +306,8 @@ class GaussianJob:
             return None
         s = self.stage
         self.x = torch.stack([self._cloud(self.points) for _ in range(s.point_draws)])
-        self.point_t = self._draw_t(self.points, len(self.x), (s.point_t_min or s.t_min, s.point_t_max or s.t_max))
+        window = s.point_t_min or s.t_min, s.point_t_max or s.t_max
+        self.point_t = upload(self._draw_t(self.points, len(self.x), window), self.device)
         self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
         rows = point_rows(
             self.points, self.x, self.point_t, self.point_noise, self.point_condition, s.point_guidance_scale

@@ -9,7 +9,9 @@ One engine step runs, for all active jobs together, with one model call per line
     job.update()                     optimiser step, densification, schedules
 
 Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine
-steps draws once, asks ten times, decodes once and only then has a loss. A job draws random numbers from its own
+steps draws once, asks ten times, decodes once and only then has a loss. A job whose step takes several calls one after
+another (DDIM inversion) returns its next query from ``receive``: those of all jobs are answered together again, until
+nobody has a further one. A job draws random numbers from its own
 generator only, so its result does not depend on who shares its batch. All methods run on the engine's thread,
 except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut once more, for a GPU.
 """
@@ -74,8 +76,11 @@ class Job(Protocol):
         """Rows for the denoisers; ``latents`` [B, C, h, w] are those of :meth:`draw` (with its graph), else None."""
         ...
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | None:
-        """Take the predictions of the rows just asked for (no graph); returns latents [D, C, h, w] to decode."""
+    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | Query | None:
+        """Take the predictions of the rows just asked for (no graph).
+
+        Returns latents [D, C, h, w] to decode, or a further query, whose answer comes in the same step.
+        """
         ...
 
     def loss(self, images: Tensor | None) -> Tensor | None:

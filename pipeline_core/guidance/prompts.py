@@ -77,20 +77,22 @@ class TextConditioning:
     camera: Camera
     turns: tuple[float, float] = TURNS
 
-    def rows(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> Rows:
+    def rows(
+        self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float, contrast: bool = False
+    ) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
 
-        Guidance scale 1 without Perp-Neg asks for the positive rows only. All inputs have B rows. The angles may stay
-        on the CPU: choosing words by angles on a GPU would wait for it.
+        Guidance scale 1 without Perp-Neg asks for the positive rows only, unless for the ``contrast``. All inputs have
+        B rows. The angles may stay on the CPU: choosing words by angles on a GPU would wait for it.
         """
         angles = list(zip(azimuth.tolist(), elevation.tolist(), strict=True)) if self.views else []
         embeddings = [self._positive(angles, len(azimuth))]
         azimuths, elevations = [azimuth], [elevation]
-        if self._guided(scale):
-            embeddings.append(self.negative.expand(len(azimuth), -1, -1))
-            none = torch.full_like(azimuth, torch.nan)
-            azimuths.append(none if self.camera == "angles" else azimuth)
-            elevations.append(none if self.camera == "angles" else elevation)
+        if contrast or self.perp_neg or scale != 1.0:
+            without = self.unconditional(latents_t, t, azimuth, elevation)
+            embeddings.append(without.embeddings)
+            azimuths.append(without.azimuth)
+            elevations.append(without.elevation)
         if self.perp_neg:
             for k in range(2):
                 embeddings.append(torch.stack([self.views[perp_neg_weights(*pair)[1][k][0]] for pair in angles]))
@@ -102,12 +104,18 @@ class TextConditioning:
             torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations),
         )  # fmt: skip
 
+    def unconditional(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor) -> Rows:
+        """The B unconditional rows alone."""
+        if self.camera == "angles":
+            azimuth = elevation = torch.full_like(azimuth, torch.nan)
+        return Rows(latents_t, t, self.negative.expand(len(azimuth), -1, -1), azimuth, elevation)
+
     def guide(self, predictions: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """The guided and the conditional prediction, both [B, C, h, w], of the answer to :meth:`rows`.
 
         The usual form u + s (c - u): GSGen and threestudio write c + s (c - u), so their scale s is s + 1 here.
         """
-        if not self._guided(scale):
+        if len(predictions) == len(azimuth):
             return predictions, predictions
         groups = predictions.chunk(4 if self.perp_neg else 2)
         conditional, unconditional = groups[:2]
@@ -120,9 +128,6 @@ class TextConditioning:
                 weight = weight.to(predictions.dtype).reshape(-1, 1, 1, 1)
                 total = total + weight * perpendicular(negative - unconditional, direction)
         return unconditional + scale * total, conditional
-
-    def _guided(self, scale: float) -> bool:
-        return self.perp_neg or scale != 1.0
 
     def _positive(self, angles: list[tuple[float, float]], count: int) -> Tensor:
         """Embeddings [count, L, D] of the views."""

@@ -14,9 +14,10 @@ def window(
     low: tuple[float, float], high: tuple[float, float], progress: float, kind: str, clip: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Bottom and top of the noise window at ``progress``: ends that move by a line, or by the square root of progress
-    (GSGen's corgi.yaml; HiFA), and are held within ``clip``, which makes the plateaus of DreamGaussian's annealing."""
+    (GSGen's corgi.yaml; HiFA), or stand as wide as they ever are (``uniform``, DreamFusion), and are held within
+    ``clip``, which makes the plateaus of DreamGaussian's annealing."""
     share = math.sqrt(progress) if kind == "sqrt" else progress
-    ends = linear(low, share), linear(high, share)
+    ends = (min(low), max(high)) if kind == "uniform" else (linear(low, share), linear(high, share))
     return ends if clip is None else (min(max(ends[0], clip[0]), clip[1]), min(max(ends[1], clip[0]), clip[1]))
 
 

@@ -14,7 +14,7 @@ from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
 from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine, default_active
-from pipeline_core.engine.gaussian_job import GaussianJob, render
+from pipeline_core.engine.gaussian_job import GaussianJob, digest, render
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 from pipeline_core.priors.noise import row_noise
@@ -96,6 +96,32 @@ def test_result_does_not_depend_on_company(exact_prior, stage, make_gaussians):
     for name, value in alone.tensors().items():
         torch.testing.assert_close(together.tensors()[name], value, rtol=1e-3, atol=1e-4, msg=name)
     alone_engine.close(), engine.close()
+
+
+@EVERY_PROCESS
+def test_variants_of_guidance_share_their_calls(exact_prior, stage, make_gaussians):
+    """Inversions of different lengths go side by side, and nobody's result depends on the company but for rounding."""
+    start = make_gaussians(9, GREY)
+    fixed = {"steps": 2, "guidance_scale": 2.0, "t_max": (0.5, 0.5), "t_min": (0.5, 0.5), "views": 1}
+
+    def jobs():
+        return [GaussianJob(start, "red", stage(guidance=kind, **fixed)) for kind in ("sds", "csd", "ism", "sdi")]
+
+    engine = DistillationEngine(exact_prior, max_active=4)
+    alone, calls = [], []
+    for job in jobs():
+        before = exact_prior.calls
+        alone.append(engine.submit(job).result(timeout=60)[0])
+        calls.append((exact_prior.calls - before) // 2)
+    assert calls == [1, 1, 5, 6]  # ism: to 0.2, to 0.4, to 0.42, to 0.5 and there; sdi: five tenths and there
+    before = exact_prior.calls
+    together = [future.result(timeout=60)[0] for future in block_until(engine, jobs())]
+    assert exact_prior.calls - before == 2 * max(calls)
+    for mine, ours in zip(alone, together, strict=True):
+        for name, value in mine.tensors().items():
+            torch.testing.assert_close(ours.tensors()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert len({digest(each) for each in alone}) == 4
+    engine.close()
 
 
 def test_same_seed_same_bits_other_seed_other_bits(engine, stage, make_gaussians):

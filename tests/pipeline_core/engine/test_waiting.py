@@ -69,12 +69,21 @@ def steps(job, calls, count):
         query = job.ask(calls.encode([images]))
         eps = calls.predict_image([query.image])
         point_eps = calls.predict_points([query.points]) if query.points is not None else None
-        job.receive(eps, point_eps)
+        further = job.receive(eps, point_eps)
+        while further is not None:
+            further = job.receive(calls.predict_image([further.image]), None)
         job.loss(None).backward()
         job.update()
 
 
-@pytest.mark.parametrize("features", [{}, {"perp_neg": True, "point_weight": 1.0, "guidance_rescale": 0.5}])
+@pytest.mark.parametrize(
+    "features",
+    [
+        {},
+        {"perp_neg": True, "point_weight": 1.0, "guidance_rescale": 0.5},
+        {"guidance": "sdi", "inversion_stride": 1.0},
+    ],
+)
 def test_nothing_in_a_step_waits(monkeypatch, prior, points, make_gaussians, features):
     monkeypatch.setattr(gaussian_job, "render", meta_render)
     stage = Distill(steps=1000, views=2, resolution=((1.0, 32),), background="random", grad_clip=1.0, **features)

@@ -20,3 +20,4 @@ def test_the_noise_window_moves_by_a_line_or_a_root_and_is_held():
     assert window((0.98, 0.2), (0.98, 0.5), 0.25, "linear", None) == pytest.approx((0.785, 0.86))
     assert window((0.98, 0.2), (0.98, 0.2), 0.25, "sqrt", None) == pytest.approx((0.59, 0.59))  # 0.98 - 0.78 sqrt(p)
     assert window((0.0, 0.0), (1.0, 1.0), 0.5, "linear", (0.02, 0.98)) == (0.02, 0.98)
+    assert window((0.5, 0.02), (0.98, 0.4), 0.7, "uniform", None) == (0.02, 0.98)
