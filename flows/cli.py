@@ -373,6 +373,7 @@ def edit(
     parts: Annotated[bool, typer.Option("--parts", help="only list the parts that hang together")] = False,
     library: LibraryOption = DEFAULT_LIBRARY,
     set_: SetOption = None,
+    accept: Annotated[str, typer.Option(help="YAML file of acceptance contracts that the new asset is held to")] = "",
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
     commercial: CommercialOption = False,
@@ -389,7 +390,7 @@ def edit(
     if parts:
         show_parts(library, asset, as_json=json_)
         return
-    settings = _settings(None, set_) | {"commercial": commercial}
+    settings = _settings(None, set_) | {"commercial": commercial, "accept": accept}
     request = prepare_edit(library, asset, do or [], new_id=as_, prompt=prompt, **settings)
     raise typer.Exit(run_here(request, as_json=json_))
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from typer.testing import CliRunner
 
 from catalog import query
 from flows.batch import prepare, run_batch
+from flows.cli import app
 from flows.edit import prepare_edit
 from flows.verify import verify
 from pipeline_core import models, stages
@@ -70,7 +72,7 @@ def travel(journey):
 EDITS = ("remove floaters=0.05", "remove box=-1,1.5,-1,1,9,1", "recolour  hue=120")
 
 
-def test_an_edited_splat_becomes_an_asset_with_a_lineage(library):
+def test_an_edited_splat_becomes_an_asset_with_a_lineage(library, monkeypatch):
     request = prepare_edit(str(library), "post", EDITS, new_id="green-stump")
     plan = prepare(request)
     [journey] = plan.todo.missing
@@ -108,6 +110,15 @@ def test_an_edited_splat_becomes_an_asset_with_a_lineage(library):
     assert not again.todo.missing and again.todo.made[0].keys == journey.keys
     other = prepare(prepare_edit(str(library), "post", EDITS[:2], new_id="stump")).todo.missing[0]
     assert other.keys["init_points"] != journey.keys["init_points"]
+
+    held, contract = [], library.parent / "contract.yaml"
+    contract.write_text("faces: 9000\ntags: {set=yard: {faces: 1, attempts: 1}}\n")
+    monkeypatch.setattr("flows.local.run_here", lambda request, **_: held.append(run_batch(request, travel)) or 0)
+    words = ["edit", "post", *(f"--do={edit}" for edit in EDITS), "--as", "green-stump", "--library", str(library)]
+    done = CliRunner().invoke(app, [*words, "--accept", str(contract)])
+    assert done.exit_code == 0, done.output
+    [why] = held[0].rejected
+    assert why["asset_id"] == "green-stump" and why["why"].endswith(" (at most 1)") and not held[0].ok
 
 
 def test_ids_prompts_and_what_an_edit_asks_for(library):
