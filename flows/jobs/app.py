@@ -63,6 +63,7 @@ class Counts(BaseModel):
     left: int
     quarantined: int
     waiting: int
+    unjudged: int = Field(description="of those made or cached: no judge has seen them, or a figure is lacking")
 
 
 class JobDocument(BaseModel):
@@ -89,6 +90,7 @@ class Asset(BaseModel):
     asset_id: str
     state: str
     error: dict[str, Any] | None = None
+    why: str = Field("", description="why its contract rejects it, or cannot judge it")
     files: dict[str, Any] = {}
 
 

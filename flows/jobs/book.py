@@ -25,7 +25,7 @@ from catalog import query
 from catalog.ids import new_id
 from flows.account import SILENT_S, SO_FAR_SQL
 from flows.asked import ASKED
-from flows.batch import BatchRequest
+from flows.batch import BatchRequest, hold_to_contracts
 from flows.farm import beats, marks
 from flows.farm.runs import REQUEST
 from flows.summary import SUMMARY, Summary, write_summary
@@ -162,6 +162,7 @@ def document(job: Job) -> dict[str, Any]:
     counts = {"asked": len(assets)} | dict.fromkeys(STATES, 0)
     for each in assets:
         counts[each["state"]] += 1
+    counts["unjudged"] = sum("why" in each and each["state"] != "rejected" for each in assets)
     told = read(job.folder / TOLD)
     return {
         "id": job.name,
@@ -188,7 +189,7 @@ SHOWN = 100
 
 
 def standing(job: Job) -> list[dict[str, Any]]:
-    """Every asset of a job with its state, and the error of those that failed."""
+    """Every asset of a job with its state, the error of those that failed, and why others are rejected or unjudged."""
     summary = job.summary()
     state = dict.fromkeys((name for each in job.assets.values() for name in each), "waiting")
     state |= dict.fromkeys(job.assets["cached"], "cached") | dict.fromkeys(job.assets["quarantined"], "quarantined")
@@ -199,7 +200,6 @@ def standing(job: Job) -> list[dict[str, Any]]:
             state |= dict.fromkeys(getattr(summary, name), name)
         # what an earlier process of the job made, its last one found
         state |= {name: "made" for name in job.assets["missing"] if state[name] == "cached"}
-        state |= {each["asset_id"]: "rejected" for each in summary.rejected}
         errors = {each["asset_id"]: each for each in summary.failures}
     elif (job.folder / ASKED).exists():  # it was begun
         for row in query.rows(job.request.library, SO_FAR_SQL, [job.name]):
@@ -207,9 +207,14 @@ def standing(job: Job) -> list[dict[str, Any]]:
                 state[row["asset_id"]] = "made"
             elif row["why"] and row["status"] != "cancelled":
                 errors[row["asset_id"]] = row["why"]
+    if not summary:
+        there = [name for name, how in state.items() if how in ("made", "cached", "rejected")]
+        hold_to_contracts(job.request.library, summary := Summary(job.name, job.request.library, "", made=there))
+    state |= {each["asset_id"]: "rejected" for each in summary.rejected}
     state |= dict.fromkeys(errors, "failed")
+    why = {each["asset_id"]: {"why": each["why"]} for each in (*summary.rejected, *summary.unjudged)}
     return [
-        {"asset_id": name, "state": how} | ({"error": _error(errors[name])} if how == "failed" else {})
+        {"asset_id": name, "state": how} | ({"error": _error(errors[name])} if how == "failed" else why.get(name, {}))
         for name, how in state.items()
     ]
 

@@ -19,6 +19,7 @@ from catalog.ids import new_id
 from flows.batch import BatchRequest, prepare
 from flows.jobs import book
 from flows.jobs.book import Job
+from pipeline_core.acceptance import read_contracts
 from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_bytes
@@ -54,12 +55,23 @@ class Options(BaseModel):
 
     recipe: Literal[tuple(RECIPES)] = Field("factory", description="recipe of rows that name none")  # type: ignore[valid-type]
     set: dict[str, Any] = Field({}, description="recipe fields for all rows: {'geometry.steps': 200}", max_length=200)
+    accept: dict[str, Any] = Field(
+        {}, description="acceptance contract, as in a YAML manifest: {'faces': 5000, 'tags': {...}}", max_length=200
+    )
     skip_invalid: bool = Field(False, description="make the good rows of a manifest that has bad ones")
     commercial: bool = Field(False, description="refuse models whose licence forbids commercial use or is unknown")
     priority: int = Field(5, ge=1, le=9, description="jobs of 1 go before those of 9")
     deadline: datetime | None = Field(None, description="with time zone; nothing begins that would not be done by then")
     gpu_hours: float | None = Field(None, gt=0, description="nothing begins that would take the job beyond")
     webhook: str = Field("", max_length=2000, description="told when the job is over; the service names allowed ones")
+
+    @field_validator("accept", mode="before")
+    @classmethod
+    def _from_the_address(cls, told: Any) -> Any:
+        try:
+            return json.loads(told) if isinstance(told, str) else told
+        except (ValueError, RecursionError):
+            raise ValueError('a contract as JSON: {"faces": 5000}') from None
 
     @field_validator("deadline")
     @classmethod
@@ -95,7 +107,7 @@ def take(
         manifest=str(manifest), library=str(Library(library).root), run_id=name, recipe=options.recipe,
         overrides=_overrides(options.set), skip_invalid=options.skip_invalid, in_flight=in_flight,
         deadline=options.deadline, gpu_hours=options.gpu_hours, commercial=options.commercial,
-        priority=options.priority, asked_by=user,
+        priority=options.priority, asked_by=user, accept=_contracts(options.accept),
     )  # fmt: skip
     _refuse_models(request.overrides)
     Library(library).create()
@@ -220,6 +232,19 @@ def _overrides(settings: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise Refusal(422, f"{len(wrong)} problems of the request; nothing was begun", wrong)
     return found
+
+
+def _contracts(told: dict[str, Any]) -> dict[str, Any]:
+    """The contracts that were posted, which rows may add to. Raises :class:`Refusal` for what is wrong in them."""
+    wrong: list[dict[str, Any]] = []
+
+    def refuse(field: str, value: Any, allowed: str) -> None:
+        wrong.append({"row": None, "field": field, "value": repr(value)[:99], "allowed": allowed})
+
+    read_contracts(told, refuse)
+    if wrong:
+        raise Refusal(422, f"{len(wrong)} problems of the request; nothing was begun", wrong[:SHOWN])
+    return told
 
 
 # --- what the operator allows ----------------------------------------------------------------------------------------

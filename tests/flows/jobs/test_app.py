@@ -6,15 +6,18 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from flows.batch import run_batch
+from flows.asked import keep
+from flows.batch import prepare, run_batch
 from flows.jobs import app as module
 from flows.jobs import book
 from flows.jobs.app import make_app
 from flows.jobs.intake import NO_FILES
 from flows.jobs.keeper import Keeper
 from flows.jobs.serve import tokens
+from flows.summary import SUMMARY
 from pipeline_core.errors import RequestError
 from pipeline_core.storage import Library
+from tests.flows.farm.test_reconcile import holding
 from tests.flows.test_batch import finish
 
 ROWS = [{"id": "mug", "prompt": "a red mug", "seed": 1}, {"id": "bowl", "prompt": "a blue bowl"}]
@@ -59,7 +62,7 @@ def test_a_manifest_is_posted_made_and_fetched(client, keeper, library):
     job = answer.json()
     assert answer.status_code == 202 and answer.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert job["state"] == "queued" and job["ok"] is None and job["user"] == "ana"
-    assert job["assets"] == {"asked": 2, "waiting": 2} | dict.fromkeys(book.STATES[:-1], 0)
+    assert job["assets"] == {"asked": 2, "waiting": 2} | dict.fromkeys((*book.STATES[:-1], "unjudged"), 0)
     keeper.bring_on()
     job = client.get(answer.headers["Location"]).json()
     assert job["state"] == "done" and job["ok"] and job["assets"]["made"] == 2
@@ -73,7 +76,8 @@ def test_a_manifest_is_posted_made_and_fetched(client, keeper, library):
 
 def test_csv_and_json_lines_are_posted_as_they_are(client, keeper):
     csv = client.post(
-        "/v1/jobs", params=[("recipe", "draft"), ("set", "geometry.steps=9"), ("priority", "2")],
+        "/v1/jobs",
+        params=[("recipe", "draft"), ("set", "geometry.steps=9"), ("priority", "2"), ("accept", '{"faces": 300}')],
         content="id,prompt\nmug,a red mug\n", headers={"Content-Type": "text/csv; charset=utf-8"},
     )  # fmt: skip
     lines = client.post(
@@ -82,6 +86,7 @@ def test_csv_and_json_lines_are_posted_as_they_are(client, keeper):
     assert csv.status_code == lines.status_code == 202
     job = book.find(keeper.library, csv.json()["id"])
     assert job.request.overrides == {"geometry.steps": 9} and (job.request.recipe, job.request.priority) == ("draft", 2)
+    assert job.request.accept == {"faces": 300}
     assert [each.name for each in keeper.jobs()] == [csv.json()["id"], lines.json()["id"]]  # the urgent one first
 
 
@@ -105,6 +110,8 @@ def test_one_key_is_one_job_and_another_body_under_it_is_refused(client, keeper,
     ([{"prompt": "红色的杯子"}], {}, {"row": 1, "field": "prompt", "value": "'红色的杯子'"}),
     (ROWS, {"recipe": "fatcory"}, {"row": None, "field": "recipe", "value": "'fatcory'"}),
     (ROWS, {"set": {"geometry.stepps": 1}}, {"row": None, "field": "set.geometry.stepps", "value": "1"}),
+    (ROWS, {"accept": {"tags": {"hero": {"facess": 1}}}}, {"field": "accept.tags.hero.facess", "value": "1"}),
+    (ROWS, {"accept": "faces"}, {"row": None, "field": "accept", "value": "'faces'"}),
     (ROWS, {"deadline": "2030-01-01T06:00"}, {"row": None, "field": "deadline"}),
     (ROWS, {"webhook": "http://169.254.169.254/latest"}, {"field": "webhook", "value": "'http://169.254.169.254/latest'"}),
     (ROWS, {"set": {"image_prior": "/etc"}}, {"row": None, "field": "image_prior", "value": "'/etc'"}),
@@ -123,6 +130,34 @@ def test_what_is_wrong_is_told_with_row_field_and_value(client, library, rows, o
     assert any(problem.items() <= each.items() for each in told), told
     assert library not in answer.text and all(each["allowed"] for each in told)
     assert list(book.names(library)) == []  # nothing is left of it
+
+
+def test_a_job_s_assets_are_held_to_the_contract_that_was_posted_and_their_row_s(library):
+    figures = {"mug": {"faces": 4800.0}, "bowl": {"faces": 4800.0}}
+    made = []
+
+    def start(job):
+        plan = prepare(job.request)
+        keep(job.request, plan)
+        run_batch(job.request, lambda journey: made.append(journey.asset_id) or holding(figures)(journey), plan=plan)
+        (job.folder / SUMMARY).rename(job.folder / "held back")
+        return NoProcess()
+
+    keeper = Keeper(library, farm=False, start=start)
+    client = TestClient(make_app(library, keeper, tokens={}, user="ana"), base_url="http://127.0.0.1:8642")
+    rows = [ROWS[0], ROWS[1] | {"accept": {"faces": 9000}}, {"id": "cup", "prompt": "a red cup"}]
+    address = post(client, rows, accept={"faces": 300}).headers["Location"]
+    keeper.bring_on()
+    job = book.find(library, address.rpartition("/")[2])
+    for ok in (None, False):  # while it is at work by the catalogue, then by its summary
+        told = client.get(address).json()
+        counts = {name: count for name, count in told["assets"].items() if count}
+        assert told["ok"] is ok and counts == {"asked": 3, "made": 2, "rejected": 1, "unjudged": 1}
+        assets = {each["asset_id"]: each["why"] for each in client.get(f"{address}/assets").json()["assets"]}
+        assert assets == {"mug": "faces 4800 (at most 300)", "bowl": "", "cup": "faces not measured (at most 300)"}
+        if ok is None:
+            (job.folder / "held back").rename(job.folder / SUMMARY)
+    assert sorted(made) == ["bowl", "cup", "mug"]
 
 
 def test_good_rows_are_made_where_that_is_asked_for(client):
