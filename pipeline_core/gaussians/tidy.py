@@ -16,7 +16,7 @@ from pipeline_core.types import PointCloud
 
 STRAY_NEIGHBOURS, STRAY_FACTOR = 12, 2.5
 """A stray's mean distance to so many neighbours is over this many times the cloud's median. Twice the median costs
-recall (F-score 0.91 for 0.92; docs/LOG.md, Starter clouds); 2.5 itself was not compared."""
+recall (F-score 0.91 for 0.92; docs/LOG.md: Starter clouds); 2.5 itself was not compared."""
 ROUNDS = 3
 """Projections one after another; other numbers of them were not compared (nor were the next two)."""
 COLOUR_NEIGHBOURS = 16

@@ -33,7 +33,7 @@ BOUND = 1.2
 starts lie within 0.5, GSGen's within 0.8. Not measured."""
 LEVELS = (3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
 """Candidate densities of the surface, in the order they are tried: about a root of two apart, about the published 1.
-The starter's clouds take 0.15 to 0.5 (docs/LOG.md, Meshing and texturing)."""
+The starter's clouds take 0.15 to 0.5 (docs/LOG.md: Meshing and texturing)."""
 SILHOUETTE_VIEWS = ((0.0, 0.0), (90.0, 0.0), (45.0, 30.0), (135.0, 30.0), (0.0, 80.0), (-60.0, -20.0))
 """Azimuth and elevation, degrees, of the silhouettes: sides, quarters, top, and one from below. Not measured."""
 SILHOUETTE_SIZE = 96

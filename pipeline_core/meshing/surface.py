@@ -27,10 +27,10 @@ SEAL_RADIUS = 2.0
 TAUBIN = (0.5, -0.53)
 """Taubin's lambda and mu (A signal processing approach to fair surface design, 1995): smooths without shrinking. The
 usual pair of 0.5 and a pass band of 1 / 0.5 - 1 / 0.53 = 0.11; 6 and 12 iterations gave the same F-score once surfaces
-settled (docs/LOG.md, Starter prior and its assets)."""
+settled (docs/LOG.md: Starter prior and its assets)."""
 FINE = 4
 """A settled surface is sharpened at this many times the faces that it is given in the end. What the filter gains was
-measured (0.9249 to 0.9271 in normals; docs/LOG.md, Surfaces), this factor was not."""
+measured (0.9249 to 0.9271 in normals; docs/LOG.md: Surfaces), this factor was not."""
 SMALLEST_PIECE = 4
 """Faces of the smallest closed piece, a tetrahedron; smaller ones are debris whatever ``min_component`` is."""
 APART = 0.05

@@ -56,12 +56,12 @@ HESITATION = 0.1
 measured."""
 GROUP = 4
 """Rounds whose changes are gathered before they are painted. Painted round by round, a mushroom's error grew from 0.094
-to 0.122; gathered by four and shrunk it keeps its sharpness (docs/LOG.md, Meshing and texturing)."""
+to 0.122; gathered by four and shrunk it keeps its sharpness (docs/LOG.md: Meshing and texturing)."""
 ALONE = 0.5
 """Trust in a change that one view alone has seen. Not measured."""
 WELL_SEEN = 1.0
 """Texels whose views weigh less than this in total change, for the rest, as similar texels do: one view straight on.
-Without this the error of a tinted mushroom is 0.018 for 0.006 (docs/LOG.md, Meshing and texturing)."""
+Without this the error of a tinted mushroom is 0.018 for 0.006 (docs/LOG.md: Meshing and texturing)."""
 LIKENESS = 1.0
 """Object units that a difference of one in colour is worth when similar texels are looked for. Not measured."""
 ALIKE, KNOWN = 8, 20_000

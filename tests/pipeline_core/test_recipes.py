@@ -13,7 +13,7 @@ def test_every_recipe_is_named_and_different():
     assert len({recipe.fingerprint() for recipe in RECIPES.values()}) == len(RECIPES)
 
 
-@pytest.mark.parametrize("name", ["draft", "factory"])
+@pytest.mark.parametrize("name", ["draft", "factory", "dreamgaussian-starter", "gsgen-starter"])
 def test_the_default_recipes_need_nothing_that_is_not_shipped(name):
     assert RECIPES[name].image_prior == RECIPES[name].init.point_prior == "starter"
     for stage in (RECIPES[name].geometry, RECIPES[name].appearance):
@@ -229,6 +229,21 @@ def test_dreamgaussian_image_has_its_published_settings():
     assert recipe.texture.reference_weight == 1.0  # main2.py: the known view's loss has the other view's weight
     assert recipe.texture.strength == (0.2, 0.05) and recipe.texture.denoise_steps == 50  # strength 0.8 to 0.95 skipped
     assert recipe.mesh.iso == 1.0  # density_thresh
+
+
+def test_the_papers_at_the_starters_scale_keep_what_makes_them_theirs():
+    """A ball, one stage and a fitted texture; a cloud in random colours, judged in 3D at first, and compactness."""
+    ours, theirs = RECIPES["dreamgaussian-starter"], RECIPES["dreamgaussian"]
+    kept = ("init.start", "init.opacity", "init.scale_of", "geometry.t_max", "geometry.t_min", "geometry.t_clip",
+            "geometry.lr", "geometry.latents", "appearance.steps", "texture.method")  # fmt: skip
+    assert {name: value_of(ours, name) for name in kept} == {name: value_of(theirs, name) for name in kept}
+    assert ours.geometry.steps * ours.geometry.views == 480 and ours.geometry.densify.grad_quantile == 0.9
+    ours, theirs = RECIPES["gsgen-starter"], RECIPES["gsgen"]
+    kept = ("init.colours", "init.opacity", "init.scale", "geometry.point_weight", "geometry.point_subset",
+            "geometry.densify.compactness", "geometry.densify.prune_axis", "geometry.densify.prune_opacity",
+            "appearance.point_weight", "appearance.t_max", "appearance.densify.compactness")  # fmt: skip
+    assert {name: value_of(ours, name) for name in kept} == {name: value_of(theirs, name) for name in kept}
+    assert all(stage.densify.every and stage.densify.every <= stage.steps for stage in (ours.geometry, ours.appearance))
 
 
 def test_defaults_are_a_valid_recipe():

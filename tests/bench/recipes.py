@@ -1,0 +1,274 @@
+"""All recipes that run on the starter, and ``factory`` with each addition removed in turn, over the same prompts.
+
+    python tests/bench/recipes.py --library bench-recipes        # 24 held-out prompts x 2 seeds; kept, and gone on with
+    python tests/bench/recipes.py --prompts 2 --seeds 1 --only factory draft --set geometry.steps=4
+    python tests/bench/recipes.py --library bench-recipes --sheet sheet.jpg        # every result, none left out
+
+Of each asset: the judge's answer and Janus; F-score at 2 and 5 % of the height against the best of 32 procedural
+instances, and how its normals agree with that instance's (1 = everywhere); silhouettes and colours of mesh and splat
+against each other; mesh health; CPU-seconds of this process and its children from prompt to refined texture. What two
+rows have in common (a cloud, a splat) is made once for both and counted for both. The judge is one that no recipe asks.
+
+What failed counts as wrong everywhere. Materials, levels, collision and the choice of a start or a seed are not in it:
+``tests/bench/acceptance.py`` measures the latter. Intervals of the paired differences are 95 % bootstrap over assets.
+The last line of stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``difference``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # not this folder: a module here may have a room's name
+
+import numpy as np  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+from scipy.spatial import cKDTree  # noqa: E402
+
+from catalog.render import aligned  # noqa: E402
+from pipeline_core import make  # noqa: E402
+from pipeline_core.config import RECIPES, Recipe  # noqa: E402
+from pipeline_core.errors import SplatmillError  # noqa: E402
+from pipeline_core.manifest import parse_override  # noqa: E402
+from pipeline_core.metrics import fidelity  # noqa: E402
+from pipeline_core.metrics.consistency import consistency  # noqa: E402
+from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
+from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
+from pipeline_core.metrics.views import render_mesh  # noqa: E402
+from pipeline_core.props.captions import caption  # noqa: E402
+from pipeline_core.props.props import PropSpec  # noqa: E402
+from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
+from tests.bench.acceptance import OTHER_JUDGE  # noqa: E402
+from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402
+
+FACTORY = "factory"
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "a ball, not a cloud": {"init.start": "ball"},
+    "cloud not tidied": {"init.tidy_neighbours": 0},
+    "Gaussians as wide as apart": {"init.scale_factor": 1.0},
+    "nothing distilled": {"geometry.steps": 0, "appearance.steps": 0},
+    "appearance not distilled": {"appearance.steps": 0},
+    "white or black behind": {"geometry.background": "white_black", "appearance.background": "white_black"},
+    "published noise": {"geometry.t_max": (0.98, 0.02), "geometry.t_min": (0.98, 0.02)},
+    "published guidance": {"geometry.guidance_scale": 100.0, "appearance.guidance_scale": 100.0},
+    "density not smoothed": {"mesh.blur": 0.0},
+    "surface at density 1": {"mesh.iso": 1.0},
+    "surface not smoothed": {"mesh.smooth": 0},
+    "surface not settled": {"mesh.settle": False},
+    "texture not refined": {"texture.steps": 0},
+    "texture fitted": {"texture.method": "fit"},
+}
+"""What ``factory`` has beyond the papers, each as it would be without."""
+MEANS = (
+    "r_precision", "caption_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou", "mesh_psnr",
+    "watertight", "self_intersections", "cpu_s",
+)  # fmt: skip
+TAUS = {"f_score_2": 0.02, "f_score_5": 0.05}
+"""Distances of the F-scores as shares of the height."""
+FLAT_OF = 8
+"""Points whose plane gives a normal."""
+Row = dict[str, float]
+Made = TypeVar("Made")
+
+
+def variants(only: list[str], changes: dict[str, Any]) -> dict[str, Recipe]:
+    """Recipes by their names, then ablations by what is gone; all, or those that are named; with ``changes``."""
+    on_starter = [each for each in RECIPES.values() if each.image_prior == each.init.point_prior == "starter"]
+    found = {recipe.name: recipe.override(changes) for recipe in on_starter}
+    found |= {name: RECIPES[FACTORY].override(changes | without) for name, without in ABLATIONS.items()}
+    if unknown := set(only) - set(found):
+        raise SystemExit(f"--only {sorted(unknown)[0]}: one of {', '.join(found)}")
+    return {name: recipe for name, recipe in found.items() if not only or name in only or name == FACTORY}
+
+
+def cpu_seconds() -> float:
+    """Of this process and the children that it has waited for, so far."""
+    return sum(os.times()[:4])
+
+
+class Workshop:
+    """Makes the assets of one prompt and seed; what two of them have in common is made once."""
+
+    def __init__(self, prompt: str, seed: int) -> None:
+        self.prompt, self.seed = prompt, seed
+        self.made: dict[str, tuple[Any, float]] = {}
+
+    def asset(self, recipe: Recipe) -> tuple[Gaussians, TexturedMesh, float]:
+        """Splat and refined mesh, and the CPU-seconds of all that they took."""
+        prompt, seed, spent = self.prompt, self.seed, 0.0
+        key = recipe.init.fingerprint()
+
+        def once(more: str, work: Callable[[], Made]) -> Made:
+            nonlocal key, spent
+            key += more
+            if key not in self.made:
+                began = cpu_seconds()
+                self.made[key] = work(), cpu_seconds() - began
+            made: Made = self.made[key][0]
+            spent += self.made[key][1]
+            return made
+
+        cloud = once("", lambda: make.points(prompt, recipe, seed=seed))
+        stages = recipe.geometry.fingerprint() + recipe.appearance.fingerprint()
+        splat = once(stages, lambda: make.distill(cloud, prompt, recipe, seed=seed))
+        mesh = once(recipe.mesh.fingerprint(), lambda: make.extract_mesh(splat, recipe))
+        mesh = once(recipe.texture.fingerprint(), lambda: make.refine_texture(mesh, prompt, recipe, seed=seed))
+        return splat, mesh, spent
+
+
+def normals_of(points: np.ndarray) -> np.ndarray:
+    """Normals [N, 3], of either sign, of the planes through the nearest of ``points`` [N, 3]."""
+    _, near = cKDTree(points).query(points, k=FLAT_OF + 1)
+    offset = points[near] - points[near].mean(axis=1, keepdims=True)
+    return np.linalg.eigh(np.einsum("nki,nkj->nij", offset, offset))[1][:, :, 0]
+
+
+def shape(textured: TexturedMesh, spec: PropSpec) -> Row:
+    """F-scores at :data:`TAUS`, each against the instance that is best at it, and agreement of normals with the last's:
+    the mean cosine, both ways, to the nearest point's."""
+    points = fidelity.surface_points(textured.vertices, textured.faces, fidelity.POINTS, np.random.default_rng(0))
+    tree, best = cKDTree(points), dict.fromkeys(TAUS, -1.0)
+    nearest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    for reference, height in fidelity._instances(spec.category, spec.part, spec.material, fidelity.INSTANCES):
+        (there, forth), (back, here) = reference.query(points), tree.query(reference.data)
+        for name, tau in TAUS.items():
+            precision, recall = (there < tau * height).mean(), (back < tau * height).mean()
+            score = float(2 * precision * recall / max(precision + recall, 1e-12))
+            if score > best[name]:
+                best[name] = score
+                nearest = np.asarray(reference.data), forth, here  # the last name's instance in the end
+    assert nearest is not None
+    theirs, forth, here = nearest
+    ours, theirs = normals_of(points), normals_of(theirs)
+    agree = [np.abs((ours * theirs[forth]).sum(1)).mean(), np.abs((theirs * ours[here]).sum(1)).mean()]
+    return best | {"normals": float(np.mean(agree))}
+
+
+def measured(splat: Gaussians, mesh: TexturedMesh, recipe: Recipe, spec: PropSpec, judge: Judge) -> tuple[Row, Any]:
+    """The row of one asset but for its cost, and its eight pictures."""
+    cameras = fidelity.evaluation_cameras(max(fidelity.SIZE, judge.size))
+    images = render_mesh(mesh, cameras)[0]
+    pixels = images.permute(0, 3, 1, 2)
+    told = fidelity.score(pixels, cameras.azimuth, cameras.elevation, caption(spec), judge=judge)
+    row = {name: told[name] for name in ("r_precision", "caption_margin")}
+    row |= {"janus_rate": told["janus"]} if "janus" in told else {}
+    health = mesh_health(mesh)
+    row |= shape(mesh, spec) | consistency(splat, mesh, recipe.evaluate)
+    return row | {name: float(health[name]) for name in ("watertight", "self_intersections")}, images
+
+
+def results(
+    specs: list[PropSpec], seeds: int, chosen: dict[str, Recipe], folder: Path, judge: Judge
+) -> dict[str, list[Row]]:
+    """Rows by variant, in the order of prompts and seeds. What ``folder`` has is read, the rest made."""
+    rows: dict[str, list[Row]] = {name: [] for name in chosen}
+    for i, spec in enumerate(specs):
+        for seed in range(seeds):
+            workshop = Workshop(caption(spec), 1000 + 100 * i + seed)
+            for name, recipe in chosen.items():
+                path = place(folder, name, i, seed)
+                if not path.exists():
+                    row, images = {**dict.fromkeys(MEANS, 0.0), "janus_rate": 1.0, "failed": 1.0}, None
+                    try:
+                        splat, mesh, spent = workshop.asset(recipe)
+                        row, images = measured(splat, mesh, recipe, spec, judge)
+                        row["cpu_s"] = spent
+                    except SplatmillError as error:
+                        print(f"{name}, {caption(spec)}, seed {seed}: {error}", file=sys.stderr)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    strip = (picture(images).clip(0, 1) * 255).astype(np.uint8)
+                    Image.fromarray(strip).save(path.with_suffix(".png"))
+                    path.write_text(json.dumps(row | {"recipe": recipe.fingerprint()}))
+                row = json.loads(path.read_text())
+                if row.pop("recipe") != recipe.fingerprint():
+                    raise SystemExit(f"{path} is of other settings of {name}: name another --library")
+                rows[name].append(row)
+            print(f"{caption(spec)}, seed {seed}: done", file=sys.stderr, flush=True)
+    return rows
+
+
+def place(folder: Path, name: str, i: int, seed: int) -> Path:
+    """Where the row of an asset is kept."""
+    return folder / name.replace(",", "").replace(" ", "-") / f"{i:03d}-{seed}.json"
+
+
+def summary(rows: list[Row]) -> dict[str, float | None]:
+    """Means over all assets that have the figure."""
+    told = {name: [row[name] for row in rows if name in row] for name in (*MEANS, "failed")}
+    return {name: round(float(np.mean(values)), 4) if values else None for name, values in told.items()} | {
+        "failed": len(told["failed"])
+    }
+
+
+def differences(rows: list[Row], whole: list[Row]) -> dict[str, dict[str, Any]]:
+    """What is lost or gained without an addition, paired, with 95 % intervals."""
+    found = {}
+    for name in MEANS:
+        pairs = np.array([a[name] - b[name] for a, b in zip(rows, whole, strict=True) if name in a and name in b])
+        if len(pairs):
+            found[name] = {
+                "mean": round(float(pairs.mean()), 4),
+                "interval": [round(bound, 4) for bound in interval(pairs)],
+            }
+    return found
+
+
+def save_sheet(path: Path, folder: Path, specs: list[PropSpec], seeds: int, names: list[str]) -> None:
+    """All results as one JPEG: a row for each prompt and seed, a column for each variant, four sides each."""
+    strips = [
+        [Image.open(place(folder, name, i, seed).with_suffix(".png")) for name in names]
+        for i in range(len(specs)) for seed in range(seeds)
+    ]  # fmt: skip
+    (wide, high), margin = strips[0][0].size, 14
+    sheet = Image.new("RGB", (wide * len(names), margin + (high + margin) * len(strips)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        pen.text((column * wide + 2, 1), name, "black")
+        for line, row in enumerate(strips):
+            sheet.paste(row[column], (column * wide, margin + line * (high + margin) + margin))
+    for line in range(len(strips)):
+        said = f"{caption(specs[line // seeds])}, seed {line % seeds}"
+        pen.text((2, margin + line * (high + margin)), said, "grey")
+    sheet.save(path, quality=85)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--library", type=Path, help="kept between calls (default: a temporary folder)")
+    parser.add_argument("--only", nargs="+", default=[], help="recipes and ablations by name; factory is always there")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="recipe field: geometry.steps=4")
+    parser.add_argument("--judge", default=str(OTHER_JUDGE), help="starter, or the folder or hub id of a CLIP model")
+    parser.add_argument("--sheet", type=Path, help="JPEG of every result")
+    args = parser.parse_args(argv)
+    chosen = variants(args.only, dict(parse_override(text) for text in args.changes))
+    folder = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
+    specs, judge = heldout_prompts(args.prompts), load_judge(args.judge)
+    rows = results(specs, args.seeds, chosen, folder, judge)
+    table = {name: summary(each) for name, each in rows.items()}
+    print(f"judge {judge.model_id}, {len(specs)} held-out prompts, {args.seeds} seeds each")
+    cells = {name: ["-" if row[each] is None else f"{row[each]:.3g}" for each in MEANS] for name, row in table.items()}
+    print(aligned(["", *MEANS], [[name, *row] for name, row in cells.items()]))
+    if args.sheet:
+        save_sheet(args.sheet, folder, specs, args.seeds, list(chosen))
+    changed = {name: {"difference": differences(rows[name], rows[FACTORY])} for name in table if name in ABLATIONS}
+    print(json.dumps({
+        "judge": judge.model_id, "prompts": len(specs), "seeds": args.seeds,
+        "recipes": {name: row for name, row in table.items() if name not in ABLATIONS},
+        "ablations": {name: table[name] | each for name, each in changed.items()},
+    }))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
