@@ -17,12 +17,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Word = Annotated[str, Field(min_length=1)]
 
 
 LATER: dict[str, Any] = {"later": True}
@@ -242,6 +244,11 @@ class Distill(Section):
         json_schema_extra=LATER,
         description="degrees from the front up to which front is said, and from which on back (DreamGaussian: 60, 120)",
     )
+    front_words: tuple[Word, ...] = Field(
+        (),
+        json_schema_extra=LATER,
+        description="words that only the front shows (face, smiling): left out where another side is asked for",
+    )
     perp_neg: bool = Field(False, description="other views' words as negatives; for priors that take no camera")
     image_weight: float = Field(1.0, ge=0)
     point_weight: float = Field(0.0, ge=0, description="weight of the point prior's 3D SDS")
@@ -267,8 +274,20 @@ class Distill(Section):
     reference_mask_weight: float = Field(0.0, ge=0, json_schema_extra=LATER, description="of that to its outline")
     reference_ramp: bool = Field(True, json_schema_extra=LATER, description="both weights grow from 0 over the stage")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of a latent pixel's gradient; 0 = off")
+    grad_clip_last: Positive | None = Field(
+        None,
+        json_schema_extra=LATER,
+        description="the same at the last step, reached by a line (score debiasing: 0.5 to 2); none = grad_clip",
+    )
     lr: LearningRates = LearningRates()
     densify: Densify = Densify()
+
+    @field_validator("grad_clip_last")
+    @classmethod
+    def _begins_somewhere(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not info.data.get("grad_clip"):
+            raise ValueError("needs grad_clip above 0, where the line begins")
+        return value
 
     def uses(self, kind: str) -> bool:
         """The point prior only where its gradient has a weight."""
@@ -310,6 +329,7 @@ class Texture(Section):
     distance: Positive = Field(2.5, json_schema_extra=LATER)
     fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees")
     view_prompts: bool = Field(True, json_schema_extra=LATER, description="as in distillation")
+    front_words: tuple[Word, ...] = Field((), json_schema_extra=LATER, description="as in distillation")
     perp_neg: bool = Field(False, json_schema_extra=LATER, description="as in distillation")
     rate: Share = Field(0.5, description="share of the prior's change that is painted in a round")
     guidance_scale: float = Field(7.5, ge=0, le=1000)

@@ -101,7 +101,8 @@ class GaussianJob:
             )
         self.text: TextConditioning = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
-            view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg, turns=self.stage.view_turns,
+            view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
+            turns=self.stage.view_turns, front_words=self.stage.front_words,
         )  # fmt: skip
         self.precision = str(image_prior.dtype).removeprefix("torch.")
         models = [image_prior.model_id, None]
@@ -298,7 +299,8 @@ class GaussianJob:
         """Loss on the latents, and the share of rows whose prediction is finite."""
         assert self.compared is not None and self.latents is not None
         weight = self.prior.weight(self.t, self.stage.weighting)
-        gradient, finite = sds_gradient(*self.compared, weight, clip=self.stage.grad_clip)
+        clip = self.stage.grad_clip, self.stage.grad_clip_last or self.stage.grad_clip
+        gradient, finite = sds_gradient(*self.compared, weight, clip=schedules.linear(clip, self.progress))
         return sds_loss(self.latents.float(), gradient), finite.float().mean()
 
     def _ask_points(self) -> Any:

@@ -8,6 +8,7 @@ guided, conditional = text.guide(prior.predict(...), azimuth, elevation, scale=7
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.guidance.rows import Rows
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior
-from pipeline_core.priors.wording import VIEW_WORDS, view_prompt
+from pipeline_core.priors.wording import VIEW_WORDS, view_prompt, without
 
 TURNS = (45.0, 135.0)
 
@@ -149,21 +150,25 @@ def encode_text(
     view_prompts: bool = True,
     perp_neg: bool = False,
     turns: tuple[float, float] = TURNS,
+    front_words: Collection[str] = (),
 ) -> TextConditioning:
     """Encode ``prompt`` for ``prior``. View words only where it takes no camera.
 
-    With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes none,
-    and for ``perp_neg``, which needs view words, where it takes a camera.
+    ``front_words`` are left out of the prompts of the other sides, which they contradict (prompt debiasing, Hong et al.
+    2023). With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes
+    none, and for ``perp_neg`` and ``front_words``, which need view words, where it takes a camera.
     """
-    if perp_neg and prior.camera != "none":
-        raise RequestError(f"perp_neg needs view words, and {prior.model_id} is told the camera itself: turn it off")
+    for name, wanted in (("perp_neg", perp_neg), ("front_words", front_words)):
+        if wanted and prior.camera != "none":
+            raise RequestError(f"{name} needs view words, and {prior.model_id} is told the camera itself: turn it off")
     if picture is not None:
         if not isinstance(prior, PicturePrior):
             raise RequestError(f"{prior.model_id} reads a prompt and is shown no image")
         shown = prior.encode_image(picture)
         return TextConditioning(shown, torch.zeros_like(shown), {}, False, prior.camera)
     worded = perp_neg or (view_prompts and prior.camera == "none")
-    texts = [prompt, Negative(negative_prompt)] + [view_prompt(prompt, word) for word in VIEW_WORDS if worded]
+    sides = {word: prompt if word == "front" else without(prompt, front_words) for word in VIEW_WORDS if worded}
+    texts = [prompt, Negative(negative_prompt)] + [view_prompt(text, word) for word, text in sides.items()]
     embeddings = prior.encode_prompts(texts)
     views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
     return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera, turns)

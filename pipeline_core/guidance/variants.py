@@ -86,16 +86,16 @@ Asking = Generator[Rows, Tensor, Compared]
 
 
 def sds(views: Views) -> Asking:
-    """Score distillation sampling (Poole et al. 2022, eq. 3): w(t) (eps_s(x_t) - eps), of a noise eps that is drawn."""
+    """Score distillation sampling (Poole et al. 2022): w(t) (eps_s(x_t) - eps), of a noise eps that is drawn."""
     noise = yield from views.guided_noise(views.noisy)
     return noise, views.noise
 
 
 def csd(views: Views) -> Asking:
-    """Classifier score distillation (Yu et al. 2023, eq. 8): w(t) (eps(x_t; y) - eps(x_t; 0)), s times.
+    """Classifier score distillation (Yu et al. 2023): w(t) (eps(x_t; y) - eps(x_t; 0)), s times.
 
-    What is left of SDS when the drawn noise and the unconditional score go. With a negative prompt that takes the place
-    of the empty one (their eq. 10 with equal weights). Nothing holds the picture to the data, so it has no optimum of
+    What is left of SDS when the drawn noise and the unconditional score go. A negative prompt takes the place of the
+    empty one (theirs with equal weights). Nothing holds the picture to the data, so it has no optimum of
     its own: steps and rates bound it.
     """
     x, t, scale = views.noisy, views.t, views.stage.guidance_scale
@@ -106,7 +106,7 @@ def csd(views: Views) -> Asking:
 
 
 def ism(views: Views) -> Asking:
-    """Interval score matching (LucidDreamer, Liang et al. 2023, eq. 17): w(t) (eps_s(x_t) - eps(x_s; 0)).
+    """Interval score matching (LucidDreamer, Liang et al. 2023): w(t) (eps_s(x_t) - eps(x_s; 0)).
 
     x_s comes by DDIM inversion without a prompt, in steps of ``inversion_stride``, x_t by one more step of
     ``ism_interval`` = t - s. As in the release it begins at the schedule's first level, with a noise that is drawn.
@@ -123,7 +123,7 @@ def ism(views: Views) -> Asking:
 
 
 def sdi(views: Views) -> Asking:
-    """Score distillation via inversion (Lukoianov et al. 2024, alg. 1): w(t) (eps_s(x_t) - kappa).
+    """Score distillation via inversion (Lukoianov et al. 2024): w(t) (eps_s(x_t) - kappa).
 
     kappa is the noise that DDIM inversion with the prompt finds for x_0: x_t = signal x_0 + sigma kappa. They guide the
     inversion by -7.5 in the form c + s (c - u), which is -6.5 here, take steps of a tenth of the schedule, and add
@@ -168,7 +168,7 @@ def _invert(
 
 def deviation(prior: NoiseProcess, s: Tensor, t: Tensor) -> Tensor:
     """Standard deviation [B] of x_s given x_t and x_0, s <= t [B]: sigma_s sigma_t|s / sigma_t, with sigma_t|s^2 =
-    sigma_t^2 - (signal_t / signal_s)^2 sigma_s^2 (DDIM, eq. 16, for any process)."""
+    sigma_t^2 - (signal_t / signal_s)^2 sigma_s^2 (DDIM's, for any process)."""
     one, zero = torch.ones_like(t), torch.zeros_like(t)
     (signal_s, sigma_s), (signal_t, sigma_t) = (
         (prior.add_noise(one, zero, each), prior.add_noise(zero, one, each)) for each in (s, t)

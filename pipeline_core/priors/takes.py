@@ -109,4 +109,7 @@ def misfit(spec: AssetSpec) -> Problem | None:
         if settings.steps and settings.perp_neg and wanted.camera:
             said = f"false: it needs view words, and image_prior {name} is told the camera itself"
             return f"{section}.perp_neg", True, said
+        if settings.steps and settings.front_words and (wanted.camera or not settings.view_prompts):
+            why = f"image_prior {name} is told the camera itself" if wanted.camera else f"{section}.view_prompts is off"
+            return f"{section}.front_words", list(settings.front_words), f"none: they need view words, and {why}"
     return None

@@ -1,6 +1,7 @@
 """What prompts are written in: view words at their end, weights in them, and the cut where a prior's window ends.
 
     view_prompt("a mug", "front")                   # 'a mug, front view'
+    without("a smiling cat", ["smiling"])           # 'a cat'
     weighted("a (red:1.3) mug")                     # [('a ', 1.0), ('red', 1.3), (' mug', 1.0)]
     cut("a mug on a table, front view", 4, len_of)  # 'a, front view': the prompt is cut, never the view word
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
 LONGEST_VIEW = "overhead"
@@ -27,6 +28,19 @@ _LIKE_A_WEIGHT = re.compile(r":\s*[^\s:]+\s*$")
 def view_prompt(prompt: str, word: str) -> str:
     """``prompt`` with its view word, in the wording of DreamFusion's successors."""
     return f"{prompt}, {word} view"
+
+
+def without(prompt: str, words: Collection[str]) -> str:
+    """``prompt`` without these words, whatever their case, and without brackets that held nothing else. A prompt of
+    which nothing would be left stays whole."""
+    if not words:
+        return prompt
+    named = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    rest = re.sub(rf"(?<!\w)(?:{named})(?!\w)", "", prompt, flags=re.IGNORECASE)
+    rest = re.sub(r"\(\s*(?::\s*\d*\.?\d+\s*)?\)", "", rest)
+    rest = re.sub(r"\s+(?=[,.;)\s])", "", rest)
+    rest = re.sub(r",{2,}", ",", rest).strip(" ,")
+    return rest if re.search(r"\w", rest) else prompt
 
 
 def cut(text: str, room: int, count: Callable[[str], int]) -> str:

@@ -124,6 +124,16 @@ def test_variants_of_guidance_share_their_calls(exact_prior, stage, make_gaussia
     engine.close()
 
 
+def test_the_clip_grows_over_the_stage(engine, stage, make_gaussians):
+    """Score debiasing: while the clip is small an asset keeps more of its start."""
+    start, fixed = make_gaussians(9, GREY), {"steps": 4, "views": 1, "grad_clip": 1e-3}
+    job = GaussianJob(start, "red", stage(grad_clip_last=1.0, **fixed))
+    _, curves = engine.submit(job).result(timeout=60)
+    _, held = engine.submit(GaussianJob(start, "red", stage(**fixed))).result(timeout=60)
+    assert curves["loss_image"][0] == held["loss_image"][0]
+    assert curves["loss_image"][-1] > 100 * held["loss_image"][-1]
+
+
 def test_same_seed_same_bits_other_seed_other_bits(engine, stage, make_gaussians):
     runs = [distill(make_gaussians(9, GREY), "red", "", stage(steps=6), engine, seed=seed)[0] for seed in (0, 0, 1)]
     assert same(runs[0], runs[1])

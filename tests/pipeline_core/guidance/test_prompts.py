@@ -26,6 +26,19 @@ class Words:
         return torch.eye(8)[: len(prompts)].reshape(len(prompts), 1, 8)
 
 
+def test_words_of_the_front_are_left_out_of_the_other_sides():
+    prior = Words()
+    encode_text(prior, "a smiling cat", front_words=("smiling",))
+    assert prior.asked == [
+        "a smiling cat", "", "a smiling cat, front view",
+        "a cat, side view", "a cat, back view", "a cat, overhead view",
+    ]  # fmt: skip
+    camera = Words("angles")
+    camera.model_id = "some/prior"
+    with pytest.raises(RequestError, match="front_words needs view words, and some/prior is told the camera itself"):
+        encode_text(camera, "a smiling cat", front_words=("smiling",))
+
+
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "word"),
     [(0, 0, "front"), (44, 0, "front"), (-44, 60, "front"), (46, 0, "side"), (-90, 0, "side"), (134, 0, "side"),

@@ -151,3 +151,10 @@ def test_the_field_is_new_and_named_in_errors():
     assert Distill(guidance="ism").model_dump()["guidance"] == "ism"
     with pytest.raises(ValidationError, match=r"geometry\.guidance\n.*'sds', 'csd', 'ism' or 'sdi'"):
         RECIPES["draft"].override({"geometry.guidance": "vsd"})
+
+
+def test_a_clip_that_grows_begins_somewhere():
+    with pytest.raises(ValidationError, match=r"geometry\.grad_clip_last\n.*needs grad_clip above 0"):
+        RECIPES["draft"].override({"geometry.grad_clip_last": 2.0})
+    growing = RECIPES["draft"].override({"geometry.grad_clip": 0.5, "geometry.grad_clip_last": 2.0}).geometry
+    assert (growing.grad_clip, growing.grad_clip_last) == (0.5, 2.0)

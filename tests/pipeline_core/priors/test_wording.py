@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_core.priors.wording import VIEW_WORDS, cut, plain, read_literally, view_prompt, weighted
+from pipeline_core.priors.wording import VIEW_WORDS, cut, plain, read_literally, view_prompt, weighted, without
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,19 @@ def test_the_prompt_is_cut_and_never_its_view_word(words, view):
 def test_a_prompt_without_spaces_is_cut_within():
     assert cut("红色的杯子, side view", 13, len) == "红色, side view"
     assert cut("mug, side view", 1, tokens) == "side view"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "rest"),
+    [
+        ("a Smiling cat with a red hat", ["smiling"], "a cat with a red hat"),
+        ("a cat, smiling, on a mat", ["smiling"], "a cat, on a mat"),
+        ("a (smiling:1.3) cat with (big eyes:1.2)", ["smiling", "big eyes"], "a cat with"),
+        ("a clock face", ["face", "surface"], "a clock"),
+        ("a surface", ["face"], "a surface"),
+        ("smiling face", ["face", "smiling"], "smiling face"),
+        ("a cat (sitting), smiling", [], "a cat (sitting), smiling"),
+    ],
+)
+def test_words_are_left_out(prompt, words, rest):
+    assert without(prompt, words) == rest
