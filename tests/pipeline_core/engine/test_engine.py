@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline_core import models
 from pipeline_core.cameras import orbit
-from pipeline_core.config import LearningRates
+from pipeline_core.config import RECIPES, LearningRates
 from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
@@ -132,6 +133,33 @@ def test_the_clip_grows_over_the_stage(engine, stage, make_gaussians):
     _, held = engine.submit(GaussianJob(start, "red", stage(**fixed))).result(timeout=60)
     assert curves["loss_image"][0] == held["loss_image"][0]
     assert curves["loss_image"][-1] > 100 * held["loss_image"][-1]
+
+
+def test_with_max_active_1_company_changes_no_bit(exact_prior, stage, make_gaussians, monkeypatch):
+    """The promise of docs/REPRODUCING.md for several threads; the variable is what decides whether calls are shared."""
+    monkeypatch.setattr(models, "image_prior", lambda ref: exact_prior)
+    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+
+    def made(active, *company):
+        """What becomes of one asset in company, and the rows of the largest call."""
+        monkeypatch.setenv(models.MAX_ACTIVE, active)
+        exact_prior.rows.clear()
+        try:
+            settings = stage(steps=6, densify={"every": 3, "grad_threshold": 1e-6, "max_gaussians": 120})
+            jobs = [GaussianJob(make_gaussians(9, GREY), "red", settings, seed=3)]
+            jobs += [GaussianJob(make_gaussians(i, GREY), name, stage(steps=4), seed=i) for i, name in company]
+            results = [each.result(timeout=60) for each in block_until(models.engine(RECIPES["factory"]), jobs)]
+        finally:
+            models.close_engines()
+        return results[0][0], max(exact_prior.rows)
+
+    company, threads = ((1, "blue"), (2, "green")), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        (alone, _), (one_by_one, most), (_, shared) = made("1"), made("1", *company), made("3", *company)
+    finally:
+        torch.set_num_threads(threads)
+    assert same(alone, one_by_one) and (most, shared) == (2, 6)
 
 
 def test_same_seed_same_bits_other_seed_other_bits(engine, stage, make_gaussians):
