@@ -71,7 +71,7 @@ MEANS = (
     "r_precision", "caption_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou", "mesh_psnr",
     "watertight", "self_intersections", "cpu_s",
 )  # fmt: skip
-HASTY = {"init.num_points": 500, "init.sampler_steps": 2, "geometry.steps": 1, "texture.steps": 1, "mesh.grid": 32}
+HASTY = {"init.num_points": 500, "init.sampler_steps": 8, "geometry.steps": 1, "texture.steps": 1, "mesh.grid": 32}
 TAUS = {"f_score_2": 0.02, "f_score_5": 0.05}
 """Distances of the F-scores as shares of the height."""
 FLAT_OF = 8
