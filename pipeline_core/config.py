@@ -816,34 +816,33 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         **_RFDS,
         "texture.guidance_scale": 5.0,
     }),
-    # DreamGaussian on the starter: a grey ball, one stage, t from 1 to 0, its rates, clone, split, prune, the texture
-    # fitted to pictures. 480 renders for the published 500, four a step as in factory, and guidance 10 for 100 (both as
-    # tests/bench/fidelity.py has them). Gradients are those of another prior, the median some 400 times the published
-    # threshold of 0.01: the tenth with the largest grows, at seven events. What is left of the ball is as grey as the
-    # background that the prior was trained on, so no picture shows it; it hardly leaves its opacity of 0.1, and goes by
-    # that (0.2 for 0.01), and specks apart by their size. Random colours in place of grey lost the ball itself.
+    # DreamGaussian on the starter: a grey ball, one stage, t from 1 to 0, its rates, clone, split, prune. 480 renders
+    # for the published 500, four a step as in factory, and guidance 10 for 100 (both as tests/bench/fidelity.py has
+    # them). Gradients are those of another prior, the median some 400 times the published threshold of 0.01: the fifth
+    # with the largest grows. What is left of the ball is as grey as the background that the prior was trained on, so no
+    # picture shows it. It hardly leaves its opacity of 0.1, and goes by that, 0.4 for 0.01, from the middle on, when
+    # the thing is opaque; at 0.01, and at 0.2 from step 30 on, a table stood on a grey lump (docs/LOG.md).
     "dreamgaussian-starter": ("dreamgaussian", {
         "image_prior": "starter",
-        "init.num_points": 2000,
         "geometry.steps": 120,
         "geometry.views": 4,
         **{f"{stage}.{leaf}": value for stage in ("geometry", "appearance") for leaf, value in _STARTER_VIEWS.items()},
         "geometry.guidance_scale": 10.0,
-        "geometry.densify.start": 30,
+        "geometry.densify.start": 60,
         "geometry.densify.every": 15,
-        "geometry.densify.grad_quantile": 0.9,
+        "geometry.densify.grad_quantile": 0.8,
         "geometry.densify.split_scale": 0.03,
-        "geometry.densify.prune_opacity": 0.2,
+        "geometry.densify.prune_opacity": 0.4,
         "geometry.densify.floater_share": 0.02,
         **_STARTER_MESH,
     }),
     # GSGen on the starter: a cloud of the point prior in random colours, judged in 3D beside the pictures, then
-    # compactness; its opacities, prunings and weights of t. 120 steps for 15000, hence events closer together and no
-    # rate as high: centres at 0.005 round a thing off within a hundred steps. Cameras and background are the prior's,
-    # and the cloud keeps its own size, which the prior knows things by. Guidance 5 for 101; in 3D none, from t 0.3 on,
-    # which is where the starter's prior draws a cloud nearer (0.043 to 0.0405; with the published it leaves, to 0.077).
-    # Growth by quantile, and a tenth filled in at an event: after two of them clouds of points are puffy, so the mesh
-    # settles onto them as in factory.
+    # compactness; its sizes, prunings and windows of t. 120 steps for 15000, hence events closer together; rates of
+    # centres and sizes a third or less (at the published ones things were round within a hundred steps), that of
+    # opacities ten times as high, or none would change. Cameras and background are the image prior's, and the cloud
+    # keeps its own size, which that prior knows things by. Guidance 5 for 101; in 3D none, t from 0.3 down and a tenth
+    # of the weight: with the published ones the cloud moves away from its prior. Growth by quantile, at most a tenth
+    # filled in at an event: what is filled in makes surfaces puffy, so the mesh settles as in factory (docs/LOG.md).
     "gsgen-starter": ("gsgen", {
         "image_prior": "starter",
         "init.point_prior": "starter",
