@@ -69,7 +69,7 @@ def test_a_sentence_may_name_a_command_without_its_arguments():
 
 SAFE = ("plan", "sql", "status", "gallery", "doctor", "models", "compare", "gc", "catalog snapshot", "catalog compact",
         "catalog rebuild", "review set")  # fmt: skip
-NOT_SAFE = ("--warmup", "--delete", "--watch", "--serve", "RUN")
+NOT_SAFE = ("--warmup", "--delete", "--watch", "--serve", "RUN", "tag:NAME=VALUE")
 
 
 def to_run():
@@ -84,7 +84,7 @@ def to_run():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with the README's manifest, the shipped ones, and a library of two nights."""
+    """A folder with the README's manifest, the shipped ones, and a library of two nights, with a setting of each."""
     [manifest] = [b for _, b in pages.blocks((ROOT / "README.md").read_text()) if b.startswith("id,prompt")]
     (tmp_path / "props.csv").write_text(manifest)
     (tmp_path / "deployments").symlink_to(ROOT / "deployments")
@@ -97,7 +97,8 @@ def here(tmp_path, monkeypatch):
         for stage in ("init_points", "extract_mesh", "record"):
             runs.append(
                 StageRun(run_id=f"night-{night}", asset_id="chair-07", stage=stage, status="ok", recipe="draft",
-                         started_at=ended, finished_at=ended, duration_s=2.0 + night, metrics={"faces": 9800.0}),
+                         started_at=ended, finished_at=ended, duration_s=2.0 + night, metrics={"faces": 9800.0},
+                         tags={"geometry.guidance_scale": ("5", "20")[night]}),
             )  # fmt: skip
         append(library, runs)
         run = f"night-{night}"
