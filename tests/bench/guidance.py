@@ -2,9 +2,11 @@
 
     python tests/bench/guidance.py                     # six held-out prompts, a few minutes of one core
     python tests/bench/guidance.py --prompts 24 --only sds,ism
+    python tests/bench/guidance.py --ball              # from a grey ball, at DreamGaussian's rates and noise
 
-Each form gets as many rows of the U-Net as ``draft``'s geometry stage has, in as many steps as that pays for; all else
-is ``draft``'s. A margin is the caption margin of the splat's pictures, by the starter's judge. The last line is JSON.
+Each form gets as many rows of the U-Net as ``draft``'s geometry stage has (or half of ``fidelity.FROM_A_BALL``'s), in
+as many steps as that pays for; all else is that stage's. A margin is the caption margin of the splat's pictures, by the
+starter's judge. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,24 +19,27 @@ from typing import Any
 import torch
 
 import pipeline_core as sm
-from pipeline_core import models
 from pipeline_core.config import RECIPES, Distill
 from pipeline_core.engine.calls import ModelCalls
+from pipeline_core.engine.distill import distill
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.guidance.schedules import window
 from pipeline_core.metrics.fidelity import score_gaussians
 from pipeline_core.metrics.judge import load_judge
+from pipeline_core.priors.image import load_image_prior
 from pipeline_core.props.captions import caption
-from tests.bench.fidelity import heldout_prompts
+from tests.bench.fidelity import FROM_A_BALL, heldout_prompts
 
 FORMS: dict[str, dict[str, Any]] = {
     "sds": {},
     "csd": {"guidance": "csd"},
     "ism": {"guidance": "ism", "guidance_scale": 7.5, "weighting": "x0"},
     "sdi": {"guidance": "sdi", "guidance_scale": 8.5, "weighting": "x0"},
-    "sds, clipped": {"grad_clip": 0.5, "grad_clip_last": 2.0},
-    "sds, t uniform": {"t_schedule": "uniform"},
+    "sds-clipped": {"grad_clip": 0.5, "grad_clip_last": 2.0},
+    "sds-uniform": {"t_schedule": "uniform"},
 }
-"""What differs from ``draft``'s geometry stage; scales and weights of ISM and SDI as published."""
-DRAFT = RECIPES["draft"]
+"""What differs from the stage as it is; scales and weights of ISM and SDI as published."""
+BALL = FROM_A_BALL.override({"geometry.steps": FROM_A_BALL.geometry.steps // 2})
 
 
 class Counted:
@@ -55,20 +60,16 @@ def rows_of(stage: Distill) -> int:
     total = 0.0
     for step in range(stage.steps):
         progress = step / max(stage.steps - 1, 1)
-        t = sum(sum(ends) / 2 if stage.t_schedule == "uniform" else ends[0] + (ends[1] - ends[0]) * progress
-                for ends in (stage.t_min, stage.t_max)) / 2  # fmt: skip
+        t = sum(window(stage.t_min, stage.t_max, progress, stage.t_schedule, stage.t_clip)) / 2
         rows = {"ism": -(-max(t - 0.08, 0) // 0.2) + 1, "sdi": 2 * -(-t // 0.1)}.get(stage.guidance, 0.0)
         total += stage.views * (2 + rows)
     return round(total)
 
 
-def stage_of(changes: dict[str, Any]) -> Distill:
-    """``draft``'s geometry stage with the changes, and the steps that its rows pay for."""
-    budget = rows_of(DRAFT.geometry)
-    stages = [
-        Distill.model_validate(DRAFT.geometry.model_dump() | changes | {"steps": n})
-        for n in range(1, DRAFT.geometry.steps + 1)
-    ]
+def stage_of(base: Distill, changes: dict[str, Any]) -> Distill:
+    """``base`` with the changes, and the steps that its rows pay for."""
+    budget = rows_of(base)
+    stages = [Distill.model_validate(base.model_dump() | changes | {"steps": n}) for n in range(1, base.steps + 1)]
     return min(stages, key=lambda stage: (abs(rows_of(stage) - budget), -stage.steps))
 
 
@@ -76,16 +77,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--only", default=",".join(FORMS))
+    parser.add_argument("--ball", action="store_true", help="begin with a ball, not with the point prior's cloud")
     told = parser.parse_args()
+    recipe = BALL if told.ball else RECIPES["draft"]
+    engine = DistillationEngine(load_image_prior("starter"))
     counted, judge, forms = Counted(), load_judge("starter"), told.only.split(",")
     results: dict[str, list[dict[str, float]]] = {name: [] for name in ("start", *forms)}
     for number, spec in enumerate(heldout_prompts(told.prompts)):
         prompt = caption(spec)
-        start = sm.start(sm.points(prompt, DRAFT, seed=number), DRAFT, seed=number)
+        start = sm.start(sm.points(prompt, recipe, seed=number), recipe, seed=number)
         for name in results:
             began, before, splat = time.process_time(), counted.rows, start
             if name != "start":
-                splat = sm.distill(start, prompt, DRAFT, stage=stage_of(FORMS[name]), seed=number)
+                stage = stage_of(recipe.geometry, FORMS[name])
+                splat, _ = distill(start, prompt, "", stage, engine, seed=number)
             seconds = time.process_time() - began
             scores = score_gaussians(splat, prompt, judge=judge, shape=False)
             row = {
@@ -100,13 +105,13 @@ def main() -> None:
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         pairs = zip(rows, results["start"], strict=True)
         mean["better"] = sum(row["margin"] > first["margin"] for row, first in pairs) / len(rows)
-        mean["steps"] = 0 if name == "start" else stage_of(FORMS[name]).steps
+        mean["steps"] = 0 if name == "start" else stage_of(recipe.geometry, FORMS[name]).steps
         summary[name] = {key: round(value, 4) for key, value in mean.items()}
         print(
             f"| {name:<16} | {mean['steps']} | {mean['rows']:.0f} | {mean['margin']:.3f} | {mean['better']:.2f} "
             f"| {mean['r_precision']:.2f} | {mean['janus']:.2f} | {mean['cpu_s']:.1f} |"
         )
-    print(json.dumps({"prompts": told.prompts, "models": models.engine(DRAFT).image_prior.model_id, "forms": summary}))
+    print(json.dumps({"prompts": told.prompts, "models": engine.image_prior.model_id, "forms": summary}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline_core.config import Distill, leaf_names
+from pipeline_core.config import RECIPES, Distill, leaf_names
 from pipeline_core.guidance.variants import VARIANTS
 from tests.docs.pages import ROOT
 
@@ -22,7 +22,7 @@ def test_every_choice_is_on_the_page(field):
 
 def test_every_word_in_code_is_a_field_or_a_choice_of_one():
     known = {part for name in leaf_names() for part in (name, name.rpartition(".")[2], name.partition(".")[0])}
-    known |= {choice for choices in CHOICES.values() for choice in choices} | set(CHOICES) | SCORES
+    known |= {choice for choices in CHOICES.values() for choice in choices} | set(CHOICES) | SCORES | set(RECIPES)
     named = {span.partition("=")[0] for span in SPANS if re.fullmatch(r"[a-z_.]+(=.*)?", span)}
     assert {name for name in named if name not in known and not (ROOT / name).exists()} <= {"corgi.yaml"}
 
