@@ -12,8 +12,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline_core.props import materials as stuff
 from pipeline_core.props import textures as tx
 from pipeline_core.props.primitives import (
+    Finish,
     Paint,
     Row,
     Vec,
@@ -62,8 +64,9 @@ class Look:
         main: sRGB of the body
         part: name of the part or pattern that takes `other`, or None
         other: sRGB of the second colour, or None
-        material: None, "wooden", "stone", "metal" or "golden"
+        material: None, or one of `materials.MATERIALS`
         pattern: forced texture of the body, or None for the category's own
+        nature: how such a thing reflects where no material is named
         random: seeded; drives proportions only, so that one seed keeps its shape in every colour
     """
 
@@ -73,6 +76,17 @@ class Look:
     material: str | None
     pattern: str | None
     random: random.Random
+    nature: Finish = stuff.PAINTED
+
+    @property
+    def finish(self) -> Finish:
+        """How the body reflects."""
+        return stuff.finish_of(self.material, self.nature)
+
+    @property
+    def hard(self) -> Finish:
+        """How a blade or an iron head reflects: as its material, else as steel."""
+        return stuff.finish_of(self.material, stuff.STEELY)
 
     def u(self, a: float, b: float) -> float:
         return self.random.uniform(a, b)
@@ -98,13 +112,17 @@ class Look:
 
     def flat(self, gain: float = 1.0) -> Paint:
         """The body's colour without a pattern, for small pieces of the body."""
-        return plain(darker(self.main, gain), metal=self.sheen())
+        return self.piece(darker(self.main, gain))
+
+    def piece(self, colour: Vec) -> Paint:
+        """A colour without a pattern, of the body's material."""
+        return plain(colour, metal=self.sheen(), finish=self.finish)
 
     def body(
         self, default: str = "plain", *, axis: int = 1, cell: float = 0.3, turn: int = 0, sphere: int = 0,
         stripe: int = 1, spread: float = 0.16,
     ) -> Paint:  # fmt: skip
-        """Paint of the body.
+        """Paint of the body, with its finish.
 
         Args:
             default: the category's own pattern: plain, planks, bricks or noise
@@ -132,25 +150,27 @@ class Look:
         if kind == "stripes":
             per_turn = float(max(4, turn))
             frequency = 0.5 / cell if stripe != tx.ANGLE else 1.0
-            return Paint(c, two, tx.STRIPES, frequency, (stripe, 0.5, 0, per_turn), sheen, 0, seed)
+            return Paint(c, two, tx.STRIPES, frequency, (stripe, 0.5, 0, per_turn), sheen, 0, seed, self.finish)
         if kind == "spots":
-            return Paint(c, two, tx.SPOTS, 0.75 / cell, (sphere, 0.34, 0, float(turn)), sheen, 0, seed)
+            return Paint(c, two, tx.SPOTS, 0.75 / cell, (sphere, 0.34, 0, float(turn)), sheen, 0, seed, self.finish)
         if kind == "checks":
-            return Paint(c, two, tx.CHECKER, 0.9 / cell, (0, 0, 0, float(turn + turn % 2)), sheen, 0, seed)
+            return Paint(c, two, tx.CHECKER, 0.9 / cell, (0, 0, 0, float(turn + turn % 2)), sheen, 0, seed, self.finish)
         if kind == "planks":
             planks = (axis, 0.09, spread + 0.06, float(max(8, turn)))
-            return Paint(c, shadow_of(c), tx.PLANKS, 1 / cell, planks, sheen, 0, seed)
+            return Paint(c, shadow_of(c), tx.PLANKS, 1 / cell, planks, sheen, 0, seed, self.finish)
         if kind == "bricks":
             bricks = (0, 0.17, spread + 0.08, float(turn))
-            return Paint(c, shadow_of(c, 0.38), tx.BRICKS, (0.6 / cell, 1 / cell, 0.6 / cell), bricks, sheen, 0, seed)
+            cells = (0.6 / cell, 1 / cell, 0.6 / cell)
+            return Paint(c, shadow_of(c, 0.38), tx.BRICKS, cells, bricks, sheen, 0, seed, self.finish)
         if kind == "noise":
-            return Paint(c, shadow_of(c, 0.30), tx.NOISE, 0.8 / cell, (0.5, 0.5, 0.2, 0), sheen, 0, seed)
-        return plain(c, metal=sheen)
+            return Paint(c, shadow_of(c, 0.30), tx.NOISE, 0.8 / cell, (0.5, 0.5, 0.2, 0), sheen, 0, seed, self.finish)
+        return self.piece(c)
 
 
 def planked(colour: Vec, axis: int, cell: float = 0.3, turn: int = 8) -> Paint:
     """Planks of a fixed colour, for parts that are always wood or tiles."""
-    return Paint(colour, shadow_of(colour, 0.35), tx.PLANKS, 1 / cell, (axis, 0.09, 0.14, float(turn)))
+    planks = (axis, 0.09, 0.14, float(turn))
+    return Paint(colour, shadow_of(colour, 0.35), tx.PLANKS, 1 / cell, planks, finish=stuff.WOOD)
 
 
 def star(centre: Vec, size: float, depth: float, paint: Paint) -> list[Row]:
@@ -178,7 +198,7 @@ def crate(k: Look) -> list[Row]:
     brace = 0.14 if k.u(0, 1) < 0.6 else 0.0
     inside = Paint(k.main, frame, tx.FRAME, 1.0, (1, 0.22, brace, 0), k.sheen(), 0, k.seed())
     e = 0.09
-    posts = [box((x * w, 0, z * w), (e, h + e, e), plain(frame, metal=k.sheen())) for x in (-1, 1) for z in (-1, 1)]
+    posts = [box((x * w, 0, z * w), (e, h + e, e), k.piece(frame)) for x in (-1, 1) for z in (-1, 1)]
     return [box((0, 0, 0), (w, h, w), inside), *posts]
 
 
@@ -207,7 +227,7 @@ def chest(k: Look) -> list[Row]:
     lid = planked(k.of("lid", k.main), tx.ANGLE, turn=10)
     if not k.has("lid"):
         lid = wall if wall.texture != tx.PLANKS else lid
-    lid = lid._replace(metal=k.sheen())
+    lid = lid._replace(metal=k.sheen(), finish=k.finish)
     band = plain(k.of("bands", DARK, GOLD), metal=0.7)
     golden = k.apart(GOLD) < 0.12  # its lock would not show
     top = 2 * h
@@ -227,7 +247,7 @@ def chest(k: Look) -> list[Row]:
 def mug(k: Look) -> list[Row]:
     r, h = k.u(0.62, 0.75), k.u(0.7, 0.9)
     wall = k.body("plain", axis=tx.ANGLE, turn=8, cell=0.34)
-    handle = plain(k.of("handle", k.main), metal=k.sheen())
+    handle = k.piece(k.of("handle", k.main))
     return [
         cylinder((0, -h, 0), (0, h, 0), r * k.u(0.88, 1.0), wall, radius2=r, inner=0.84, floor=-0.85),
         cylinder((0, 0.3 * h, 0), (0, 0.62 * h, 0), r * 0.83, plain((0.33, 0.2, 0.12))),
@@ -239,9 +259,10 @@ def potion(k: Look) -> list[Row]:
     shape = k.random.randrange(3)
     glass = (0.80, 0.88, 0.90)
     liquid = k.body("plain", turn=8, cell=0.3, sphere=5)
-    liquid = liquid._replace(metal=max(liquid.metal, 0.45))
-    cork = plain(k.of("cork", WOOD, DARK))
-    label = plain(k.of("label", CREAM, DARK))
+    liquid = liquid._replace(metal=max(liquid.metal, 0.45), finish=stuff.GLASS)
+    rim = plain(darker(glass, 0.85), metal=0.4, finish=stuff.GLASS)
+    cork = plain(k.of("cork", WOOD, DARK), finish=stuff.WOOD)
+    label = plain(k.of("label", CREAM, DARK), finish=stuff.PAPER)
     neck, r = k.u(0.22, 0.28), k.u(0.72, 0.82)
     if shape == 0:
         body, top, front, tilt = [ball((0, 0, 0), r, liquid)], r * 0.92, r * 0.93, 0
@@ -257,8 +278,8 @@ def potion(k: Look) -> list[Row]:
     return [
         *body,
         ball((0, -0.12, front - 0.02), patch, label, rot=rotation("x", tilt)),
-        cylinder((0, top - 0.1, 0), (0, top + 0.3, 0), neck, plain(glass, metal=0.4)),
-        cylinder((0, top + 0.24, 0), (0, top + 0.36, 0), neck + 0.1, plain(darker(glass, 0.85), metal=0.4)),
+        cylinder((0, top - 0.1, 0), (0, top + 0.3, 0), neck, plain(glass, metal=0.4, finish=stuff.GLASS)),
+        cylinder((0, top + 0.24, 0), (0, top + 0.36, 0), neck + 0.1, rim),
         cylinder((0, top + 0.3, 0), (0, top + 0.6, 0), neck * 0.8, cork, radius2=neck * 0.98),
     ]
 
@@ -281,7 +302,7 @@ def mushroom(k: Look) -> list[Row]:
 
 def pine(k: Look) -> list[Row]:
     tiers, r = 3 + k.random.randrange(2), k.u(0.72, 0.9)
-    trunk = plain(k.of("trunk", WOOD, DARK))
+    trunk = plain(k.of("trunk", WOOD, DARK), finish=stuff.WOOD)
     rows = [cylinder((0, -0.62, 0), (0, 0.3, 0), 0.21, trunk)]
     leaf = k.body("plain", turn=7, cell=0.26)
     if leaf.texture == tx.PLAIN:  # tiers stay apart in every colour: darker under the skirt of the next one
@@ -298,10 +319,10 @@ def pine(k: Look) -> list[Row]:
 def cactus(k: Look) -> list[Row]:
     r, h = k.u(0.24, 0.3), k.u(1.2, 1.5)
     c = shadow_of(k.main, 0.3)
-    skin = Paint(k.main, c, tx.PLANKS, 1.0, (tx.ANGLE, 0.16, 0.0, 10.0), k.sheen())
+    skin = Paint(k.main, c, tx.PLANKS, 1.0, (tx.ANGLE, 0.16, 0.0, 10.0), k.sheen(), finish=k.finish)
     if k.has("spots"):
         skin = k.body("plain", turn=5, cell=0.26)
-    pot = plain(k.of("pot", CLAY, STEEL))
+    pot = plain(k.of("pot", CLAY, STEEL), finish=stuff.CLAY)
     rows = [
         cylinder((0, -0.55, 0), (0, 0.1, 0), 0.4, pot, radius2=0.55),
         cylinder((0, 0.0, 0), (0, 0.16, 0), 0.61, plain(darker(pot.colour, 0.9))),
@@ -328,6 +349,7 @@ def pumpkin(k: Look) -> list[Row]:
             if luminance(k.main) > 0.2
             else blend(k.main, (1, 1, 1), 0.05 * (i % 2)),
             metal=k.sheen(),
+            finish=k.finish,
         )
         rows.append(ball((0.38 * math.sin(a), 0, 0.38 * math.cos(a)), (r, squash, r), tone))
     rows.append(
@@ -365,8 +387,8 @@ def rock(k: Look) -> list[Row]:
 
 def gem(k: Look) -> list[Row]:
     sides, tall = (6, 8)[k.random.randrange(2)], k.u(0, 1) < 0.35
-    paint = k.body("plain")._replace(metal=0.75)
-    table = plain(blend(k.main, (1, 1, 1), 0.35), metal=0.3)
+    paint = k.body("plain")._replace(metal=0.75, finish=k.finish)
+    table = plain(blend(k.main, (1, 1, 1), 0.35), metal=0.3, finish=k.finish)
     if tall:
         h, r = k.u(0.45, 0.6), k.u(0.52, 0.6)
         rows = [
@@ -376,13 +398,12 @@ def gem(k: Look) -> list[Row]:
         ]
         low = -h - 0.6
     else:
+        below = plain(shadow_of(k.main, 0.22), metal=0.75, finish=k.finish)
         crown, depth, top = k.u(0.28, 0.4), k.u(0.8, 1.0), k.u(0.5, 0.62)
         rows = [
             cylinder((0, 0, 0), (0, crown, 0), 1.0, paint, radius2=top, sides=sides),
             cylinder((0, crown - 0.04, 0), (0, crown + 0.03, 0), top, table, radius2=top * 0.9, sides=sides),
-            cylinder(
-                (0, 0, 0), (0, -depth, 0), 1.0, plain(shadow_of(k.main, 0.22), metal=0.75), radius2=0.05, sides=sides
-            ),
+            cylinder((0, 0, 0), (0, -depth, 0), 1.0, below, radius2=0.05, sides=sides),
         ]
         low = -depth
     if k.has("base"):
@@ -398,9 +419,10 @@ def gem(k: Look) -> list[Row]:
 def sword(k: Look) -> list[Row]:
     length, wide, guard = k.u(1.4, 1.8), k.u(0.23, 0.31), k.u(0.5, 0.65)
     blade = k.body("plain", axis=0, cell=0.2)
-    blade = blade._replace(metal=max(blade.metal, 0.35))
-    ridge = plain(blend(k.main, (1, 1, 1), 0.35) if luminance(k.main) < 0.7 else darker(k.main, 0.78), metal=0.3)
-    handle = plain(k.of("handle", WOOD, DARK))
+    blade = blade._replace(metal=max(blade.metal, 0.35), finish=k.hard)
+    tone = blend(k.main, (1, 1, 1), 0.35) if luminance(k.main) < 0.7 else darker(k.main, 0.78)
+    ridge = plain(tone, metal=0.3, finish=k.hard)
+    handle = plain(k.of("handle", WOOD, DARK), finish=stuff.LEATHER)
     hilt = plain(k.of("guard", GOLD, DARK), metal=0.7)
     return [
         box((0, length / 2, 0), (wide, length / 2, 0.09), blade),
@@ -418,7 +440,7 @@ def axe(k: Look) -> list[Row]:
     h, flare, reach = k.u(1.0, 1.25), k.u(1.8, 2.2), k.u(0.36, 0.44)
     handle = planked(k.of("handle", WOOD, DARK), 1, 0.5)
     head = k.body("plain", axis=1, cell=0.25)
-    head = head._replace(metal=max(head.metal, 0.35))
+    head = head._replace(metal=max(head.metal, 0.35), finish=k.hard)
     edge = plain(k.of("edge", (0.85, 0.86, 0.9), (0.3, 0.3, 0.33)), metal=0.6)
     y, a = h * 0.72, 0.3
     sideways = rotation("z", -90)
@@ -434,8 +456,8 @@ def axe(k: Look) -> list[Row]:
 def hammer(k: Look) -> list[Row]:
     h, w, s = k.u(0.9, 1.15), k.u(0.62, 0.8), k.u(0.32, 0.4)
     head = k.body("plain", axis=1, cell=0.25, stripe=0)
-    head = head._replace(metal=max(head.metal, 0.35))
-    cap = plain(shadow_of(k.main, 0.3), metal=head.metal)
+    head = head._replace(metal=max(head.metal, 0.35), finish=k.hard)
+    cap = plain(shadow_of(k.main, 0.3), metal=head.metal, finish=k.hard)
     return [
         rod((0, -h, 0), (0, h * 0.9, 0), 0.13, planked(k.of("handle", WOOD, DARK), 1, 0.5)),
         box((0, h * 0.85, 0), (w, s, s), head),
@@ -484,8 +506,8 @@ def shield(k: Look) -> list[Row]:
 def anvil(k: Look) -> list[Row]:
     w, d = k.u(0.72, 0.85), k.u(0.34, 0.42)
     iron = k.body("plain", axis=1, cell=0.25)
-    iron = iron._replace(metal=max(iron.metal, 0.35))
-    base = plain(k.of("base", k.main), metal=0.35) if k.has("base") else iron
+    iron = iron._replace(metal=max(iron.metal, 0.35), finish=k.hard)
+    base = plain(k.of("base", k.main), metal=0.35, finish=k.hard) if k.has("base") else iron
     return [
         box((0, -0.62, 0), (0.78, 0.16, d + 0.14), base, taper=(0.85, 0.85)),
         box((0, -0.25, 0), (0.5, 0.28, d), iron, taper=(0.75, 0.75)),
@@ -499,8 +521,8 @@ def anvil(k: Look) -> list[Row]:
 def key(k: Look) -> list[Row]:
     h, r = k.u(0.95, 1.15), k.u(0.36, 0.44)
     metal = k.body("plain", axis=1, cell=0.2)
-    metal = metal._replace(metal=max(metal.metal, 0.45))
-    bow = plain(k.of("handle", k.main), metal=0.45)
+    metal = metal._replace(metal=max(metal.metal, 0.45), finish=k.hard)
+    bow = plain(k.of("handle", k.main), metal=0.45, finish=k.hard)
     shape = k.random.randrange(2)
     rows = [
         rod((0, -h, 0), (0, h - r, 0), 0.13, metal),
@@ -521,13 +543,13 @@ def cannon(k: Look) -> list[Row]:
     tilt, length, r = math.radians(k.u(8, 20)), k.u(1.1, 1.3), k.u(0.3, 0.36)
     c, s = math.cos(tilt), math.sin(tilt)
     tube = k.body("plain", axis=1, cell=0.3, turn=8)
-    tube = tube._replace(metal=max(tube.metal, 0.4))
+    tube = tube._replace(metal=max(tube.metal, 0.4), finish=k.hard)
 
     def at(t: float) -> Vec:
         return (0, 0.15 + s * t, c * t)
 
     wheel_ = k.of("wheels", WOOD, DARK)
-    trim = plain(shadow_of(k.main, 0.3), metal=0.5)
+    trim = plain(shadow_of(k.main, 0.3), metal=0.5, finish=k.hard)
     rows = [
         cylinder(at(-0.7), at(length), r * 1.15, tube, radius2=r * 0.85, inner=0.62, floor=0.3),
         ball(at(-0.72), r * 1.15, tube),
@@ -559,7 +581,7 @@ def chair(k: Look) -> list[Row]:
     w, leg, back = k.u(0.52, 0.62), k.u(0.7, 0.9), k.u(0.85, 1.15)
     t = 0.1
     wood = k.body("plain", axis=0, cell=0.25)
-    legs = plain(k.of("legs", k.main), metal=k.sheen()) if k.has("legs") else k.flat(0.92)
+    legs = k.piece(k.of("legs", k.main)) if k.has("legs") else k.flat(0.92)
     rows = [box((0, 0, 0), (w + 0.06, 0.1, w + 0.06), wood)]
     for x in (-w, w):
         for z in (-w, w):
@@ -572,7 +594,7 @@ def chair(k: Look) -> list[Row]:
     for x in (-w, w):
         rows.append(box((x * 0.92, back / 2, -w), (t, back / 2 + 0.06, t), k.flat()))
     if k.has("cushion"):
-        soft = plain(k.of("cushion"))
+        soft = plain(k.of("cushion"), finish=stuff.CLOTH)
         rows.append(box((0, 0.15, 0.04), (w * 0.95, 0.1, w * 0.9), soft, taper=(0.92, 0.92)))
         rows.append(box((0, back * 0.62, -w + 0.1), (w * 0.72, back * 0.34, 0.06), soft))
     return rows
@@ -582,7 +604,7 @@ def table(k: Look) -> list[Row]:
     round_, w, h = k.u(0, 1) < 0.35, k.u(0.95, 1.15), k.u(0.75, 0.95)
     d = k.u(0.65, 0.85)
     top = k.body("planks", axis=2, cell=0.33, stripe=0)
-    leg = plain(k.of("legs", k.main), metal=k.sheen()) if k.has("legs") else k.flat(0.88)
+    leg = k.piece(k.of("legs", k.main)) if k.has("legs") else k.flat(0.88)
     if round_:
         return [
             cylinder((0, -0.1, 0), (0, 0.1, 0), w, top),
@@ -615,9 +637,9 @@ def lamp(k: Look) -> list[Row]:
 def lantern(k: Look) -> list[Row]:
     w, h = k.u(0.5, 0.6), k.u(0.55, 0.72)
     frame = k.body("plain", axis=1, cell=0.3)
-    frame = frame._replace(metal=max(frame.metal, 0.3))
+    frame = frame._replace(metal=max(frame.metal, 0.3), finish=k.hard)
     light = k.of("light", (1.0, 0.86, 0.42), (0.75, 0.92, 1.0))
-    glass = Paint(blend(light, (1, 1, 1), 0.25), light, tx.GRADIENT, 1.0, (0.0, 1.0, 0, 0), 0.0, 0.8)
+    glass = Paint(blend(light, (1, 1, 1), 0.25), light, tx.GRADIENT, 1.0, (0.0, 1.0, 0, 0), 0.0, 0.8, 0, stuff.GLASS)
     rows = [
         box((0, -h - 0.1, 0), (w + 0.1, 0.12, w + 0.1), frame),
         box((0, 0, 0), (w - 0.1, h, w - 0.1), glass),
@@ -655,13 +677,14 @@ def candle(k: Look) -> list[Row]:
 def book(k: Look) -> list[Row]:
     w, h, d = k.u(0.72, 0.85), k.u(0.95, 1.1), k.u(0.22, 0.34)
     cover = k.body("plain", axis=1, cell=0.3)
-    pages = Paint(k.of("pages", CREAM), darker(k.of("pages", CREAM), 0.8), tx.STRIPES, 7.0, (2, 0.3, 0, 0))
+    paper = k.of("pages", CREAM)
+    pages = Paint(paper, darker(paper, 0.8), tx.STRIPES, 7.0, (2, 0.3, 0, 0), finish=stuff.PAPER)
     mark = plain(k.of("emblem", GOLD, CREAM, DARK), metal=0.3)
     t = 0.09
     rows = [
         box((0, 0, d), (w, h, t), cover),
         box((0, 0, -d), (w, h, t), cover),
-        cylinder((-w, -h, 0), (-w, h, 0), d + t, plain(shadow_of(k.main, 0.18), metal=k.sheen()), flat=1.0),
+        cylinder((-w, -h, 0), (-w, h, 0), d + t, k.piece(shadow_of(k.main, 0.18)), flat=1.0),
         box((-0.04, 0, 0), (w - 0.06, h - 0.1, d), pages),
     ]
     kind = k.random.randrange(3)
@@ -726,7 +749,7 @@ def tower(k: Look) -> list[Row]:
         a = 2 * math.pi * (i + 0.5) / 8
         x, z = top * 0.92 * math.sin(a), top * 0.92 * math.cos(a)
         turn = rotation("y", math.degrees(a))
-        rows.append(box((x, h + 0.08, z), (0.15, 0.14, 0.12), plain(k.main, metal=k.sheen()), rot=turn))
+        rows.append(box((x, h + 0.08, z), (0.15, 0.14, 0.12), k.piece(k.main), rot=turn))
     return rows
 
 
@@ -734,10 +757,10 @@ def well(k: Look) -> list[Row]:
     r, h, post = k.u(0.75, 0.9), k.u(0.36, 0.46), k.u(1.3, 1.5)
     wall = k.body("bricks", turn=9, cell=0.25)
     wood = k.of("roof", (0.58, 0.32, 0.18), (0.33, 0.36, 0.42))
-    beam = plain(WOOD)
+    beam = plain(WOOD, finish=stuff.WOOD)
     rows = [
         cylinder((0, -h, 0), (0, h, 0), r, wall, inner=0.74, floor=-0.5),
-        cylinder((0, -h, 0), (0, h * 0.3, 0), r * 0.76, plain(WATER)),
+        cylinder((0, -h, 0), (0, h * 0.3, 0), r * 0.76, plain(WATER, finish=stuff.GLASS)),
         box((-r * 0.86, 0.5 * post, 0), (0.1, 0.5 * post + 0.1, 0.1), beam),
         box((r * 0.86, 0.5 * post, 0), (0.1, 0.5 * post + 0.1, 0.1), beam),
         box((0, post + 0.24, 0), (r + 0.18, 0.28, 0.62), planked(wood, 0, 0.32), taper=(1.0, 0.06)),
@@ -752,7 +775,7 @@ def tent(k: Look) -> list[Row]:
     w, h, d = k.u(0.9, 1.05), k.u(0.6, 0.72), k.u(0.9, 1.15)
     cloth = k.body("plain", axis=2, cell=0.28, stripe=2)
     flap = plain(k.of("door", (0.16, 0.13, 0.12), (0.85, 0.8, 0.68)))
-    pole = plain(WOOD)
+    pole = plain(WOOD, finish=stuff.WOOD)
     return [
         box((0, h, 0), (w, h, d), cloth, taper=(0.05, 1.0)),
         box((0, h * 0.72, d), (w * 0.45, h * 0.72, 0.05), flap, taper=(0.06, 1.0)),
@@ -765,7 +788,7 @@ def tent(k: Look) -> list[Row]:
 def fence(k: Look) -> list[Row]:
     n, h = 4 + k.random.randrange(2), k.u(0.62, 0.78)
     wood = k.body("plain", axis=0, cell=0.5)
-    rail = plain(k.of("rails", k.main), metal=k.sheen()) if k.has("rails") else k.flat(0.82)
+    rail = k.piece(k.of("rails", k.main)) if k.has("rails") else k.flat(0.82)
     span = 1.15
     rows = []
     for i in range(n):
@@ -819,7 +842,7 @@ def column(k: Look) -> list[Row]:
     stone = k.body("plain", turn=8, cell=0.35)
     if stone.texture == tx.PLAIN:  # fluting
         stone = stone._replace(colour2=shadow_of(k.main, 0.28), texture=tx.PLANKS, params=(tx.ANGLE, 0.16, 0, 10.0))
-    end = plain(k.of("base", k.main), metal=k.sheen()) if k.has("base") else k.flat()
+    end = k.piece(k.of("base", k.main)) if k.has("base") else k.flat()
     return [
         cylinder((0, -h, 0), (0, h, 0), r, stone, radius2=r * 0.86),
         box((0, -h - 0.14, 0), (r * 1.75, 0.15, r * 1.75), end),
@@ -832,8 +855,8 @@ def column(k: Look) -> list[Row]:
 def banner(k: Look) -> list[Row]:
     w, h = k.u(0.62, 0.78), k.u(0.75, 0.9)
     cloth = k.body("plain", axis=0, cell=0.3, stripe=k.random.randrange(2))
-    pole = plain(k.of("pole", WOOD, DARK))
-    mark = plain(k.of("emblem", GOLD, CREAM, DARK), metal=0.2)
+    pole = plain(k.of("pole", WOOD, DARK), finish=stuff.WOOD)
+    mark = plain(k.of("emblem", GOLD, CREAM, DARK), metal=0.2, finish=stuff.CLOTH)
     rows = [
         box((0, 0.2, 0.1), (w, h, 0.085), cloth),
         rod((0, -1.15, -0.1), (0, h + 0.42, -0.1), 0.1, pole),
@@ -860,12 +883,13 @@ def banner(k: Look) -> list[Row]:
 
 def coin(k: Look) -> list[Row]:
     metal = k.body("plain", cell=0.3)
-    metal = metal._replace(metal=max(metal.metal, 0.4))
-    mark = plain(k.of("emblem", shadow_of(k.main, 0.35)), metal=0.3)
+    metal = metal._replace(metal=max(metal.metal, 0.4), finish=k.hard)
+    mark = plain(k.of("emblem", shadow_of(k.main, 0.35)), metal=0.3, finish=k.hard)
+    edge = plain(shadow_of(k.main, 0.18), metal=0.5, finish=k.hard)
     t = k.u(0.13, 0.18)
     rows = [
         cylinder((0, 0, -t), (0, 0, t), 0.95, metal),
-        ring((0, 0, 0), (0, 0, 1), 0.9, 0.2, plain(shadow_of(k.main, 0.18), metal=0.5), flat=(1, 1.0, 1)),
+        ring((0, 0, 0), (0, 0, 1), 0.9, 0.2, edge, flat=(1, 1.0, 1)),
     ]
     kind = k.random.randrange(3)
     if kind == 0:
@@ -880,7 +904,7 @@ def coin(k: Look) -> list[Row]:
 def wheel(k: Look) -> list[Row]:
     spokes = 3 + k.random.randrange(2)
     rim = k.body("plain", axis=tx.ANGLE, turn=10, stripe=tx.ANGLE, cell=0.3)
-    spoke = plain(k.of("spokes", k.main), metal=k.sheen()) if k.has("spokes") else k.flat(0.85)
+    spoke = k.piece(k.of("spokes", k.main)) if k.has("spokes") else k.flat(0.85)
     hub = plain(k.of("hub", DARK, STEEL), metal=0.5)
     rows = [
         ring((0, 0, 0), (0, 0, 1), 0.95, 0.17, rim),
@@ -895,9 +919,9 @@ def wheel(k: Look) -> list[Row]:
 def boat(k: Look) -> list[Row]:
     w, length, h = k.u(0.5, 0.6), k.u(1.15, 1.35), k.u(0.5, 0.62)
     hull = k.body("planks", axis=1, cell=0.2)
-    sail = plain(k.of("sail", (0.90, 0.87, 0.78), (0.55, 0.3, 0.22)))
+    sail = plain(k.of("sail", (0.90, 0.87, 0.78), (0.55, 0.3, 0.22)), finish=stuff.CLOTH)
     mast, wide = k.u(1.25, 1.5), k.u(0.62, 0.75)
-    trim = plain(shadow_of(k.main, 0.3), metal=k.sheen())
+    trim = k.piece(shadow_of(k.main, 0.3))
     return [
         bowl((0, 0, 0), (w, h, length), hull, cut=0.12, inner=0.84),
         box((0, 0.0, 0.3), (w * 0.84, 0.06, 0.14), plain(WOOD)),
@@ -917,51 +941,53 @@ class Category:
         build: its builder
         parts: what the second colour may apply to, the usual one first; names in `SURFACES` are patterns of the body
         materials: what it may be made of
+        nature: how it reflects where no material is named
     """
 
     build: Callable[[Look], list[Row]]
     parts: tuple[str, ...]
     materials: tuple[str, ...] = ()
+    nature: Finish = stuff.PAINTED
 
 
 # Order matters: the held-out rule counts categories. Append only.
 TABLE: dict[str, Category] = {
-    "crate":     Category(crate,     ("frame",),                            ("wooden", "metal")),
-    "barrel":    Category(barrel,    ("bands", "stripes"),                  ("wooden", "metal")),
-    "chest":     Category(chest,     ("bands", "lid"),                      ("wooden", "metal", "golden")),
-    "mushroom":  Category(mushroom,  ("spots", "stem"),                     ()),
-    "pine":      Category(pine,      ("trunk", "spots"),                    ()),
-    "potion":    Category(potion,    ("cork", "label"),                     ()),
-    "sword":     Category(sword,     ("handle", "guard"),                   ("metal", "wooden", "golden")),
+    "crate":     Category(crate,     ("frame",),                            ("wooden", "metal"), stuff.WOOD),
+    "barrel":    Category(barrel,    ("bands", "stripes"),                  ("wooden", "metal"), stuff.WOOD),
+    "chest":     Category(chest,     ("bands", "lid"),                      ("wooden", "metal", "golden"), stuff.WOOD),
+    "mushroom":  Category(mushroom,  ("spots", "stem"),                     (), stuff.PLANT),
+    "pine":      Category(pine,      ("trunk", "spots"),                    (), stuff.PLANT),
+    "potion":    Category(potion,    ("cork", "label"),                     (), stuff.GLASS),
+    "sword":     Category(sword, ("handle", "guard"), ("metal", "wooden", "golden"), stuff.STEELY),
     "shield":    Category(shield,    ("emblem", "rim", "stripes", "checks"), ("wooden", "metal", "golden")),
-    "axe":       Category(axe,       ("handle", "edge"),                    ("metal", "stone", "golden")),
-    "column":    Category(column,    ("base", "stripes"),                   ("stone", "golden")),
-    "lamp":      Category(lamp,      ("base", "stripes", "spots"),          ()),
-    "lantern":   Category(lantern,   ("light",),                            ("metal", "wooden", "golden")),
-    "chair":     Category(chair,     ("cushion", "legs"),                   ("wooden", "metal")),
-    "table":     Category(table,     ("legs", "checks", "stripes"),         ("wooden", "stone")),
+    "axe":       Category(axe,       ("handle", "edge"),                    ("metal", "stone", "golden"), stuff.STEELY),
+    "column":    Category(column,    ("base", "stripes"),                   ("stone", "golden"), stuff.STONE),
+    "lamp":      Category(lamp,      ("base", "stripes", "spots"),          (), stuff.CLOTH),
+    "lantern":   Category(lantern, ("light",), ("metal", "wooden", "golden"), stuff.STEELY),
+    "chair":     Category(chair,     ("cushion", "legs"),                   ("wooden", "metal"), stuff.WOOD),
+    "table":     Category(table,     ("legs", "checks", "stripes"),         ("wooden", "stone"), stuff.WOOD),
     "mug":       Category(mug,       ("stripes", "handle", "spots", "checks"), ("wooden", "metal", "golden")),
-    "house":     Category(house,     ("roof", "door"),                      ("wooden", "stone")),
-    "well":      Category(well,      ("roof",),                             ("stone",)),
-    "rock":      Category(rock,      ("moss",),                             ()),
-    "gem":       Category(gem,       ("base",),                             ()),
-    "coin":      Category(coin,      ("emblem",),                           ("metal", "golden")),
-    "key":       Category(key,       ("handle",),                           ("metal", "golden")),
-    "book":      Category(book,      ("emblem", "pages"),                   ()),
-    "candle":    Category(candle,    ("flame", "base", "stripes"),          ()),
-    "anvil":     Category(anvil,     ("base",),                             ("metal", "stone", "golden")),
-    "wheel":     Category(wheel,     ("spokes", "hub"),                     ("wooden", "metal", "golden")),
-    "fence":     Category(fence,     ("rails",),                            ("wooden", "metal")),
-    "signpost":  Category(signpost,  ("post",),                             ("wooden", "metal")),
-    "tombstone": Category(tombstone, ("cross", "moss", "base"),             ("stone",)),
-    "cactus":    Category(cactus,    ("pot", "flower", "spots"),            ()),
-    "banner":    Category(banner,    ("emblem", "pole", "stripes", "checks"), ()),
-    "cannon":    Category(cannon,    ("wheels",),                           ("metal", "golden")),
-    "boat":      Category(boat,      ("sail", "stripes"),                   ("wooden",)),
-    "hammer":    Category(hammer,    ("handle",),                           ("metal", "wooden", "stone", "golden")),
-    "tent":      Category(tent,      ("door", "stripes"),                   ()),
-    "pumpkin":   Category(pumpkin,   ("face", "stem"),                      ()),
-    "tower":     Category(tower,     ("roof", "door"),                      ("stone", "wooden")),
+    "house":     Category(house,     ("roof", "door"),                      ("wooden", "stone"), stuff.CLAY),
+    "well":      Category(well,      ("roof",),                             ("stone",), stuff.STONE),
+    "rock":      Category(rock,      ("moss",),                             (), stuff.STONE),
+    "gem":       Category(gem,       ("base",),                             (), stuff.GLASS),
+    "coin":      Category(coin,      ("emblem",),                           ("metal", "golden"), stuff.GOLD),
+    "key":       Category(key,       ("handle",),                           ("metal", "golden"), stuff.STEELY),
+    "book":      Category(book,      ("emblem", "pages"),                   (), stuff.LEATHER),
+    "candle":    Category(candle,    ("flame", "base", "stripes"),          (), stuff.WAX),
+    "anvil":     Category(anvil,     ("base",),                             ("metal", "stone", "golden"), stuff.STEELY),
+    "wheel":     Category(wheel,     ("spokes", "hub"),                     ("wooden", "metal", "golden"), stuff.WOOD),
+    "fence":     Category(fence,     ("rails",),                            ("wooden", "metal"), stuff.WOOD),
+    "signpost":  Category(signpost,  ("post",),                             ("wooden", "metal"), stuff.WOOD),
+    "tombstone": Category(tombstone, ("cross", "moss", "base"),             ("stone",), stuff.STONE),
+    "cactus":    Category(cactus,    ("pot", "flower", "spots"),            (), stuff.PLANT),
+    "banner":    Category(banner,    ("emblem", "pole", "stripes", "checks"), (), stuff.CLOTH),
+    "cannon":    Category(cannon,    ("wheels",),                           ("metal", "golden"), stuff.STEELY),
+    "boat":      Category(boat,      ("sail", "stripes"),                   ("wooden",), stuff.WOOD),
+    "hammer":    Category(hammer, ("handle",), ("metal", "wooden", "stone", "golden"), stuff.STEELY),
+    "tent":      Category(tent,      ("door", "stripes"),                   (), stuff.CLOTH),
+    "pumpkin":   Category(pumpkin,   ("face", "stem"),                      (), stuff.PLANT),
+    "tower":     Category(tower,     ("roof", "door"),                      ("stone", "wooden"), stuff.STONE),
 }  # fmt: skip
 
 FRONTED = frozenset({

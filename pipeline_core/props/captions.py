@@ -14,9 +14,10 @@ import re
 import numpy as np
 
 from pipeline_core.props.builders import SURFACES, TABLE
+from pipeline_core.props.materials import MATERIALS as SUBSTANCES
 from pipeline_core.props.props import CATEGORIES, COLOURS, MATERIALS, PropSpec, parts_of
 
-IMPLIED = {"wooden": "brown", "stone": "grey", "metal": "grey", "golden": "yellow"}
+IMPLIED = {name: material.colour for name, material in SUBSTANCES.items()}
 """Colour of a material that is named without one."""
 
 SURFACE_ADJECTIVES = {"stripes": "striped", "spots": "spotted", "checks": "checkered"}

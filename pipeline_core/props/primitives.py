@@ -46,11 +46,30 @@ SEED = 34
 METAL = 35
 GLOW = 36
 BOUND = 37
-ROW = 38
+METALLIC = 38
+ROUGHNESS = 39
+ROW = 40
+
+
+class Finish(NamedTuple):
+    """How a surface reflects: metallic 1 for conductors and 0 for everything else, perceptual roughness in (0, 1]."""
+
+    metallic: float
+    roughness: float
+
+
+PAINTED = Finish(0.0, 0.6)
+STEELY = Finish(1.0, 0.5)
+SHEEN_OF_METAL = 0.2
+"""A painted sheen from here on is that of a metal, where a paint does not say what it is."""
 
 
 class Paint(NamedTuple):
-    """Surface of a primitive; `frequency` in texture cells per *world* unit of the unnormalised prop."""
+    """Surface of a primitive; `frequency` in texture cells per *world* unit of the unnormalised prop.
+
+    `metal` and `glow` are painted: the sheen of polished things and the light of lamps in lit pictures. `finish` is
+    what the surface is made of, None for steel where the sheen is a metal's, else for paint.
+    """
 
     colour: Vec
     colour2: Vec = (0.0, 0.0, 0.0)
@@ -60,6 +79,7 @@ class Paint(NamedTuple):
     metal: float = 0.0
     glow: float = 0.0
     seed: int = 0
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +98,8 @@ class Prop:
 # ---- paints -------------------------------------------------------------------------------------
 
 
-def plain(colour: Vec, *, metal: float = 0.0, glow: float = 0.0) -> Paint:
-    return Paint(colour, colour, metal=metal, glow=glow)
+def plain(colour: Vec, *, metal: float = 0.0, glow: float = 0.0, finish: Finish | None = None) -> Paint:
+    return Paint(colour, colour, metal=metal, glow=glow, finish=finish)
 
 
 def vec(values: Iterable[float]) -> Vec:
@@ -146,7 +166,8 @@ def _row(kind: int, centre, rotation_, scale, params, paint: Paint) -> Row:
         f = (f, f, f)
     row = [float(kind), *centre, *rotation_[0], *rotation_[1], *rotation_[2], *scale, *params, float(paint.texture)]
     row += [f[0] * scale[0], f[1] * scale[1], f[2] * scale[2], *paint.params, *paint.colour, *paint.colour2]
-    row += [float(paint.seed % 1000), paint.metal, paint.glow, 0.0]
+    finish = paint.finish or (STEELY if paint.metal >= SHEEN_OF_METAL else PAINTED)
+    row += [float(paint.seed % 1000), paint.metal, paint.glow, 0.0, *finish]
     return row
 
 
@@ -318,6 +339,6 @@ def paint_at(row, px, py, pz, nx, ny, nz, height, light):
 
 
 def light_array(lighting: Lighting | None) -> np.ndarray:
-    """[ambient, diffuse, lx, ly, lz, ground] float64; None is the training light `SOFT`."""
-    lighting = lighting or SOFT
-    return np.array([lighting.ambient, lighting.diffuse, *lighting.direction, lighting.ground], np.float64)
+    """[ambient, diffuse, lx, ly, lz, ground, bare] float64; None is the training light `SOFT`."""
+    light = lighting or SOFT
+    return np.array([light.ambient, light.diffuse, *light.direction, light.ground, light.bare], np.float64)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline_core.props.builders import FRONTED, GOLD, SURFACES, TABLE, Look
+from pipeline_core.props.builders import FRONTED, SURFACES, TABLE, Look
+from pipeline_core.props.materials import MATERIALS as SUBSTANCES
 from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, blend, pack, vec
 
 __all__ = [
@@ -38,7 +39,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 """Named colours, sRGB in [0, 1]; white stays below 0.9 so that light and shade show it on a white background."""
 
-MATERIALS: tuple[str, ...] = ("wooden", "stone", "metal", "golden")
+MATERIALS: tuple[str, ...] = tuple(SUBSTANCES)
 """`golden` comes in yellow only: gold is a colour and a material at once."""
 
 PATTERNS: tuple[str, ...] = ("plain", "planks", "bricks", "noise", *SURFACES)
@@ -148,13 +149,10 @@ def build(spec: PropSpec) -> Prop:
         raise ValueError(f"part={part!r} of a {spec.category} must be one of {', '.join(entry.parts)}")
     shape = random.Random(f"{spec.category}/{spec.seed}")
     main = COLOURS[spec.colour]
-    if spec.material == "golden":
-        main = GOLD
-    elif spec.material == "stone":
-        main = blend(main, (0.55, 0.55, 0.55), 0.25)
-    elif spec.material == "metal":
-        main = blend(main, (0.64, 0.66, 0.70), 0.25)
+    substance = SUBSTANCES.get(spec.material or "")
+    if substance is not None and substance.tint is not None:
+        main = substance.tint if substance.share == 1.0 else blend(main, substance.tint, substance.share)
     gain = shape.uniform(0.93, 1.05)
     main = vec(min(1.0, c * gain) for c in main)
     other = COLOURS[spec.colour2] if spec.colour2 else None
-    return pack(entry.build(Look(main, part, other, spec.material, spec.pattern, shape)))
+    return pack(entry.build(Look(main, part, other, spec.material, spec.pattern, shape, entry.nature)))

@@ -5,7 +5,9 @@ hit, then one pass shades the winners. Clouds come from uniformly random lines: 
 hit in proportion to area, and keeping the outermost hits leaves out whatever no camera could see.
 
     rgba = render([build(PropSpec("mug", "red"))], [30.0], [20.0])        # uint8 [1, 64, 64, 4]
+    bare = render([build(PropSpec("mug", "red"))], [30.0], [20.0], kind=np.array([UNLIT_COLOUR]))
     xyz, rgb = sample_points(build(PropSpec("mug", "red")), 1024, np.random.default_rng(0))
+    surface = sample_surface(build(PropSpec("mug", "red")), 1024, np.random.default_rng(0))    # and its finish
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -25,9 +28,11 @@ from pipeline_core.props.primitives import (
     CENTRE,
     FRUSTUM,
     KIND,
+    METALLIC,
     OBJECT_RADIUS,
     PARAMS,
     ROTATION,
+    ROUGHNESS,
     ROW,
     SCALE,
     TORUS,
@@ -36,9 +41,16 @@ from pipeline_core.props.primitives import (
     light_array,
     paint_at,
 )
-from pipeline_core.props.textures import Lighting
+from pipeline_core.props.textures import SIDE_AMBIENT, SIDE_DIFFUSE, UNLIT, Lighting
 
 MISS = 1e30
+
+UNLIT_COLOUR, LIT_COLOUR, NORMALS = range(3)
+"""Kinds of render: the paint's own colour; lit from one side (`textures.SIDE_AMBIENT`); normals in the camera's frame
+(x right, y up, z towards the camera) as colours 0.5 + 0.5 n."""
+KINDS = 3
+_SOFT = -1
+"""The kind of a render that was asked for none: light of `lighting`."""
 
 
 @nb.njit(cache=True, nogil=True)
@@ -260,8 +272,8 @@ def _to_local(row, x, y, z):
 
 
 @nb.njit(cache=True, nogil=True)
-def _colour(row, ex, ey, ez, dx, dy, dz, lowest, light):
-    """Shaded colour where the world ray e + t d meets the row."""
+def _meet(row, ex, ey, ez, dx, dy, dz):
+    """Where the world ray e + t d meets the row: t, canonical point, unit world normal."""
     ox, oy, oz = _to_local(row, ex - row[CENTRE], ey - row[CENTRE + 1], ez - row[CENTRE + 2])
     lx, ly, lz = _to_local(row, dx, dy, dz)
     t, nx, ny, nz = _hit(row, ox, oy, oz, lx, ly, lz)
@@ -270,14 +282,21 @@ def _colour(row, ex, ey, ez, dx, dy, dz, lowest, light):
     wy = row[ROTATION + 1] * nx + row[ROTATION + 4] * ny + row[ROTATION + 7] * nz
     wz = row[ROTATION + 2] * nx + row[ROTATION + 5] * ny + row[ROTATION + 8] * nz
     n = 1 / (math.sqrt(wx * wx + wy * wy + wz * wz) + 1e-12)
-    px, py, pz = ox + t * lx, oy + t * ly, oz + t * lz
-    return paint_at(row, px, py, pz, wx * n, wy * n, wz * n, ey + t * dy - lowest, light)
+    return t, ox + t * lx, oy + t * ly, oz + t * lz, wx * n, wy * n, wz * n
 
 
 @nb.njit(cache=True, nogil=True)
-def _render_range(lo, hi, rows, first, lowest, owner, cams, size, sub, light, out):
+def _colour(row, ex, ey, ez, dx, dy, dz, lowest, light):
+    """Shaded colour where the world ray e + t d meets the row."""
+    t, px, py, pz, nx, ny, nz = _meet(row, ex, ey, ez, dx, dy, dz)
+    return paint_at(row, px, py, pz, nx, ny, nz, ey + t * dy - lowest, light)
+
+
+@nb.njit(cache=True, nogil=True)
+def _render_range(lo, hi, rows, first, lowest, owner, cams, size, sub, kinds, lights, out):
     """Images lo..hi. rows [n, ROW]; first [props + 1]; owner [images] prop index; cams [images, 4] = azimuth,
-    elevation (radians), distance, tangent of half the field of view; out [images, size, size, 4] uint8."""
+    elevation (radians), distance, tangent of half the field of view; kinds [images]; lights [images, 7], those of
+    `LIT_COLOUR` with the direction in the camera's frame; out [images, size, size, 4] uint8."""
     side = size * sub
     depth = np.empty((side, side), np.float64)
     winner = np.empty((side, side), np.int32)
@@ -289,6 +308,10 @@ def _render_range(lo, hi, rows, first, lowest, owner, cams, size, sub, light, ou
         fx, fy, fz = -ce * sa, -se, -ce * ca  # forward
         rx, ry, rz = ca, 0.0, -sa  # right
         ux, uy, uz = -se * sa, ce, -se * ca  # up
+        light = lights[image].copy()
+        if kinds[image] == LIT_COLOUR:
+            a, b, c = light[2], light[3], light[4]
+            light[2], light[3], light[4] = a * rx + b * ux - c * fx, a * ry + b * uy - c * fy, a * rz + b * uz - c * fz
         depth[:] = MISS
         winner[:] = -1
         pixel = 2 * tan / side
@@ -337,11 +360,14 @@ def _render_range(lo, hi, rows, first, lowest, owner, cams, size, sub, light, ou
                         if i >= 0:
                             sv = (0.5 * side - (v * sub + j) - 0.5) * pixel
                             su = (u * sub + k + 0.5 - 0.5 * side) * pixel
-                            c0, c1, c2 = _colour(
-                                rows[i], ex, ey, ez,
-                                fx + su * rx + sv * ux, fy + su * ry + sv * uy, fz + su * rz + sv * uz,
-                                lowest[prop], light,
-                            )  # fmt: skip
+                            dx, dy, dz = fx + su * rx + sv * ux, fy + su * ry + sv * uy, fz + su * rz + sv * uz
+                            if kinds[image] == NORMALS:
+                                _, _, _, _, nx, ny, nz = _meet(rows[i], ex, ey, ez, dx, dy, dz)
+                                c0 = 0.5 + 0.5 * (nx * rx + ny * ry + nz * rz)
+                                c1 = 0.5 + 0.5 * (nx * ux + ny * uy + nz * uz)
+                                c2 = 0.5 - 0.5 * (nx * fx + ny * fy + nz * fz)
+                            else:
+                                c0, c1, c2 = _colour(rows[i], ex, ey, ez, dx, dy, dz, lowest[prop], light)
                             r += c0
                             g += c1
                             b += c2
@@ -363,6 +389,8 @@ def render(
     fovy: float | np.ndarray = 40.0,
     supersample: int = 2,
     lighting: Lighting | None = None,
+    kind: np.ndarray | None = None,  # [B] or [B, V]
+    light: np.ndarray | None = None,  # [B, 3] or [B, V, 3]
     threads: int | None = None,
 ) -> np.ndarray:
     """Images of props from cameras that look at the origin.
@@ -375,12 +403,19 @@ def render(
         distance: world units from the origin; a number or an array shaped like azimuth
         fovy: degrees; a number or an array shaped like azimuth
         supersample: rays a pixel side
-        lighting: None for the training light, `textures.FLAT` for albedo
+        lighting: the light of every image, None for `textures.SOFT`, `textures.FLAT` for albedo with sheen; not
+            beside `kind`
+        kind: what each image shows, `UNLIT_COLOUR`, `LIT_COLOUR` or `NORMALS`; None for colours under `lighting`
+        light: directions towards the light of lit images, unit vectors in each camera's own frame (x right, y up, z
+            towards the camera); needed where an image is lit from a side, not looked at elsewhere
         threads: None for every core; the result does not depend on it
 
     Returns:
         [B, size, size, 4] or [B, V, size, size, 4] uint8, sRGB, straight (not premultiplied) alpha: composite with
         rgb * a + background * (1 - a). Colour is 0 where alpha is 0.
+
+    Raises:
+        ValueError: a kind that is none, lit images without directions, or `kind` beside `lighting`
     """
     azimuth = np.asarray(azimuth, np.float64)
     shape = azimuth.shape
@@ -394,13 +429,35 @@ def render(
     rows = np.concatenate([p.rows for p in props]) if props else np.zeros((0, ROW), np.float32)
     lowest = np.array([p.bounds[0, 1] for p in props], np.float64)
     out = np.zeros((len(cams), size, size, 4), np.uint8)
-    light = light_array(lighting)
+    kinds, lights = _lights(shape, lighting, kind, light)
 
     def work(lo: int, hi: int) -> None:
-        _render_range(lo, hi, rows, first, lowest, owner, cams, size, supersample, light, out)
+        _render_range(lo, hi, rows, first, lowest, owner, cams, size, supersample, kinds, lights, out)
 
     _spread(work, len(cams), threads)
     return out.reshape(*shape, size, size, 4)
+
+
+def _lights(
+    shape: tuple[int, ...], lighting: Lighting | None, kind: np.ndarray | None, light: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kind [images] int64 and light [images, 7] of each image of `shape`; see `render`."""
+    count = math.prod(shape)
+    if kind is None:
+        return np.full(count, _SOFT), np.tile(light_array(lighting), (count, 1))
+    if lighting is not None:
+        raise ValueError("lighting has no place beside kind: a kind says how an image is lit")
+    kinds = np.broadcast_to(np.asarray(kind, np.int64), shape).reshape(-1)
+    if count and not (0 <= kinds.min() and kinds.max() < KINDS):
+        raise ValueError(f"kind must be from 0 to {KINDS - 1}, not {kinds.min()} to {kinds.max()}")
+    lights = np.tile(light_array(UNLIT), (count, 1))
+    lit = kinds == LIT_COLOUR
+    if lit.any():
+        if light is None:
+            raise ValueError("light, a direction for each image, is needed where an image is lit from a side")
+        lights[lit, :2] = SIDE_AMBIENT, SIDE_DIFFUSE
+        lights[lit, 2:5] = np.broadcast_to(np.asarray(light, np.float64), (*shape, 3)).reshape(-1, 3)[lit]
+    return kinds, lights
 
 
 def _spread(work, count: int, threads: int | None) -> None:
@@ -494,9 +551,18 @@ OVERSAMPLE = 3
 """Points drawn for each that is kept, where small parts get more."""
 
 
-def sample_points(
+class Surface(NamedTuple):
+    """Points of a prop: xyz [n, 3] float32 within `OBJECT_RADIUS` of the origin, rgb [n, 3] float32 sRGB in [0, 1],
+    finish [n, 2] float32 metallic (0 or 1) and roughness in (0, 1]."""
+
+    xyz: np.ndarray
+    rgb: np.ndarray
+    finish: np.ndarray
+
+
+def sample_surface(
     prop: Prop, n: int, rng: np.random.Generator, *, parts: float = 0.0, lighting: Lighting | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Surface:
     """Points on the visible outer surface, roughly uniform by area.
 
     Args:
@@ -504,10 +570,7 @@ def sample_points(
         rng: only one integer is drawn from it, with ``parts`` some more
         parts: above 0, the chance of a point has a factor, its colour's share of the visible area to the power of
             -parts, within three of another's: more points for parts that are small and of their own colour
-        lighting: None for the training light, `textures.FLAT` for albedo
-
-    Returns:
-        xyz [n, 3] float32 within `OBJECT_RADIUS` of the origin, rgb [n, 3] float32 sRGB in [0, 1], lit as in `render`
+        lighting: None for the training light, `textures.UNLIT` for the paint's own colours, as in `render`
     """
     drawn = n * OVERSAMPLE if parts else n
     xyz, rgb = np.empty((drawn, 3), np.float32), np.empty((drawn, 3), np.float32)
@@ -521,5 +584,12 @@ def sample_points(
         weight = np.bincount(group)[group].astype(np.float64) ** -parts
         chosen = np.argpartition(rng.exponential(size=drawn) / weight, n - 1)[:n]
         chosen.sort()  # in the order drawn, which is random
-        xyz, rgb = xyz[chosen], rgb[chosen]
-    return xyz, rgb
+        xyz, rgb, owner = xyz[chosen], rgb[chosen], owner[chosen]
+    return Surface(xyz, rgb, prop.rows[:, [METALLIC, ROUGHNESS]][owner])
+
+
+def sample_points(
+    prop: Prop, n: int, rng: np.random.Generator, *, parts: float = 0.0, lighting: Lighting | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """xyz and rgb [n, 3] float32 of `sample_surface`, whose arguments it has."""
+    return sample_surface(prop, n, rng, parts=parts, lighting=lighting)[:2]

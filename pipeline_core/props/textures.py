@@ -31,11 +31,18 @@ class Lighting(NamedTuple):
     """Unit vector towards the light: top, front, a little right. Front, right and top faces of a box differ."""
     ground: float = 0.10
     """Fraction of light lost at the lowest point of the prop, fading out over `GROUND_HEIGHT`: contact shadow."""
+    bare: bool = False
+    """Nothing but shade = ambient + diffuse * half_lambert(normal): no sheen of metal, no glow, no contact shadow."""
 
 
 SOFT = Lighting()
 FLAT = Lighting(ambient=1.0, diffuse=0.0, ground=0.0)
 """No light at all: `render` then gives albedo (and the sheen of metal, which is paint here)."""
+UNLIT = Lighting(ambient=1.0, diffuse=0.0, ground=0.0, bare=True)
+"""The paint's own colour and nothing else: what a texture without light in it holds."""
+SIDE_AMBIENT, SIDE_DIFFUSE = 0.35, 0.65
+"""A surface lit from one side: shade = SIDE_AMBIENT + SIDE_DIFFUSE * (0.5 + 0.5 n . l), linear in the normal, so that
+the shade of a mean normal is the mean shade."""
 
 GROUND_HEIGHT = 0.3
 """Height in world units over which the darkening near the ground fades."""
@@ -176,10 +183,12 @@ def albedo(kind, px, py, pz, fx, fy, fz, q0, q1, q2, q3, seed):
 def shade(nx, ny, nz, height, metal, glow, light):
     """Light on a surface: unit world normal, height above the prop's lowest point, sheen and glow in [0, 1].
 
-    `light` is [ambient, diffuse, lx, ly, lz, ground]. Metal is painted, not reflected: a bright band where the normal
-    points up and forward and a dark one below the horizon, the same from every camera.
+    `light` is [ambient, diffuse, lx, ly, lz, ground, bare]. Metal is painted, not reflected: a bright band where the
+    normal points up and forward and a dark one below the horizon, the same from every camera.
     """
     half = 0.5 + 0.5 * (nx * light[2] + ny * light[3] + nz * light[4])
+    if light[6] > 0:
+        return light[0] + light[1] * half
     s = light[0] + light[1] * half * half
     if height < GROUND_HEIGHT:
         s *= 1 - light[5] * (1 - height / GROUND_HEIGHT)

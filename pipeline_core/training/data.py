@@ -25,7 +25,8 @@ from pipeline_core.files import replaced, write_text
 from pipeline_core.props.captions import caption
 from pipeline_core.props.faults import BACK, LEVEL, faulty
 from pipeline_core.props.props import build, sample_spec
-from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.props.raycast import NORMALS, render, sample_surface
+from pipeline_core.props.textures import UNLIT
 
 IMAGE_SIZE = 128
 CHUNK = 2048
@@ -41,6 +42,10 @@ CAPTIONS = 3
 ELEVATION = (-25.0, 70.0)
 """Degrees, uniform."""
 DISTANCE, DISTANCE_JITTER, FOVY = 2.5, 0.06, 40.0
+KIND_SHARES = (0.5, 0.35, 0.15)
+"""Of renders that are unlit colours, lit from a side, and normals (`raycast.UNLIT_COLOUR` and so on)."""
+POINT_CHANNELS = 8
+"""xyz, rgb, metallic, roughness."""
 
 
 def view_word(azimuth: float, elevation: float) -> str:
@@ -62,6 +67,20 @@ def _publish(folder: Path, index: int, arrays: dict[str, np.ndarray], captions: 
     write_text(folder / f"{index:05d}.json", json.dumps(captions))
 
 
+def side_lights(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Directions [*shape, 3] towards a light in the camera's frame: from all sides, a third of them from behind."""
+    light = rng.normal(size=(*shape, 3))
+    light[..., 2] += 0.5
+    return light / np.linalg.norm(light, axis=-1, keepdims=True)
+
+
+def mirror_normals(images: np.ndarray, where: np.ndarray) -> None:
+    """Turn round the x of normals of the images [..., size, size, 4] ``where`` [...] says, which have been mirrored."""
+    some = images[where]
+    some[..., 0] = np.where(some[..., 3] > 0, 255 - some[..., 0], 0)
+    images[where] = some
+
+
 def write_image_chunk(
     folder: Path,
     *,
@@ -71,49 +90,61 @@ def write_image_chunk(
     size: int = IMAGE_SIZE,
     twins: bool = True,
     categories: Sequence[str] = (),
+    kind_shares: Sequence[float] = KIND_SHARES,
 ) -> None:
-    """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees.
+    """Render ``count`` images: rgba [count, size, size, 4] uint8 straight alpha, cameras [count, 2] degrees, kinds
+    [count] uint8, what each shows (``raycast.UNLIT_COLOUR``, ``LIT_COLOUR``, ``NORMALS``, in ``kind_shares``).
 
-    With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras with
-    something wrong (faults.py), some seen from the other side and mirrored. The rest does not depend on it.
-    ``categories`` are those of the props, none named = all.
+    With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras, of
+    the same kind and in the same light, with something wrong (faults.py), some seen from the other side and mirrored.
+    The rest does not depend on it. ``categories`` are those of the props, none named = all.
     """
     rng, wrong = _rng(seed, 0, index), _rng(seed, 2, index)
-    rgba, faults, cameras, captions = [], [], [], []
+    rgba, faults, cameras, shown, captions = [], [], [], [], []
     for start in range(0, count, 256):
         n = min(256, count - start)
-        kinds = [categories[int(rng.integers(len(categories)))] if categories else None for _ in range(-(-n // VIEWS))]
-        specs = [sample_spec(rng, split="train", category=kind) for kind in kinds]
+        names = [categories[int(rng.integers(len(categories)))] if categories else None for _ in range(-(-n // VIEWS))]
+        specs = [sample_spec(rng, split="train", category=name) for name in names]
         azimuth = rng.uniform(-180, 180, (len(specs), VIEWS))
         elevation = rng.uniform(*ELEVATION, (len(specs), VIEWS))
         distance = DISTANCE * (1 + DISTANCE_JITTER * rng.uniform(-1, 1, (len(specs), VIEWS)))
         props = [build(spec) for spec in specs]
-        images = render(props, azimuth, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
+        kind = rng.choice(len(kind_shares), azimuth.shape, p=kind_shares)
+        light = side_lights(azimuth.shape, rng)
+        look = partial(render, size=size, distance=distance, fovy=FOVY, kind=kind, threads=1)
+        images = look(props, azimuth, elevation, light=light)
         rgba.append(images.reshape(-1, size, size, 4)[:n])
         if twins:
             props = [faulty(prop, wrong) for prop in props]
             back = (wrong.random(azimuth.shape) < BACK) & (np.abs(elevation) < LEVEL)
-            images = render(props, azimuth + 180 * back, elevation, size=size, distance=distance, fovy=FOVY, threads=1)
+            light[back, 0] *= -1  # these are mirrored
+            images = look(props, azimuth + 180 * back, elevation, light=light)
             images[back] = images[back][:, :, ::-1]
+            mirror_normals(images, back & (kind == NORMALS))
             faults.append(images.reshape(-1, size, size, 4)[:n])
         cameras.append(np.stack([azimuth, elevation], axis=-1).reshape(-1, 2)[:n])
+        shown.append(kind.reshape(-1)[:n])
         texts = [[caption(spec, rng) for _ in range(CAPTIONS)] for spec in specs]
         captions += [texts[i // VIEWS] for i in range(n)]
-    arrays = {"rgba": np.concatenate(rgba), "cameras": np.concatenate(cameras).astype(np.float32)}
+    arrays = {
+        "rgba": np.concatenate(rgba),
+        "cameras": np.concatenate(cameras).astype(np.float32),
+        "kinds": np.concatenate(shown).astype(np.uint8),
+    }
     if twins:
         arrays["twins"] = np.concatenate(faults)
     _publish(folder, index, arrays, captions)
 
 
 def write_cloud_chunk(folder: Path, *, seed: int, index: int, count: int = CHUNK, points: int = POINTS) -> None:
-    """Sample ``count`` clouds: points [count, points, 6] float16, xyz in object units and rgb in [0, 1]."""
+    """Sample ``count`` clouds: points [count, points, 8] float16, xyz in object units, the paint's own rgb in [0, 1],
+    metallic (0 or 1) and roughness in (0, 1]."""
     rng = _rng(seed, 1, index)
-    clouds = np.empty((count, points, 6), np.float16)
+    clouds = np.empty((count, points, POINT_CHANNELS), np.float16)
     captions = []
     for i in range(count):
         spec = sample_spec(rng, split="train")
-        xyz, rgb = sample_points(build(spec), points, rng, parts=SMALL_PARTS)
-        clouds[i, :, :3], clouds[i, :, 3:] = xyz, rgb
+        clouds[i] = np.concatenate(sample_surface(build(spec), points, rng, parts=SMALL_PARTS, lighting=UNLIT), 1)
         captions.append([caption(spec, rng) for _ in range(CAPTIONS)])
     _publish(folder, index, {"points": clouds}, captions)
 

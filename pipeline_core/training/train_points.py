@@ -76,7 +76,8 @@ class PointSteps:
     def assemble(self, clouds: Tensor, ids: Tensor, used: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
         s, size, device = self.settings, self.size, clouds.device
-        clouds = clouds.float() * torch.tensor(SCALE, device=device) + torch.tensor(BIAS, device=device)
+        scale, bias = torch.tensor(SCALE, device=device), torch.tensor(BIAS, device=device)
+        clouds = clouds[..., : len(SCALE)].float() * scale + bias
         x0 = clouds[:, -s.points :].transpose(1, 2)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         u = ((torch.arange(size, device=device) + uniform(size, generator)) / size) ** s.low_noise  # stratified

@@ -8,6 +8,7 @@ from scipy.ndimage import binary_dilation, binary_opening, distance_transform_ed
 from scipy.spatial import cKDTree
 
 from pipeline_core.props import primitives as pr
+from pipeline_core.props import textures as tx
 from pipeline_core.props.props import (
     CATEGORIES,
     COLOURS,
@@ -19,8 +20,8 @@ from pipeline_core.props.props import (
     parts_of,
     sample_spec,
 )
-from pipeline_core.props.raycast import render, sample_points
-from pipeline_core.props.textures import FLAT
+from pipeline_core.props.raycast import LIT_COLOUR, NORMALS, UNLIT_COLOUR, render, sample_points, sample_surface
+from pipeline_core.props.textures import FLAT, UNLIT
 from tests.pipeline_core.props.meshes import to_mesh
 
 EVERY = [PropSpec(c, "blue", seed=s) for c in CATEGORIES for s in range(3)]
@@ -91,7 +92,7 @@ def test_sampling_is_deterministic_and_covers_every_part():
         ({"category": "dragon"}, "category='dragon' must be one of crate"),
         ({"colour": "mauve"}, "colour='mauve'"),
         ({"colour2": "mauve"}, "colour2='mauve'"),
-        ({"material": "glass"}, "material='glass'"),
+        ({"material": "marble"}, "material='marble'"),
         ({"pattern": "plaid"}, "pattern='plaid'"),
         ({"colour2": "red", "part": "roof"}, "part='roof' of a mug must be one of stripes"),
     ],
@@ -377,3 +378,94 @@ def test_mesh_colours_are_those_of_the_picture():
     colours = mesh.visual.vertex_colors[nearest, :3] / 255.0
     close = np.abs(colours - rgb).max(1) < 0.12
     assert close.mean() > 0.8  # the rest lies across the edge of a spot or of a part
+
+
+# ---- kinds of render, and finish ----------------------------------------------------------------
+
+
+def middle(rgba):
+    """Mean colour [3] in [0, 1] of the middle of an image."""
+    n = rgba.shape[0]
+    return rgba[3 * n // 8 : 5 * n // 8, 3 * n // 8 : 5 * n // 8, :3].reshape(-1, 3).mean(0) / 255
+
+
+def test_unlit_pictures_are_paint_from_every_side():
+    prop = pr.pack([pr.box((0, 0, 0), (1, 1, 1), pr.plain((0.2, 0.5, 0.8), metal=0.9, glow=0.5))])
+    views = render([prop] * 4, [0, 90, 180, 0], [0, 0, 0, 90], kind=np.full(4, UNLIT_COLOUR))
+    for view in views:
+        np.testing.assert_array_equal(view[view[..., 3] == 255][:, :3], [[51, 128, 204]] * (view[..., 3] == 255).sum())
+    shaded = render([prop] * 4, [0, 90, 180, 0], [0, 0, 0, 90])
+    np.testing.assert_array_equal(views[..., 3], shaded[..., 3])
+
+
+def test_lit_pictures_are_lit_from_the_side_that_is_asked_for():
+    prop = pr.pack([pr.ball((0, 0, 0), 1.0, white((0.9, 0.9, 0.9)))])
+    sides = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]], float)
+    for azimuth in (0, 70, 200):  # the light is in the camera's frame
+        right, left, above, front, back = render(
+            [prop] * 5, [azimuth] * 5, [20] * 5, kind=np.full(5, LIT_COLOUR), light=sides
+        )[..., 0].astype(float)
+        assert right[20:44, 34:46].mean() > right[20:44, 18:30].mean() + 25
+        np.testing.assert_allclose(right, left[:, ::-1], atol=2)
+        assert above[18:30, 20:44].mean() > above[34:46, 20:44].mean() + 25
+        lit, dark = front[30:34, 30:34].mean() / 255, back[30:34, 30:34].mean() / 255
+        assert lit == pytest.approx(0.9 * (tx.SIDE_AMBIENT + tx.SIDE_DIFFUSE), abs=0.01)
+        assert dark == pytest.approx(0.9 * tx.SIDE_AMBIENT, abs=0.01)
+
+
+def test_normals_are_in_the_frame_of_the_camera():
+    prop = pr.pack([pr.box((0, 0, 0), (1, 1, 1), white())])
+    for azimuth, elevation in ((0, 0), (90, 0), (180, 0), (0, 90), (40, -30)):
+        towards = render([prop], [azimuth], [elevation], kind=np.array([NORMALS]))[0]
+        if (azimuth, elevation) != (40, -30):
+            np.testing.assert_allclose(middle(towards), (0.5, 0.5, 1.0), atol=0.01)
+        inside = towards[towards[..., 3] == 255][:, :3] / 127.5 - 1
+        assert np.median(np.abs(np.linalg.norm(inside, axis=1) - 1)) < 0.02 and inside[:, 2].min() > -0.1
+    above = render([prop], [0], [35], kind=np.array([NORMALS]))[0]
+    top = above[20, 32, :3] / 127.5 - 1
+    np.testing.assert_allclose(top, (0, np.cos(np.radians(35)), np.sin(np.radians(35))), atol=0.02)
+
+
+def test_kinds_differ_from_view_to_view_and_default_pictures_do_not_change():
+    props = [build(PropSpec("mug", "red", seed=3)), build(PropSpec("house", "blue", seed=2))]
+    angles = np.array([[10.0, 200.0, 90.0]] * 2), np.full((2, 3), 15.0)
+    kind, light = np.array([[0, 1, 2], [2, 0, 1]]), np.broadcast_to((0.6, 0.0, 0.8), (2, 3, 3))
+    mixed = render(props, *angles, size=32, kind=kind, light=light)
+    for i in range(2):
+        for v in range(3):
+            one = render(
+                props[i : i + 1], angles[0][i, v : v + 1], angles[1][i, v : v + 1], size=32, kind=kind[i, v : v + 1],
+                light=light[i, v : v + 1],
+            )  # fmt: skip
+            np.testing.assert_array_equal(mixed[i, v], one[0])
+    np.testing.assert_array_equal(render(props, *angles), render(props, *angles, lighting=tx.SOFT))
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        render(props, *angles, kind=kind + 1, light=light)
+    with pytest.raises(ValueError, match="direction for each"):
+        render(props, *angles, kind=kind)
+    with pytest.raises(ValueError, match="beside kind"):
+        render(props, *angles, kind=kind, light=light, lighting=FLAT)
+
+
+def finish_of(points, colour):
+    """Metallic and roughness of the points nearest to a colour."""
+    return points.finish[np.abs(points.rgb - colour).max(1) < 0.03].mean(0)
+
+
+def test_points_have_the_finish_of_their_part():
+    sword = sample_surface(build(PropSpec("sword", "grey", "brown", "handle")), 3000, np.random.default_rng(0))
+    assert set(sword.finish[:, 0]) == {0.0, 1.0} and 0.4 < sword.finish[:, 0].mean() < 0.95
+    for material, metallic in {"wooden": 0.0, "golden": 1.0, "metal": 1.0}.items():
+        prop = build(PropSpec("chest", "yellow", "blue", "bands", material, seed=4))
+        points = sample_surface(prop, 3000, np.random.default_rng(0), lighting=UNLIT)
+        assert abs(points.finish[:, 0].mean() - metallic) < 0.5 and 0 < points.finish[:, 1].min() <= 1
+    bands = sample_surface(
+        build(PropSpec("barrel", "brown", "green", "bands", "wooden", seed=1)), 3000, np.random.default_rng(0),
+        lighting=UNLIT,
+    )  # fmt: skip
+    np.testing.assert_allclose(finish_of(bands, COLOURS["green"]), tuple(pr.STEELY), atol=1e-4)
+    xyz, rgb = sample_points(build(PropSpec("chest", "red")), 200, np.random.default_rng(3), parts=0.5)
+    surface = sample_surface(build(PropSpec("chest", "red")), 200, np.random.default_rng(3), parts=0.5)
+    np.testing.assert_array_equal(xyz, surface.xyz)
+    np.testing.assert_array_equal(rgb, surface.rgb)
+    assert surface.finish.shape == (200, 2) and surface.finish.dtype == np.float32

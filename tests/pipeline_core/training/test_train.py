@@ -256,7 +256,9 @@ def test_chunks_are_functions_of_seed_and_index_and_hold_nothing_out_of_training
     assert all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays) and a.captions == b.captions
     assert a.arrays["rgba"].shape == (64, 16, 16, 4) and len(a.captions) == 64
     clouds = data.Chunk.open(tmp_path / "a" / "clouds", 0, ("points",))
+    assert clouds.arrays["points"].shape == (64, 8, data.POINT_CHANNELS)
     assert np.abs(clouds.arrays["points"][..., :3]).max() < 0.72
+    assert set(np.unique(clouds.arrays["points"][..., 6])) == {0, 1} and clouds.arrays["points"][..., 7].min() > 0
     pairs = {
         (category, colour)
         for captions in (*a.captions, *clouds.captions)
@@ -266,6 +268,22 @@ def test_chunks_are_functions_of_seed_and_index_and_hold_nothing_out_of_training
         if text.startswith((f"a {colour} {category}", f"an {colour} {category}"))
     }
     assert pairs and not any(is_heldout(category, colour) for category, colour in pairs)
+
+
+def test_renders_of_a_chunk_are_of_three_kinds_and_twins_of_the_same(tmp_path):
+    data.write_image_chunk(tmp_path, seed=3, index=0, count=512, size=16)
+    chunk = data.Chunk.open(tmp_path, 0, ("rgba", "twins", "kinds")).arrays
+    assert chunk["kinds"].shape == (512,) and chunk["kinds"].dtype == np.uint8
+    np.testing.assert_allclose(np.bincount(chunk["kinds"]) / 512, data.KIND_SHARES, atol=0.08)
+    both = (chunk["rgba"][..., 3] == 255) & (chunk["twins"][..., 3] == 255)
+    lengths = np.linalg.norm(chunk["rgba"][..., :3].astype(float) / 127.5 - 1, axis=-1)
+    for kind, is_normal in enumerate((False, False, True)):
+        rows = chunk["kinds"] == kind
+        assert (np.median(np.abs(lengths[rows][both[rows]] - 1)) < 0.02) == is_normal
+    gap = np.abs(chunk["rgba"].astype(int) - chunk["twins"])[..., :3].max(-1)
+    assert all(np.median(gap[chunk["kinds"] == kind][both[chunk["kinds"] == kind]]) <= 8 for kind in range(3))
+    data.write_image_chunk(tmp_path / "one", seed=3, index=0, count=64, size=16, twins=False, kind_shares=(1, 0, 0))
+    assert not data.Chunk.open(tmp_path / "one", 0, ("kinds",)).arrays["kinds"].any()
 
 
 def test_shifted_cosine_schedule():
