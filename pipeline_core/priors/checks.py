@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CAMERA_DIM = 8
 """Length of ``image.camera_embedding``."""
+KINDS = ("unlit", "lit", "normals")
+"""Kinds of render that a prior may tell apart: colour without light, lit from one side, normals as colours."""
 KLEIN_LAYERS = (9, 18, 27)
 """Hidden states of FLUX.2-klein's Qwen3 that are a prompt's, as its pipeline takes them."""
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -175,15 +177,22 @@ def check_unet(folder: Path) -> Camera:
 
 def _camera(folder: Path, unet: dict[str, Any]) -> Camera:
     side = folder / "splatmill.json"
-    camera: Camera = (_read(side) if side.exists() else {}).get("camera", "none")
+    said = _read(side) if side.exists() else {}
+    camera: Camera = said.get("camera", "none")
     if camera not in ("none", "angles"):
         raise RequestError(f"{side}: camera {camera!r} is not known; use none or angles")
+    kinds = said.get("kinds", [])
+    if kinds and (camera != "angles" or kinds[0] != KINDS[0] or not set(kinds) <= set(KINDS)):
+        raise RequestError(
+            f"{side}: kinds {kinds!r} are not understood; they go with camera angles, begin with {KINDS[0]!r} and are "
+            f"among {', '.join(KINDS)}"
+        )
     labels = unet.get("class_embed_type") or unet.get("num_class_embeds")
-    width = unet.get("projection_class_embeddings_input_dim")
-    if camera == "angles" and (labels != "projection" or width != CAMERA_DIM):
+    width, expected = unet.get("projection_class_embeddings_input_dim"), CAMERA_DIM + len(kinds)
+    if camera == "angles" and (labels != "projection" or width != expected):
         raise RequestError(
             f"{folder}: splatmill.json says camera angles, but the U-Net has class_embed_type={labels!r} "
-            f"of width {width}; it must be 'projection' of width {CAMERA_DIM}"
+            f"of width {width}; it must be 'projection' of width {expected}"
         )
     if camera == "none" and labels:
         raise RequestError(

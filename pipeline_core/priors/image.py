@@ -14,7 +14,8 @@ with a ``transformer`` go through ``flow.py``. The classes that may be instantia
 executed unless ``allow_remote_code`` is given.
 
 ``splatmill.json`` in the folder may say what diffusers has no field for: ``background`` (the colour the prior was
-trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels) and ``size`` in pixels.
+trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels), ``kinds`` (the kinds of render that it
+draws, of which it is told one behind the angles: :func:`kind_embedding`) and ``size`` in pixels.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ def camera_embedding(azimuth: Tensor, elevation: Tensor) -> Tensor:
     return torch.where(torch.isnan(az + el)[:, None], 0.0, torch.stack(parts, dim=-1))
 
 
+def kind_embedding(kinds: Tensor, count: int) -> Tensor:
+    """[B, count] float32: one-hot of ``kinds`` [B] (any integers); rows of a negative kind are zeros: none is told."""
+    return (kinds[:, None] == torch.arange(count, device=kinds.device)).float()
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a folder holds, loaded. ``vae`` None = the prior works on pixels; ``process`` is the U-Net's own."""
@@ -80,6 +86,7 @@ class Parts:
     background: tuple[float, float, float] | None
     size: int
     zero_empty_prompt: bool
+    kinds: tuple[str, ...] = ()
 
 
 class DiffusersPrior(LatentPrior):
@@ -95,7 +102,7 @@ class DiffusersPrior(LatentPrior):
             latent_channels=int(parts.unet.config.in_channels), size=parts.size, background=parts.background,
         )  # fmt: skip
         self._network_process = parts.process.to(device)
-        self.unet, self.camera = parts.unet, parts.camera
+        self.unet, self.camera, self.kinds = parts.unet, parts.camera, parts.kinds
         self.num_views = 4 if self.camera == "mvdream" else 1
         self._zero_empty_prompt = parts.zero_empty_prompt
         self._added = getattr(self.unet.config, "addition_embed_type", None)
@@ -141,9 +148,14 @@ class DiffusersPrior(LatentPrior):
 
     @torch.no_grad()
     def predict(
-        self, x_t: Tensor, t: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor] | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        embeddings: Tensor,
+        cameras: tuple[Tensor, Tensor] | None = None,
+        kinds: Tensor | None = None,
     ) -> Tensor:
-        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior``."""
+        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior`` and, for ``kinds``, ``KindPrior``."""
         x = self._for_network(x_t, self.unet)
         timesteps = self._network_process.timestep(t).to(x.device)
         embeddings = embeddings.to(x.device, x.dtype)
@@ -156,12 +168,25 @@ class DiffusersPrior(LatentPrior):
             views = mvdream_cameras(*cameras).to(x.dtype)
             output = self.unet(x, timesteps, embeddings, views, num_frames=self.num_views)
         else:
-            output = self._denoise(x, timesteps, embeddings, cameras)
+            output = self._denoise(x, timesteps, embeddings, self._labels(cameras, kinds, x))
         output = output[:, : self.latent_channels].float()  # learned-variance networks have twice the channels
         return self._network_process.x0_and_noise(x_t.float(), output, t)[1]
 
-    def _denoise(self, x: Tensor, timesteps: Tensor, embeddings: Tensor, cameras: tuple[Tensor, Tensor]) -> Tensor:
-        labels = camera_embedding(*cameras).to(x.dtype) if self.camera == "angles" else None
+    def _labels(self, cameras: tuple[Tensor, Tensor], kinds: Tensor | None, x: Tensor) -> Tensor | None:
+        """What the network is told of the camera and of the kind of render [B, 8 or more], in the precision of ``x``.
+
+        The first kind is that of callers who name none, in rows without a camera too: guidance leads away from other
+        things in the same light.
+        """
+        if self.camera != "angles":
+            return None
+        labels = camera_embedding(*cameras)
+        if self.kinds:
+            told = torch.zeros(len(x), device=x.device) if kinds is None else kinds.to(x.device)
+            labels = torch.cat([labels, kind_embedding(told, len(self.kinds))], dim=1)
+        return labels.to(x.dtype)
+
+    def _denoise(self, x: Tensor, timesteps: Tensor, embeddings: Tensor, labels: Tensor | None) -> Tensor:
         added = None
         if self._added == "text_time":
             embeddings, pooled = unpack_pooled(embeddings, self.encoders[-1].model.config.projection_dim)
@@ -252,6 +277,7 @@ def assemble(
         background=tuple(side["background"]) if side.get("background") else None,
         size=int(wanted or side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
+        kinds=tuple(side.get("kinds", ())),
     )
     return DiffusersPrior(parts, folder_id(ref, weights), device, dtype)
 

@@ -132,6 +132,27 @@ class PicturePrior(ImagePrior, Protocol):
 
 
 @runtime_checkable
+class KindPrior(ImagePrior, Protocol):
+    """An image prior that is told what kind of render it is asked for.
+
+    ``kinds``: some of ``checks.KINDS``, the one that is meant where none is told first; empty = it knows one kind only.
+    """
+
+    kinds: tuple[str, ...]
+
+    def predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        embeddings: Tensor,
+        cameras: tuple[Tensor, Tensor] | None = None,
+        kinds: Tensor | None = None,
+    ) -> Tensor:
+        """As ``ImagePrior.predict``; ``kinds`` [B] are places in :attr:`kinds`, for unconditional rows too."""
+        ...
+
+
+@runtime_checkable
 class PointPrior(NoiseProcess, Protocol):
     """A frozen text-to-point-cloud model. Clouds are [B, 6, N] in its own channels (:meth:`to_model`).
 

@@ -177,6 +177,8 @@ class ChunkPool:
         names: the arrays to open
         limit: how many chunks there will ever be
         ahead: how many chunks the producer may be ahead of the highest one asked for
+        patient: wait for chunks that are not there yet; else resident training, when it has its first ones, goes on
+            with those that are there, which no second run repeats
         options: further keyword arguments of ``write``
     """
 
@@ -185,7 +187,7 @@ class ChunkPool:
     ) -> None:
         self.folder, self.write, self.names = folder, write, names
         self.seed, self.limit, self.ahead = seed, limit, ahead
-        self.options = options
+        self.options, self.patient = options, True
         self._open: dict[int, Chunk] = {}
         self._pending: dict[int, Future] = {}
         self._producer: ProcessPoolExecutor | None = None

@@ -21,9 +21,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from pipeline_core.errors import RequestError
 from pipeline_core.guidance.prompts import view_prompt
-from pipeline_core.priors.image import camera_embedding
+from pipeline_core.priors.checks import KINDS
+from pipeline_core.priors.image import camera_embedding, kind_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
-from pipeline_core.props.props import CATEGORIES
+from pipeline_core.props.captions import caption
+from pipeline_core.props.props import CATEGORIES, sample_spec
 from pipeline_core.training.data import IMAGE_SIZE, Chunk, ChunkPool, view_word, visible_chunks, write_image_chunk
 from pipeline_core.training.degrade import degrade
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
@@ -58,6 +60,10 @@ class PictureSettings:
     """New images per image trained on: each is seen 1 / fresh times on average, until all chunks are in use."""
     drop_condition: float = 0.1
     drop_camera: float = 0.05
+    kinds: bool = False
+    """Whether the network is told the kind of a render, one of ``checks.KINDS``, behind the camera."""
+    drop_kind: float = 0.1
+    """Share of the images without a camera whose kind is not told either."""
     view_words: float = 0.5
     synonyms: float = 0.06
     nonsense: float = 0.06
@@ -103,15 +109,17 @@ def as_planes(rgba: Tensor) -> Tensor:
 def over(rgba: Tensor, background: tuple[float, float, float]) -> Tensor:
     """Straight RGBA [B, 4, H, W] in [0, 1] to RGB [B, 3, H, W] in [-1, 1] over a colour in [0, 1]."""
     colour, alpha = rgba[:, :3], rgba[:, 3:]
-    return (colour * alpha + torch.tensor(background, device=rgba.device).reshape(3, 1, 1) * (1 - alpha)) * 2 - 1
+    # Channel by channel: a colour that is sent to a GPU in every step would wait for it.
+    ground = torch.cat([level * (1 - alpha) for level in background], dim=1)
+    return (colour * alpha + ground) * 2 - 1
 
 
 class PictureSteps(ABC):
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
     Item ``step``: images [B, 3, H, W] in [-1, 1], ``seen`` of the same shape (degraded in some rows), token ids [B, L],
-    cameras [B, 8], noise [B, C, h, w], timesteps ``t`` [B] as the network is told them; with ``fault_weight`` also
-    ``weight`` [B, 1, h, w] of mean 1 in each row.
+    cameras [B, 8] (with ``kinds`` [B, 8 + 3]), noise [B, C, h, w], timesteps ``t`` [B] as the network is told them;
+    with ``fault_weight`` also ``weight`` [B, 1, h, w] of mean 1 in each row.
     """
 
     def __init__(self, settings: PictureSettings, folder: Path, *, seed: int, batch: int) -> None:
@@ -119,7 +127,7 @@ class PictureSteps(ABC):
             raise RequestError(f"categories: {', '.join(unknown)} must be among {', '.join(CATEGORIES)}")
         self.settings, self.seed, self.size = settings, seed, batch
         self.twins = bool(settings.faulty or settings.fault_weight)
-        names = ("rgba", "cameras", *["twins"] * self.twins)
+        names = ("rgba", "cameras", *["twins"] * self.twins, *["kinds"] * settings.kinds)
         self.pool = ChunkPool(
             folder / "twins" if self.twins else folder, write_image_chunk, names, seed=seed, limit=settings.chunks,
             count=settings.chunk_size, size=settings.size, twins=self.twins, categories=tuple(settings.categories),
@@ -177,12 +185,12 @@ class PictureSteps(ABC):
         return view_prompt(caption, self.view_word(azimuth, elevation)) if rng.random() < s.view_words else caption
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], cameras [B, 8]."""
+        """Straight RGBA [B, 4, H, W] in [0, 1], faulty twins (or they again), token ids [B, L], labels [B, 8 or 11]."""
         s, size = self.settings, self.size
         rng = np.random.default_rng([self.seed, 2, step])
         chunks = rng.integers(0, self.visible(step), size)
         rows = rng.integers(0, s.chunk_size, size)
-        rgba, twins, captions, cameras = [], [], [], []
+        rgba, twins, captions, cameras, kinds = [], [], [], [], []
         for chunk_index, row in zip(chunks.tolist(), rows.tolist(), strict=True):
             chunk: Chunk = self.pool[chunk_index]
             azimuth, elevation = chunk.arrays["cameras"][row].tolist()
@@ -192,18 +200,27 @@ class PictureSteps(ABC):
             drop = rng.random()
             if drop < s.drop_condition:
                 text = ""
+            kind = int(chunk.arrays["kinds"][row]) if s.kinds else -1
             if drop < s.drop_condition + s.drop_camera:
                 azimuth = float("nan")
+                if s.kinds and rng.random() < s.drop_kind:
+                    kind = -1
             rgba.append(np.roll(chunk.arrays["rgba"][row], move, axis=(0, 1)))
             if self.twins:
                 twins.append(np.roll(chunk.arrays["twins"][row], move, axis=(0, 1)))
             captions.append(text)
             cameras.append((azimuth, elevation))
+            kinds.append(kind)
         camera = torch.tensor(cameras)
-        embedding = camera_embedding(camera[:, 0], camera[:, 1])
+        embedding = self.labels(camera[:, 0], camera[:, 1], torch.tensor(kinds))
         images = as_planes(torch.from_numpy(np.stack(rgba)))
         faulty = as_planes(torch.from_numpy(np.stack(twins))) if self.twins else images
         return images, faulty, tokenize(self.tokenizer, captions), embedding
+
+    def labels(self, azimuth: Tensor, elevation: Tensor, kinds: Tensor) -> Tensor:
+        """What the network is told of cameras [B] degrees and kinds [B] (negative = none) [B, 8 or 11]."""
+        camera = camera_embedding(azimuth, elevation)
+        return torch.cat([camera, kind_embedding(kinds, len(KINDS))], dim=1) if self.settings.kinds else camera
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """A chunk's arrays for :class:`ResidentChunks`: as in its files, and token ids ``ids`` [n, TEXTS, L]."""
@@ -237,8 +254,12 @@ class ResidentPictures(ResidentSteps):
         drop = uniform(size, generator)
         ids = torch.where(drop[:, None] < s.drop_condition, self.empty, self.ids(rows, generator))
         azimuth, elevation = self.chunks["cameras"][rows].unbind(1)
-        azimuth = torch.where(drop < s.drop_condition + s.drop_camera, torch.nan, azimuth)
-        return steps.assemble(rgba, twins, ids, camera_embedding(azimuth, elevation), generator)
+        blind = drop < s.drop_condition + s.drop_camera
+        azimuth, kinds = torch.where(blind, torch.nan, azimuth), rows
+        if s.kinds:
+            untold = blind & (uniform(size, generator) < s.drop_kind)
+            kinds = torch.where(untold, -1, self.chunks["kinds"][rows].long())
+        return steps.assemble(rgba, twins, ids, steps.labels(azimuth, elevation, kinds), generator)
 
 
 class PicturePart(ABC):
@@ -264,11 +285,13 @@ class PicturePart(ABC):
             for name, network in networks.items():
                 kind: Any = type(network)
                 known = kind.from_pretrained(start / name, use_safetensors=True, local_files_only=True)
-                network.load_state_dict(known.state_dict())
+                go_on_from(network, known.float().state_dict(), self.tokenizer, start)
             vae = PatchAutoencoder.from_pretrained(start / "vae", use_safetensors=True, local_files_only=True)
             c = vae.config  # a fresh one, or the folder's path would be exported with it
             self.vae = PatchAutoencoder(c.patch_size, c.latent_channels, c.scaling_factor, c.sample_size)
             self.vae.load_state_dict(vae.state_dict())
+            if settings.words_weight:
+                self.fit_readout(torch.Generator().manual_seed(0))
 
     @property
     @abstractmethod
@@ -350,12 +373,30 @@ class PicturePart(ABC):
         at_end = every[torch.arange(len(ids), device=ids.device), end]
         return loss + vocabulary / 8 * F.binary_cross_entropy_with_logits(at_end, there)
 
+    def fit_readout(self, generator: torch.Generator, *, captions: int = 2048, steps: int = 200) -> None:
+        """Train the readout alone on the text encoder as it is: a new one would have it forget what it knows."""
+        rng = np.random.default_rng(0)
+        texts = [caption(sample_spec(rng, split="train"), rng) for _ in range(captions)]
+        ids = tokenize(self.tokenizer, texts)
+        with torch.no_grad():
+            text = torch.cat([self.encode(self.modules, part)[0] for part in ids.split(256)])
+        readout = self.modules["readout"]
+        optimiser = torch.optim.Adam(readout.parameters(), lr=0.01)
+        for _ in range(steps):
+            rows = pick(128, captions, generator)
+            self.word_loss(text[rows], ids[rows]).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
     @torch.no_grad()
     def sample(
         self, modules: nn.ModuleDict, prompts: list[str], azimuth: Tensor, elevation: Tensor, *, seed: int = 0,
-        steps: int = 25, guidance_scale: float = 3.0,
+        steps: int = 25, guidance_scale: float = 3.0, kind: int = 0,
     ) -> Tensor:  # fmt: skip
-        """Samples [B, 3, H, W] in [0, 1] of ``prompts`` from cameras [B] degrees, by the scheduler's own steps."""
+        """Samples [B, 3, H, W] in [0, 1] of ``prompts`` from cameras [B] degrees, by the scheduler's own steps.
+
+        ``kind`` is the place in ``checks.KINDS`` of what to draw, for a network that is told.
+        """
         assert self.vae is not None
         s = self.settings
         device = next(modules.parameters()).device
@@ -364,8 +405,9 @@ class PicturePart(ABC):
         x = torch.randn(n, s.channels, side, side, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [*self.asked(prompts, azimuth, elevation), *[""] * n]
         text = self.encode(modules, tokenize(self.tokenizer, texts).to(device))
-        camera = camera_embedding(azimuth, elevation)
-        camera = torch.cat([camera, torch.zeros_like(camera)]).to(device)
+        blind = torch.full_like(azimuth, torch.nan)
+        told = torch.full((n,), kind)
+        camera = torch.cat([self.steps.labels(a, elevation, told) for a in (azimuth, blind)]).to(device)
         self.scheduler.set_timesteps(steps)
         at_once = 8 if device.type == "cpu" else 256
         for t in self.scheduler.timesteps:
@@ -373,9 +415,9 @@ class PicturePart(ABC):
             for i in range(0, n, at_once):
                 rows = torch.arange(i, min(i + at_once, n), device=device)
                 both = torch.cat([rows, n + rows])
-                told = t.to(device).expand(len(both))
+                times = t.to(device).expand(len(both))
                 each = tuple(part[both] for part in text)
-                answer = self.denoise(modules, x[rows].repeat(2, 1, 1, 1), told, each, camera[both])
+                answer = self.denoise(modules, x[rows].repeat(2, 1, 1, 1), times, each, camera[both])
                 cond, uncond = answer.chunk(2)
                 out.append(uncond + guidance_scale * (cond - uncond))
             x = self.scheduler.step(torch.cat(out), t, x).prev_sample
@@ -383,15 +425,16 @@ class PicturePart(ABC):
         return (images.cpu() / 2 + 0.5).clamp(0, 1)
 
     def grid(self, modules: nn.ModuleDict) -> np.ndarray:
-        """Contact sheet uint8 [H, W, 3]: a row per view, a column per prompt of :data:`GRID_PROMPTS`."""
-        views = ((20.0, 15.0), (110.0, 15.0), (200.0, 30.0))
-        prompts = [p for _ in views for p in GRID_PROMPTS]
-        azimuth = torch.tensor([a for a, _ in views for _ in GRID_PROMPTS])
-        elevation = torch.tensor([e for _, e in views for _ in GRID_PROMPTS])
-        images = self.sample(modules, prompts, azimuth, elevation)
-        size = self.settings.size
-        sheet = images.reshape(len(views), len(GRID_PROMPTS), 3, size, size).permute(0, 3, 1, 4, 2)
-        return (sheet.reshape(len(views) * size, len(GRID_PROMPTS) * size, 3).numpy() * 255 + 0.5).astype(np.uint8)
+        """Contact sheet uint8 [H, W, 3]: a row per view and one per further kind, a column per :data:`GRID_PROMPTS`."""
+        views = [(20.0, 15.0, 0), (110.0, 15.0, 0), (200.0, 30.0, 0)]
+        if self.settings.kinds:
+            views += [(20.0, 15.0, kind) for kind in range(1, len(KINDS))]
+        count, size, rows = len(GRID_PROMPTS), self.settings.size, []
+        for azimuth, elevation, kind in views:
+            angles = torch.full((count,), azimuth), torch.full((count,), elevation)
+            images = self.sample(modules, list(GRID_PROMPTS), *angles, kind=kind)
+            rows.append(images.permute(2, 0, 3, 1).reshape(size, count * size, 3))
+        return (torch.cat(rows).numpy() * 255 + 0.5).astype(np.uint8)
 
     def export(self, modules: nn.ModuleDict, folder: Path) -> None:
         """Write a diffusers folder in fp16."""
@@ -411,7 +454,8 @@ class PicturePart(ABC):
 
     def side_facts(self) -> dict[str, Any]:
         """What ``splatmill.json`` says."""
-        return {"background": self.settings.background, "size": self.settings.size, "licence": "Apache-2.0"}
+        facts = {"background": self.settings.background, "size": self.settings.size, "licence": "Apache-2.0"}
+        return facts | ({"kinds": KINDS} if self.settings.kinds else {})
 
     def facts(self) -> dict:
         """Settings for the model card."""
@@ -422,6 +466,34 @@ GRID_PROMPTS = (
     "a red mushroom", "a blue barrel", "a wooden crate", "a green pine", "a yellow house", "a purple potion",
     "a grey sword", "a brown chest", "a white mug", "an orange pumpkin", "a black anvil", "a pink chair",
 )  # fmt: skip
+
+
+@torch.no_grad()
+def go_on_from(network: nn.Module, known: Mapping[str, Tensor], tokenizer: CLIPTokenizer, start: Path) -> None:
+    """Give ``network`` the weights ``known`` of the folder ``start``, so that it begins as the same function.
+
+    Labels may have become wider, and weigh nothing where they did. Embeddings of tokens go by the token: those that are
+    new are drawn as wide as the others are. Raises RequestError where anything else has another shape.
+    """
+    known = dict(known)
+    for name, own in network.state_dict().items():
+        if own.shape == known[name].shape and not name.endswith("token_embedding.weight"):
+            continue
+        theirs = known[name]
+        if name.endswith("token_embedding.weight"):
+            places = CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True).get_vocab()
+            value = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * theirs.std() + theirs.mean(0)
+            for token, at in tokenizer.get_vocab().items():
+                if token in places:
+                    value[at] = theirs[places[token]]
+        elif name == "class_embedding.linear_1.weight" and own.shape[1] > theirs.shape[1]:
+            value = torch.zeros_like(own)
+            value[:, : theirs.shape[1]] = theirs
+        else:
+            problem = f"{name} is {tuple(theirs.shape)}, the settings ask for {tuple(own.shape)}"
+            raise RequestError(f"{start}: {problem}: it cannot be gone on from")
+        known[name] = value
+    network.load_state_dict(known)
 
 
 def _copy_half(module: Any) -> Any:

@@ -119,6 +119,8 @@ class ResidentSteps:
         steps = self.steps
         generator = torch.Generator(self.device).manual_seed(steps.seed * 1_000_003 + step)
         visible = steps.visible(step)
+        if not steps.pool.patient:
+            visible = max(min(visible, self.chunks.there), min(visible, steps.settings.first_chunks))
         self.chunks.require(visible)
         return generator, pick(steps.size, visible * steps.settings.chunk_size, generator)
 

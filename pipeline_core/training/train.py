@@ -6,8 +6,9 @@
 
 Every random choice of a step is a function of (seed, step), so a checkpoint is the weights, their moving average, the
 optimiser and a step number; stopping (Ctrl-C or SIGTERM) writes one and starting again goes on from it, bit for bit.
-The learning rate is constant after a warm-up and falls to zero over the last fifth, so the budget may change between
-sittings. ``OUT/<part>`` holds curve.jsonl, samples/*.png, checkpoint.safetensors and, after each export, model/.
+The learning rate is constant after a warm-up and falls to zero over the last share of the budget (``--decay``), in
+steps or in time, so the budget may change between sittings. ``OUT/<part>`` holds curve.jsonl, samples/*.png,
+checkpoint.safetensors and, after each export, model/.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch.utils.data import DataLoader
 
 from pipeline_core.errors import RequestError
 from pipeline_core.training.checkpoint import Groups, load_training, save_training
+from pipeline_core.training.recorded import RecordedLoss
 
 PARTS = ("image", "points")
 """What ships."""
@@ -59,7 +61,7 @@ class Optimisation:
 
 @dataclass
 class Progress:
-    """What a checkpoint knows beside tensors. ``decay_from`` and ``steps`` are None until the budget fixes them."""
+    """What a checkpoint knows beside tensors. ``decay_from`` and ``steps`` are None until the budget has got there."""
 
     step: int = 0
     seconds: float = 0.0
@@ -139,13 +141,20 @@ def _groups(modules: nn.ModuleDict, average: Averaged) -> Groups:
     return {"model": dict(modules.named_parameters()), "ema": average.values}
 
 
-def _plan(progress: Progress, steps: int | None, minutes: float | None, o: Optimisation) -> None:
-    """Fix when the learning rate falls; a time budget does so once its undecayed share is spent."""
+def _plan(progress: Progress, steps: int | None, minutes: float | None, o: Optimisation) -> float:
+    """The learning-rate factor of the next step. A time budget has it fall with time: it ends when the time does,
+    however quick the steps become, and fixes ``decay_from`` and ``steps`` when it gets there."""
     if steps is not None:
         progress.steps, progress.decay_from = steps, int(steps * (1 - o.decay_share))
-    elif minutes is not None and progress.decay_from is None and progress.seconds >= 60 * minutes * (1 - o.decay_share):
+        return rate(progress.step, o.warmup, progress.decay_from, steps)
+    assert minutes is not None
+    left = max(0.0, 1 - progress.seconds / (60 * minutes))
+    if left > o.decay_share:
+        progress.decay_from = progress.steps = None
+    elif progress.decay_from is None:
         progress.decay_from = progress.step
-        progress.steps = int(progress.step / (1 - o.decay_share)) + 1
+    progress.steps = None if left else progress.step
+    return rate(progress.step, o.warmup, None, None) * min(1.0, left / max(o.decay_share, 1e-9))
 
 
 def step_inputs(
@@ -186,6 +195,7 @@ def train_part(
     workers: int = 0,
     resident: bool = False,
     compiled: bool = False,
+    recorded: bool = False,
     resume: bool = True,
     log_every: int = 50,
     sample_every: int = 2000,
@@ -199,6 +209,7 @@ def train_part(
         workers: processes that draw batches ahead, and write the data first; 0 draws in this one
         resident: keep the data on the device and draw there (see :func:`step_inputs`)
         compiled: compile the part's networks, for a GPU and long runs
+        recorded: on a GPU, record a step as a CUDA graph (recorded.py); where that fails, go on without, and say so
         should_stop: asked after every step; True writes a checkpoint and returns early, without an export
     """
     if (steps is None) == (minutes is None):
@@ -229,22 +240,32 @@ def train_part(
     inputs = step_inputs(part, progress.step, dev, workers, resident)
     autocast = default_autocast(dev)
     running: list[Tensor] = []
+    graph: RecordedLoss | None = None
+    recorded = recorded and dev.type == "cuda"
     tick = time.monotonic()
 
     def save() -> None:
         save_checkpoint(checkpoint, modules, average, optimiser, progress, seed)
 
     while progress.steps is None or progress.step < progress.steps or steps is not None:
-        _plan(progress, steps, minutes, o)
+        factor = _plan(progress, steps, minutes, o)
         if progress.steps is not None and progress.step >= progress.steps:
             break
         for group in optimiser.param_groups:
-            group["lr"] = o.lr * rate(progress.step, o.warmup, progress.decay_from, progress.steps)
-        loss = part.loss(next(inputs), autocast)
-        loss.backward()
+            group["lr"] = o.lr * factor
+        drawn = next(inputs)
+        if recorded and graph is None:
+            graph = try_to_record(part, autocast, drawn)
+            recorded = graph is not None
+        if graph is not None:
+            loss = graph(drawn)
+        else:
+            loss = part.loss(drawn, autocast)
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(modules.parameters(), o.grad_clip)
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        if graph is None:
+            optimiser.zero_grad(set_to_none=True)
         average.update(modules, progress.step)
         running.append(loss.detach())
         now = time.monotonic()
@@ -270,6 +291,17 @@ def train_part(
     write_samples(part, average, modules, out / "samples" / f"{progress.step:07d}.png")
     export_part(part, average, modules, out / "model", progress, seed, o)
     return progress
+
+
+def try_to_record(part: Any, autocast: Callable[[], Any], inputs: dict[str, Tensor]) -> RecordedLoss | None:
+    """The step of ``part`` as a CUDA graph, or None, with a warning, where it cannot be one."""
+    try:
+        return RecordedLoss(part, autocast, inputs)
+    except RuntimeError as error:
+        torch.cuda.synchronize()
+        part.modules.zero_grad(set_to_none=True)
+        print(f"warning: {part.name} trains without a CUDA graph: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def export_checkpoint(
@@ -383,9 +415,9 @@ def build_part(name: str, data_dir: Path, *, seed: int, batch: int, start: Path 
 OPTIMISATION = {"image": Optimisation(), "points": Optimisation(batch=128, lr=1.5e-3), "flow": Optimisation()}
 
 
-def optimisation_of(name: str, batch: int | None = None, lr: float | None = None) -> Optimisation:
-    """How the part called ``name`` is optimised, with another batch or peak learning rate where given."""
-    changes: dict[str, Any] = {"batch": batch, "lr": lr}
+def optimisation_of(name: str, batch: int | None = None, lr: float | None = None, **more: Any) -> Optimisation:
+    """How the part called ``name`` is optimised, with another batch, peak learning rate, or any field, where given."""
+    changes: dict[str, Any] = {"batch": batch, "lr": lr, **more}
     return replace(OPTIMISATION[name], **{k: v for k, v in changes.items() if v is not None})
 
 
@@ -398,8 +430,12 @@ def train_starter(
     workers: int = 0,
     resident: bool = False,
     compiled: bool = False,
+    recorded: bool = False,
+    patient: bool = True,
     batch: int | None = None,
     lr: float | None = None,
+    decay_share: float | None = None,
+    warmup: int | None = None,
     settings: dict[str, Any] | None = None,
     start: Path | None = None,
     steps: int | None = None,
@@ -415,8 +451,10 @@ def train_starter(
         parts: any of :data:`ALL_PARTS`
         device: None takes CUDA when there is one
         workers: processes that write the data and draw batches; 0 leaves both to this process and one helper
-        resident, compiled: see :func:`train_part`
+        resident, compiled, recorded: see :func:`train_part`
+        patient: see :class:`~pipeline_core.training.data.ChunkPool`
         batch, lr: samples a step and the peak learning rate; None is the part's own
+        decay_share, warmup: of the schedule, a share of the budget and steps; None is the part's own
         settings: fields of the parts' settings that differ from what ships, e.g. ``{"chunks": 256}``
         start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint; one part
         steps, minutes: the budget of *each* part; exactly one of them
@@ -425,15 +463,16 @@ def train_starter(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
     for name in parts:
-        optimisation = optimisation_of(name, batch, lr)
+        optimisation = optimisation_of(name, batch, lr, decay_share=decay_share, warmup=warmup)
         part = build_part(
             name, data_dir or out_dir / "data", seed=seed, batch=optimisation.batch, start=start, **(settings or {})
         )
+        part.steps.pool.patient = patient
         try:
             done[name] = train_part(
                 part, out_dir / name, seed=seed, optimisation=optimisation, steps=steps, minutes=minutes,
-                device=device, workers=workers, resident=resident, compiled=compiled, resume=resume,
-                should_stop=should_stop,
+                device=device, workers=workers, resident=resident, compiled=compiled, recorded=recorded,
+                resume=resume, should_stop=should_stop,
             )  # fmt: skip
         finally:
             part.steps.pool.close()
@@ -460,6 +499,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting of the part: chunks=256")
     parser.add_argument("--start", type=Path, help="a model's folder to go on from, with new data and a new optimiser")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 images, 0.0015 clouds)")
+    parser.add_argument("--decay", type=float, help="last share of the budget, in which the rate falls to 0 (0.2)")
+    parser.add_argument("--warmup", type=int, help="steps in which the rate rises (200)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw the data; a GPU wants most cores")
@@ -467,7 +508,12 @@ def arguments() -> argparse.ArgumentParser:
         "--resident", action="store_true",
         help="keep the data on the device and draw there; without --workers, another process writes it (--only-data)",
     )  # fmt: skip
+    parser.add_argument(
+        "--impatient", action="store_true",
+        help="with --resident: train on the data that is there instead of waiting; no second run repeats the first",
+    )  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="compile the networks: for a GPU and long runs")
+    parser.add_argument("--graph", action="store_true", help="record a step as a CUDA graph: small steps on a GPU")
     parser.add_argument("--only-data", action="store_true", help="only write the data, with --workers processes")
     parser.add_argument("--export", type=Path, help="only write the checkpoint's weights to EXPORT/<part>")
     parser.add_argument("--note", default="", help="a remark for the model cards that --export writes")
@@ -528,7 +574,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, on_signal)
     done = train_starter(
         args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, resident=args.resident,
-        compiled=args.compile, batch=args.batch, lr=args.lr, settings=settings, start=args.start,
+        compiled=args.compile, recorded=args.graph, patient=not args.impatient, batch=args.batch, lr=args.lr,
+        decay_share=args.decay, warmup=args.warmup, settings=settings, start=args.start,
         steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():
