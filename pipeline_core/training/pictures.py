@@ -26,7 +26,15 @@ from pipeline_core.priors.image import camera_embedding, kind_embedding
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder, fit_patch_autoencoder
 from pipeline_core.props.captions import caption
 from pipeline_core.props.props import CATEGORIES, sample_spec
-from pipeline_core.training.data import IMAGE_SIZE, Chunk, ChunkPool, view_word, visible_chunks, write_image_chunk
+from pipeline_core.training.data import (
+    IMAGE_SIZE,
+    KIND_SHARES,
+    Chunk,
+    ChunkPool,
+    view_word,
+    visible_chunks,
+    write_image_chunk,
+)
 from pipeline_core.training.degrade import degrade
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize
@@ -61,7 +69,8 @@ class PictureSettings:
     drop_condition: float = 0.1
     drop_camera: float = 0.05
     kinds: bool = False
-    """Whether the network is told the kind of a render, one of ``checks.KINDS``, behind the camera."""
+    """Whether the network is told the kind of a render, one of ``checks.KINDS``, behind the camera; else all are unlit.
+    """
     drop_kind: float = 0.1
     """Share of the images without a camera whose kind is not told either."""
     view_words: float = 0.5
@@ -131,6 +140,7 @@ class PictureSteps(ABC):
         self.pool = ChunkPool(
             folder / "twins" if self.twins else folder, write_image_chunk, names, seed=seed, limit=settings.chunks,
             count=settings.chunk_size, size=settings.size, twins=self.twins, categories=tuple(settings.categories),
+            kind_shares=KIND_SHARES if settings.kinds else (1.0,),
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
 
@@ -373,7 +383,7 @@ class PicturePart(ABC):
         at_end = every[torch.arange(len(ids), device=ids.device), end]
         return loss + vocabulary / 8 * F.binary_cross_entropy_with_logits(at_end, there)
 
-    def fit_readout(self, generator: torch.Generator, *, captions: int = 2048, steps: int = 200) -> None:
+    def fit_readout(self, generator: torch.Generator, *, captions: int = 2048, steps: int = 60) -> None:
         """Train the readout alone on the text encoder as it is: a new one would have it forget what it knows."""
         rng = np.random.default_rng(0)
         texts = [caption(sample_spec(rng, split="train"), rng) for _ in range(captions)]
@@ -381,9 +391,9 @@ class PicturePart(ABC):
         with torch.no_grad():
             text = torch.cat([self.encode(self.modules, part)[0] for part in ids.split(256)])
         readout = self.modules["readout"]
-        optimiser = torch.optim.Adam(readout.parameters(), lr=0.01)
+        optimiser = torch.optim.Adam(readout.parameters(), lr=0.03)
         for _ in range(steps):
-            rows = pick(128, captions, generator)
+            rows = pick(64, captions, generator)
             self.word_loss(text[rows], ids[rows]).backward()
             optimiser.step()
             optimiser.zero_grad()

@@ -43,6 +43,7 @@ class ImageSettings(PictureSettings):
     norm_groups: int = 16
     prediction: PredictionType = "v_prediction"
     noise_shift: float = 0.15
+    kinds: bool = True
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
 
