@@ -50,12 +50,18 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Coloured points. ``xyz`` [N, 3] float32 object units, ``rgb`` [N, 3] float32 in [0, 1]."""
+    """Coloured points. ``xyz`` [N, 3] float32 object units, ``rgb`` [N, 3] float32 in [0, 1].
+
+    ``finish`` [N, 2] float32 in [0, 1], metallic and roughness, where whoever made the points knows them.
+    """
 
     xyz: Tensor
     rgb: Tensor
+    finish: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.finish is not None and self.finish.shape != (len(self.xyz), 2):
+            raise ValueError(f"finish must be [{len(self.xyz)}, 2], got {tuple(self.finish.shape)}")
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
             raise ValueError(
                 f"xyz and rgb must both be [N, 3], got {tuple(self.xyz.shape)} and {tuple(self.rgb.shape)}"

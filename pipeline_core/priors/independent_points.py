@@ -9,7 +9,7 @@ a flow, as in PointFlow (Yang et al. 2019), since things of one caption come in 
 
     model = IndependentPointDiffusion.from_pretrained(folder)
     cond = model.condition(input_ids, generators)                 # [B, D + Z]
-    eps = model(x, t, cond)                                       # x [B, 6, N]
+    eps = model(x, t, cond)                                       # x [B, C, N]
 """
 
 from __future__ import annotations
@@ -57,16 +57,17 @@ class FiLMBlock(nn.Module):
 
 
 class PointEncoder(nn.Module):
-    """PointNet: clean points [B, N, 6] and text [B, D] to mean and log-variance [B, Z] of q(z | points, text).
+    """PointNet: clean points [B, N, C] and text [B, D] to mean and log-variance [B, Z] of q(z | points, text).
 
     Without ``frequencies`` a small network of plain coordinates is too smooth to tell where a spoke or a picket is.
     """
 
-    def __init__(self, width: int, text_width: int, latent: int, frequencies: int = 0) -> None:
+    def __init__(self, width: int, text_width: int, latent: int, frequencies: int = 0, channels: int = 6) -> None:
         super().__init__()
         self.frequencies = frequencies
         self.points = nn.Sequential(
-            nn.Linear(6 * (1 + 2 * frequencies), 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, width)
+            nn.Linear(channels * (1 + 2 * frequencies), 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(),
+            nn.Linear(128, width),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Linear(2 * width + text_width, width), nn.SiLU(), nn.Linear(width, 2 * latent))
 
@@ -125,7 +126,8 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         encoder_frequencies: the same, of the clean points that the encoder sees
         vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id: the text encoder
         num_points: points per cloud it is meant for (it was trained on subsets; any number works)
-        scale, bias: six numbers each
+        scale, bias: a number a channel
+        channels: numbers of a point: 6, or 8 with metallic and roughness
     """
 
     @register_to_config
@@ -149,6 +151,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         prediction_type: str = "epsilon",
         scale: tuple[float, ...] = SCALE,
         bias: tuple[float, ...] = BIAS,
+        channels: int = 6,
     ) -> None:
         super().__init__()
         self.text_encoder = CLIPTextModel(
@@ -161,14 +164,14 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         )  # fmt: skip
         self.prior = nn.Linear(text_width, 2 * latent)
         self.flow = LatentFlow(latent, text_width, couplings)
-        self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies)
+        self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies, channels)
         self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_cond = nn.Linear(text_width + latent, width)
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.embed_point = nn.Linear(6 * (1 + 2 * frequencies), width)
+        self.embed_point = nn.Linear(channels * (1 + 2 * frequencies), width)
         self.blocks = nn.ModuleList(FiLMBlock(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, 6)
+        self.out = nn.Linear(width, channels)
         # At first z must say much, or the network learns not to listen and the posterior collapses onto the prior.
         nn.init.constant_(cast(Any, self.encoder.head[-1]).bias[latent:], -4.0)
         nn.init.zeros_(self.prior.weight)
@@ -213,7 +216,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         return torch.cat([text, torch.where(self.is_empty(input_ids)[:, None], 0.0, latent)], dim=-1)
 
     def recognise(self, input_ids: Tensor, x: Tensor) -> Tensor:
-        """Token ids [B, L] and clean clouds ``x`` [B, 6, N] in model coordinates to conditions [B, D + Z].
+        """Token ids [B, L] and clean clouds ``x`` [B, C, N] in model coordinates to conditions [B, D + Z].
 
         Their z is the mean of q(z | cloud, text), or 0 for the empty prompt. The encoder's maximum over the points
         depends on how many there are, so it sees about :data:`CONTEXT` at a time, as in training; groups are averaged.
@@ -226,7 +229,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         return self._join(input_ids, text, latent)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predicted noise [B, 6, N] of noisy ``x`` [B, 6, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
+        """Predicted noise [B, C, N] of noisy ``x`` [B, C, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
         points = x.transpose(1, 2)
         half = torch.exp(-math.log(10_000) * torch.arange(32, device=x.device, dtype=torch.float32) / 32)
         angles = t.float()[:, None] * half

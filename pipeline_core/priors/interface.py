@@ -154,7 +154,7 @@ class KindPrior(ImagePrior, Protocol):
 
 @runtime_checkable
 class PointPrior(NoiseProcess, Protocol):
-    """A frozen text-to-point-cloud model. Clouds are [B, 6, N] in its own channels (:meth:`to_model`).
+    """A frozen text-to-point-cloud model. Clouds are [B, C, N] in its own channels (:meth:`to_model`).
 
     Attributes:
         model_id: name and content hash of the weights (resolve.py)
@@ -172,11 +172,11 @@ class PointPrior(NoiseProcess, Protocol):
         ...
 
     def to_model(self, xyz: Tensor, rgb: Tensor) -> Tensor:
-        """[..., 6, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph."""
+        """[..., C, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph."""
         ...
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Prediction [B, 6, N] float32 of clouds [B, 6, N] at ``t`` [B]; no graph, no guidance inside."""
+        """Prediction [B, C, N] float32 of clouds [B, C, N] at ``t`` [B]; no graph, no guidance inside."""
         ...
 
     def sample(

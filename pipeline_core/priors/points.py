@@ -2,7 +2,7 @@
 
     prior  = load_point_prior("starter")                  # or point-e, a folder, or a hub id
     clouds = prior.sample(["a red mushroom"], [generator], guidance_scale=3.0, steps=64)
-    x      = prior.to_model(points, colours)              # [6, N], differentiable: the door back in, for 3D SDS
+    x      = prior.to_model(points, colours)              # [C, N], differentiable: the door back in, for 3D SDS
     p      = prior.predict(x_t, t, condition)             # t in (0, 1): share of the noise schedule
 
 Point-E and the starter differ in what :class:`Space` and :class:`Schedule` say and in the network; everything else is
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pipeline_core.config import Named
 from pipeline_core.device import default_dtype
-from pipeline_core.priors.families import family_of
+from pipeline_core.priors.families import family_of, json_object
 from pipeline_core.priors.interface import PointPrior
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
 from pipeline_core.priors.noise import row_noise
@@ -37,15 +37,18 @@ from pipeline_core.types import OBJECT_RADIUS, PointCloud
 Condition = Callable[[str, torch.Generator | None], Tensor]
 """Prompt -> condition tensor of one row; the empty prompt -> the null condition. With a generator, what the network
 leaves open given the text (the starter's per-object latent) is drawn from it; without, it is the mean."""
+PLAIN = (0.0, 0.7)
+"""Metallic and roughness of what is shown to a network without any."""
 Recognise = Callable[[str, Tensor], Tensor]
-"""Prompt and a cloud [6, N] in network channels -> condition tensor of one row that is true to this cloud."""
+"""Prompt and a cloud [C, N] in network channels -> condition tensor of one row that is true to this cloud."""
 
 
 @dataclass(frozen=True)
 class Space:
     """Where a network's points live.
 
-    Network channels = value * ``scales`` + ``biases``, values being x, y, z and r, g, b in [0, 1].
+    Network channels = value * ``scales`` + ``biases``, values being x, y, z, and r, g, b in [0, 1]; of a network with
+    eight, also metallic and roughness in [0, 1].
 
     Args:
         axes: "z_up" (Point-E: z up, front -y) or "y_up" (ours)
@@ -123,6 +126,7 @@ class DiffusionPointPrior(OwnsNoise):
         num_points: points of the first stage, which is the one that distils: N of :meth:`predict`
         any_number: True where the network draws any number of points at once, so that samples need no resampling
         sample_points: points that :meth:`sample` returns when not asked for another number
+        channels: C, numbers of a point: 6, or 8 with metallic and roughness
         dtype: precision of :meth:`predict`, that is, of distillation; samples are drawn in float32
     """
 
@@ -147,6 +151,7 @@ class DiffusionPointPrior(OwnsNoise):
         self.network, self.upsampler = network.to(device), upsampler.to(device) if upsampler is not None else None
         self.space, self.schedule, self.model_id = space, schedule, model_id
         self.device, self.dtype = torch.device(device), dtype
+        self.channels = len(space.scales)
         self.num_points, self.any_number = num_points, any_number
         self.sample_points = POINTS_UPSAMPLED if upsampler is not None else num_points
         self._condition, self._recognise = condition, recognise
@@ -184,7 +189,7 @@ class DiffusionPointPrior(OwnsNoise):
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Predicted noise [B, 6, N] float32: see ``interface.PointPrior``."""
+        """Predicted noise [B, C, N] float32: see ``interface.PointPrior``."""
         timesteps = self.process.timestep(t)
         if self.dtype == torch.float32:
             return self._predict(x_t, timesteps, condition)
@@ -193,15 +198,18 @@ class DiffusionPointPrior(OwnsNoise):
 
     def _predict(self, x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         output = self.network(x.to(self.device, torch.float32), timesteps.to(self.device), condition.to(self.device))
-        return output[:, :6].float()
+        return output[:, : self.channels].float()
 
     def to_model(self, xyz: Tensor, rgb: Tensor) -> Tensor:
-        """Network input [..., 6, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph.
+        """Network input [..., C, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph.
 
         Undoes the turn of :meth:`sample`, and brings the points to the scale that the network was trained at, about
-        the centre of their bounding box: an object of any size and place is seen as a training cloud.
+        the centre of their bounding box: an object of any size and place is seen as a training cloud. A network that
+        knows materials is shown :data:`PLAIN`.
         """
         values = torch.cat([self.space.normalise(self.space.from_world(xyz)), rgb], dim=-1)
+        if self.channels > 6:
+            values = torch.cat([values, values.new_tensor(PLAIN).expand(*values.shape[:-1], -1)], dim=-1)
         return (values * self._scales.to(xyz.device) + self._biases.to(xyz.device)).transpose(-1, -2)
 
     def sample(
@@ -235,7 +243,7 @@ class DiffusionPointPrior(OwnsNoise):
     def _run(
         self, denoise: Any, schedule: Schedule, points: int, steps: int, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        x = row_noise((len(generators), 6, points), generators, self.device) * schedule.sigma_max
+        x = row_noise((len(generators), self.channels, points), generators, self.device) * schedule.sigma_max
         sigmas = karras_sigmas(steps, schedule.sigma_min, schedule.sigma_max)
         return sample_heun(denoise, x, sigmas, generators, schedule.s_churn)
 
@@ -260,10 +268,11 @@ class DiffusionPointPrior(OwnsNoise):
         return self._unscale(self._run(denoise, schedule, POINTS_UPSAMPLED - POINTS_BASE, steps, generators))
 
     def _cloud(self, values: Tensor, count: int, generator: torch.Generator) -> PointCloud:
-        """``values`` [6, N] (network axes, rgb in [0, 1]) to a normalised cloud of ``count`` points."""
+        """``values`` [C, N] (network axes, rgb in [0, 1]) to a normalised cloud of ``count`` points."""
         xyz = self.space.denormalise(self.space.to_world(values[:3].T.contiguous()))
-        rgb = (values[3:].T * 255).round().clamp(0, 255) / 255
-        return resample(PointCloud(xyz, rgb), count, generator)
+        rgb = (values[3:6].T * 255).round().clamp(0, 255) / 255
+        finish = values[6:].T.clamp(0, 1).contiguous() if self.channels > 6 else None
+        return resample(PointCloud(xyz, rgb, finish), count, generator)
 
 
 def _bounds(xyz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,11 +295,12 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
     n = len(cloud)
     if count <= n:
         keep = torch.randperm(n, generator=generator)[:count].sort().values if count < n else torch.arange(n)
-        return PointCloud(cloud.xyz[keep], cloud.rgb[keep])
+        return PointCloud(cloud.xyz[keep], cloud.rgb[keep], None if cloud.finish is None else cloud.finish[keep])
     chosen = torch.randint(n, (count - n,), generator=generator)
     spacing = math.sqrt(4 * math.pi * OBJECT_RADIUS**2 / n)  # of n points on the bounding sphere
     moved = cloud.xyz[chosen] + torch.randn((count - n, 3), generator=generator) * (spacing / 3)
-    return PointCloud(torch.cat([cloud.xyz, _inside(moved)]), torch.cat([cloud.rgb, cloud.rgb[chosen]]))
+    finish = None if cloud.finish is None else torch.cat([cloud.finish, cloud.finish[chosen]])
+    return PointCloud(torch.cat([cloud.xyz, _inside(moved)]), torch.cat([cloud.rgb, cloud.rgb[chosen]]), finish)
 
 
 # ------------------------------------------------------------------------------------------------------ loading
@@ -361,13 +371,16 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
     return condition
 
 
-def load_independent(
+def load_single_points(
     ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusionPointPrior:
-    """The starter's network in diffusers' format, with everything the sampler needs in its ``config.json``."""
+    """A network of the starter's kind in diffusers' format, with all that the sampler needs in its ``config.json``."""
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
+    from pipeline_core.priors.set_points import SetPointDiffusion
 
-    network = load_pretrained(IndependentPointDiffusion, folder, "diffusion_pytorch_model", torch.float32)
+    named = json_object(folder / "config.json").get("_class_name")
+    kind = SetPointDiffusion if named == SetPointDiffusion.__name__ else IndependentPointDiffusion
+    network = load_pretrained(kind, folder, "diffusion_pytorch_model", torch.float32)
     network = network.to(device).requires_grad_(False).eval()
     tokenizer = load_tokenizer(folder / "tokenizer")
     config = network.config
@@ -383,7 +396,7 @@ def load_independent(
         return network.recognise(tokens(prompt), x[None])[0]
 
     alphas_cumprod = cosine_schedule(config.num_train_timesteps)
-    limits = (*(OBJECT_RADIUS * abs(s) for s in config.scale[:3]), 1.0, 1.0, 1.0)
+    limits = (*(OBJECT_RADIUS * abs(s) for s in config.scale[:3]), *(1.0 for _ in config.scale[3:]))
     return DiffusionPointPrior(
         network,
         condition,

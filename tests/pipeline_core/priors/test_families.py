@@ -74,7 +74,7 @@ def test_its_folder_is_checked_and_loaded_by_its_row(grey, monkeypatch):
 def test_the_others_are_recognised_as_before(grey, checkpoint):
     for name in ("sd", "sdxl", "pixel", "mvdream", "starter-image"):
         assert family_of(checkpoint(name), "image").loader == "image.load_diffusers", name
-    assert family_of(checkpoint("starter-points"), "points").loader == "points.load_independent"
+    assert family_of(checkpoint("starter-points"), "points").loader == "points.load_single_points"
     assert family_of(checkpoint("point-e-pt"), "points").loader == "points.load_point_e"
 
 
