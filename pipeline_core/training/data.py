@@ -136,14 +136,20 @@ def write_image_chunk(
     _publish(folder, index, arrays, captions)
 
 
-def write_cloud_chunk(folder: Path, *, seed: int, index: int, count: int = CHUNK, points: int = POINTS) -> None:
+def write_cloud_chunk(
+    folder: Path, *, seed: int, index: int, count: int = CHUNK, points: int = POINTS, categories: Sequence[str] = ()
+) -> None:
     """Sample ``count`` clouds: points [count, points, 8] float16, xyz in object units, the paint's own rgb in [0, 1],
-    metallic (0 or 1) and roughness in (0, 1]."""
+    metallic (0 or 1) and roughness in (0, 1].
+
+    ``categories`` are those of the props, none named = all.
+    """
     rng = _rng(seed, 1, index)
     clouds = np.empty((count, points, POINT_CHANNELS), np.float16)
     captions = []
     for i in range(count):
-        spec = sample_spec(rng, split="train")
+        kind = categories[int(rng.integers(len(categories)))] if categories else None
+        spec = sample_spec(rng, split="train", category=kind)
         clouds[i] = np.concatenate(sample_surface(build(spec), points, rng, parts=SMALL_PARTS, lighting=UNLIT), 1)
         captions.append([caption(spec, rng) for _ in range(CAPTIONS)])
     _publish(folder, index, {"points": clouds}, captions)

@@ -1,14 +1,16 @@
 """The starter point prior: what it is trained on and its loss.
 
-The loss is a conditional VAE's around a diffusion: the mean squared noise error of points given text and the object's
-latent z ~ q(z | cloud, text), plus ``kl`` times KL(q(z | cloud, text) || p(z | text)).
+There are two networks (``network``). ``set`` ties points together by a set of tokens: the loss is the mean squared
+noise error of points given text and tokens ~ q(tokens | cloud), plus ``kl`` times KL(q || N(0, 1)), plus the squared
+error of the flow that draws such tokens from the text. ``independent`` has one latent z: a conditional VAE's loss
+around a diffusion, the noise error given text and z ~ q(z | cloud, text), plus ``kl`` times KL(q || p(z | text)).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from pipeline_core.files import write_json
-from pipeline_core.priors.independent_points import BIAS, CONTEXT, SCALE, TIMESTEPS, IndependentPointDiffusion
+from pipeline_core.priors.independent_points import TIMESTEPS, IndependentPointDiffusion
+from pipeline_core.priors.set_points import BIAS, CONTEXT, SCALE, SetPointDiffusion
 from pipeline_core.training.data import POINTS, Chunk, ChunkPool, visible_chunks, write_cloud_chunk
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize
@@ -27,12 +30,22 @@ from pipeline_core.training.words import vary, words
 class PointSettings:
     """Architecture and data of the point prior; the defaults are what ships."""
 
+    network: Literal["set", "independent"] = "set"
+    channels: int = 8
+    """Numbers of a point: xyz, rgb, and with 8 metallic and roughness."""
     width: int = 256
-    depth: int = 10
-    latent: int = 16
+    depth: int = 8
+    set_size: int = 32
+    """Tokens of an object (``set``)."""
+    latent: int = 8
+    """Numbers of a token, or of the only latent."""
+    flow_width: int = 256
+    flow_depth: int = 6
+    """Of the transformer that draws tokens (``set``)."""
     couplings: int = 6
+    """Of the flow that draws the latent (``independent``)."""
     frequencies: int = 6
-    encoder_frequencies: int = 4
+    encoder_frequencies: int = 5
     tokens: int = 24
     text_width: int = 128
     points: int = 64
@@ -41,6 +54,8 @@ class PointSettings:
     """Other points of the same object that the encoder sees."""
     kl: float = 1e-5
     """Weight of the latent's bits. At 2e-4 it said one number about an object, and shapes were means over many."""
+    flow_weight: float = 0.3
+    """Weight of the error of the flow that draws tokens, which is about four times that of the noise."""
     fresh_latent: bool = False
     """With ``start``: keep what it knows of text and points, and begin anew with the latent and its encoder."""
     low_noise: float = 1.5
@@ -58,8 +73,9 @@ class PointSettings:
 class PointSteps:
     """What each step trains on, by (seed, step) alone; a map-style dataset, so a loader's workers may draw it.
 
-    Item ``step``, in model coordinates: context [B, C, 6], points to denoise x0 [B, 6, P], token ids [B, L], used
-    [B, 1] bool (the caption is not empty), noise [B, 6, P], timesteps [B], draw [B, latent] (normal).
+    Item ``step``, in model coordinates, C channels: context [B, N, C], points to denoise x0 [B, C, P], token ids
+    [B, L], used [B, 1] bool (the caption is not empty), noise [B, C, P], timesteps [B], draw [B, (set_size,) latent]
+    (normal); for ``set`` also flow_noise, like draw, and flow_t [B] in [0, 1].
     """
 
     def __init__(self, settings: PointSettings, folder: Path, *, seed: int, batch: int) -> None:
@@ -76,15 +92,20 @@ class PointSteps:
     def assemble(self, clouds: Tensor, ids: Tensor, used: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
         s, size, device = self.settings, self.size, clouds.device
-        scale, bias = torch.tensor(SCALE, device=device), torch.tensor(BIAS, device=device)
-        clouds = clouds[..., : len(SCALE)].float() * scale + bias
+        scale, bias = (torch.tensor(v[: s.channels], device=device) for v in (SCALE, BIAS))
+        clouds = clouds[..., : s.channels].float() * scale + bias
         x0 = clouds[:, -s.points :].transpose(1, 2)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         u = ((torch.arange(size, device=device) + uniform(size, generator)) / size) ** s.low_noise  # stratified
-        draw = torch.randn(size, s.latent, generator=generator, device=device)
+        shape = (size, s.set_size, s.latent) if s.network == "set" else (size, s.latent)
+        draw = torch.randn(shape, generator=generator, device=device)
         t = (u * TIMESTEPS).long()
-        return {"context": clouds[:, : -s.points], "x0": x0, "ids": ids, "used": used, "noise": noise, "t": t,
-                "draw": draw}  # fmt: skip
+        inputs = {"context": clouds[:, : -s.points], "x0": x0, "ids": ids, "used": used, "noise": noise, "t": t,
+                  "draw": draw}  # fmt: skip
+        if s.network == "set":
+            inputs["flow_noise"] = torch.randn(shape, generator=generator, device=device)
+            inputs["flow_t"] = torch.randn(size, generator=generator, device=device).sigmoid()
+        return inputs
 
     def visible(self, step: int) -> int:
         """How many chunks step ``step`` draws from."""
@@ -153,14 +174,8 @@ class PointPart:
         self.steps = PointSteps(settings, data_dir / "clouds", seed=seed, batch=batch)
         self.tokenizer = self.steps.tokenizer
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
-        model = IndependentPointDiffusion(
-            vocab_size=len(self.tokenizer), width=settings.width, depth=settings.depth, latent=settings.latent,
-            couplings=settings.couplings,
-            frequencies=settings.frequencies, encoder_frequencies=settings.encoder_frequencies,
-            text_width=settings.text_width, tokens=settings.tokens, bos_token_id=self.tokenizer.bos_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )  # fmt: skip
-        if start is not None:
+        model = build_network(settings, self.tokenizer)
+        if start is not None and isinstance(model, IndependentPointDiffusion):
             smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
             grow(model, smaller, fresh_latent=settings.fresh_latent)
         self.modules = nn.ModuleDict({"model": model})
@@ -175,40 +190,32 @@ class PointPart:
 
     def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
         """Noise error plus weighted KL of one step's inputs, an item of :class:`PointSteps` on the model's device."""
-        model = cast(IndependentPointDiffusion, self.modules["model"])
-        noise, t, used = inputs["noise"], inputs["t"], inputs["used"]
-        noisy = self.scheduler.add_noise(inputs["x0"], noise, t)
-        with autocast():
-            text = model.encode_text(inputs["ids"])
-            mean, log_variance = (v.float() for v in model.encoder(inputs["context"], text))
-            latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
-            given = torch.where(used, latent, 0.0)
-            out = model(noisy, t, torch.cat([text, given], dim=-1)).float()
-        # KL by its one-sample estimate: through a flow there is no closed form.
-        log_posterior = -0.5 * (log_variance + inputs["draw"].square()).sum(dim=1)
-        kl = log_posterior - model.log_prior(latent, text.float())
-        return (out - noise).square().mean() + self.settings.kl * (kl * used[:, 0]).mean()
+        losses = set_losses if self.settings.network == "set" else independent_losses
+        noisy = self.scheduler.add_noise(inputs["x0"], inputs["noise"], inputs["t"])
+        noise_error, others = losses(self.modules["model"], inputs, noisy, self.settings, autocast)
+        return noise_error + others
 
     @torch.no_grad()
     def sample(
         self, modules: nn.ModuleDict, prompts: list[str], *, points: int = 1024, steps: int = 40,
         guidance_scale: float = 2.0, seed: int = 0,
     ) -> Tensor:  # fmt: skip
-        """DDIM samples [B, points, 6] of ``prompts``: object units and colours in [0, 1]."""
-        model = cast(IndependentPointDiffusion, modules["model"])
+        """DDIM samples [B, points, C] of ``prompts``: object units, the rest in [0, 1]."""
+        model = cast(Any, modules["model"])
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         n = len(prompts)
         cond = model.condition(tokenize(self.tokenizer, prompts).to(device), [generator] * n)
         uncond = model.condition(tokenize(self.tokenizer, [""]).to(device)).expand_as(cond)
-        x = torch.randn(n, 6, points, generator=generator).to(device)
+        channels = self.settings.channels
+        x = torch.randn(n, channels, points, generator=generator).to(device)
         self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
             rows = t.to(device).expand(n)
             weak = model(x, rows, uncond)
             eps = weak + guidance_scale * (model(x, rows, cond) - weak)
             x = self.scheduler.step(eps, t, x).prev_sample
-        clouds = (x.transpose(1, 2).cpu() - torch.tensor(BIAS)) / torch.tensor(SCALE)
+        clouds = (x.transpose(1, 2).cpu() - torch.tensor(BIAS[:channels])) / torch.tensor(SCALE[:channels])
         return torch.cat([clouds[..., :3], clouds[..., 3:].clamp(0, 1)], dim=-1)
 
     def grid(self, modules: nn.ModuleDict) -> np.ndarray:
@@ -220,7 +227,7 @@ class PointPart:
     def export(self, modules: nn.ModuleDict, folder: Path) -> None:
         """Write config.json, model weights in fp16, tokenizer/ and the licence (splatmill.json)."""
         folder.mkdir(parents=True, exist_ok=True)
-        twin = IndependentPointDiffusion.from_config(modules["model"].config)
+        twin = type(modules["model"]).from_config(modules["model"].config)
         twin.load_state_dict(modules["model"].state_dict())
         twin.half().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder / "tokenizer")
@@ -229,6 +236,58 @@ class PointPart:
     def facts(self) -> dict:
         """Settings for the model card."""
         return asdict(self.settings)
+
+
+def build_network(settings: PointSettings, tokenizer: Any) -> SetPointDiffusion | IndependentPointDiffusion:
+    """The network of ``settings``, its weights drawn from torch's global generator."""
+    s = settings
+    shared: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "width": s.width, "depth": s.depth, "latent": s.latent,
+        "frequencies": s.frequencies, "encoder_frequencies": s.encoder_frequencies, "text_width": s.text_width,
+        "tokens": s.tokens, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "channels": s.channels, "scale": SCALE[: s.channels], "bias": BIAS[: s.channels],
+    }  # fmt: skip
+    if s.network == "set":
+        return SetPointDiffusion(
+            set_size=s.set_size, flow_width=s.flow_width, flow_depth=s.flow_depth, **shared
+        )  # fmt: skip
+    return IndependentPointDiffusion(couplings=s.couplings, **shared)
+
+
+def set_losses(
+    model: nn.Module, inputs: dict[str, Tensor], noisy: Tensor, settings: PointSettings, autocast: Any
+) -> tuple[Tensor, Tensor]:
+    """Noise error, and what else a :class:`SetPointDiffusion` is trained by, weighted."""
+    net, used = cast(SetPointDiffusion, model), inputs["used"]
+    with autocast():
+        words = net.encode_text(inputs["ids"])
+        mean, log_variance = (v.float() for v in net.encoder(inputs["context"]))
+        latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
+        out = net(noisy, inputs["t"], net.join(words, torch.where(used[..., None], latent, 0.0))).float()
+        # The flow learns what the encoder says, and does not change it.
+        clean, noise, t = latent.detach(), inputs["flow_noise"], inputs["flow_t"][:, None, None]
+        velocity = net.flow((1 - t) * clean + t * noise, inputs["flow_t"], words).float()
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2))
+    flow_error = (velocity - (noise - clean)).square().mean()
+    others = settings.kl * (kl * used[:, 0]).mean() + settings.flow_weight * flow_error
+    return (out - inputs["noise"]).square().mean(), others
+
+
+def independent_losses(
+    model: nn.Module, inputs: dict[str, Tensor], noisy: Tensor, settings: PointSettings, autocast: Any
+) -> tuple[Tensor, Tensor]:
+    """Noise error, and the weighted KL of an :class:`IndependentPointDiffusion`."""
+    net, used = cast(IndependentPointDiffusion, model), inputs["used"]
+    with autocast():
+        text = net.encode_text(inputs["ids"])
+        mean, log_variance = (v.float() for v in net.encoder(inputs["context"], text))
+        latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
+        given = torch.where(used, latent, 0.0)
+        out = net(noisy, inputs["t"], torch.cat([text, given], dim=-1)).float()
+    # KL by its one-sample estimate: through a flow there is no closed form.
+    log_posterior = -0.5 * (log_variance + inputs["draw"].square()).sum(dim=1)
+    kl = log_posterior - net.log_prior(latent, text.float())
+    return (out - inputs["noise"]).square().mean(), settings.kl * (kl * used[:, 0]).mean()
 
 
 def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False) -> None:
@@ -267,7 +326,7 @@ def draw_cloud(cloud: np.ndarray, azimuth: float, *, size: int = 96, elevation: 
     order = np.argsort(depth)
     column = np.clip((x / 0.8 * 0.5 + 0.5) * size, 0, size - 2).astype(int)[order]
     row = np.clip((0.5 - y / 0.8 * 0.5) * size, 0, size - 2).astype(int)[order]
-    colour = (cloud[order, 3:] * 255).astype(np.uint8)
+    colour = (cloud[order, 3:6].clip(0, 1) * 255).astype(np.uint8)
     image = np.full((size, size, 3), 255, np.uint8)
     for dy in (0, 1):
         for dx in (0, 1):

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pipeline_core.errors import RequestError
 from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
+from pipeline_core.priors.set_points import SetPointDiffusion
 from pipeline_core.props.props import CATEGORIES, COLOURS, is_heldout
 from pipeline_core.training import data
 from pipeline_core.training.pictures import as_planes, over
@@ -44,8 +45,8 @@ TINY = {
         "channels": 4, "size": 16, "chunks": 2, "chunk_size": 16, "first_chunks": 1, "fresh": 1.0,
     },
     "points": {
-        "width": 16, "depth": 1, "latent": 2, "text_width": 32, "points": 8, "chunks": 2, "chunk_size": 16,
-        "first_chunks": 1,
+        "width": 16, "depth": 1, "set_size": 3, "latent": 2, "flow_width": 16, "flow_depth": 1, "text_width": 32,
+        "points": 8, "chunks": 2, "chunk_size": 16, "first_chunks": 1,
     },
     "flow": {
         "width": 32, "depth": 2, "heads": 1, "text_width": 32, "channels": 4, "size": 16, "chunks": 2, "chunk_size": 16,
@@ -55,8 +56,11 @@ TINY = {
 FAST = Optimisation(batch=4, lr=1e-3, warmup=2, ema=0.9)
 
 
-def run(name, tmp_path, run_name, *, steps, stop_at=None, **options):
-    part = build_part(name, tmp_path / "data", seed=3, batch=FAST.batch, **TINY[name])
+INDEPENDENT = {"network": "independent", "channels": 6}
+
+
+def run(name, tmp_path, run_name, *, steps, stop_at=None, changes=None, **options):
+    part = build_part(name, tmp_path / "data", seed=3, batch=FAST.batch, **TINY[name] | (changes or {}))
     part.steps.pool.ahead = 0
     part.grid = lambda modules: np.zeros((4, 4, 3), np.uint8)  # sampling has its own test
     calls = iter(range(1, 1000))
@@ -146,7 +150,8 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
     for text in ("commit", "seed", "sha256", "samples seen | 24 in 6 steps of 4"):
         assert text in card
     if name == "points":
-        assert IndependentPointDiffusion.from_pretrained(folder).config.latent == 2
+        assert SetPointDiffusion.from_pretrained(folder).config.latent == 2
+        assert json.loads((folder / "config.json").read_text())["channels"] == 8
         CLIPTokenizer.from_pretrained(folder / "tokenizer")
         return
     assert json.loads((folder / "splatmill.json").read_text())["background"] == [0.5, 0.5, 0.5]
@@ -180,7 +185,7 @@ def test_samples_are_finite_and_follow_the_seed(whole_and_resumed):
         shape = (9, 3, 16, 16)
     else:
         draw = lambda seed: part.sample(part.modules, ["a red crate"] * 9, points=5, steps=2, seed=seed)  # noqa: E731
-        shape = (9, 5, 6)
+        shape = (9, 5, 8)
     first = draw(0)
     assert first.shape == shape and bool(first.isfinite().all())
     assert_close(first, draw(0), atol=0, rtol=0)
@@ -386,10 +391,10 @@ def test_training_may_go_on_from_a_model(tmp_path):
 
 
 def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
-    run("points", tmp_path, "first", steps=3)
+    run("points", tmp_path, "first", steps=3, changes=INDEPENDENT)
     folder = tmp_path / "first" / "model"
     small = IndependentPointDiffusion.from_pretrained(folder).float()
-    bigger = TINY["points"] | {"depth": 3, "frequencies": 7}
+    bigger = TINY["points"] | INDEPENDENT | {"depth": 3, "frequencies": 7}
     large = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **bigger).modules["model"]
     generator = torch.Generator().manual_seed(0)
     x, t = torch.randn(2, 6, 5, generator=generator), torch.tensor([10, 900])
@@ -399,10 +404,10 @@ def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
 
 
 def test_a_collapsed_latent_may_begin_anew(tmp_path):
-    run("points", tmp_path, "first", steps=3)
+    run("points", tmp_path, "first", steps=3, changes=INDEPENDENT)
     folder = tmp_path / "first" / "model"
     small = IndependentPointDiffusion.from_pretrained(folder).float()
-    anew = TINY["points"] | {"fresh_latent": True}
+    anew = TINY["points"] | INDEPENDENT | {"fresh_latent": True}
     model = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **anew).modules["model"]
     width = model.config.latent
     theirs, own = small.state_dict(), model.state_dict()
