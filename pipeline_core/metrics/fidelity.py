@@ -38,12 +38,12 @@ from torch.nn import functional as F
 
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.metrics.judge import Judge, load_judge
-from pipeline_core.metrics.judges import caption_of
+from pipeline_core.metrics.judges import caption_of, judged_categories
 from pipeline_core.metrics.negatives import candidates, free_candidates, full
 from pipeline_core.metrics.views import render_gaussians, render_mesh
 from pipeline_core.priors.wording import plain
 from pipeline_core.props.captions import caption
-from pipeline_core.props.props import CATEGORIES, COLOURS, FRONTED, PropSpec, build
+from pipeline_core.props.props import COLOURS, FRONTED, PropSpec, build
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.types import Gaussians, TexturedMesh
 
@@ -164,14 +164,15 @@ def _ranking(judge: Judge, pictures: Tensor, prompt: str, spec: PropSpec | None)
 
 def _naming(judge: Judge, pictures: Tensor, spec: PropSpec) -> dict[str, float]:
     """Category among all of them, colour among all of them, each with the rest of the caption as the prompt has it."""
-    categories = [caption(PropSpec(name, spec.colour)) for name in CATEGORIES]
+    names = judged_categories()
+    categories = [caption(PropSpec(name, spec.colour)) for name in names]
     plain = replace(spec, material=None) if spec.material == "golden" else spec
     colours = [name for name in COLOURS if name != spec.colour2]
     tinted = [caption(spec if name == spec.colour else replace(plain, colour=name)) for name in colours]
     similarity = pictures.mean(0) @ judge.embed_texts([*categories, *tinted]).T
     category, colour = similarity[: len(categories)].argmax(), similarity[len(categories) :].argmax()
     return {
-        "category_correct": float(CATEGORIES[int(category)] == spec.category),
+        "category_correct": float(names[int(category)] == spec.category),
         "colour_correct": float(colours[int(colour)] == spec.colour),
     }
 

@@ -9,6 +9,7 @@ Nothing here loads torch: the plan of an asset says who will judge it. The start
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -23,18 +24,37 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 
 
-def caption_of(prompt: str) -> PropSpec | None:
-    """What ``prompt`` says in the starter's grammar, all of it; None where a word is none of its words, where more than
-    one thing is named, or where the thing or its colour is not."""
-    from pipeline_core.props.captions import SYNONYMS, VOCABULARY, parse_caption
+@lru_cache(maxsize=1)
+def judged_words() -> frozenset[str]:
+    """The words that the starter's judge was trained on; the captions' where there is no judge."""
+    from pipeline_core.props.captions import VOCABULARY
+
+    file = WEIGHTS / "config.json"
+    return frozenset(json.loads(file.read_text())["words"]) if file.is_file() else frozenset(VOCABULARY)
+
+
+@lru_cache(maxsize=1)
+def judged_categories() -> tuple[str, ...]:
+    """The categories that the starter's judge was trained on, in their order."""
     from pipeline_core.props.props import CATEGORIES
+
+    return tuple(name for name in CATEGORIES if name in judged_words())
+
+
+def caption_of(prompt: str) -> PropSpec | None:
+    """What ``prompt`` says in the grammar of the starter's judge, all of it; None where a word is none of its words,
+    where more than one thing is named, or where the thing or its colour is not."""
+    from pipeline_core.props.captions import SYNONYMS, parse_caption
 
     text = plain(prompt)
     words = [SYNONYMS.get(word, word) for word in re.findall(r"[^\W_]+", text.lower())]
-    things = [i for i, word in enumerate(words) if word in CATEGORIES]
-    if not set(VOCABULARY).issuperset(words) or (things and things[-1] - things[0] >= len(things)):
+    if not judged_words().issuperset(words):
         return None
-    return parse_caption(text)
+    spec = parse_caption(text)
+    if spec is None or spec.on is not None or spec.category not in judged_categories():
+        return None
+    things = [i for i, word in enumerate(words) if word in judged_categories() and word != spec.part]
+    return None if things[-1] - things[0] >= len(things) else spec
 
 
 def judge_of(prompt: str, settings: Evaluate) -> str | None:

@@ -17,8 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline_core.metrics.judges import judged_categories
 from pipeline_core.props.captions import caption
-from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, parts_of, sample_spec
+from pipeline_core.props.props import COLOURS, PropSpec, parts_of, sample_spec
 
 CANDIDATES = 32
 """Captions an asset is ranked against, the true one included."""
@@ -66,7 +67,7 @@ def other_colour2(spec: PropSpec, rng: np.random.Generator) -> PropSpec:
 
 def other_category(spec: PropSpec, rng: np.random.Generator) -> PropSpec:
     """Another category in the same colour, or colours."""
-    category = _pick(rng, [c for c in CATEGORIES if c != spec.category])
+    category = _pick(rng, [c for c in judged_categories() if c != spec.category])
     part = None if spec.colour2 is None else _pick(rng, list(parts_of(category)))
     return PropSpec(category, spec.colour, spec.colour2, part)
 
@@ -85,7 +86,7 @@ def draw(kind: str, spec: PropSpec, rng: np.random.Generator) -> PropSpec | None
     if kind == "swapped":
         return swapped(spec)
     if kind == "other":
-        return sample_spec(rng, split="all")
+        return sample_spec(rng, split="all", category=_pick(rng, list(judged_categories())), composed=0.0)
     return {"colour": other_colour, "colour2": other_colour2, "category": other_category}[kind](spec, rng)
 
 

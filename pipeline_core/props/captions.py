@@ -10,12 +10,14 @@ one grey. Captions use that now and then, so that "a wooden chest" means somethi
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline_core.props.builders import SURFACES, TABLE
+from pipeline_core.props.look import SURFACES
 from pipeline_core.props.materials import MATERIALS as SUBSTANCES
-from pipeline_core.props.props import CATEGORIES, COLOURS, MATERIALS, PropSpec, parts_of
+from pipeline_core.props.props import CATEGORIES, COLOURS, MATERIALS, PropSpec, may_stand, parts_of
+from pipeline_core.props.table import TABLE
 
 IMPLIED = {name: material.colour for name, material in SUBSTANCES.items()}
 """Colour of a material that is named without one."""
@@ -37,10 +39,15 @@ SYNONYMS = {
     "metallic": "metal", "iron": "metal", "steel": "metal", "box": "crate", "cup": "mug", "cottage": "house",
     "fir": "pine", "tree": "pine", "toadstool": "mushroom", "flask": "potion", "gravestone": "tombstone",
     "sign": "signpost",
-    "flag": "banner", "stool": "chair", "desk": "table", "pillar": "column", "boulder": "rock", "jewel": "gem",
+    "flag": "banner", "desk": "table", "pillar": "column", "boulder": "rock", "jewel": "gem",
     "diamond": "gem", "crystal": "gem", "ship": "boat", "castle": "tower", "dots": "spots", "polka": "spots",
     "stripe": "stripes", "spot": "spots", "checkerboard": "checks", "checkered": "checks", "striped": "stripes",
-    "spotted": "spots", "band": "bands", "eyes": "face",
+    "spotted": "spots", "band": "bands", "eyes": "face", "loaf": "bread", "mattress": "bed", "bookshelf": "shelf",
+    "bookcase": "shelf", "shrub": "bush", "daisy": "flower", "rose": "flower", "spade": "shovel", "pick": "pickaxe",
+    "archway": "arch", "gateway": "gate", "handcart": "cart", "automobile": "car", "spaceship": "rocket",
+    "tiara": "crown", "grenade": "bomb", "pail": "bucket", "plinth": "pedestal", "urn": "vase", "amphora": "vase",
+    "kettle": "teapot", "ceramic": "clay", "terracotta": "clay", "fabric": "cloth", "linen": "cloth",
+    "crystalline": "glass",
 }  # fmt: skip
 """Words that `parse_caption` understands beside the vocabulary."""
 
@@ -68,7 +75,7 @@ def _noun_phrase(spec: PropSpec, rng: np.random.Generator | None) -> tuple[str, 
     tail = ""
     if spec.colour2 is not None:
         tail = f" with {spec.colour2} {part}"
-        if part in SURFACES and rng is not None and rng.random() < 0.25:
+        if part in SURFACES and rng is not None and rng.random() < 0.25 and words != [spec.material]:
             words = [*words[:-1], words[-1], "and", spec.colour2, SURFACE_ADJECTIVES[part]]
             tail = ""
         elif rng is not None and rng.random() < 0.12:
@@ -90,6 +97,10 @@ def caption(spec: PropSpec, rng: np.random.Generator | None = None) -> str:
         rng: None gives the canonical caption; else a paraphrase is drawn (the canonical form is the commonest)
     """
     phrase, tail = _noun_phrase(spec, rng)
+    if spec.on is not None:
+        below, has = _noun_phrase(spec.on, rng)
+        where = "on top of" if rng is not None and rng.random() < 0.15 else "on"
+        tail = f"{tail} {where} {_article(below)}{has}"
     if rng is None:
         return _article(phrase) + tail
     draw = rng.random()
@@ -112,9 +123,19 @@ def parse_caption(text: str) -> PropSpec | None:
 
     Returns:
         None unless a category and a colour, or a material that implies one, are named. A second colour is kept only
-        where the text also names a part of that category; a material only where the category comes in it.
+        where the text also names a part of that category; a material only where the category comes in it; what it
+        stands on only where that has a colour of its own and both go together (`may_stand`).
     """
     words = [SYNONYMS.get(w, w) for w in re.findall(r"[a-z0-9]+", text.lower())]
+    for at in (i for i, word in enumerate(words) if word == "on"):
+        thing, base = _read(words[:at]), _read(words[at + 1 :])
+        if thing and base and may_stand(thing.category, base.category):
+            return replace(thing, on=base)
+    return _read(words)
+
+
+def _read(words: list[str]) -> PropSpec | None:
+    """One thing of `parse_caption`, from its words."""
     # the head noun is the first category that is not the thing after "with": "a table with a lamp"
     nouns = [i for i, w in enumerate(words) if w in TABLE]
     if not nouns:

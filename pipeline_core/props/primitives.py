@@ -1,7 +1,8 @@
 """Primitives of the procedural props: constructors, packing into one float32 table, bounds and paint.
 
-A prop is a table of at most 32 rows, one per primitive, `ROW` floats each: a unit shape, an affine frame and a paint.
-Constructors below take world coordinates (+Y up, front +Z) and return one row as a plain list of floats.
+A prop is a table of at most 32 rows, twice as many where two things are one prop, one row for each primitive, of `ROW`
+floats: a unit shape, an affine frame and a paint. Constructors below take world coordinates (+Y up, front +Z) and
+return one row as a plain list of floats.
 
     rows = [cylinder((0, -1, 0), (0, 1, 0), 0.5, plain((0.8, 0.2, 0.2)))]
     prop = pack(rows)
@@ -45,6 +46,8 @@ COLOUR2 = 31
 SEED = 34
 METAL = 35
 GLOW = 36
+MOST_ROWS = 64
+
 BOUND = 37
 METALLIC = 38
 ROUGHNESS = 39
@@ -297,7 +300,7 @@ def _extent(rows, centre, out):
 def pack(rows: list[Row]) -> Prop:
     """Centre the bounding box at the origin and scale the bounding sphere to `OBJECT_RADIUS`."""
     table = np.asarray(rows, np.float64)
-    assert table.ndim == 2 and table.shape[1] == ROW and len(table) <= 32, table.shape
+    assert table.ndim == 2 and table.shape[1] == ROW and len(table) <= MOST_ROWS, table.shape
     out = np.zeros(7)
     _extent(table, np.zeros(3), out)
     centre = 0.5 * (out[:3] + out[3:6])
@@ -308,6 +311,21 @@ def pack(rows: list[Row]) -> Prop:
     table[:, BOUND] *= scale
     bounds = (np.stack([out[:3], out[3:6]]) - centre) * scale
     return Prop(np.ascontiguousarray(table, np.float32), bounds.astype(np.float32))
+
+
+def place(thing: Prop, base: Prop, breadth: float, tall: float) -> list[Row]:
+    """Rows of a thing that stands on a base: as tall as `tall` of the base's height, or smaller where it would reach
+    over its flat top, which has `breadth` of the base's extents, or than which it would look lost beside."""
+    wide, high, deep = (base.bounds[1] - base.bounds[0]).tolist()
+    own = (thing.bounds[1] - thing.bounds[0]).tolist()
+    scale = min(tall * max(high, 0.6 * wide) / own[1], breadth * wide / own[0], breadth * deep / own[2])
+    moved = thing.rows.astype(np.float64)
+    moved[:, CENTRE + 1] -= thing.bounds[0, 1]
+    moved[:, CENTRE : CENTRE + 3] *= scale
+    moved[:, CENTRE + 1] += base.bounds[1, 1] - 0.004
+    moved[:, SCALE : SCALE + 3] *= scale
+    both: list[Row] = [*base.rows.astype(np.float64).tolist(), *moved.tolist()]
+    return both
 
 
 def surface(rows: np.ndarray) -> np.ndarray:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline_core.props.builders import FRONTED, SURFACES, TABLE, Look
+from pipeline_core.props.look import SURFACES, Look
 from pipeline_core.props.materials import MATERIALS as SUBSTANCES
-from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, blend, pack, vec
+from pipeline_core.props.primitives import OBJECT_RADIUS, Prop, Row, blend, pack, place, vec
+from pipeline_core.props.table import FRONTED, SMALL, STANDS, TABLE
 
 __all__ = [
-    "CATEGORIES", "COLOURS", "FRONTED", "MATERIALS", "OBJECT_RADIUS", "PATTERNS", "Prop", "PropSpec", "build",
-    "is_heldout", "parts_of", "sample_spec",
+    "CATEGORIES", "COLOURS", "FRONTED", "MATERIALS", "OBJECT_RADIUS", "PATTERNS", "SMALL", "STANDS", "Prop", "PropSpec",
+    "build", "is_heldout", "may_stand", "parts_of", "sample_spec", "size_of",
 ]  # fmt: skip
 
 CATEGORIES: tuple[str, ...] = tuple(TABLE)
@@ -57,6 +58,7 @@ class PropSpec:
         material: one of `MATERIALS`
         pattern: one of `PATTERNS`, forced on the body; None leaves it to category, material and part
         seed: proportions and variants; the same seed keeps its shape in every colour
+        on: what it stands on, one of `STANDS`; things that stand on something are of `SMALL`
     """
 
     category: str
@@ -66,6 +68,12 @@ class PropSpec:
     material: str | None = None
     pattern: str | None = None
     seed: int = 0
+    on: PropSpec | None = None
+
+
+def size_of(category: str) -> float:
+    """How tall such a thing usually is, metres."""
+    return TABLE[category].height_m
 
 
 def parts_of(category: str) -> tuple[str, ...]:
@@ -94,12 +102,31 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def sample_spec(rng: np.random.Generator, *, split: str = "train", category: str | None = None) -> PropSpec:
+COMPOSED = 0.08
+"""Share of the drawn specs that are of a thing on another."""
+MATERIAL, MATERIAL_OF_MANY = 0.45, 0.6
+"""Chance of a material for what comes in one or two of them, and in three or more."""
+
+
+def may_stand(category: str, on: str, *, split: str = "all") -> bool:
+    """Whether the first can stand on the second, in a split: one pair in eight is kept out of training, those whose
+    indices add up to a multiple of eight."""
+    if category not in SMALL or on not in STANDS or category == on:
+        return False
+    heldout = (CATEGORIES.index(category) + CATEGORIES.index(on)) % 8 == 0
+    return split == "all" or heldout == (split == "heldout")
+
+
+def sample_spec(
+    rng: np.random.Generator, *, split: str = "train", category: str | None = None, composed: float = COMPOSED
+) -> PropSpec:
     """Draw a spec.
 
     Args:
         split: "train", "heldout" (pairs for which `is_heldout`) or "all"
         category: None draws it uniformly
+        composed: chance of a thing on another one; in training neither is of a pair that is held out, nor are they
+            one together (`may_stand`)
 
     Raises:
         ValueError: unknown split or category
@@ -108,19 +135,31 @@ def sample_spec(rng: np.random.Generator, *, split: str = "train", category: str
         raise ValueError(f"split={split!r} must be one of {', '.join(_PAIRS)}")
     if category is not None and category not in TABLE:
         raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}")
-    category = category or _pick(rng, CATEGORIES)
+    if composed and rng.random() < composed and (category is None or category in SMALL):
+        small = category or _pick(rng, SMALL)
+        pairing = "train" if split == "train" else "all"
+        bases = [name for name in STANDS if may_stand(small, name, split=pairing)]
+        if bases:
+            spec = _draw(rng, split, small, 0.25)
+            base = _draw(rng, pairing, _pick(rng, bases), 0.0)
+            return replace(spec, on=base)
+    return _draw(rng, split, category or _pick(rng, CATEGORIES), 0.6)
+
+
+def _draw(rng: np.random.Generator, split: str, category: str, with_part: float) -> PropSpec:
+    """A spec of one thing, with a second colour as often as is said."""
     colour = _pick(rng, _PAIRS[split][category])
     entry = TABLE[category]
     material = None
     options = [m for m in entry.materials if m != "golden" or colour == "yellow"]
-    if options and rng.random() < 0.4:
+    if options and rng.random() < (MATERIAL if len(options) < 3 else MATERIAL_OF_MANY):
         material = _pick(rng, options)
     colour2 = part = None
-    if rng.random() < 0.6:
+    if rng.random() < with_part:
         part = _pick(rng, entry.parts)
         colour2 = _pick(rng, [c for c in COLOURS if c != colour])
-        if part in SURFACES and material in ("wooden", "stone"):
-            material = None  # a painted pattern hides planks and grain
+        if part in SURFACES and material not in (None, "metal", "golden"):
+            material = None  # a painted pattern hides planks, grain and weave
     return PropSpec(category, colour, colour2, part, material, None, int(rng.integers(2**31)))
 
 
@@ -128,8 +167,19 @@ def build(spec: PropSpec) -> Prop:
     """Build a prop, deterministically: equal specs give equal props.
 
     Raises:
-        ValueError: a field of the spec is not one of the known names
+        ValueError: a field of the spec is not one of the known names, or it cannot stand on what it says
     """
+    if spec.on is None:
+        return pack(_rows(spec))
+    if spec.on.on is not None or not may_stand(spec.category, spec.on.category):
+        raise ValueError(f"a {spec.category} does not stand on a {spec.on.category}, or on what stands on something")
+    shape = random.Random(f"{spec.category}/{spec.seed}/{spec.on.category}/{spec.on.seed}")
+    top = place(pack(_rows(spec)), pack(_rows(spec.on)), STANDS[spec.on.category], shape.uniform(0.7, 0.95))
+    return pack(top)
+
+
+def _rows(spec: PropSpec) -> list[Row]:
+    """Primitives of one thing, in its builder's units."""
     for field, value, known in (
         ("category", spec.category, CATEGORIES),
         ("colour", spec.colour, tuple(COLOURS)),
@@ -155,4 +205,4 @@ def build(spec: PropSpec) -> Prop:
     gain = shape.uniform(0.93, 1.05)
     main = vec(min(1.0, c * gain) for c in main)
     other = COLOURS[spec.colour2] if spec.colour2 else None
-    return pack(entry.build(Look(main, part, other, spec.material, spec.pattern, shape, entry.nature)))
+    return entry.build(Look(main, part, other, spec.material, spec.pattern, shape, entry.nature))

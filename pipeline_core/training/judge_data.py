@@ -86,7 +86,7 @@ def make_chunk(path: Path, *, seed: int, index: int, count: int = CHUNK, size: i
     specs: list[PropSpec] = []
     while len(specs) < count:
         light = random_light(rng)
-        group = [full(sample_spec(rng, split="all", category=_category(rng))) for _ in range(16)]
+        group = [full(sample_spec(rng, split="all", category=_category(rng), composed=0.0)) for _ in range(16)]
         props = [perturbed(build(spec), rng) for spec in group]
         view = np.stack([rng.uniform(-180, 180, (16, VIEWS)), rng.uniform(-20, 55, (16, VIEWS))], -1)
         fovy = rng.uniform(22, 60, (16, VIEWS))

@@ -188,7 +188,7 @@ def examine(judge: StarterJudge, *, count: int, seed: int, split: str = "heldout
     cameras = evaluation_cameras()
     scores: dict[str, list[float]] = {}
     for _ in range(count):
-        spec = full(sample_spec(rng, split=split))
+        spec = full(sample_spec(rng, split=split, composed=0.0))
         images = truth_images(spec)
         metrics = score(images, cameras.azimuth, cameras.elevation, caption(spec), judge=judge)
         texts, kinds = candidates(spec)

@@ -83,7 +83,8 @@ def heldout_prompts(count: int, seed: int = 2026) -> list[PropSpec]:
     specs: list[PropSpec] = []
     while len(specs) < count:
         category = CATEGORIES[len(specs) % len(CATEGORIES)]
-        spec = replace(full(sample_spec(rng, split="heldout", category=category)), seed=TRUTH_SEED + len(specs))
+        drawn = sample_spec(rng, split="heldout", category=category, composed=0.0)
+        spec = replace(full(drawn), seed=TRUTH_SEED + len(specs))
         if caption(spec) not in {caption(s) for s in specs}:
             specs.append(spec)
     return specs

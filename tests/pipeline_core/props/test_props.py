@@ -12,13 +12,18 @@ from pipeline_core.props import textures as tx
 from pipeline_core.props.props import (
     CATEGORIES,
     COLOURS,
+    COMPOSED,
     FRONTED,
     OBJECT_RADIUS,
+    SMALL,
+    STANDS,
     PropSpec,
     build,
     is_heldout,
+    may_stand,
     parts_of,
     sample_spec,
+    size_of,
 )
 from pipeline_core.props.raycast import LIT_COLOUR, NORMALS, UNLIT_COLOUR, render, sample_points, sample_surface
 from pipeline_core.props.textures import FLAT, UNLIT
@@ -47,7 +52,7 @@ def project(xyz, azimuth, elevation, size, distance=2.5, fovy=40.0):
 
 
 def test_there_are_enough_categories_and_colours():
-    assert len(CATEGORIES) == len(set(CATEGORIES)) >= 32
+    assert len(CATEGORIES) == len(set(CATEGORIES)) >= 60
     assert len(COLOURS) == 12
     assert set(CATEGORIES) >= FRONTED
 
@@ -469,3 +474,43 @@ def test_points_have_the_finish_of_their_part():
     np.testing.assert_array_equal(xyz, surface.xyz)
     np.testing.assert_array_equal(rgb, surface.rgb)
     assert surface.finish.shape == (200, 2) and surface.finish.dtype == np.float32
+
+
+# ---- a thing on another -------------------------------------------------------------------------
+
+
+def test_a_thing_stands_on_another_and_both_are_there():
+    book, table = PropSpec("book", "red", seed=1), PropSpec("table", "green", seed=2)
+    prop, alone = build(dataclasses.replace(book, on=table)), build(table)
+    n = len(alone.rows)
+    assert len(prop.rows) == n + len(build(book).rows)
+    top = (prop.rows[:n, pr.CENTRE + 1] + prop.rows[:n, pr.SCALE + 1]).max()
+    assert prop.rows[n:, pr.CENTRE + 1].min() > top - 0.02  # none of the book is in the table
+    np.testing.assert_array_equal(prop.rows, build(dataclasses.replace(book, on=table)).rows)
+    xyz, rgb = sample_points(prop, 3000, np.random.default_rng(0), lighting=UNLIT)
+    assert np.linalg.norm(xyz, axis=1).max() <= OBJECT_RADIUS * 1.001
+    red, green = (np.abs(rgb - COLOURS[name]).max(1) < 0.1 for name in ("red", "green"))
+    assert red.mean() > 0.1 and green.mean() > 0.1 and xyz[red, 1].min() > np.quantile(xyz[green, 1], 0.9) - 0.05
+
+
+@pytest.mark.parametrize("on", ["house", "mug"])
+def test_not_everything_stands_on_everything(on):
+    with pytest.raises(ValueError, match="does not stand on"):
+        build(PropSpec("mug", "red", on=PropSpec(on, "blue")))
+
+
+def test_compositions_are_drawn_now_and_then_and_keep_to_the_split():
+    rng = np.random.default_rng(0)
+    specs = [sample_spec(rng) for _ in range(3000)]
+    both = [s for s in specs if s.on is not None]
+    assert len(both) / len(specs) == pytest.approx(COMPOSED, abs=0.02)
+    assert all(may_stand(s.category, s.on.category, split="train") for s in both)
+    assert not any(is_heldout(s.on.category, s.on.colour) for s in both)
+    assert all(sample_spec(rng, composed=0.0).on is None for _ in range(300))
+    pairs = [(a, b) for a in SMALL for b in STANDS if a != b]
+    assert 0.05 < np.mean([may_stand(a, b, split="heldout") for a, b in pairs]) < 0.25
+
+
+def test_sizes_are_those_of_things():
+    assert size_of("coin") < size_of("mug") < size_of("chair") < size_of("house") < size_of("tower")
+    assert all(0.01 <= size_of(category) <= 20 for category in CATEGORIES)
