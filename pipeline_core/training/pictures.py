@@ -487,9 +487,9 @@ def go_on_from(network: nn.Module, known: Mapping[str, Tensor], tokenizer: CLIPT
     """
     known = dict(known)
     for name, own in network.state_dict().items():
-        if own.shape == known[name].shape and not name.endswith("token_embedding.weight"):
+        theirs = known.get(name, torch.empty(0))
+        if own.shape == theirs.shape and not name.endswith("token_embedding.weight"):
             continue
-        theirs = known[name]
         if name.endswith("token_embedding.weight"):
             places = CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True).get_vocab()
             value = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * theirs.std() + theirs.mean(0)

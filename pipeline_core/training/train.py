@@ -288,8 +288,8 @@ def train_part(
             write_samples(part, average, modules, out / "samples" / f"{progress.step:07d}.png")
             tick = time.monotonic()
     save()
-    write_samples(part, average, modules, out / "samples" / f"{progress.step:07d}.png")
     export_part(part, average, modules, out / "model", progress, seed, o)
+    write_samples(part, average, modules, out / "samples" / f"{progress.step:07d}.png")
     return progress
 
 

@@ -16,18 +16,21 @@ from torch.testing import assert_close
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipeline_core.errors import RequestError
+from pipeline_core.priors.image import camera_embedding, kind_embedding, load_image_prior
 from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.priors.set_points import SetPointDiffusion
 from pipeline_core.props.props import CATEGORIES, COLOURS, is_heldout
-from pipeline_core.training import data
+from pipeline_core.training import data, pictures
 from pipeline_core.training.pictures import as_planes, over
+from pipeline_core.training.recorded import RecordedLoss
 from pipeline_core.training.resident import ResidentChunks
 from pipeline_core.training.tokenizer import tokenize
 from pipeline_core.training.train import (
     Averaged,
     Optimisation,
     Progress,
+    _plan,
     build_part,
     export_checkpoint,
     load_checkpoint,
@@ -36,7 +39,13 @@ from pipeline_core.training.train import (
     save_checkpoint,
     train_part,
 )
-from pipeline_core.training.train_image import MIDDLE, build_scheduler, timestep_share
+from pipeline_core.training.train_image import (
+    MIDDLE,
+    HalfGroupNorm,
+    build_scheduler,
+    normalise_in_half,
+    timestep_share,
+)
 from pipeline_core.training.words import vary
 
 TINY = {
@@ -174,6 +183,28 @@ def test_exporting_a_checkpoint_gives_the_finished_runs_weights(whole_and_resume
     for file in (run_path / "whole" / "model").rglob("*.safetensors"):
         a, b = load_file(file), load_file(tmp_path / file.relative_to(run_path / "whole" / "model"))
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_folder_says_its_kinds_and_a_prior_is_told_them(whole_and_resumed):
+    name, tmp_path, (part, _), *_ = whole_and_resumed
+    if name != "image":
+        return
+    folder = tmp_path / "whole" / "model"
+    prior = load_image_prior(str(folder), dtype=torch.float32)
+    assert prior.kinds == ("unlit", "lit", "normals")
+    half = build_part("image", tmp_path / "data", seed=3, batch=2, start=folder, **TINY["image"])  # as it was written
+    half.steps.pool.close()
+    x, t, cameras = torch.randn(1, 4, 4, 4), torch.tensor([0.3]), (torch.tensor([10.0]), torch.tensor([20.0]))
+    embeddings = prior.encode_prompts(["a red crate"])
+    found = [prior.predict(x, t, embeddings, cameras, torch.tensor([kind])) for kind in (0, 1)]
+    assert torch.equal(found[0], prior.predict(x, t, embeddings, cameras))
+    text = half.encode(half.modules, tokenize(half.tokenizer, ["a red crate"]))
+    for kind, noise in enumerate(found):
+        labels = half.steps.labels(*cameras, torch.tensor([kind]))
+        with torch.no_grad():
+            answer = half.denoise(half.modules, x, torch.tensor([300]), text, labels)
+        assert_close(noise, part.process.x0_and_noise(x, answer, t)[1], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(found[0], found[1])
 
 
 def test_samples_are_finite_and_follow_the_seed(whole_and_resumed):
@@ -330,8 +361,8 @@ def test_half_of_the_timesteps_come_from_the_middle_as_well():
     assert (t.diff() > 0).all() and t[0] == 0 and t[-1] == 1
 
 
-def image_part(tmp_path, **changes):
-    part = build_part("image", tmp_path / "data", seed=3, batch=4, **(TINY["image"] | changes))
+def image_part(tmp_path, start=None, **changes):
+    part = build_part("image", tmp_path / "data", seed=3, batch=4, start=start, **(TINY["image"] | changes))
     part.steps.pool.ahead = 0
     return part
 
@@ -388,6 +419,111 @@ def test_training_may_go_on_from_a_model(tmp_path):
     assert torch.equal(again.vae.basis, part.vae.basis) and again.start == folder
     again.vae.save_pretrained(tmp_path / "vae")
     assert str(tmp_path) not in (tmp_path / "vae" / "config.json").read_text()
+
+
+def test_a_model_that_knew_one_kind_and_fewer_words_goes_on_as_the_same_function(tmp_path, monkeypatch):
+    """Labels that are new weigh nothing, words keep their embeddings wherever they now stand, the readout fits."""
+    whole = pictures.words()
+    monkeypatch.setattr(pictures, "words", lambda: [word for word in whole if word not in ("mug", "barrel")])
+    run("image", tmp_path, "first", steps=2, changes={"kinds": False, "words_weight": 0.0})
+    folder = tmp_path / "first" / "model"
+    old = image_part(tmp_path / "old", start=folder, kinds=False, words_weight=0.0)
+    monkeypatch.undo()
+    new = image_part(tmp_path / "other", start=folder)
+    new.steps.pool.close()
+    texts, x, t = ["a red crate with white bands", ""], torch.randn(2, 4, 4, 4), torch.tensor([30, 800])
+    answers = []
+    for part, kinds in ((old, None), (new, -1), (new, 0), (new, 2)):
+        camera = camera_embedding(torch.tensor([10.0, torch.nan]), torch.tensor([20.0, 0.0]))
+        if kinds is not None:
+            camera = torch.cat([camera, kind_embedding(torch.full((2,), kinds), 3)], dim=1)
+        text = part.encode(part.modules.eval(), tokenize(part.tokenizer, texts))
+        with torch.no_grad():
+            answers.append(part.denoise(part.modules, x, t, text, camera))
+    assert len(new.tokenizer) > len(old.tokenizer)
+    for answer in answers[2:]:
+        assert torch.equal(answer, answers[1])
+    assert_close(answers[1], answers[0], atol=1e-5, rtol=1e-4)
+    ids = tokenize(new.tokenizer, ["a red crate", "a blue mug with green handle"])
+    assert new.word_loss(new.encode(new.modules, ids)[0], ids) < 20  # of a readout that is new: 70
+    with pytest.raises(RequestError, match=r"the settings ask for .*cannot be gone on from"):
+        image_part(tmp_path / "wide", start=folder, widths=(16, 32))
+
+
+def test_kinds_are_told_but_for_some_rows_without_a_camera(tmp_path):
+    part = image_part(tmp_path, drop_condition=0.5, drop_kind=0.5)
+    try:
+        rows = torch.cat([part.steps[step]["camera"] for step in range(50)])
+        part.steps.pool.wait_for(0)
+        resident = part.steps.resident(torch.device("cpu"))
+        more = torch.cat([resident[step]["camera"] for step in range(50)])
+        resident.close()
+    finally:
+        part.steps.pool.close()
+    for labels in (rows, more):
+        assert labels.shape == (200, 11)
+        camera, kind = labels[:, :8].any(1), labels[:, 8:]
+        assert (kind.sum(1)[camera] == 1).all() and kind[camera].any(0).all()
+        assert 0.25 < kind.sum(1)[~camera].mean() < 0.75
+
+
+def test_a_budget_of_time_has_the_rate_fall_with_time():
+    o, progress = Optimisation(warmup=1, decay_share=0.5), Progress(step=10)
+    factors = []
+    for seconds in (0, 20, 30, 45, 60, 70):
+        progress.seconds = seconds
+        factors.append(_plan(progress, None, 1.0, o))
+        progress.step += 1
+    assert factors == [1, 1, 1, 0.5, 0, 0]
+    assert (progress.decay_from, progress.steps) == (12, 15)
+    assert _plan(progress, None, 3.0, o) == 1 and progress.steps is None  # a larger budget goes on
+
+
+def test_impatient_training_goes_on_with_the_data_that_is_there(tmp_path):
+    part = image_part(tmp_path, chunks=3, first_chunks=1, fresh=100.0)
+    pool = part.steps.pool
+    pool.patient = False
+    data.write_image_chunk(pool.folder, seed=3, index=0, count=16, **pool.options)
+    resident = part.steps.resident(torch.device("cpu"))
+    try:
+        assert resident[5]["images"].shape == (4, 3, 16, 16) and resident.chunks.there == 1
+    finally:
+        resident.close()
+        pool.close()
+
+
+def test_group_norm_in_half_precision_is_group_norm(tmp_path):
+    unet = build_part("image", tmp_path, seed=0, batch=2, **TINY["image"]).modules["unet"]
+    x, t = torch.randn(2, 4, 4, 4), torch.tensor([3, 700])
+    text, camera = torch.randn(2, 24, 32), torch.randn(2, 11)
+    answers = []
+    nn.init.normal_(unet.conv_out.weight, std=0.1)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            answers.append(unet(x, t, text, class_labels=camera).sample.float())
+        normalise_in_half(unet)
+    assert any(isinstance(module, HalfGroupNorm) for module in unet.modules())
+    assert_close(answers[1], answers[0], atol=0.05 * float(answers[0].std()), rtol=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records a CUDA graph")
+def test_a_recorded_step_has_the_losses_and_gradients_of_the_step(tmp_path):
+    part = image_part(tmp_path)
+    device = torch.device("cuda")
+    try:
+        inputs = [{name: value.to(device) for name, value in part.steps[step].items()} for step in range(3)]
+    finally:
+        part.steps.pool.close()
+    part.modules.to(device)
+    part.prepare(device)
+    recorded = RecordedLoss(part, contextlib.nullcontext, inputs[0])
+    for each in inputs:
+        loss = recorded(each)
+        found = [p.grad.clone() for p in part.modules.parameters()]
+        expected = part.loss(each, contextlib.nullcontext)
+        assert_close(loss, expected.detach(), rtol=1e-4, atol=1e-5)
+        grads = torch.autograd.grad(expected, list(part.modules.parameters()))
+        assert_close(found, list(grads), rtol=1e-2, atol=1e-4)
 
 
 def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
