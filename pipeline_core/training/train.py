@@ -442,6 +442,7 @@ def train_starter(
     minutes: float | None = None,
     data_dir: Path | None = None,
     resume: bool = True,
+    sample_every: int = 2000,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Progress]:
     """Train the parts of the starter prior one after another; the models end up in ``out_dir/<part>/model``.
@@ -459,6 +460,7 @@ def train_starter(
         start: a model's folder to go on from with a new optimiser, where ``out_dir`` has no checkpoint; one part
         steps, minutes: the budget of *each* part; exactly one of them
         data_dir: where data chunks are kept; None is ``out_dir/data``
+        sample_every: steps between two pictures of samples; there is one at the end too
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     done = {}
@@ -472,7 +474,7 @@ def train_starter(
             done[name] = train_part(
                 part, out_dir / name, seed=seed, optimisation=optimisation, steps=steps, minutes=minutes,
                 device=device, workers=workers, resident=resident, compiled=compiled, recorded=recorded,
-                resume=resume, should_stop=should_stop,
+                resume=resume, sample_every=sample_every, should_stop=should_stop,
             )  # fmt: skip
         finally:
             part.steps.pool.close()
@@ -501,6 +503,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.001 images, 0.0015 clouds)")
     parser.add_argument("--decay", type=float, help="last share of the budget, in which the rate falls to 0 (0.2)")
     parser.add_argument("--warmup", type=int, help="steps in which the rate rises (200)")
+    parser.add_argument("--sample-every", type=int, default=2000, help="steps between two pictures of samples (2000)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of the trainer")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw the data; a GPU wants most cores")
@@ -575,7 +578,7 @@ def main(argv: list[str] | None = None) -> int:
     done = train_starter(
         args.out, parts=parts, seed=args.seed, device=args.device, workers=args.workers, resident=args.resident,
         compiled=args.compile, recorded=args.graph, patient=not args.impatient, batch=args.batch, lr=args.lr,
-        decay_share=args.decay, warmup=args.warmup, settings=settings, start=args.start,
+        decay_share=args.decay, warmup=args.warmup, settings=settings, start=args.start, sample_every=args.sample_every,
         steps=args.steps, minutes=args.minutes, data_dir=args.data, should_stop=lambda: stopped,
     )  # fmt: skip
     for name, progress in done.items():

@@ -483,7 +483,7 @@ def test_impatient_training_goes_on_with_the_data_that_is_there(tmp_path):
     part = image_part(tmp_path, chunks=3, first_chunks=1, fresh=100.0)
     pool = part.steps.pool
     pool.patient = False
-    data.write_image_chunk(pool.folder, seed=3, index=0, count=16, **pool.options)
+    data.write_image_chunk(pool.folder, seed=3, index=0, **pool.options)
     resident = part.steps.resident(torch.device("cpu"))
     try:
         assert resident[5]["images"].shape == (4, 3, 16, 16) and resident.chunks.there == 1
