@@ -24,7 +24,7 @@ import numpy as np
 from pipeline_core.files import replaced, write_text
 from pipeline_core.props.captions import caption
 from pipeline_core.props.faults import BACK, LEVEL, faulty
-from pipeline_core.props.props import build, sample_spec
+from pipeline_core.props.props import COMPOSED, build, sample_spec
 from pipeline_core.props.raycast import NORMALS, render, sample_surface
 from pipeline_core.props.textures import UNLIT
 
@@ -97,14 +97,15 @@ def write_image_chunk(
 
     With ``twins`` there is an array of that name, of the same shape as rgba: the same props from the same cameras, of
     the same kind and in the same light, with something wrong (faults.py), some seen from the other side and mirrored.
-    The rest does not depend on it. ``categories`` are those of the props, none named = all.
+    The rest does not depend on it. ``categories`` are those of the props, none named = all, on one another too.
     """
     rng, wrong = _rng(seed, 0, index), _rng(seed, 2, index)
     rgba, faults, cameras, shown, captions = [], [], [], [], []
     for start in range(0, count, 256):
         n = min(256, count - start)
         names = [categories[int(rng.integers(len(categories)))] if categories else None for _ in range(-(-n // VIEWS))]
-        specs = [sample_spec(rng, split="train", category=name) for name in names]
+        composed = 0.0 if categories else COMPOSED
+        specs = [sample_spec(rng, split="train", category=name, composed=composed) for name in names]
         azimuth = rng.uniform(-180, 180, (len(specs), VIEWS))
         elevation = rng.uniform(*ELEVATION, (len(specs), VIEWS))
         distance = DISTANCE * (1 + DISTANCE_JITTER * rng.uniform(-1, 1, (len(specs), VIEWS)))

@@ -301,7 +301,7 @@ def test_chunks_are_functions_of_seed_and_index_and_hold_nothing_out_of_training
         for text in captions
         for category in CATEGORIES
         for colour in COLOURS
-        if text.startswith((f"a {colour} {category}", f"an {colour} {category}"))
+        if f"{text} ".startswith((f"a {colour} {category} ", f"an {colour} {category} "))
     }
     assert pairs and not any(is_heldout(category, colour) for category, colour in pairs)
 
