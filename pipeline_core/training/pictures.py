@@ -345,6 +345,10 @@ class PicturePart(ABC):
         assert self.vae is not None
         return self.vae.encode(images).latent_dist.mean * self.vae.config.scaling_factor
 
+    def compilable(self) -> list[nn.Module]:
+        """What ``--compile`` compiles: the networks, each as a whole."""
+        return list(self.modules.values())
+
     def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
         """Error of one step's inputs, an item of :class:`PictureSteps` on the modules' device, over the noise's own.
 

@@ -235,8 +235,8 @@ def train_part(
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     if compiled:
-        for module in modules.values():
-            module.compile()
+        for module in part.compilable():
+            module.compile(dynamic=False)
     inputs = step_inputs(part, progress.step, dev, workers, resident)
     autocast = default_autocast(dev)
     running: list[Tensor] = []

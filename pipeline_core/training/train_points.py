@@ -188,6 +188,14 @@ class PointPart:
     def prepare(self, device: torch.device) -> None:
         """Nothing to fit."""
 
+    def compilable(self) -> list[nn.Module]:
+        """What ``--compile`` compiles: of the network with tokens the blocks, which repeat, so that one of each kind is
+        compiled; of the other its denoiser."""
+        model = self.modules["model"]
+        if not isinstance(model, SetPointDiffusion):
+            return [model]
+        return [*model.encoder.blocks, *model.flow.blocks, *model.unpack, *model.blocks]
+
     def loss(self, inputs: dict[str, Tensor], autocast) -> Tensor:
         """Noise error plus weighted KL of one step's inputs, an item of :class:`PointSteps` on the model's device."""
         losses = set_losses if self.settings.network == "set" else independent_losses
