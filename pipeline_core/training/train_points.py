@@ -165,7 +165,7 @@ class PointPart:
     """What :func:`pipeline_core.training.train.train_part` needs to train the point prior."""
 
     name = "points"
-    summary = "Text to coloured points by diffusion over independent points with a per-object latent."
+    summary = "Text to coloured points by diffusion over single points, tied together by latents of the object."
 
     def __init__(
         self, settings: PointSettings, data_dir: Path, *, seed: int, batch: int, start: Path | None = None
