@@ -15,6 +15,7 @@ schedule, 1024 steps, noise prediction), so Point-E's sampler drives it.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -81,8 +82,9 @@ class TokenBlock(nn.Module):
             nn.init.zeros_(self.film.bias)
             nn.init.xavier_uniform_(self.attention.out.weight)  # the gate is zero already
         else:
-            nn.init.zeros_(self.mlp[2].weight)
-            nn.init.zeros_(self.mlp[2].bias)
+            last = cast(nn.Linear, self.mlp[2])
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         """h [B, M, W], c [B, W]."""
@@ -129,7 +131,7 @@ class SetEncoder(nn.Module):
         self.blocks = nn.ModuleList(ReadBlock(width) for _ in range(2))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * latent))
         # At first tokens must say much, or the network learns not to listen and the posterior collapses.
-        nn.init.constant_(self.head[1].bias[latent:], -4.0)
+        nn.init.constant_(cast(nn.Linear, self.head[1]).bias[latent:], -4.0)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance."""

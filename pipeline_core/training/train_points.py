@@ -17,9 +17,10 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from pipeline_core.errors import RequestError
 from pipeline_core.files import write_json
 from pipeline_core.priors.independent_points import TIMESTEPS, IndependentPointDiffusion
-from pipeline_core.priors.set_points import BIAS, CONTEXT, SCALE, SetPointDiffusion
+from pipeline_core.priors.set_points import BIAS, SCALE, SetPointDiffusion
 from pipeline_core.training.data import POINTS, Chunk, ChunkPool, visible_chunks, write_cloud_chunk
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize
@@ -30,27 +31,27 @@ from pipeline_core.training.words import vary, words
 class PointSettings:
     """Architecture and data of the point prior; the defaults are what ships."""
 
-    network: Literal["set", "independent"] = "set"
+    network: Literal["set", "independent"] = "independent"
     channels: int = 8
     """Numbers of a point: xyz, rgb, and with 8 metallic and roughness."""
     width: int = 256
-    depth: int = 8
+    depth: int = 10
     set_size: int = 32
     """Tokens of an object (``set``)."""
-    latent: int = 8
-    """Numbers of a token, or of the only latent."""
+    latent: int = 16
+    """Numbers of a token (8 were tried), or of the only latent."""
     flow_width: int = 256
     flow_depth: int = 6
     """Of the transformer that draws tokens (``set``)."""
     couplings: int = 6
     """Of the flow that draws the latent (``independent``)."""
     frequencies: int = 6
-    encoder_frequencies: int = 5
+    encoder_frequencies: int = 4
     tokens: int = 24
     text_width: int = 128
     points: int = 64
     """Points of an object denoised per step."""
-    context: int = CONTEXT
+    context: int = 256
     """Other points of the same object that the encoder sees."""
     kl: float = 1e-5
     """Weight of the latent's bits. At 2e-4 it said one number about an object, and shapes were means over many."""
@@ -175,7 +176,9 @@ class PointPart:
         self.tokenizer = self.steps.tokenizer
         torch.manual_seed(seed)  # weight initialisation only; nothing else reads the global generator
         model = build_network(settings, self.tokenizer)
-        if start is not None and isinstance(model, IndependentPointDiffusion):
+        if start is not None and isinstance(model, SetPointDiffusion):
+            raise RequestError(f"--start {start}: the network with tokens (network=set) begins from nothing")
+        if start is not None:
             smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
             grow(model, smaller, fresh_latent=settings.fresh_latent)
         self.modules = nn.ModuleDict({"model": model})
@@ -235,8 +238,9 @@ class PointPart:
     def export(self, modules: nn.ModuleDict, folder: Path) -> None:
         """Write config.json, model weights in fp16, tokenizer/ and the licence (splatmill.json)."""
         folder.mkdir(parents=True, exist_ok=True)
-        twin = type(modules["model"]).from_config(modules["model"].config)
-        twin.load_state_dict(modules["model"].state_dict())
+        model = cast(IndependentPointDiffusion | SetPointDiffusion, modules["model"])
+        twin = type(model).from_config(model.config)
+        twin.load_state_dict(model.state_dict())
         twin.half().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         write_json(folder / "splatmill.json", {"licence": "Apache-2.0"})
