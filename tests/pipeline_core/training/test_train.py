@@ -19,7 +19,6 @@ from pipeline_core.errors import RequestError
 from pipeline_core.priors.image import camera_embedding, kind_embedding, load_image_prior
 from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
-from pipeline_core.priors.set_points import SetPointDiffusion
 from pipeline_core.props.props import CATEGORIES, COLOURS, is_heldout
 from pipeline_core.training import data, pictures
 from pipeline_core.training.pictures import as_planes, over
@@ -159,7 +158,7 @@ def test_export_is_half_precision_safetensors_with_a_card(whole_and_resumed):
     for text in ("commit", "seed", "sha256", "samples seen | 24 in 6 steps of 4"):
         assert text in card
     if name == "points":
-        assert SetPointDiffusion.from_pretrained(folder).config.latent == 2
+        assert IndependentPointDiffusion.from_pretrained(folder).config.latent == 2
         assert json.loads((folder / "config.json").read_text())["channels"] == 8
         CLIPTokenizer.from_pretrained(folder / "tokenizer")
         return
