@@ -375,8 +375,8 @@ def test_some_images_are_seen_degraded_and_only_where_noise_is_not_finest(tmp_pa
         part.steps.pool.close()
     seen, clean, t = (torch.cat([b[name] for b in batches]) for name in ("seen", "images", "t"))
     rough = (seen != clean).flatten(1).any(1)
-    noisy = part.steps.variance[t] >= 0.05  # a twin's fault may be on the far side
-    assert not (rough & ~noisy).any() and rough.sum() > 0.9 * noisy.sum() and not rough.all()
+    noisy = part.steps.variance[t] >= 0.05  # a twin's fault may be on the far side, and one of colour is in no normals
+    assert not (rough & ~noisy).any() and rough.sum() > 0.85 * noisy.sum() and not rough.all()
     assert torch.equal(plain["seen"], plain["images"])
 
 
