@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 TIMESTEPS = 1024
-SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0)
-BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
-"""Model coordinates: see :class:`IndependentPointDiffusion`."""
+SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -1.0)
+"""Model coordinates of x, y, z, r, g, b, metallic, roughness: see :class:`IndependentPointDiffusion`."""
 CONTEXT = 256
 """Points of an object that the encoder sees in training."""
 
@@ -36,6 +36,24 @@ def waves(points: Tensor, frequencies: int) -> Tensor:
     """``points`` [..., C] with their sines and cosines at ``frequencies`` octaves, [..., C (1 + 2 frequencies)]."""
     octaves = [2.0**k * points for k in range(frequencies)]
     return torch.cat([points, *(f(a) for a in octaves for f in (torch.sin, torch.cos))], dim=-1)
+
+
+def time_waves(t: Tensor) -> Tensor:
+    """[B] to [B, 64]: sines and cosines of t, which runs to about 1000."""
+    half = torch.exp(-math.log(10_000) * torch.arange(32, device=t.device, dtype=torch.float32) / 32)
+    angles = t.float()[:, None] * half
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def text_network(vocab_size: int, width: int, layers: int, tokens: int, bos: int, eos: int) -> CLIPTextModel:
+    """The text encoder of a point network: ``layers`` of ``width`` over ``tokens`` places, filled up with ``eos``."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocab_size, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+            num_attention_heads=max(1, width // 32), max_position_embeddings=tokens, projection_dim=width,
+            bos_token_id=bos, eos_token_id=eos, pad_token_id=eos,
+        )
+    )  # fmt: skip
 
 
 class FiLMBlock(nn.Module):
@@ -149,19 +167,12 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         num_train_timesteps: int = TIMESTEPS,
         beta_schedule: str = "squaredcos_cap_v2",
         prediction_type: str = "epsilon",
-        scale: tuple[float, ...] = SCALE,
-        bias: tuple[float, ...] = BIAS,
+        scale: tuple[float, ...] = SCALE[:6],
+        bias: tuple[float, ...] = BIAS[:6],
         channels: int = 6,
     ) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=vocab_size, hidden_size=text_width, intermediate_size=2 * text_width,
-                num_hidden_layers=text_layers, num_attention_heads=max(1, text_width // 32),
-                max_position_embeddings=tokens, projection_dim=text_width, bos_token_id=bos_token_id,
-                eos_token_id=eos_token_id, pad_token_id=eos_token_id,
-            )
-        )  # fmt: skip
+        self.text_encoder = text_network(vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id)
         self.prior = nn.Linear(text_width, 2 * latent)
         self.flow = LatentFlow(latent, text_width, couplings)
         self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies, channels)
@@ -231,9 +242,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise [B, C, N] of noisy ``x`` [B, C, N] at timesteps ``t`` [B] given ``cond`` [B, D + Z]."""
         points = x.transpose(1, 2)
-        half = torch.exp(-math.log(10_000) * torch.arange(32, device=x.device, dtype=torch.float32) / 32)
-        angles = t.float()[:, None] * half
-        time = self.embed_time(torch.cat([angles.sin(), angles.cos()], dim=-1).to(x.dtype))
+        time = self.embed_time(time_waves(t).to(x.dtype))
         c = self.mix(time + self.embed_cond(cond))
         h = self.embed_point(waves(points, self.config.frequencies))
         for block in self.blocks:

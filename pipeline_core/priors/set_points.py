@@ -21,26 +21,23 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from pipeline_core.priors.independent_points import TIMESTEPS, FiLMBlock, waves
+from pipeline_core.priors.independent_points import (
+    BIAS,
+    SCALE,
+    TIMESTEPS,
+    FiLMBlock,
+    text_network,
+    time_waves,
+    waves,
+)
 
-SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0)
-BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -1.0)
-"""Model coordinates of x, y, z, r, g, b, metallic, roughness: see :class:`SetPointDiffusion`."""
 HEAD = 64
 """Width of an attention head."""
 CONTEXT = 512
 """Points of an object that the encoder sees in training."""
 FLOW_STEPS = 24
 """Steps in which the tokens are drawn (Heun's method)."""
-
-
-def time_waves(t: Tensor) -> Tensor:
-    """[B] to [B, 64]: sines and cosines of t, which runs to about 1000."""
-    half = torch.exp(-math.log(10_000) * torch.arange(32, device=t.device, dtype=torch.float32) / 32)
-    angles = t.float()[:, None] * half
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class Attention(nn.Module):
@@ -262,14 +259,7 @@ class SetPointDiffusion(ModelMixin, ConfigMixin):
         bias: tuple[float, ...] = BIAS,
     ) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=vocab_size, hidden_size=text_width, intermediate_size=2 * text_width,
-                num_hidden_layers=text_layers, num_attention_heads=max(1, text_width // 32),
-                max_position_embeddings=tokens, projection_dim=text_width, bos_token_id=bos_token_id,
-                eos_token_id=eos_token_id, pad_token_id=eos_token_id,
-            )
-        )  # fmt: skip
+        self.text_encoder = text_network(vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id)
         self.encoder = SetEncoder(width, channels, set_size, latent, encoder_frequencies)
         self.flow = TokenFlow(flow_width, flow_depth, set_size, latent, text_width)
         self.embed_latent = nn.Linear(latent, width)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_json
-from pipeline_core.priors.independent_points import TIMESTEPS, IndependentPointDiffusion
-from pipeline_core.priors.set_points import BIAS, SCALE, SetPointDiffusion
+from pipeline_core.priors.independent_points import BIAS, SCALE, TIMESTEPS, IndependentPointDiffusion
+from pipeline_core.priors.set_points import SetPointDiffusion
 from pipeline_core.training.data import POINTS, Chunk, ChunkPool, visible_chunks, write_cloud_chunk
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
 from pipeline_core.training.tokenizer import build_tokenizer, tokenize

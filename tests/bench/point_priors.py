@@ -42,11 +42,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from pipeline_core.metrics import fidelity
-from pipeline_core.priors.independent_points import waves
+from pipeline_core.priors.independent_points import BIAS, SCALE, time_waves, waves
 from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun
 from pipeline_core.priors.point_e import PointTransformer
 from pipeline_core.priors.points import cosine_schedule
-from pipeline_core.priors.set_points import BIAS, SCALE, PointBlock, ReadBlock, time_waves
+from pipeline_core.priors.set_points import PointBlock, ReadBlock
 from pipeline_core.props.captions import caption
 from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build
 from pipeline_core.props.raycast import sample_points

@@ -8,8 +8,9 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import CLIPTokenizer
 
+from pipeline_core.priors.independent_points import BIAS, SCALE
 from pipeline_core.priors.points import load_point_prior
-from pipeline_core.priors.set_points import BIAS, CONTEXT, FLOW_STEPS, SCALE, SetPointDiffusion
+from pipeline_core.priors.set_points import CONTEXT, FLOW_STEPS, SetPointDiffusion
 from pipeline_core.training.tokenizer import build_tokenizer
 
 EOS = 1
