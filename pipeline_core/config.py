@@ -79,6 +79,9 @@ class Init(Section):
     scale: Positive | None = Field(
         None, json_schema_extra=LATER, description="instead: initial standard deviation of all (GSGen: 0.02)"
     )
+    thickness: Share = Field(
+        1.0, gt=0, json_schema_extra=LATER, description="of a Gaussian along the surface's normal, over its width"
+    )
     sh_degree: int = Field(
         0, ge=0, le=3, json_schema_extra=LATER, description="of the colours; above 0 they depend on the view"
     )
@@ -215,6 +218,12 @@ class Distill(Section):
     )
     ism_interval: Positive = Field(
         0.08, le=1, json_schema_extra=LATER, description="ism: share of the schedule between the scores it compares"
+    )
+    shown: Literal["unlit", "lit", "normals"] = Field(
+        "unlit",
+        json_schema_extra=LATER,
+        description="what the image prior is shown: colours, these lit from a side by the Gaussians' own normals, or "
+        "normals; a prior that tells kinds of render apart is told which",
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")

@@ -14,7 +14,7 @@ from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.fixed_sizes import FixedSizes
 from pipeline_core.engine.jobs import PointRows, Rows
 from pipeline_core.errors import StageError
-from pipeline_core.priors.interface import ImagePrior, PointPrior
+from pipeline_core.priors.interface import ImagePrior, KindPrior, PointPrior, kinds_of
 
 DECODE_ROWS = 8
 """Latents decoded at a time: enough to fill a GPU at 512 pixels, and few enough to bound the memory."""
@@ -95,15 +95,24 @@ class ModelCalls:
         answers: dict[int, Tensor] = {}
         for places in alike.values():
             rows = [parts[at] for at in places]
-            answer = self._denoise(*(torch.cat([getattr(part, name) for part in rows]) for name in names))
+            inputs = [torch.cat([getattr(part, name) for part in rows]) for name in names]
+            if kinds_of(self.image_prior):
+                inputs.append(torch.cat([torch.full((len(part),), part.kind) for part in rows]))
+            answer = self._denoise(*inputs)
             answers |= zip(places, answer.split([len(part) for part in rows]))
         return torch.cat([answers[at] for at in range(len(parts))])
 
-    def _predict(self, latents: Tensor, t: Tensor, embeddings: Tensor, *cameras: Tensor) -> Tensor:
+    def _predict(
+        self, latents: Tensor, t: Tensor, embeddings: Tensor, azimuth: Tensor, elevation: Tensor, *kinds: Tensor
+    ) -> Tensor:
+        """``kinds``: one more tensor of rows, where the prior is told them."""
         if self.image_prior.camera == "none":
             return self.image_prior.predict(latents, t, embeddings, None)
-        azimuth, elevation = (upload(angle, self.device) for angle in cameras)
-        return self.image_prior.predict(latents, t, embeddings, (azimuth, elevation))
+        cameras = upload(azimuth, self.device), upload(elevation, self.device)
+        if kinds:
+            prior = cast(KindPrior, self.image_prior)
+            return prior.predict(latents, t, embeddings, cameras, upload(kinds[0], self.device))
+        return self.image_prior.predict(latents, t, embeddings, cameras)
 
     @torch.no_grad()
     def predict_points(self, parts: list[PointRows]) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline_core.engine.adam import step_each
 from pipeline_core.engine.jobs import Progress, Query, Rows
 from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Scene, render
+from pipeline_core.engine.shading import Shading, side_lights
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance import schedules
@@ -99,10 +100,12 @@ class GaussianJob:
                 f"views={self.stage.views} must be a multiple of {image_prior.num_views} "
                 f"for the multi-view prior {image_prior.model_id}"
             )
+        if self.stage.shown != "unlit" and self._initial.shN.shape[1]:
+            raise DataError(f"shown={self.stage.shown!r} needs colours alike from everywhere: set init.sh_degree to 0")
         self.text: TextConditioning = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
-            turns=self.stage.view_turns, front_words=self.stage.front_words,
+            turns=self.stage.view_turns, front_words=self.stage.front_words, shown=self.stage.shown,
         )  # fmt: skip
         self.precision = str(image_prior.dtype).removeprefix("torch.")
         models = [image_prior.model_id, None]
@@ -153,7 +156,12 @@ class GaussianJob:
         )
         cameras = cameras.to(self.device, non_blocking=True)
         self.Ks = cameras.Ks
-        return Scene(self.params, cameras, upload(backgrounds, self.device))
+        return Scene(self.params, cameras, upload(backgrounds, self.device), self._shading(len(cameras)))
+
+    def _shading(self, views: int) -> Shading | None:
+        if self.stage.shown == "unlit":
+            return None
+        return Shading(self.stage.shown, upload(side_lights(views, self.generator), self.device))
 
     def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
         self.info = info
@@ -371,7 +379,7 @@ def digest(gaussians: Gaussians) -> str:
 
 def render_scene(scene: Scene) -> tuple[Tensor, dict[str, Any]]:
     """Images [V, 3, H, W] of one scene, and its info, whose ``means2d`` keeps its gradient."""
-    colors, _, info = render(scene.params, scene.cameras, scene.backgrounds)
+    colors, _, info = render(scene.params, scene.cameras, scene.backgrounds, scene.shading)
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
     return colors.permute(0, 3, 1, 2), info

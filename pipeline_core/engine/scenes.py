@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline_core.cameras import Cameras
+from pipeline_core.engine.shading import Shading
 from pipeline_core.rendering.rasterize import Part, rasterize, rasterize_batch
 from pipeline_core.types import sh0_to_rgb
 
@@ -21,17 +22,22 @@ FILLER = {"means": 0.0, "quats": 1.0, "scales": -10.0, "opacities": -40.0, "sh0"
 
 @dataclass(frozen=True)
 class Scene:
-    """What one job wants to see: raw ``params`` by name, V ``cameras`` and ``backgrounds`` [V, 3], on one device."""
+    """What one job wants to see: raw ``params`` by name, V ``cameras`` and ``backgrounds`` [V, 3], on one device.
+
+    With ``shading`` colours depend on the view, and there may be no harmonics.
+    """
 
     params: dict[str, Tensor]
     cameras: Cameras
     backgrounds: Tensor
+    shading: Shading | None = None
 
     @property
-    def kind(self) -> tuple[int, int, int, int]:
-        """Scenes of one kind can share a launch: number of views, width, height, rows of ``shN``."""
-        cameras = self.cameras
-        return len(cameras), cameras.width, cameras.height, self.params["shN"].shape[1]
+    def kind(self) -> tuple[int, int, int, int, str]:
+        """Scenes of one kind can share a launch: views, width, height, rows of ``shN``, how they are shaded."""
+        cameras, shading = self.cameras, self.shading
+        shown = "" if shading is None else shading.kind
+        return len(cameras), cameras.width, cameras.height, self.params["shN"].shape[1], shown
 
 
 def render_together(scenes: Sequence[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -40,7 +46,7 @@ def render_together(scenes: Sequence[Scene]) -> list[tuple[Tensor, dict[str, Any
     Shorter scenes are filled up with Gaussians that nobody sees. The fields of an info are ``means2d`` (whose ``grad``
     is there after the backward), ``radii``, ``conics``, ``width`` and ``height``, for the scene's own Gaussians only.
     """
-    kinds: dict[tuple[int, int, int, int], list[int]] = {}
+    kinds: dict[tuple[int, int, int, int, str], list[int]] = {}
     for number, scene in enumerate(scenes):
         kinds.setdefault(scene.kind, []).append(number)
     answers: dict[int, tuple[Tensor, dict[str, Any]]] = {}
@@ -59,9 +65,14 @@ def _render_alike(scenes: list[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
     values = (raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), colors)
     cameras = [scene.cameras for scene in scenes]
     means, quats, scales, opacities, colors = (value.unflatten(0, (len(scenes), rows)) for value in values)
+    viewmats = torch.stack([each.viewmats for each in cameras])
+    shadings = [scene.shading for scene in scenes if scene.shading is not None]
+    if shadings:  # all of one kind
+        together = Shading(shadings[0].kind, torch.stack([each.lights for each in shadings]))
+        colors = together.colours(colors, quats, scales, means, viewmats)
     images, infos = rasterize_batch(
         means, quats, scales, opacities, colors,
-        torch.stack([each.viewmats for each in cameras]), torch.stack([each.Ks for each in cameras]),
+        viewmats, torch.stack([each.Ks for each in cameras]),
         cameras[0].width, cameras[0].height, sh_degree=degree,
         backgrounds=torch.stack([scene.backgrounds for scene in scenes]),
     )  # fmt: skip
@@ -110,15 +121,19 @@ def _clamp(x: Tensor) -> Tensor:
     return clamped
 
 
-def render(params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def render(
+    params: dict[str, Tensor], cameras: Cameras, backgrounds: Tensor, shading: Shading | None = None
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Colours [V, H, W, 3] in [0, 1], alphas [V, H, W, 1] and gsplat's info; ``params`` raw, ``backgrounds`` [V, 3].
 
     Colours are clamped with a gradient that can still leave saturation; the plain clamp of the releases freezes it.
     """
     degree = DEGREES[params["shN"].shape[1]]
+    means, quats, scales, colors = params["means"], params["quats"], params["scales"].exp(), _colors(params, degree)
+    if shading is not None:
+        colors = shading.colours(colors, quats, scales, means, cameras.viewmats)
     image, alphas, info = rasterize(
-        params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
-        _colors(params, degree),
+        means, quats, scales, params["opacities"].sigmoid(), colors,
         cameras.viewmats, cameras.Ks, cameras.width, cameras.height, sh_degree=degree, backgrounds=backgrounds,
     )  # fmt: skip
     return (image if degree is None else _clamp(image)), alphas, info

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline_core.config import Init
 from pipeline_core.errors import DataError
-from pipeline_core.gaussians.tidy import tidy
+from pipeline_core.gaussians.tidy import normals, tidy
 from pipeline_core.types import Gaussians, PointCloud, rgb_to_sh0
 
 NEIGHBOURS = 3
@@ -23,6 +23,8 @@ BALL_RADIUS = 0.5
 SMALLEST, LARGEST = 1e-4, 3.0
 """The distance is at least the first (object units; the root of 3DGS's 1e-7 is 3e-4), and at most this many times the
 cloud's median, or outliers would become large blobs. Not measured."""
+NORMAL_NEIGHBOURS = 16
+"""Neighbours that say how a Gaussian that is thin lies. Not measured."""
 
 
 def neighbour_distance(xyz: np.ndarray, kind: str = "mean") -> np.ndarray:
@@ -75,8 +77,16 @@ def centred(xyz: Tensor, radius: float) -> Tensor:
     return xyz * (radius / (xyz.norm(dim=1).max() + 1e-5))
 
 
+def lying_on(normals: Tensor) -> Tensor:
+    """Quaternions [N, 4] wxyz that turn z onto unit ``normals`` [N, 3], or onto their opposites."""
+    x, y, z = torch.where(normals[:, 2:] < 0, -normals, normals).unbind(1)
+    return torch.nn.functional.normalize(torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=1), dim=1)
+
+
 def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -> Gaussians:
     """``settings.num_points`` isotropic Gaussians at the points of the tidied ``cloud``, in its colours from all sides.
+
+    With a ``settings.thickness`` below 1 they are discs that lie on the surface, thin along their own z.
 
     The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
     ``settings.scale_factor``, within bounds (:data:`LARGEST`). Points that are not finite are dropped. Raises DataError
@@ -99,10 +109,15 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
     else:
         distance = neighbour_distance(cloud.xyz.numpy(), settings.scale_of)
         distance = distance.clip(SMALLEST, max(LARGEST * float(np.median(distance)), SMALLEST)) * settings.scale_factor
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1)
+    scales = torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3)
+    if settings.thickness < 1:
+        quats = lying_on(torch.from_numpy(normals(cloud.xyz.double().numpy(), NORMAL_NEIGHBOURS)).float())
+        scales[:, 2] += math.log(settings.thickness)
     return Gaussians(
         means=cloud.xyz.clone(),
-        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
-        scales=torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3),
+        quats=quats,
+        scales=scales,
         opacities=torch.full((count,), math.log(settings.opacity / (1 - settings.opacity))),
         sh0=rgb_to_sh0(cloud.rgb.clamp(0, 1)),
         shN=torch.zeros(count, (settings.sh_degree + 1) ** 2 - 1, 3),

@@ -57,13 +57,24 @@ def strays(xyz: np.ndarray) -> np.ndarray:
 def project(xyz: np.ndarray, neighbours: int) -> np.ndarray:
     """Each point moved along the normal of the plane through its neighbours, onto that plane (moving least squares
     of degree 1, Alexa et al. 2001): the whole way where they do lie in a plane, less at edges, not at all in clumps."""
+    mean, variance, axes = _planes(xyz, neighbours)
+    flat = 1 - variance[:, 0] / np.maximum(variance[:, 1], 1e-20)
+    normal = axes[:, :, 0]
+    return xyz + (flat * np.einsum("ni,ni->n", mean - xyz, normal))[:, None] * normal
+
+
+def normals(xyz: np.ndarray, neighbours: int) -> np.ndarray:
+    """Unit normals [N, 3] of the planes through the ``neighbours`` of each of ``xyz`` [N, 3], of either sign."""
+    return _planes(xyz, min(neighbours, len(xyz) - 1))[2][:, :, 0]
+
+
+def _planes(xyz: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean [N, 3], variances [N, 3] and axes [N, 3, 3] (columns) of the neighbours: the first axis is the normal."""
     distance, near = cKDTree(xyz).query(xyz, k=neighbours + 1)
     weight = np.exp(-0.5 * (distance / (WIDTH * np.maximum(distance[:, -1:], 1e-12))) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
     mean = np.einsum("nk,nki->ni", weight, xyz[near])
     offset = xyz[near] - mean[:, None]
     covariance = np.einsum("nk,nki,nkj->nij", weight, offset, offset)
-    variance, axes = np.linalg.eigh(covariance)  # ascending: the first axis is the normal
-    flat = 1 - variance[:, 0] / np.maximum(variance[:, 1], 1e-20)
-    normal = axes[:, :, 0]
-    return xyz + (flat * np.einsum("ni,ni->n", mean - xyz, normal))[:, None] * normal
+    variance, axes = np.linalg.eigh(covariance)  # ascending
+    return mean, variance, axes

@@ -18,7 +18,8 @@ from pipeline_core.device import upload
 from pipeline_core.errors import RequestError
 from pipeline_core.guidance.rows import Rows
 from pipeline_core.picture import Picture
-from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior
+from pipeline_core.priors.checks import LIT, UNLIT
+from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior, kinds_of
 from pipeline_core.priors.wording import VIEW_WORDS, view_prompt, without
 
 TURNS = (45.0, 135.0)
@@ -69,6 +70,7 @@ class TextConditioning:
     ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used.
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
+    ``kind`` of render is told with every row: guidance leads away from other things in the same light.
     """
 
     plain: Tensor
@@ -77,6 +79,7 @@ class TextConditioning:
     perp_neg: bool
     camera: Camera
     turns: tuple[float, float] = TURNS
+    kind: int = 0
 
     def rows(
         self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float, contrast: bool = False
@@ -102,14 +105,14 @@ class TextConditioning:
         groups = len(embeddings)
         return Rows(
             latents_t.repeat(groups, 1, 1, 1), t.repeat(groups),
-            torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations),
+            torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations), self.kind,
         )  # fmt: skip
 
     def unconditional(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor) -> Rows:
         """The B unconditional rows alone."""
         if self.camera == "angles":
             azimuth = elevation = torch.full_like(azimuth, torch.nan)
-        return Rows(latents_t, t, self.negative.expand(len(azimuth), -1, -1), azimuth, elevation)
+        return Rows(latents_t, t, self.negative.expand(len(azimuth), -1, -1), azimuth, elevation, self.kind)
 
     def guide(self, predictions: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
         """The guided and the conditional prediction, both [B, C, h, w], of the answer to :meth:`rows`.
@@ -151,24 +154,37 @@ def encode_text(
     perp_neg: bool = False,
     turns: tuple[float, float] = TURNS,
     front_words: Collection[str] = (),
+    shown: str = UNLIT,
 ) -> TextConditioning:
-    """Encode ``prompt`` for ``prior``. View words only where it takes no camera.
+    """Encode ``prompt`` for ``prior``, which is to judge renders of the kind ``shown``. View words only where it takes
+    no camera.
 
     ``front_words`` are left out of the prompts of the other sides, which they contradict (prompt debiasing, Hong et al.
     2023). With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes
-    none, and for ``perp_neg`` and ``front_words``, which need view words, where it takes a camera.
+    none, for ``perp_neg`` and ``front_words``, which need view words, where it takes a camera, and for renders of
+    which it knows nothing.
     """
+    kind = _kind(prior, shown)
     for name, wanted in (("perp_neg", perp_neg), ("front_words", front_words)):
         if wanted and prior.camera != "none":
             raise RequestError(f"{name} needs view words, and {prior.model_id} is told the camera itself: turn it off")
     if picture is not None:
         if not isinstance(prior, PicturePrior):
             raise RequestError(f"{prior.model_id} reads a prompt and is shown no image")
-        shown = prior.encode_image(picture)
-        return TextConditioning(shown, torch.zeros_like(shown), {}, False, prior.camera)
+        seen = prior.encode_image(picture)
+        return TextConditioning(seen, torch.zeros_like(seen), {}, False, prior.camera, kind=kind)
     worded = perp_neg or (view_prompts and prior.camera == "none")
     sides = {word: prompt if word == "front" else without(prompt, front_words) for word in VIEW_WORDS if worded}
     texts = [prompt, Negative(negative_prompt)] + [view_prompt(text, word) for word, text in sides.items()]
     embeddings = prior.encode_prompts(texts)
     views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
-    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera, turns)
+    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera, turns, kind)
+
+
+def _kind(prior: ImagePrior, shown: str) -> int:
+    """The place of ``shown`` among the kinds that ``prior`` is told; 0 where it is told none."""
+    kinds = kinds_of(prior)
+    if shown not in (kinds or LIT):
+        known = " or ".join(kinds or LIT)
+        raise RequestError(f"shown={shown!r}: {prior.model_id} can judge renders that are {known}")
+    return kinds.index(shown) if kinds else 0

@@ -12,7 +12,8 @@ class Rows:
     """R rows of one U-Net call, classifier-free guidance rows included: who makes them also takes them apart.
 
     ``latents`` [R, C, h, w] noisy; ``t`` [R] shares of the noise schedule; ``embeddings`` [R, L, D] from
-    ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera.
+    ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera. ``kind`` is
+    the place in ``KindPrior.kinds`` of what all of them show, which other priors are not told.
     """
 
     latents: Tensor
@@ -20,6 +21,7 @@ class Rows:
     embeddings: Tensor
     azimuth: Tensor
     elevation: Tensor
+    kind: int = 0
 
     def __post_init__(self) -> None:
         rows = self.latents.shape[0]

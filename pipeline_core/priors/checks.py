@@ -23,6 +23,9 @@ CAMERA_DIM = 8
 """Length of ``image.camera_embedding``."""
 KINDS = ("unlit", "lit", "normals")
 """Kinds of render that a prior may tell apart: colour without light, lit from one side, normals as colours."""
+UNLIT = KINDS[0]
+LIT = KINDS[:2]
+"""What a prior that is told no kind can judge: pictures of all lights."""
 KLEIN_LAYERS = (9, 18, 27)
 """Hidden states of FLUX.2-klein's Qwen3 that are a prompt's, as its pipeline takes them."""
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

@@ -152,6 +152,11 @@ class KindPrior(ImagePrior, Protocol):
         ...
 
 
+def kinds_of(prior: ImagePrior) -> tuple[str, ...]:
+    """The kinds of render that ``prior`` is told apart, none where it knows one only."""
+    return prior.kinds if isinstance(prior, KindPrior) else ()
+
+
 @runtime_checkable
 class PointPrior(NoiseProcess, Protocol):
     """A frozen text-to-point-cloud model. Clouds are [B, C, N] in its own channels (:meth:`to_model`).

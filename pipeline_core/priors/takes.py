@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline_core.config import ModelRef, Named
+from pipeline_core.config import ModelRef, Named, Recipe
 from pipeline_core.errors import RequestError
+from pipeline_core.priors.checks import LIT, UNLIT
 from pipeline_core.priors.families import Family, family_of, json_object
 from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.spec import AssetSpec
@@ -29,11 +30,12 @@ CAMERAS = {"zero123": False, "stable-zero123": True}
 @dataclass(frozen=True)
 class Takes:
     """``shown``: whether it is shown a picture in place of a prompt; ``views``: how many it looks at together;
-    ``camera``: whether it is told where each is seen from."""
+    ``camera``: whether it is told where each is seen from; ``kinds`` of render that it can judge."""
 
     shown: bool
     views: int
     camera: bool
+    kinds: tuple[str, ...]
 
 
 @lru_cache(maxsize=64)
@@ -44,8 +46,9 @@ def takes(named: Named) -> Takes:
     if shown:
         is_stable(ModelRef.of(named).ref, folder)
     multiview = json_object(folder / "unet" / "config.json").get("_class_name") == "MultiViewUNetModel"
-    told = json_object(folder / "splatmill.json").get("camera", "none") != "none"
-    return Takes(shown, 4 if multiview else 1, shown or multiview or told)
+    side = json_object(folder / "splatmill.json")
+    told = side.get("camera", "none") != "none"
+    return Takes(shown, 4 if multiview else 1, shown or multiview or told, tuple(side.get("kinds", ())) or LIT)
 
 
 def is_stable(ref: str, folder: Path) -> bool:
@@ -112,4 +115,16 @@ def misfit(spec: AssetSpec) -> Problem | None:
         if settings.steps and settings.front_words and (wanted.camera or not settings.view_prompts):
             why = f"image_prior {name} is told the camera itself" if wanted.camera else f"{section}.view_prompts is off"
             return f"{section}.front_words", list(settings.front_words), f"none: they need view words, and {why}"
+    return _not_shown(recipe, wanted.kinds)
+
+
+def _not_shown(recipe: Recipe, kinds: tuple[str, ...]) -> Problem | None:
+    """Renders that the prior cannot judge, or that cannot be made."""
+    for section in ("geometry", "appearance"):
+        settings = getattr(recipe, section)
+        if settings.steps and settings.shown not in kinds:
+            said = f"{' or '.join(kinds)}, which are all that image_prior {recipe.image_prior} can judge"
+            return f"{section}.shown", settings.shown, said
+        if settings.steps and settings.shown != UNLIT and recipe.init.sh_degree:
+            return "init.sh_degree", recipe.init.sh_degree, f"0: {section}.shown is {settings.shown}"
     return None

@@ -30,6 +30,7 @@ def test_what_fits_is_left_alone(row):
     assert misfit(row("sd")) is None and misfit(row("mvdream", recipe="mvdream")) is None
     assert misfit(row("zero123-xl", image=IMAGE)) is None and misfit(row("starter-image")) is None
     assert misfit(row("sd", {"geometry.perp_neg": True, "texture.perp_neg": True})) is None
+    assert misfit(row("sd", {"geometry.shown": "lit", "appearance.shown": "normals"})) is None  # of no steps
     assert misfit(row("mvdream", {"texture.steps": 0}, recipe="mvdream")) is None
 
 
@@ -46,6 +47,8 @@ def test_what_fits_is_left_alone(row):
         ("starter-image", {"geometry.front_words": ["face"]}, {}, "geometry.front_words", "none: .* told the camera"),
         ("sd", {"geometry.front_words": ["face"], "geometry.view_prompts": False}, {}, "geometry.front_words",
          "none: they need view words, and geometry.view_prompts is off"),
+        ("sd", {"geometry.shown": "normals"}, {}, "geometry.shown", "unlit or lit, which are all that"),
+        ("sd", {"geometry.shown": "lit", "init.sh_degree": 1}, {}, "init.sh_degree", "0: geometry.shown is lit"),
     ],
 )
 def test_what_does_not_fit_is_told_by_field(row, kind, changes, spec, field, said):
