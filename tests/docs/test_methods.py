@@ -11,8 +11,9 @@ from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "METHODS.md").read_text()
 SPANS = set(re.findall(r"`([^`]+)`", PAGE))
-CHOICES = {name: get_args(Distill.model_fields[name].annotation) for name in ("guidance", "t_schedule", "weighting")}
-SCORES = {"janus_score"}
+FIELDS = ("guidance", "shown", "t_schedule", "weighting")
+CHOICES = {name: get_args(Distill.model_fields[name].annotation) for name in FIELDS}
+OTHERS = {"janus_score", "splatmill.json"}
 
 
 @pytest.mark.parametrize("field", CHOICES)
@@ -22,7 +23,7 @@ def test_every_choice_is_on_the_page(field):
 
 def test_every_word_in_code_is_a_field_or_a_choice_of_one():
     known = {part for name in leaf_names() for part in (name, name.rpartition(".")[2], name.partition(".")[0])}
-    known |= {choice for choices in CHOICES.values() for choice in choices} | set(CHOICES) | SCORES | set(RECIPES)
+    known |= {choice for choices in CHOICES.values() for choice in choices} | set(CHOICES) | OTHERS | set(RECIPES)
     named = {span.partition("=")[0] for span in SPANS if re.fullmatch(r"[a-z_.]+(=.*)?", span)}
     assert {name for name in named if name not in known and not (ROOT / name).exists()} <= {"corgi.yaml"}
 
