@@ -33,10 +33,12 @@ import pyarrow.parquet as pq
 
 from catalog import ids, listing, query
 from catalog.schema import SCHEMA, SCHEMA_VERSION, conform
-from catalog.store import Store, open_store
+from catalog.store import LeaseHeld, Store, open_store
 from catalog.writer import encode
+from pipeline_core.errors import RequestError, TransientError
 
 DAY_S = 86_400.0
+MANY = 256
 SORT_KEYS = [("asset_id", "ascending"), ("event_id", "ascending")]
 
 log = logging.getLogger("splatmill.catalog")
@@ -77,6 +79,20 @@ def compact(library: str | os.PathLike[str] | Store, policy: Policy | None = Non
         _checkpoint(store, policy, report)
         _sweep(store, policy, report)
     return report
+
+
+def compact_if_many(library: str | os.PathLike[str] | Store) -> Report | None:
+    """A round of compaction where readers would meet more than :data:`MANY` small files: each costs every question 2 ms.
+
+    None where another process is at it, or the catalogue or its disk refuses: that is no reason for a run to fail.
+    """
+    try:
+        return compact(library, Policy(min_live=MANY))
+    except LeaseHeld:
+        return None
+    except (RequestError, TransientError, OSError) as error:
+        log.warning("the catalogue's small files stay as they are: %s", error)
+        return None
 
 
 def _seal_all(store: Store, policy: Policy, report: Report) -> None:

@@ -82,7 +82,7 @@ def mended(journey: Journey, others: Sequence[Reference], *, finally_: bool = Fa
     """:func:`choose`, :func:`travel`; when a file on the way is damaged, again, and only what is damaged is made."""
     for damages in itertools.count(1):
         try:
-            return travel(choose(journey), others, finally_=finally_)
+            return travel(*choose(journey), others, finally_=finally_)
         except DamagedInput:
             if damages > MENDED:
                 raise
@@ -91,14 +91,16 @@ def mended(journey: Journey, others: Sequence[Reference], *, finally_: bool = Fa
 
 
 @forgetting
-def travel(journey: Journey, others: Sequence[Reference] = (), *, finally_: bool = False) -> Made:
+def travel(journey: Journey, made: Made, others: Sequence[Reference] = (), *, finally_: bool = False) -> Made:
     """Run stage after stage and give each the outputs that its row names; returns the references by stage.
 
-    What the contract rejects is not delivered, unless ``finally_``: then every stage leaves a row, the latest of its
-    asset. ``others`` are references to the verdicts of the other attempts.
+    ``made`` are those that are known already. What the contract rejects is not delivered, unless ``finally_``: then
+    every stage leaves a row, the latest of its asset. ``others`` are references to the verdicts of the other attempts.
     """
-    made: Made = {}
+    made = {} if finally_ else dict(made)
     for stage in stages.STAGES:
+        if stage.name in made:
+            continue
         delivers = stage.name == stages.DELIVERY
         if delivers and not finally_ and not finished(journey) and verdict_of(journey, made["accept"]).failed:
             break

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from catalog import query
+from catalog.compact import compact_if_many
 from catalog.ids import new_id
 from catalog.schema import StageRun
 from catalog.writer import append
@@ -290,7 +291,11 @@ def conclude(
     request: BatchRequest, todo: list[Journey], summary: Summary, turned_down: Sequence[str] = ()
 ) -> None:
     """Put into quarantine what has failed often enough; name what is rejected or unjudged, what has files with errors
-    in them, and what looks like another asset. ``turned_down``: what was rejected before any work."""
+    in them, and what looks like another asset. ``turned_down``: what was rejected before any work.
+
+    Before it asks the catalogue, it has the run's many small files become few.
+    """
+    compact_if_many(request.library)
     hold_to_contracts(request.library, summary, turned_down)
     compared = {each.asset_id for each in todo if each.spec.recipe.choice.start_margin is not None}
     summary.from_start = from_start(request.library, [name for name in summary.made if name in compared])

@@ -1,6 +1,6 @@
 """Which of several beginnings of an asset is finished, and whether its start is delivered in its place.
 
-    journey = choose(journey)      # of choice.candidates seeds the best; of it and its start the better
+    journey, made = choose(journey)      # of choice.candidates seeds the best; of it and its start the better
 
 Candidates make their clouds and the first steps of the geometry stage at the same time, so that the engine runs them
 in one batch; then the judge compares them, and the best goes on from where it stands. Who fails is dropped, while one
@@ -52,8 +52,8 @@ class Candidate:
         return told if self.error is None else told | {"dropped": f"{type(self.error).__name__}: {self.error}"}
 
 
-def choose(journey: Journey) -> Journey:
-    """The journey that is to be finished: ``journey`` itself where its recipe has no choice.
+def choose(journey: Journey) -> tuple[Journey, Made]:
+    """The journey that is to be finished, and what it has come to: ``journey`` itself where its recipe has no choice.
 
     Raises what stopped the first candidate, where none remains.
     """
@@ -67,13 +67,13 @@ def choose(journey: Journey) -> Journey:
     board.update(journey.asset_id, aside_done=aside)
     for best in ranked(tried):
         try:
-            chosen = finish(best, tried, settings.start_margin)
+            chosen, made = finish(best, tried, settings.start_margin)
         except Exception as error:
             drop(best, error, tried)
             continue
         for each in tried:
             forget(each.journey)
-        return chosen
+        return chosen, made
     raise AssertionError("a candidate remains, or its error was raised")
 
 
@@ -136,8 +136,8 @@ def ranked(tried: Sequence[Candidate]) -> list[Candidate]:
     return sorted(left, key=place)
 
 
-def finish(best: Candidate, tried: Sequence[Candidate], start_margin: float | None) -> Journey:
-    """The journey of the best candidate, which was travelled as far as it is measured."""
+def finish(best: Candidate, tried: Sequence[Candidate], start_margin: float | None) -> tuple[Journey, Made]:
+    """The journey of the best candidate, travelled as far as it is measured."""
     recipe = best.journey.spec.recipe
     plain = in_place_of(best.journey, recipe=recipe.model_copy(update={"choice": PLAIN}))
     told = [each.to_json() | {"taken": each is best} for each in tried]
@@ -147,26 +147,25 @@ def finish(best: Candidate, tried: Sequence[Candidate], start_margin: float | No
         come_through(best.journey, best.made, stage, anew=True)
     assert best.made == before
     go_on(best.journey)
-    chosen = keep_start(replace(plain, chosen={"candidates": told}, kept=kept), start_margin)
-    measured(chosen)
-    return chosen
+    chosen, made = keep_start(replace(plain, chosen={"candidates": told}, kept=kept), start_margin)
+    return chosen, made or measured(chosen)
 
 
 # --- the start -------------------------------------------------------------------------------------------------------
 
 
-def keep_start(journey: Journey, margin: float | None) -> Journey:
+def keep_start(journey: Journey, margin: float | None) -> tuple[Journey, Made]:
     """The journey, or that of its start without distillation where distillation made it worse by more than ``margin``.
 
-    Both are travelled as far as they are measured, and the better one is taken. None = it is not looked at.
+    Both are travelled as far as they are measured, and the better one is taken. None = it is not looked at, nor made.
     """
     recipe = journey.spec.recipe
     if margin is None or not (recipe.geometry.steps or recipe.appearance.steps):
-        return journey
+        return journey, {}
     made = measured(journey)
     scores = read(journey, made)
     if not is_worse(scores, margin):
-        return journey
+        return journey, made
     still = {name: getattr(recipe, name).model_copy(update={"steps": 0}) for name in ("geometry", "appearance")}
     start = in_place_of(journey, recipe=recipe.model_copy(update=still | {"choice": PLAIN}))
     try:
@@ -175,9 +174,10 @@ def keep_start(journey: Journey, margin: float | None) -> Journey:
         if isinstance(error, CancelledError) or error_class(error) == "transient":
             raise
         log.warning("%s: its start cannot be delivered: %s", journey.asset_id, error)
-        return journey
+        return journey, made
     of_start = read(start, begun)
-    taken, other = (start, made) if of_start["fidelity"] > scores["fidelity"] else (journey, begun)
+    better = of_start["fidelity"] > scores["fidelity"]
+    taken, taken_made, other = (start, begun, made) if better else (journey, made, begun)
     if taken is journey:
         measured(journey, anew=True)  # its rows are the asset's latest
     told = {
@@ -188,7 +188,7 @@ def keep_start(journey: Journey, margin: float | None) -> Journey:
     what = f"the {'start' if taken is start else 'distilled one all the same'} is delivered"
     log.warning("%s: distillation made it worse than its start: %s", journey.asset_id, what)
     kept = (*journey.kept, other["evaluate"]["key"])
-    return replace(taken, chosen=journey.chosen | told, kept=kept)
+    return replace(taken, chosen=journey.chosen | told, kept=kept), taken_made
 
 
 def is_worse(scores: dict[str, float], margin: float) -> bool:

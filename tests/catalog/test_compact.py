@@ -11,6 +11,7 @@ from catalog import compact, listing, query
 from catalog.compact import Policy
 from catalog.store import LeaseHeld, LocalStore, open_store
 from catalog.writer import append
+from pipeline_core.errors import DiskError
 
 AT_ONCE = Policy(grace_s=-1.0, orphan_s=3600.0, fan_in=3, checkpoint_every=5)
 
@@ -35,6 +36,20 @@ def test_random_histories_keep_every_event_once(tmp_path, random_runs, seen_ids)
     assert counts["live"] == counts["tmp"] == 0
     assert counts["sealed"] < 8
     assert counts["index"] < 8
+
+
+def test_a_run_has_many_small_files_become_few_and_never_fails_of_it(tmp_path, random_runs, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(compact, "MANY", 5)
+    for run in random_runs(random.Random(1), 5)[:4]:
+        append(tmp_path, [run])
+    assert compact.compact_if_many(tmp_path).sealed_rows == 0
+    append(tmp_path, random_runs(random.Random(2), 2)[:1])
+    with open_store(tmp_path).lease("compactor"):
+        assert compact.compact_if_many(tmp_path) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "create", lambda *arguments: (_ for _ in ()).throw(DiskError("the disk is full")))
+        assert compact.compact_if_many(tmp_path) is None and "the disk is full" in caplog.text
+    assert compact.compact_if_many(tmp_path).sealed_rows == 5 and listing.visible(open_store(tmp_path)).live == ()
 
 
 @pytest.mark.parametrize("before_operation", [1, 2, 3, 4, 7])

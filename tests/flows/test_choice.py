@@ -13,11 +13,13 @@ from catalog.schema import StageRun
 from catalog.writer import append
 from flows import choice
 from flows.batch import from_start
+from flows.asset import make_asset
 from flows.choice import choose, is_worse, keep_start
 from flows.farm.shards import measured
 from flows.live import share_done
 from flows.summary import Summary, markdown
 from pipeline_core import stages
+from pipeline_core.acceptance import Verdict
 from pipeline_core.config import RECIPES, Choice
 from pipeline_core.errors import DataError, DivergedError, TransientError
 from pipeline_core.spec import AssetSpec
@@ -77,7 +79,7 @@ def test_one_candidate_changes_no_key_and_four_share_what_the_first_has_made(pla
     assert len({each.keys["audition"] for each in (first, *others)}) == 4
     assert planned(choice__candidates=2).keys["audition"] == four.keys["audition"]
     assert planned(choice__candidates=4, choice__audition=0).keys["audition"] != four.keys["audition"]
-    assert choose(alone) is alone
+    assert choose(alone) == (alone, {})
 
 
 def test_the_best_goes_on_from_its_audition_and_becomes_what_its_seed_alone_would(
@@ -98,7 +100,7 @@ def test_the_best_goes_on_from_its_audition_and_becomes_what_its_seed_alone_woul
     monkeypatch.setattr(fidelity, "score_gaussians", judged)
     journey = planned(choice__candidates=3, choice__audition=0.5)
     library = Library(journey.library)
-    chosen = choose(journey)
+    chosen, _ = choose(journey)
     assert len(set(seen[:3])) == 3
     margins = {each["seed"]: each["margin"] for each in chosen.chosen["candidates"]}
     best = max(margins, key=margins.get)
@@ -172,20 +174,20 @@ def four(library):
 
 def test_the_largest_margin_is_taken_and_janus_decides_between_near_ones(tmp_path, heard):
     heard(zip(FOUR, [(0.10, 0.0), (0.30, 0.8), (0.29, 0.1), (-0.2, 0.0)], strict=True))
-    assert choose(four(tmp_path)).spec.seed == FOUR[2]
+    assert choose(four(tmp_path))[0].spec.seed == FOUR[2]
     heard(zip(FOUR, [(0.10, 0.0), (0.30, 0.8), (0.20, 0.1), (-0.2, 0.0)], strict=True))
-    assert choose(four(tmp_path)).spec.seed == FOUR[1]
+    assert choose(four(tmp_path))[0].spec.seed == FOUR[1]
 
 
 def test_where_nothing_can_judge_the_first_is_taken_and_that_is_said(tmp_path, heard, caplog):
     heard(zip(FOUR, [(None, None)] * 4, strict=True))
-    assert choose(four(tmp_path)).spec.seed == 3 and "nothing can judge the prompt" in caplog.text
+    assert choose(four(tmp_path))[0].spec.seed == 3 and "nothing can judge the prompt" in caplog.text
 
 
 def test_a_candidate_that_fails_is_dropped_while_one_remains(tmp_path, heard, caplog):
     heard(zip(FOUR, [DivergedError("nan"), (0.1, 0.0), DataError("x"), (0.2, 0.0)], strict=True))
     heard.fails[FOUR[3]] = DataError("no surface")
-    chosen = choose(four(tmp_path))
+    chosen, _ = choose(four(tmp_path))
     assert chosen.spec.seed == FOUR[1] and heard.finished == [FOUR[3], FOUR[1]]
     told = {each["seed"]: each.get("dropped") for each in chosen.chosen["candidates"]}
     assert told == {3: "DivergedError: nan", FOUR[1]: None, FOUR[2]: "DataError: x", FOUR[3]: "DataError: no surface"}
@@ -291,7 +293,7 @@ def measuring(monkeypatch):
 def test_the_start_is_delivered_where_it_is_the_better_one(tmp_path, measuring, caplog):
     journey = plan(tmp_path, {"choice.start_margin": 0.03})
     assert measuring(GOOD | {"start_gain": -0.2}, GOOD | {"fidelity": 0.3}) == []
-    taken = choose(journey)
+    taken, _ = choose(journey)
     assert taken.spec.recipe.geometry.steps == taken.spec.recipe.appearance.steps == 0
     assert taken.keys["init_points"] == journey.keys["init_points"] and taken.keys["record"] == journey.keys["record"]
     assert taken.chosen == {"delivered_from": "start", "fidelity_distilled": 0.2, "fidelity_start": 0.3}
@@ -301,15 +303,29 @@ def test_the_start_is_delivered_where_it_is_the_better_one(tmp_path, measuring, 
 def test_the_distilled_one_is_delivered_where_its_start_makes_no_better_mesh_or_none(tmp_path, measuring):
     journey = plan(tmp_path, {"choice.start_margin": 0.03})
     travelled = measuring(GOOD | {"start_gain": -0.2}, GOOD | {"fidelity": 0.1})
-    taken = choose(journey)
+    taken, _ = choose(journey)
     assert taken.keys == journey.keys and taken.chosen["delivered_from"] == "distilled"
     assert travelled == [(True, False), (False, False), (True, True)]  # its rows are the latest
     measuring(GOOD | {"start_gain": -0.2}, DataError("no surface"))
-    assert choose(journey) is journey
+    assert choose(journey)[0] is journey
     measuring(GOOD, DataError("not asked for"))
-    assert choose(journey) is journey
+    assert choose(journey)[0] is journey
     still = plan(tmp_path, {"choice.start_margin": 0.03, "geometry.steps": 0})
-    assert keep_start(still, 0.03) is still
+    assert keep_start(still, 0.03) == (still, {})
+
+
+def test_an_asset_that_is_compared_with_its_start_is_asked_for_each_stage_once(tmp_path, monkeypatch):
+    asked = []
+
+    def ask(task, journey, *upstream, anew=False):
+        asked.append(task.name)
+        return {"stage": task.name}
+
+    monkeypatch.setattr("tasks.policy.ask", ask)
+    monkeypatch.setattr(choice, "read", lambda journey, made: GOOD)
+    monkeypatch.setattr("flows.asset.verdict_of", lambda journey, accepted: Verdict(()))
+    make_asset(plan(tmp_path, {"choice.start_margin": 0.03}))
+    assert asked == list(stages.names())
 
 
 def test_a_report_names_the_starts_that_are_delivered(tmp_path):

@@ -36,7 +36,7 @@ def outcomes(monkeypatch, errors):
     """Let the journey end with one error after the other; seeds it was travelled with."""
     seeds, errors = [], iter(errors)
 
-    def travel(journey, others=(), finally_=False):
+    def travel(journey, made, others=(), finally_=False):
         seeds.append(journey.spec.seed)
         error = next(errors, None)
         if error:
@@ -60,7 +60,7 @@ def test_what_is_rejected_is_made_from_the_next_seeds_and_the_best_of_them_deliv
     travelled, asked = [], plan(tmp_path)
     best = seeds(3)[1]
 
-    def travel(journey, others=(), finally_=False):
+    def travel(journey, made, others=(), finally_=False):
         travelled.append((journey.spec.seed, list(others), finally_))
         return {"accept": journey.spec.seed, "record": {"seed": best}} if finally_ else {"accept": journey.spec.seed}
 
