@@ -82,7 +82,7 @@ def compact(library: str | os.PathLike[str] | Store, policy: Policy | None = Non
 
 
 def compact_if_many(library: str | os.PathLike[str] | Store) -> Report | None:
-    """A round of compaction where readers would meet more than :data:`MANY` small files: each costs every question 2 ms.
+    """A round of compaction where readers would meet :data:`MANY` small files: each costs every question 2 ms.
 
     None where another process is at it, or the catalogue or its disk refuses: that is no reason for a run to fail.
     """

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from catalog.compact import compact_if_many
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows.batch import BatchRequest, conclude
@@ -111,7 +112,10 @@ def reconcile(library: str, farm: Farm, patience: Patience = Patience()) -> list
             beats.fence(Library(library).root / CONTROL, flow.id)
             farm.close(flow.id, why)
     outcomes, whose = [], shares.look(library, farm)
-    for folder in open_runs(library):
+    open_ = open_runs(library)
+    if open_:
+        compact_if_many(library)  # a night's every look would read each of its small files anew
+    for folder in open_:
         try:
             run = read_run(folder)
             outcomes.append(reconcile_run(run, farm, patience, whose.get(run.request.run_id, Turn())))

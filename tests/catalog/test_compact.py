@@ -38,7 +38,7 @@ def test_random_histories_keep_every_event_once(tmp_path, random_runs, seen_ids)
     assert counts["index"] < 8
 
 
-def test_a_run_has_many_small_files_become_few_and_never_fails_of_it(tmp_path, random_runs, caplog, monkeypatch) -> None:
+def test_many_small_files_become_few_and_no_run_fails_of_it(tmp_path, random_runs, caplog, monkeypatch) -> None:
     monkeypatch.setattr(compact, "MANY", 5)
     for run in random_runs(random.Random(1), 5)[:4]:
         append(tmp_path, [run])

@@ -12,8 +12,8 @@ from catalog import query
 from catalog.schema import StageRun
 from catalog.writer import append
 from flows import choice
-from flows.batch import from_start
 from flows.asset import make_asset
+from flows.batch import from_start
 from flows.choice import choose, is_worse, keep_start
 from flows.farm.shards import measured
 from flows.live import share_done

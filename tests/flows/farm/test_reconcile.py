@@ -10,7 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from catalog import query
+from catalog import compact, listing, query
+from catalog.schema import StageRun
+from catalog.store import open_store
+from catalog.writer import append
 from flows.batch import plan_batch
 from flows.farm import beats, reconcile
 from flows.farm.beats import Beat
@@ -107,6 +110,15 @@ def test_a_run_is_divided_made_and_ended(opened):
     assert len(summary_of(request)["made"]) == 12 and summary_of(request)["failures"] == []
     asked = query.rows(request.library, "select count(*) as n from stage_runs where stage = 'request'")
     assert asked[0]["n"] == 12  # once by the run, not again by its shards
+
+
+def test_each_look_at_a_run_leaves_few_files_for_the_next(opened, monkeypatch):
+    request, farm = opened
+    monkeypatch.setattr(compact, "MANY", 8)
+    for name in farm.open[0].assets * 8:
+        append(request.library, [StageRun(run_id=request.run_id, asset_id=name, stage="dress", status="ok")])
+    again(request, farm)
+    assert len(listing.visible(open_store(request.library)).live) < 8
 
 
 def test_while_nothing_is_measured_every_worker_gets_one_shard_and_the_rest_waits(tmp_path, tiny, monkeypatch):
