@@ -5,14 +5,14 @@ from typing import get_args
 
 import pytest
 
-from pipeline_core.config import RECIPES, Distill, leaf_names
+from pipeline_core.config import RECIPES, Distill, Init, Texture, leaf_names
 from pipeline_core.guidance.variants import VARIANTS
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "METHODS.md").read_text()
 SPANS = set(re.findall(r"`([^`]+)`", PAGE))
-FIELDS = ("guidance", "shown", "t_schedule", "weighting")
-CHOICES = {name: get_args(Distill.model_fields[name].annotation) for name in FIELDS}
+FIELDS = dict.fromkeys(("guidance", "shown", "t_schedule", "weighting"), Distill) | {"start": Init, "method": Texture}
+CHOICES = {name: get_args(section.model_fields[name].annotation) for name, section in FIELDS.items()}
 OTHERS = {"janus_score", "splatmill.json"}
 
 
@@ -23,6 +23,7 @@ def test_every_choice_is_on_the_page(field):
 
 def test_every_word_in_code_is_a_field_or_a_choice_of_one():
     known = {part for name in leaf_names() for part in (name, name.rpartition(".")[2], name.partition(".")[0])}
+    known |= {name.rpartition(".")[0] for name in leaf_names()}
     known |= {choice for choices in CHOICES.values() for choice in choices} | set(CHOICES) | OTHERS | set(RECIPES)
     named = {span.partition("=")[0] for span in SPANS if re.fullmatch(r"[a-z_.]+(=.*)?", span)}
     assert {name for name in named if name not in known and not (ROOT / name).exists()} <= {"corgi.yaml"}
