@@ -20,7 +20,11 @@ def refuse_unreadable(manifest: Manifest, journeys: Sequence[Journey], *, skip_i
     """
     refused = [each for each in journeys if each.reading.refusal and not each.turned_down]
     for each in refused:
-        manifest.refuse(each.asset_id, "prompt", each.spec.prompt, each.reading.refusal)
+        part = each.reading.refused_part
+        field, prompt = ("prompt", each.spec.prompt) if part is None else (
+            f"parts[{part}].prompt", each.spec.parts[part].prompt
+        )  # fmt: skip
+        manifest.refuse(each.asset_id, field, prompt, each.reading.refusal)
     if refused and (not skip_invalid or len(refused) == len(journeys)):
         raise ManifestError(manifest.told(), problems=manifest.problems)
     return [each for each in journeys if each.turned_down or not each.reading.refusal]

@@ -25,7 +25,7 @@ from tasks.journey import Journey
 from tasks.rules import candidate_seeds, seeds
 
 SHOWN, NAMED, LONGEST = 10, 5, 80
-FIELDS = ("prompt", "negative_prompt", "seed", "image", "image_elevation", "init_file", "height_m", "size_m")
+FIELDS = ("prompt", "negative_prompt", "seed", "image", "image_elevation", "init_file", "parts", "height_m", "size_m")
 """What is compared beside the recipe; tags are no part of what an artist sees."""
 DISTILLING = ("geometry", "appearance")
 CHOSEN = {f"choice.{name}" for name in Choice.model_fields}

@@ -31,6 +31,11 @@ class Cameras:
     def __len__(self) -> int:
         return self.viewmats.shape[0]
 
+    def chosen(self, views: list[int]) -> Cameras:
+        """Those of the numbers ``views``."""
+        names = ("viewmats", "Ks", "azimuth", "elevation")
+        return replace(self, **{name: getattr(self, name)[views] for name in names})
+
     def finer(self, times: int) -> Cameras:
         """The same cameras with ``times`` as many pixels a side."""
         scale = torch.tensor([[times, 1, times], [1, times, times], [1, 1, 1]], dtype=torch.float32)

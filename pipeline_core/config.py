@@ -174,6 +174,11 @@ class Distill(Section):
         ((0.3, 128), (0.6, 256), (1.0, 512)), description="(until this share of the steps, render size)"
     )
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
+    part_views: Share = Field(
+        0.5,
+        json_schema_extra=LATER,
+        description="share of the cameras that see one part alone and ask by its prompt, where a row has parts",
+    )
     distance: Positive = 2.5
     framing: tuple[Positive, Positive] | None = Field(
         None,

@@ -11,11 +11,15 @@ files with 8 bits a colour; in memory colours keep their precision, so the two a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from pipeline_core import models
+from pipeline_core.composition import Composed, stretched
+from pipeline_core.composition import compose as composed
 from pipeline_core.config import RECIPES, Distill, Init, Recipe
 from pipeline_core.engine import distill as stage_of_distillation
 from pipeline_core.engine.jobs import Progress
@@ -24,6 +28,7 @@ from pipeline_core.gaussians.initialise import ball, from_points
 from pipeline_core.meshing import extract
 from pipeline_core.picture import Picture
 from pipeline_core.seeds import stream
+from pipeline_core.spec import Part
 from pipeline_core.starts import DENSE, Start, load_start
 from pipeline_core.texturing import refine
 from pipeline_core.texturing.bake import bake
@@ -55,6 +60,22 @@ def points(prompt: str, recipe: Recipe = FACTORY, *, seed: int = 0) -> PointClou
             num_points=settings.num_points,
         )
     return cloud
+
+
+def compose(parts: Sequence[Part], recipe: Recipe = FACTORY, *, seed: int = 0) -> Composed:
+    """Gaussians of several parts, each begun by its own prompt and put in its place: what :func:`distill` begins with.
+
+        book = Part(prompt="a red book", position=(0, 0.7, 0), size=0.3)
+        compose([Part(prompt="a brown table", size=(1, 0.7, 0.6)), book])
+
+    Every part has as many Gaussians as an asset alone, and random numbers of its own.
+    """
+    own = []
+    for number, part in enumerate(parts):
+        its_seed = stream(seed, f"parts[{number}]")
+        cloud = points(part.prompt, recipe, seed=its_seed)
+        own.append(start(replace(cloud, xyz=stretched(cloud.xyz, part)), recipe, seed=its_seed))
+    return composed(parts, own)
 
 
 def start_of(path: str | Path, recipe: Recipe = FACTORY, *, seed: int = 0) -> Start:

@@ -4,9 +4,10 @@
     [spec.asset_id for spec in manifest.specs]
 
 Columns: ``id``, ``prompt``, ``negative_prompt``, ``seed``, ``recipe``, ``tags``, ``face_budget``, ``texture_size``,
-``height_m`` or ``size_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), ``accept``
-(clauses, see ``pipeline_core.acceptance``; a YAML manifest has those of all its rows at its top level), and any recipe
-field by its dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every problem
+``height_m`` or ``size_m``, ``init_file`` (a path relative to the manifest, see ``pipeline_core.inputs``), ``parts``
+(a list of mappings, see :class:`~pipeline_core.spec.Part`; in a CSV cell as JSON), ``accept`` (clauses, see
+``pipeline_core.acceptance``; a YAML manifest has those of all its rows at its top level), and any recipe field by its
+dotted name (``geometry.steps``). An empty cell means "not given". The whole file is read and every problem
 is reported as *file, row, field, value, what is allowed*. Rows are counted the way the reader of the file counts them:
 spreadsheet rows (the header is row 1) for CSV, lines for JSONL, entries for YAML and rows for Parquet, from 1.
 """
@@ -35,11 +36,22 @@ from pipeline_core.acceptance import Contract, Contracts, read_clauses, read_con
 from pipeline_core.config import RECIPES, Recipe, leaf_names
 from pipeline_core.errors import DataError, ManifestError
 from pipeline_core.inputs import Inputs
-from pipeline_core.spec import FILES, ID_RULE, MAX_PROMPT, MAX_SEED, MAX_TAG, MAX_TAGS, AssetSpec, FileRef
+from pipeline_core.spec import (
+    FILES,
+    ID_RULE,
+    MAX_PARTS,
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_TAG,
+    MAX_TAGS,
+    AssetSpec,
+    FileRef,
+    Part,
+)  # fmt: skip
 
 FIELDS = (
     "id", "prompt", "negative_prompt", "seed", "recipe", "tags", "face_budget", "texture_size", "candidates",
-    "height_m", "size_m", "image_elevation", "edited", "accept", *FILES,
+    "height_m", "size_m", "image_elevation", "parts", "edited", "accept", *FILES,
 )  # fmt: skip
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size", "candidates": "choice.candidates"}
 """Columns that are short names of recipe fields."""
@@ -61,6 +73,12 @@ ALLOWED = {
     "size_m": "width, height and depth in metres (x,y,z), three numbers from 0.001 to 1000, such as 0.6,0.4,0.5",
     "image": "a picture of one object",
     "accept": "a mapping of clauses to bounds, such as {fidelity: 0.05, attempts: 3}",
+    "parts": f"a list of 2 to {MAX_PARTS} mappings such as {{prompt: a red book, position: [0, 0.7, 0], size: 0.3}}; "
+    "in a CSV cell the same as JSON",
+    "parts.prompt": f"1 to {MAX_PROMPT} characters of text",
+    "parts.position": "three numbers from -1000 to 1000, [x, y, z]: where the middle of its bottom stands, y up",
+    "parts.size": "a number from 0.001 to 1000, the longest side, or three, [width, height, depth]",
+    "parts.rotation": "three numbers from -360 to 360: degrees about x, then y, then z",
     "edited": "where init_file comes from, as splatmill edit writes it: parents and edits",
     "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
 }
@@ -279,9 +297,11 @@ def _spec(
     for name in ("prompt", "negative_prompt", "seed", "height_m", "image_elevation"):
         if name in cells:
             values[name] = cells[name]
-    for name in ("edited", "size_m"):
+    for name in ("edited", "parts", "size_m"):
         if name in cells:
             values[name] = _plain(name, cells[name])
+    if isinstance(values.get("parts"), (list, tuple)):  # a Parquet column of structs has what was not given as null
+        values["parts"] = [_given(part) if isinstance(part, dict) else part for part in values["parts"]]
     if {"height_m", "size_m"} <= cells.keys():
         table.refuse(row.number, "size_m", cells["size_m"], "one of height_m and size_m; the row gives both")
         del values["height_m"]
@@ -301,13 +321,37 @@ def _spec(
     try:
         return AssetSpec(**values)
     except ValidationError as error:
-        for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors() if problem["loc"]):
-            name = "id" if name == "asset_id" else name
-            table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), ALLOWED[name]))
+        for at in dict.fromkeys(_place_of(problem["loc"]) for problem in error.errors() if problem["loc"]):
+            table.refuse(row.number, *_refusal(at, cells, values.get("parts")))
         for problem in error.errors():
             if not problem["loc"] and len(table.problems) == before:
                 table.refuse(row.number, "", "", problem["msg"].removeprefix("Value error, "))
         return None
+
+
+def _given(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if value is not None}
+
+
+def _place_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The cell that a validation error's location lies in: a column, or of ``parts`` a part's number and field."""
+    column = "id" if location[0] == "asset_id" else location[0]
+    return (column, *location[1:3]) if column == "parts" else (column,)
+
+
+def _refusal(at: tuple[int | str, ...], cells: Mapping[str, Any], parts: Any) -> tuple[str, Any, str]:
+    """Field, value and what is allowed, of a place that :func:`_place_of` found; ``parts`` as they were read."""
+    column = str(at[0])
+    if len(at) == 1:
+        return column, cells.get(column, ""), _with_point(cells.get(column), ALLOWED[column])
+    field, part, known = f"parts[{at[1]}]", parts[at[1]], list(Part.model_fields)
+    if len(at) == 2:
+        return field, part, "a mapping with a prompt, such as {prompt: a red book, size: 0.3}"
+    name = str(at[2])
+    if name not in known:
+        allowed = f"unknown; a part has {', '.join(known)}{_nearest(name[:99], known)}"
+        return f"{field}.{name[:60]}", part.get(name, ""), allowed
+    return f"{field}.{name}", part.get(name, ""), _with_point(part.get(name), ALLOWED[f"parts.{name}"])
 
 
 def _contract(number: int, cell: Any, recipe: str, tags: Any, table: Table) -> Contract | None:
@@ -761,7 +805,7 @@ def _expand(number: int, entry: dict[str, Any], table: Table) -> list[dict[str, 
         table.refuse(number, "matrix", f"{size} assets", f"at most {MAX_ROWS} assets")
         return []
     columns = [name for name in matrix if name in FIELDS or name in _leaves()]
-    worded = ("id", "prompt", "negative_prompt", "tags", *FILES)
+    worded = ("id", "prompt", "negative_prompt", "tags", "parts", *FILES)
     texts = " ".join(str(v)[:10_000] for k, v in entry.items() if k in worded)
     texts += " ".join(str(v) for name in columns for v in matrix[name] if isinstance(v, str))
     for axis in matrix:
@@ -788,8 +832,12 @@ def _fill(value: Any, chosen: dict[str, Any]) -> Any:
             value = value.replace("{" + str(axis) + "}", str(text))
         return value
     if isinstance(value, list) and len(value) <= MAX_TAGS:
-        return [_fill(item, chosen) for item in value]
+        return [_filled(item, chosen) if isinstance(item, dict) else _fill(item, chosen) for item in value]
     return value
+
+
+def _filled(part: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    return {name: _fill(value, chosen) for name, value in part.items()}
 
 
 def _read_parquet(data: bytes, table: Table) -> None:

@@ -9,6 +9,7 @@ It never loads torch.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -25,18 +26,19 @@ MAX_SEED = 2**32 - 1
 ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,95}$"
 ID_RULE = "1 to 96 of a-z, 0-9, - and _, starting with a letter or digit, and not a device name such as con or nul"
 MAX_TAGS, MAX_TAG = 32, 64
+MAX_PARTS = 16
 ZERO_WIDTH_JOINER = "\u200d"
 
 # Windows opens these as devices whatever the folder; a library is often shared with artists' machines.
 DEVICE_NAMES = frozenset(["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))])
 
 
-def derive_id(prompt: str, negative_prompt: str, seed: int, image: str = "") -> str:
-    """An id from the prompt, the seed and the image's content: a readable slug and 10 hex digits of their sha256;
-    [a-z0-9-] only."""
+def derive_id(prompt: str, negative_prompt: str, seed: int, more: str = "") -> str:
+    """An id from the prompt, the seed and, where there is one, the image's content or the parts: a readable slug and 10
+    hex digits of their sha256; [a-z0-9-] only."""
     ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:48].strip("-")
-    parts = [prompt, negative_prompt, str(seed), *([image] if image else [])]
+    parts = [prompt, negative_prompt, str(seed), *([more] if more else [])]
     digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:10]
     return f"{slug}-{digest}" if slug else f"asset-{digest}"
 
@@ -128,13 +130,43 @@ class Edited(Written):
 
 
 Metres = Annotated[float, Field(ge=0.001, le=1000)]
+Coordinate = Annotated[float, Field(ge=-1000, le=1000)]
+Degrees = Annotated[float, Field(ge=-360, le=360)]
+
+
+class Part(Written):
+    """One thing of several that an asset is made of, in the asset's axes: +Y up, front +Z.
+
+    ``size`` is the longest side of its box, or the box's width, height and depth, to which it is stretched.
+    ``rotation`` is degrees about X, then Y, then Z. ``position`` is where the middle of the bottom of its turned box
+    stands. Lengths have no unit: only how they relate counts, and ``height_m`` or ``size_m`` says how large all is.
+    """
+
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+    position: tuple[Coordinate, Coordinate, Coordinate] = (0.0, 0.0, 0.0)
+    size: Metres | tuple[Metres, Metres, Metres] = 1.0
+    rotation: tuple[Degrees, Degrees, Degrees] = (0.0, 0.0, 0.0)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _clean(cls, text: Any) -> Any:
+        return clean_text(text) if isinstance(text, str) else text
+
+    @field_validator("position", "size", "rotation", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Booleans are no numbers."""
+        if any(isinstance(each, bool) for each in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError("numbers")
+        return value
 
 
 class AssetSpec(Written):
     """One asset: prompt, seed, recipe and targets. ``height_m`` is the height of the exported mesh in metres;
     ``size_m``, in its place, its width (x), height (y) and depth (z), to which it is stretched, and ``height_m`` is
     then the height among them. ``image_elevation`` is the degrees above the horizon that ``image`` is seen from.
-    Without a prompt an asset with an image is called by the image's name.
+    Without a prompt an asset with an image is called by the image's name. ``parts`` are made each by its own prompt,
+    and the whole by ``prompt``.
     """
 
     asset_id: str = Field("", pattern=ID_PATTERN, description="derived from the prompt and the seed when absent")
@@ -150,6 +182,9 @@ class AssetSpec(Written):
     image: FileRef | None = Field(None, json_schema_extra=LATER, description="a picture that the asset is made from")
     image_elevation: float = Field(0.0, ge=-80, le=80, json_schema_extra=LATER)
     init_file: FileRef | None = Field(None, json_schema_extra=LATER)
+    parts: tuple[Part, ...] = Field(
+        (), max_length=MAX_PARTS, json_schema_extra=LATER, description="things that it is put together from"
+    )
     edited: Edited | None = Field(None, json_schema_extra=LATER, description="what init_file was edited from")
     accept: Contract | None = Field(None, json_schema_extra=LATER, description="what it must keep to be accepted")
 
@@ -188,6 +223,11 @@ class AssetSpec(Written):
             object.__setattr__(self, "height_m", self.size_m[1])
         if self.image_elevation and self.image is None:
             raise ValueError("image_elevation is given without an image; give one, or leave it out")
+        if len(self.parts) == 1:
+            raise ValueError("parts has one part; give two or more, or leave parts out and give its prompt alone")
+        if self.parts and (self.image is not None or self.init_file is not None):
+            name = "init_file" if self.image is None else "image"
+            raise ValueError(f"parts are made from their prompts, and {name} is given; leave one of them out")
         if self.edited is not None and self.init_file is None:
             raise ValueError("edited tells where an init_file comes from; splatmill edit writes both")
         if (self.init_file is None) == (self.recipe.init.start == "file"):
@@ -205,7 +245,8 @@ class AssetSpec(Written):
         return asset_id
 
     def _own_id(self) -> str:
-        return derive_id(self.prompt, self.negative_prompt, self.seed, self.image.sha256 if self.image else "")
+        parts = json.dumps([part.model_dump(mode="json") for part in self.parts], sort_keys=True) if self.parts else ""
+        return derive_id(self.prompt, self.negative_prompt, self.seed, self.image.sha256 if self.image else parts)
 
     @property
     def files(self) -> dict[str, FileRef]:

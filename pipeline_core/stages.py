@@ -28,9 +28,9 @@ class Stage:
         upstream: the stages whose outputs its task is given, in the order of the task's arguments.
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
-            where a row names one, ``metres`` where the texture's size depends on them, ``size`` where the row gives
-            ``size_m``, ``audition`` (how candidates are compared), ``spec`` (all of it but its contract), ``contract``
-            where it has one.
+            where a row names one, ``parts`` where it has them, ``metres`` where the texture's size depends on them,
+            ``size`` where the row gives ``size_m``, ``audition`` (how candidates are compared), ``spec`` (all of it but
+            its contract), ``contract`` where it has one.
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -67,14 +67,15 @@ class Stage:
 
 DISTILLED = ("splat.ply", "curves.json")
 ASKED = ("prompt", "negative", "seed", "image")
+DISTILLED_FOR = (*ASKED, "parts")
 
 # fmt: off
 STAGES: tuple[Stage, ...] = (
-    Stage("init_points", 2, "init", reads=("prompt", "seed", "init_file"), models=("points",),
+    Stage("init_points", 2, "init", reads=("prompt", "seed", "init_file", "parts"), models=("points",),
           weight=0.05, outputs=("points.ply",), shown=False),
-    Stage("optimize_gaussians", 3, "geometry", ("init_points",), reads=ASKED, models=("image", "points"),
+    Stage("optimize_gaussians", 3, "geometry", ("init_points",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
-    Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=ASKED, models=("image", "points"),
+    Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
     Stage("extract_mesh", 6, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb", "surface.npz")),

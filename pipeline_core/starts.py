@@ -84,7 +84,7 @@ def load_start(path: Path, settings: Init, generator: torch.Generator) -> Start:
             auto = "y-down" if about.shN else "y-up"
         auto = next((text[6:] for text in about.comments if text in {f"frame {name}" for name in FRAMES}), auto)
     frame = auto if settings.file_frame == "auto" else settings.file_frame
-    quat = _product(spin(1, settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
+    quat = product(spin(1, settings.file_turn), torch.tensor(FRAMES[frame], dtype=torch.float64))
     if kind == "splat":
         gaussians = _place(path, _most_seen(load_splat(path, frame="file"), settings.max_gaussians), quat)
         cloud = PointCloud(gaussians.means, sh0_to_rgb(gaussians.sh0).clamp(0, 1))
@@ -137,7 +137,7 @@ def turn(gaussians: Gaussians, quat: Tensor) -> Gaussians:
     return replace(
         gaussians,
         means=gaussians.means.double() @ rotation.T,
-        quats=_product(quat, gaussians.quats.double()).float(),
+        quats=product(quat, gaussians.quats.double()).float(),
         shN=_turn_harmonics(gaussians.shN, gaussians.sh_degree, rotation),
     )
 
@@ -167,7 +167,7 @@ def spin(axis: int, degrees: float) -> Tensor:
     return quat
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     """Quaternion product [..., 4] wxyz: first ``b``, then ``a``."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)

@@ -126,7 +126,7 @@ class Gaussians:
 
     def tensors(self) -> dict[str, Tensor]:
         """The raw tensors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(Gaussians)}
 
     def detach(self) -> Gaussians:
         """The same values without a graph, cloned."""

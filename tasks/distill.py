@@ -14,22 +14,21 @@ from pipeline_core.storage import Library
 from tasks.journey import Journey
 from tasks.progress import board
 from tasks.stage import picture_of
+from tasks.start import save
 
 if TYPE_CHECKING:
     from pipeline_core.types import Gaussians
 
 
 def distill_to(folder: Path, journey: Journey, stage: str, gaussians: Gaussians, settings: Distill) -> dict[str, float]:
-    """Optimise ``gaussians`` and write ``splat.ply`` and ``curves.json``; returns the stage's metrics."""
-    from pipeline_core.io.ply import save_splat
-
+    """Optimise ``gaussians`` and write ``splat.ply``, its parts, and ``curves.json``; returns the stage's metrics."""
     began, before = time.monotonic(), len(gaussians)
     gaussians, curves = distilled(
         journey, stage, gaussians, settings,
         checkpoint_path=Library(journey.library).checkpoint(stage, journey.keys[stage]),
         on_progress=board.follow(journey.asset_id, stage),
     )  # fmt: skip
-    save_splat(folder / "splat.ply", gaussians)
+    save(folder, gaussians)
     write_json(folder / "curves.json", curves)
     metrics: dict[str, float] = {"gaussians_before": before, "gaussians": len(gaussians), "steps": settings.steps}
     if settings.steps:

@@ -27,6 +27,7 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "negative": lambda spec: spec.negative_prompt,
     "seed": lambda spec: spec.seed,
     "image": lambda spec: spec.image and [spec.image.file, spec.image_elevation],
+    "parts": lambda spec: [part.model_dump(mode="json") for part in spec.parts] or None,
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "metres": lambda spec: (spec.size_m or spec.height_m) if spec.recipe.mesh.texels_per_metre else None,
     "size": lambda spec: spec.size_m,

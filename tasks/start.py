@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.journey import Journey
@@ -11,7 +12,11 @@ if TYPE_CHECKING:
     from pipeline_core.types import Gaussians
 
 START = "start.ply"
-"""The Gaussians of a splat that a row named; other starts are points alone."""
+"""The Gaussians of a splat that a row named, or of a row's parts; other starts are points alone."""
+
+
+PARTS = "parts.npz"
+"""Beside a splat of several parts: whose each Gaussian is, and where the parts stand."""
 
 
 CONTROL = "control.ply"
@@ -30,9 +35,28 @@ def control_of(journey: Journey, points: Reference) -> Gaussians:
 def start_of(journey: Journey, points: Reference) -> Gaussians:
     """The Gaussians that distillation begins with: the file's own, or new ones at the points."""
     from pipeline_core import make
-    from pipeline_core.io.ply import load_points, load_splat
+    from pipeline_core.io.ply import load_points
 
     if START in points["outputs"]:
-        return load_splat(path_of(journey, points, START))
+        return splat_of(journey, points, START)
     cloud = load_points(path_of(journey, points, "points.ply"))
     return make.start(cloud, journey.spec.recipe, seed=journey.spec.seed)
+
+
+def splat_of(journey: Journey, made: Reference, name: str = "splat.ply") -> Gaussians:
+    """A stage's splat, with its parts where it has several."""
+    from pipeline_core.composition import load_parts
+    from pipeline_core.io.ply import load_splat
+
+    gaussians = load_splat(path_of(journey, made, name))
+    return load_parts(path_of(journey, made, PARTS), gaussians) if PARTS in made["outputs"] else gaussians
+
+
+def save(folder: Path, gaussians: Gaussians, name: str = "splat.ply", *, comment: str = "") -> None:
+    """Write what :func:`splat_of` reads."""
+    from pipeline_core.composition import Composed, save_parts
+    from pipeline_core.io.ply import save_splat
+
+    save_splat(folder / name, gaussians, comment=comment)
+    if isinstance(gaussians, Composed):
+        save_parts(folder / PARTS, gaussians)

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline_core.composition import Composed, subjects
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.adam import step_each
 from pipeline_core.engine.jobs import Progress, Query, Rows
 from pipeline_core.engine.reference import ReferenceView
-from pipeline_core.engine.scenes import Scene, render
+from pipeline_core.engine.scenes import Answer, Scene, render
 from pipeline_core.engine.shading import Shading, side_lights
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance import schedules
 from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
-from pipeline_core.guidance.prompts import TextConditioning, encode_text
+from pipeline_core.guidance.prompts import encode_texts, text_of_each
 from pipeline_core.guidance.schedules import log_linear, resolution
 from pipeline_core.guidance.sds import sds_gradient, sds_loss
 from pipeline_core.guidance.variants import VARIANTS, Asking, Compared, Views
@@ -44,7 +46,8 @@ class GaussianJob:
     ``seed`` feeds the job's only source of randomness, a CPU generator. ``until`` = leave after so many steps, with the
     Gaussians as they are then; the same job without it goes on from the checkpoint. With a ``picture`` the prior is
     shown that in place of the prompt, its view has a loss of its own (``engine/reference.py``), and ``curves`` a
-    ``loss_reference``.
+    ``loss_reference``. Of :class:`Composed` Gaussians ``stage.part_views`` of the views see one part alone and ask by
+    its prompt, and so is the result.
     """
 
     def __init__(
@@ -75,9 +78,13 @@ class GaussianJob:
         self.asking: Asking | None = None  # what this step's guidance still wants to know
         self.compared: Compared | None = None  # and what it came to
         self.point_prediction: Tensor | None = None
+        self._found: tuple[Tensor, list[Tensor]] | None = None  # whose each Gaussian is, and those of each part
         self.stats: GradientStats
+        self.layout = gaussians.layout if isinstance(gaussians, Composed) else None
         self._initial = gaussians.detach()
         self._identity = [stage.fingerprint(), prompt, negative_prompt, seed, digest(gaussians)]
+        if self.layout is not None:
+            self._identity.append(self.layout.to_json())
         if picture is not None:
             self._identity.append(picture.digest)
             self.curves["loss_reference"] = []
@@ -102,8 +109,9 @@ class GaussianJob:
             )
         if self.stage.shown != "unlit" and self._initial.shN.shape[1]:
             raise DataError(f"shown={self.stage.shown!r} needs colours alike from everywhere: set init.sh_degree to 0")
-        self.text: TextConditioning = encode_text(
-            image_prior, self.prompt, self.negative_prompt, picture=self.picture,
+        prompts = [self.prompt, *(self.layout.prompts if self.layout else ())]
+        self.texts = encode_texts(
+            image_prior, prompts, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
             turns=self.stage.view_turns, front_words=self.stage.front_words, shown=self.stage.shown,
         )  # fmt: skip
@@ -111,14 +119,12 @@ class GaussianJob:
         models = [image_prior.model_id, None]
         self.points = point_prior() if self.stage.point_weight else None
         if self.points is not None:
-            start = self._initial
-            self.point_condition = self.points.encode_object(
-                self.prompt, start.means * self.stage.point_scale, sh0_to_rgb(start.sh0).clamp(0, 1)
-            )
             models[1] = self.points.model_id
         identity = json.dumps([*self._identity, *models, self.precision])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._start_parameters()
+        if self.points is not None:
+            self.point_conditions = [self._point_condition(self.points, subject) for subject in self._all()]
 
     def _start_parameters(self) -> None:
         initial = self._initial.to(self.device).tensors()
@@ -129,6 +135,8 @@ class GaussianJob:
             for name, leaf in self.params.items()
             if leaf.numel()
         }
+        if isinstance(self._initial, Composed):  # follows its Gaussian wherever they are kept, grown and dropped
+            self.params["part"] = torch.nn.Parameter(self._initial.part.to(self.device), requires_grad=False)
         self._new_stats()
         self.reference = ReferenceView(self.picture, self.stage, self.device) if self.picture is not None else None
         # image loss, point loss, finite rows, steps, and the reference's loss where there is one; since last look
@@ -151,12 +159,19 @@ class GaussianJob:
         if s.latents == "sample":
             self.posterior = torch.randint(2**31, (len(cameras),), generator=self.generator).tolist()
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
+        seen = self._subjects(s.views, self.prior.num_views)
+        self.text = self.texts[0] if self.layout is None else text_of_each([self.texts[_number(k)] for k in seen])
+        cameras = cameras if self.layout is None else self.layout.moved(cameras, seen)
         backgrounds = draw_backgrounds(
             s.background, self.prior.background, len(cameras), self.generator, group=self.prior.num_views
         )
         cameras = cameras.to(self.device, non_blocking=True)
         self.Ks = cameras.Ks
-        return Scene(self.params, cameras, upload(backgrounds, self.device), self._shading(len(cameras)))
+        groups = tuple((self._rows(k), [v for v, one in enumerate(seen) if one == k]) for k in dict.fromkeys(seen))
+        return Scene(
+            self.params, cameras, upload(backgrounds, self.device), self._shading(len(cameras)),
+            groups if any(rows is not None for rows, _ in groups) else (),
+        )  # fmt: skip
 
     def _shading(self, views: int) -> Shading | None:
         if self.stage.shown == "unlit":
@@ -257,7 +272,8 @@ class GaussianJob:
             optimizer.param_groups[0]["params"] = [leaf]
             self.params[name] = leaf
         for name in self.params.keys() - self.optimizers.keys():
-            self.params[name] = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))
+            value = tensors[f"params.{name}"].to(self.device, copy=True)
+            self.params[name] = torch.nn.Parameter(value, requires_grad=value.is_floating_point())
         self.stats = GradientStats(
             **{name: tensors[f"stats.{name}"].to(self.device, copy=True) for name in self.stats.tensors()}
         )
@@ -271,7 +287,10 @@ class GaussianJob:
             self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
         elif broken := [name for name, value in self.params.items() if not value.isfinite().all()]:
             raise self._diverged(NOT_FINITE.format(", ".join(broken)))
-        gaussians = Gaussians(**{name: value.detach() for name, value in self.params.items()}).to("cpu").detach()
+        values = {name: value.detach().to("cpu", copy=True) for name, value in self.params.items()}
+        gaussians = Gaussians(**values) if self.layout is None else Composed(**values, layout=self.layout)
+        for subject in self._all()[1:]:
+            self._rows(subject)  # none is left empty
         return gaussians, {**self.curves, "events": self.events, "precision": self.precision}
 
     def _diverged(self, what: str) -> DivergedError:
@@ -315,24 +334,67 @@ class GaussianJob:
         if self.points is None:
             return None
         s = self.stage
-        self.x = torch.stack([self._cloud(self.points) for _ in range(s.point_draws)])
+        seen = self._subjects(s.point_draws)
+        self.x = torch.stack([self._cloud(self.points, subject) for subject in seen])
         window = s.point_t_min or s.t_min, s.point_t_max or s.t_max
         self.point_t = upload(self._draw_t(self.points, len(self.x), window), self.device)
         self.point_noise = upload(torch.randn(self.x.shape, generator=self.generator), self.device)
         rows = point_rows(
-            self.points, self.x, self.point_t, self.point_noise, self.point_condition, s.point_guidance_scale
+            self.points, self.x, self.point_t, self.point_noise, self.point_conditions[0], s.point_guidance_scale
         )
+        if self.layout is not None:
+            own = torch.stack([self.point_conditions[_number(subject)] for subject in seen], dim=1)  # [2, draws, ...]
+            rows = replace(rows, condition=own[: len(rows) // len(seen)].flatten(0, 1))
         self.x_t = rows.x[: len(self.x)]  # the others are the same clouds, for guidance
         return rows
 
-    def _cloud(self, prior: PointPrior) -> Tensor:
+    def _cloud(self, prior: PointPrior, subject: int | None) -> Tensor:
         """Some of the Gaussians, as a cloud [6, P] that the point prior can judge."""
-        means, count = self.params["means"], prior.num_points
+        means, opacities, sh0 = self._of(subject)
+        count = prior.num_points
         if self.stage.point_subset == "farthest":
             chosen = farthest(means, count, self.generator)
         else:
-            chosen = subset(self.params["opacities"].sigmoid(), count, self.generator)
-        return prior.to_model(means[chosen] * self.stage.point_scale, sh0_to_rgb(self.params["sh0"][chosen]))
+            chosen = subset(opacities.sigmoid(), count, self.generator)
+        return prior.to_model(means[chosen] * self.stage.point_scale, sh0_to_rgb(sh0[chosen]))
+
+    @torch.no_grad()
+    def _point_condition(self, prior: PointPrior, subject: int | None) -> Tensor:
+        """What the point prior is told of the whole or of a part, as it is now [2, ...]."""
+        means, _, sh0 = self._of(subject)
+        prompt = self.prompt if subject is None or self.layout is None else self.layout.prompts[subject]
+        return prior.encode_object(prompt, means * self.stage.point_scale, sh0_to_rgb(sh0).clamp(0, 1))
+
+    def _all(self) -> list[int | None]:
+        """The whole (None), and every part."""
+        return [None, *range(len(self.layout) if self.layout is not None else 0)]
+
+    def _subjects(self, count: int, group: int = 1) -> list[int | None]:
+        """What each of ``count`` views of this step sees, alike in groups of ``group``."""
+        if self.layout is None:
+            return [None] * count
+        chosen = subjects(self.step, count // group, self.stage.part_views, len(self.layout))
+        return [each for each in chosen for _ in range(group)]
+
+    def _rows(self, subject: int | None) -> Tensor | None:
+        """Numbers of a part's Gaussians; None = all. Raises DivergedError where it has none left."""
+        if subject is None:
+            return None
+        part = self.params["part"]
+        if self._found is None or self._found[0] is not part:  # to look for them waits for a GPU
+            self._found = part, [part.eq(k).nonzero().squeeze(1) for k in range(len(self._all()) - 1)]
+        rows = self._found[1][subject]
+        if not len(rows):
+            raise self._diverged(f"none of the Gaussians of parts[{subject}] is left")
+        return rows
+
+    def _of(self, subject: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, in the part's own frame where it is one, raw opacities, and harmonics of the whole or a part."""
+        means, opacities, sh0 = (self.params[name] for name in ("means", "opacities", "sh0"))
+        rows = self._rows(subject)
+        if rows is None or subject is None or self.layout is None:
+            return means, opacities, sh0
+        return self.layout.own(subject, means[rows]), opacities[rows], sh0[rows]
 
     def _point_loss(self) -> Tensor:
         assert self.point_prediction is not None and self.points is not None
@@ -372,13 +434,21 @@ class GaussianJob:
 def digest(gaussians: Gaussians) -> str:
     """First 16 hex digits of the sha256 of all raw tensors."""
     sha = hashlib.sha256()
-    for value in gaussians.tensors().values():
+    labels = [gaussians.part] if isinstance(gaussians, Composed) else []
+    for value in [*gaussians.tensors().values(), *labels]:
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()[:16]
 
 
-def render_scene(scene: Scene) -> tuple[Tensor, dict[str, Any]]:
+def _number(subject: int | None) -> int:
+    """Place among the whole and the parts."""
+    return 0 if subject is None else subject + 1
+
+
+def render_scene(scene: Scene) -> Answer:
     """Images [V, 3, H, W] of one scene, and its info, whose ``means2d`` keeps its gradient."""
+    if scene.groups:
+        return scene.together([render_scene(each) for each in scene.apart()])
     colors, _, info = render(scene.params, scene.cameras, scene.backgrounds, scene.shading)
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,17 +20,23 @@ FILLER = {"means": 0.0, "quats": 1.0, "scales": -10.0, "opacities": -40.0, "sh0"
 """Raw values of a Gaussian that nobody sees: it makes scenes equally long."""
 
 
+Answer = tuple[Tensor, dict[str, Any]]
+"""Images [V, 3, H, W] of a scene, and the info of its Gaussians."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """What one job wants to see: raw ``params`` by name, V ``cameras`` and ``backgrounds`` [V, 3], on one device.
 
-    With ``shading`` colours depend on the view, and there may be no harmonics.
+    With ``shading`` colours depend on the view, and there may be no harmonics. ``groups``, where not every view sees
+    all: the Gaussians [M] int64 that some views see (None = all), and which views these are; every view is in one.
     """
 
     params: dict[str, Tensor]
     cameras: Cameras
     backgrounds: Tensor
     shading: Shading | None = None
+    groups: tuple[tuple[Tensor | None, list[int]], ...] = ()
 
     @property
     def kind(self) -> tuple[int, int, int, int, str]:
@@ -39,23 +45,74 @@ class Scene:
         shown = "" if shading is None else shading.kind
         return len(cameras), cameras.width, cameras.height, self.params["shN"].shape[1], shown
 
+    def apart(self) -> list[Scene]:
+        """A scene for each of the groups."""
+        return [
+            Scene(
+                self.params if rows is None else {name: value[rows] for name, value in self.params.items()},
+                self.cameras.chosen(views),
+                self.backgrounds[views],
+                self.shading and replace(self.shading, lights=self.shading.lights[views]),
+            )
+            for rows, views in self.groups
+        ]
 
-def render_together(scenes: Sequence[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
+    def together(self, shown: Sequence[Answer]) -> Answer:
+        """One answer again of those to :meth:`apart`, whose Gaussians are not seen where they were left out."""
+        order = [view for _, views in self.groups for view in views]
+        images = torch.cat([each for each, _ in shown])[[order.index(view) for view in range(len(order))]]
+        infos, count = [info for _, info in shown], len(self.params["means"])
+
+        def spread(values: Sequence[Tensor]) -> Tensor:
+            """[V, N, ...] of each group's own."""
+            whole = values[0].new_zeros(len(order), count, *values[0].shape[2:])
+            for (rows, views), value in zip(self.groups, values, strict=True):
+                for view, row in zip(views, value, strict=True):
+                    whole[view, slice(None) if rows is None else rows] = row
+            return whole
+
+        means2d = Spread([info["means2d"] for info in infos], spread)
+        return images, infos[0] | {
+            "means2d": means2d, **{name: spread([info[name] for info in infos]) for name in ("radii", "conics")}
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spread:
+    """``means2d`` of a scene's groups, for who looks at its gradient as that of one tensor."""
+
+    pieces: list[Any]
+    spread: Callable[[Sequence[Tensor]], Tensor]
+    requires_grad = False  # the pieces keep theirs
+
+    @property
+    def grad(self) -> Tensor | None:
+        """[V, N, 2]; None before the backward."""
+        grads = [piece.grad for piece in self.pieces]
+        return None if any(grad is None for grad in grads) else self.spread(grads)
+
+
+def render_together(scenes: Sequence[Scene]) -> list[Answer]:
     """Images [V, 3, H, W] and info of each scene, with one rasterisation for all of a kind.
 
     Shorter scenes are filled up with Gaussians that nobody sees. The fields of an info are ``means2d`` (whose ``grad``
     is there after the backward), ``radii``, ``conics``, ``width`` and ``height``, for the scene's own Gaussians only.
     """
+    if any(scene.groups for scene in scenes):
+        pieces = [scene.apart() if scene.groups else [scene] for scene in scenes]
+        shown = iter(render_together([piece for each in pieces for piece in each]))
+        own = [[next(shown) for _ in each] for each in pieces]
+        return [scene.together(each) if scene.groups else each[0] for scene, each in zip(scenes, own, strict=True)]
     kinds: dict[tuple[int, int, int, int, str], list[int]] = {}
     for number, scene in enumerate(scenes):
         kinds.setdefault(scene.kind, []).append(number)
-    answers: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+    answers: dict[int, Answer] = {}
     for numbers in kinds.values():
         answers |= zip(numbers, _render_alike([scenes[number] for number in numbers]), strict=True)
     return [answers[number] for number in range(len(scenes))]
 
 
-def _render_alike(scenes: list[Scene]) -> list[tuple[Tensor, dict[str, Any]]]:
+def _render_alike(scenes: list[Scene]) -> list[Answer]:
     """Of scenes of one kind."""
     counts = [len(scene.params["means"]) for scene in scenes]
     rows = max(*counts, 1)

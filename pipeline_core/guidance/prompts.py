@@ -8,8 +8,9 @@ guided, conditional = text.guide(prior.predict(...), azimuth, elevation, scale=7
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def perpendicular(x: Tensor, y: Tensor) -> Tensor:
 class TextConditioning:
     """Embeddings of one prompt, or of a picture in its place.
 
-    ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used.
+    ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used. Of views that each have a prompt
+    of their own (:func:`text_of_each`) ``plain`` and ``views`` are [B, L, D].
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
     ``kind`` of render is told with every row: guidance leads away from other things in the same light.
@@ -99,7 +101,8 @@ class TextConditioning:
             elevations.append(without.elevation)
         if self.perp_neg:
             for k in range(2):
-                embeddings.append(torch.stack([self.views[perp_neg_weights(*pair)[1][k][0]] for pair in angles]))
+                words = [perp_neg_weights(*pair)[1][k][0] for pair in angles]
+                embeddings.append(torch.stack([self._view(word, row) for row, word in enumerate(words)]))
                 azimuths.append(azimuth)
                 elevations.append(elevation)
         groups = len(embeddings)
@@ -138,15 +141,34 @@ class TextConditioning:
         if not self.views:
             return self.plain.expand(count, -1, -1)
         if not self.perp_neg:
-            return torch.stack([self.views[view_word(*pair, self.turns)] for pair in angles])
+            return torch.stack([self._view(view_word(*pair, self.turns), row) for row, pair in enumerate(angles)])
         mixtures = [perp_neg_weights(*pair)[0] for pair in angles]
-        zero = torch.zeros_like(self.plain)
-        return torch.stack([sum((share * self.views[word] for word, share in mix.items()), zero) for mix in mixtures])
+        zero = torch.zeros_like(self.negative)
+        return torch.stack([
+            sum((share * self._view(word, row) for word, share in mix.items()), zero)
+            for row, mix in enumerate(mixtures)
+        ])  # fmt: skip
+
+    def _view(self, word: str, row: int) -> Tensor:
+        """Embedding [L, D] of the prompt of a ``row`` with a view word."""
+        view = self.views[word]
+        return view if view.ndim == 2 else view[row]
 
 
-def encode_text(
+def text_of_each(texts: Sequence[TextConditioning]) -> TextConditioning:
+    """The text of B views of which each has its own, of one :func:`encode_texts`."""
+    views = {word: torch.stack([text.views[word] for text in texts]) for word in texts[0].views}
+    return replace(texts[0], plain=torch.stack([text.plain for text in texts]), views=views)
+
+
+def encode_text(prior: ImagePrior, prompt: str, negative_prompt: str = "", **settings: Any) -> TextConditioning:
+    """The one of :func:`encode_texts`."""
+    return encode_texts(prior, [prompt], negative_prompt, **settings)[0]
+
+
+def encode_texts(
     prior: ImagePrior,
-    prompt: str,
+    prompts: Sequence[str],
     negative_prompt: str = "",
     *,
     picture: Picture | None = None,
@@ -155,9 +177,9 @@ def encode_text(
     turns: tuple[float, float] = TURNS,
     front_words: Collection[str] = (),
     shown: str = UNLIT,
-) -> TextConditioning:
-    """Encode ``prompt`` for ``prior``, which is to judge renders of the kind ``shown``. View words only where it takes
-    no camera.
+) -> list[TextConditioning]:
+    """Encode ``prompts`` in one call for ``prior``, which is to judge renders of the kind ``shown``. View words only
+    where it takes no camera.
 
     ``front_words`` are left out of the prompts of the other sides, which they contradict (prompt debiasing, Hong et al.
     2023). With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes
@@ -172,13 +194,19 @@ def encode_text(
         if not isinstance(prior, PicturePrior):
             raise RequestError(f"{prior.model_id} reads a prompt and is shown no image")
         seen = prior.encode_image(picture)
-        return TextConditioning(seen, torch.zeros_like(seen), {}, False, prior.camera, kind=kind)
+        return [TextConditioning(seen, torch.zeros_like(seen), {}, False, prior.camera, kind=kind)]
     worded = perp_neg or (view_prompts and prior.camera == "none")
-    sides = {word: prompt if word == "front" else without(prompt, front_words) for word in VIEW_WORDS if worded}
-    texts = [prompt, Negative(negative_prompt)] + [view_prompt(text, word) for word, text in sides.items()]
-    embeddings = prior.encode_prompts(texts)
-    views = dict(zip(VIEW_WORDS, embeddings[2:], strict=True)) if worded else {}
-    return TextConditioning(embeddings[0], embeddings[1], views, perp_neg, prior.camera, turns, kind)
+    texts: list[str] = []
+    for prompt in prompts:
+        said = {word: prompt if word == "front" else without(prompt, front_words) for word in VIEW_WORDS if worded}
+        texts += [prompt, *(view_prompt(text, word) for word, text in said.items())]
+    first, negative, *others = prior.encode_prompts([texts[0], Negative(negative_prompt), *texts[1:]])
+    embeddings, each = [first, *others], len(texts) // len(prompts)
+    views = [dict(zip(VIEW_WORDS, embeddings[at + 1 : at + each])) for at in range(0, len(embeddings), each)]
+    return [
+        TextConditioning(plain, negative, sides, perp_neg, prior.camera, turns, kind)
+        for plain, sides in zip(embeddings[::each], views, strict=True)
+    ]
 
 
 def _kind(prior: ImagePrior, shown: str) -> int:

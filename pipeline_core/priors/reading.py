@@ -54,6 +54,7 @@ class Reading:
         tokens_dropped: the most that any model leaves out at a prompt's end.
         warnings: all that is to be said, as sentences.
         refusal: what is needed instead, where nothing of the prompt can be read; else empty.
+        refused_part: the part whose prompt that is; None = the asset's own.
         newly_encoded: kinds of model that read it in another way than they did at first (:data:`ENCODING`).
     """
 
@@ -62,6 +63,7 @@ class Reading:
     warnings: tuple[str, ...] = ()
     refusal: str = ""
     newly_encoded: tuple[str, ...] = ()
+    refused_part: int | None = None
 
     def figures(self) -> dict[str, float]:
         """What a contract may bound. A prompt of which nothing can be read has at least one unreadable word."""
@@ -210,12 +212,31 @@ class Model:
 def read(spec: AssetSpec) -> Reading:
     """What the models of ``spec`` make of its prompts. Raises :class:`ModelNotFound` when a model is not there."""
     recipe = spec.recipe
-    from_points = recipe.init.start == "prior" or any(
-        stage.steps and stage.uses("points") for stage in (recipe.geometry, recipe.appearance)
+    started = recipe.init.start == "prior"
+    judged = any(stage.steps and stage.uses("points") for stage in (recipe.geometry, recipe.appearance))
+
+    def used(points: bool) -> tuple[tuple[Any, ModelRef], ...]:
+        refs = recipe.model_refs()
+        return tuple((kind, refs[kind]) for kind in (("image", "points") if points else ("image",)))
+
+    whole = _read(used(judged or (started and not spec.parts)), spec.prompt, spec.negative_prompt)
+    return _together(whole, [_read(used(judged or started), part.prompt, "") for part in spec.parts])
+
+
+def _together(whole: Reading, parts: list[Reading]) -> Reading:
+    """The reading of an asset whose parts have prompts of their own."""
+    if not parts:
+        return whole
+    refused = next((k for k, part in enumerate(parts) if part.refusal), None)
+    said = [f"parts[{k}]: {words}" for k, part in enumerate(parts) for words in part.warnings]
+    return Reading(
+        tuple(dict.fromkeys(word for each in (whole, *parts) for word in each.unknown_words)),
+        max(each.tokens_dropped for each in (whole, *parts)),
+        (*whole.warnings, *said),
+        whole.refusal or ("" if refused is None else parts[refused].refusal),
+        tuple(dict.fromkeys(kind for each in (whole, *parts) for kind in each.newly_encoded)),
+        None if whole.refusal else refused,
     )
-    kinds = ("image", "points") if from_points else ("image",)
-    used = {kind: recipe.model_refs()[kind] for kind in kinds}
-    return _read(tuple(used.items()), spec.prompt, spec.negative_prompt)
 
 
 @lru_cache(maxsize=4096)
