@@ -43,10 +43,10 @@ MAX_VIEWERS = 1000
 ALIKE = 20
 SHOWN = [stage.name for stage in stages.STAGES if stage.shown]
 CARD = (
-    "asset_id", "status", "prompt", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage", "error_type",
-    "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "licence_class", "finding_errors",
-    "finding_warnings", "tags", "metrics", "findings", "review", "reviews", "why",
-    "duplicates", "delivered_from",
+    "asset_id", "status", "prompt", "part_prompts", "prompt_warnings", "recipe", "seed", "last_seen_at", "error_stage",
+    "error_type", "error_message", "faces", "face_budget", "fidelity", "consistency", "machine_s", "licence_class",
+    "finding_errors", "finding_warnings", "tags", "metrics", "findings", "review", "reviews", "why", "duplicates",
+    "delivered_from",
 )  # fmt: skip
 ROLES = [{"role": row.role, "label": row.label or row.text} for row in DELIVERABLES]
 ROLES.append({"role": "provenance", "label": "provenance"})

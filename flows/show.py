@@ -25,6 +25,9 @@ from pipeline_core.metrics.judges import judge_of
 from pipeline_core.storage import Library
 from tasks.journey import finished, stages_done
 
+SHOWN_PARTS = 10
+"""Assets whose parts ``plan`` prints."""
+
 
 def show_plan(request: BatchRequest, *, as_json: bool) -> None:
     """Print, for every asset, which stages are there and which would run, and the resolved recipes."""
@@ -61,8 +64,14 @@ def show_plan(request: BatchRequest, *, as_json: bool) -> None:
         taken_json = [each.to_json() for each in taken]
         print(json.dumps(told | {"refused": refused, "warnings": warned, "replaced": taken_json}))
         return
+    composed = [each.spec for each in journeys if each.spec.parts]
     shown = [[r["asset_id"], r["recipe"], len(r["cached"]), ", ".join(r["would_run"]) or "nothing"] for r in rows]
     print(aligned(["asset", "recipe", "stages there", "would run"], shown))
+    for spec in composed[:SHOWN_PARTS]:
+        print(f"\n{spec.asset_id}, put together from:")
+        print("\n".join(f"  parts[{number}] {part.told}" for number, part in enumerate(spec.parts)))
+    if len(composed) > SHOWN_PARTS:
+        print(f"\n{len(composed) - SHOWN_PARTS} more are put together from parts; --json has all")
     for fingerprint, recipe in recipes.items():
         print(f"\nrecipe {recipe.name} ({fingerprint}), as resolved:")
         print("\n".join(f"  {name} = {json.dumps(value)}" for name, value in leaves(recipe.model_dump(mode="json"))))

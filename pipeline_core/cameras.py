@@ -34,7 +34,7 @@ class Cameras:
     def chosen(self, views: list[int]) -> Cameras:
         """Those of the numbers ``views``."""
         names = ("viewmats", "Ks", "azimuth", "elevation")
-        return replace(self, **{name: getattr(self, name)[views] for name in names})
+        return replace(self, **{name: torch.stack([getattr(self, name)[view] for view in views]) for name in names})
 
     def finer(self, times: int) -> Cameras:
         """The same cameras with ``times`` as many pixels a side."""

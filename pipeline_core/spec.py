@@ -152,6 +152,13 @@ class Part(Written):
     def _clean(cls, text: Any) -> Any:
         return clean_text(text) if isinstance(text, str) else text
 
+    @property
+    def told(self) -> str:
+        """It and its place, on one line: ``a red book, size 0.4, at 0, 0.7, 0, turned 0, 20, 0``."""
+        size = " x ".join(f"{each:g}" for each in (self.size if isinstance(self.size, tuple) else [self.size]))
+        at, turned = (", ".join(f"{each:g}" for each in three) for three in (self.position, self.rotation))
+        return f"{self.prompt}, size {size}, at {at}" + (f", turned {turned}" if any(self.rotation) else "")
+
     @field_validator("position", "size", "rotation", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:

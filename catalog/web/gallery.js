@@ -219,6 +219,7 @@ function card(asset) {
       element("figcaption", { textContent: [`seed ${each.seed}`, each.fate].filter(Boolean).join(": ") }))))) : null;
   const text = element("div", { className: "text" },
     element("p", { className: "prompt", textContent: prompt, title: asset.prompt || "" }),
+    asset.part_prompts ? element("p", { className: "parts", textContent: "put together from " + asset.part_prompts.join(" + ") }) : null,
     element("p", { className: "id", textContent: [asset.asset_id, asset.recipe, asset.seed === null ? null : "seed " + asset.seed].filter(Boolean).join(" · ") }),
     asset.prompt_warnings ? element("p", { className: "unread", textContent: "prompt not read whole: " + asset.prompt_warnings.join("; "), tabIndex: 0 }) : null,
     badges(asset, kind, asset.error_stage ? ` in ${asset.error_stage}` : ""),
@@ -268,7 +269,7 @@ const names = [...new Set(assets.flatMap((asset) => Object.keys(asset.metrics ||
 const texts = { newest: (asset) => asset.last_seen_at || "", name: (asset) => asset.asset_id, prompt: (asset) => asset.prompt || "", status: (asset) => asset.status };
 const haystacks = new Map();
 function haystack(asset) {
-  if (!haystacks.has(asset)) haystacks.set(asset, [asset.asset_id, asset.prompt, ...(asset.prompt_warnings || []), ...tags(asset), asset.recipe, asset.status, asset.review?.verdict, asset.review?.reason,
+  if (!haystacks.has(asset)) haystacks.set(asset, [asset.asset_id, asset.prompt, ...(asset.part_prompts || []), ...(asset.prompt_warnings || []), ...tags(asset), asset.recipe, asset.status, asset.review?.verdict, asset.review?.reason,
     asset.review?.note, ...(asset.why || []), asset.error_stage, asset.error_type, asset.error_message].join(" ").toLowerCase());
   return haystacks.get(asset);
 }

@@ -47,12 +47,16 @@ class Scene:
 
     def apart(self) -> list[Scene]:
         """A scene for each of the groups."""
+
+        def of(values: Tensor, views: list[int]) -> Tensor:  # no index that has to be copied to a GPU
+            return torch.stack([values[view] for view in views])
+
         return [
             Scene(
                 self.params if rows is None else {name: value[rows] for name, value in self.params.items()},
                 self.cameras.chosen(views),
-                self.backgrounds[views],
-                self.shading and replace(self.shading, lights=self.shading.lights[views]),
+                of(self.backgrounds, views),
+                self.shading and replace(self.shading, lights=of(self.shading.lights, views)),
             )
             for rows, views in self.groups
         ]
@@ -60,7 +64,8 @@ class Scene:
     def together(self, shown: Sequence[Answer]) -> Answer:
         """One answer again of those to :meth:`apart`, whose Gaussians are not seen where they were left out."""
         order = [view for _, views in self.groups for view in views]
-        images = torch.cat([each for each, _ in shown])[[order.index(view) for view in range(len(order))]]
+        drawn = torch.cat([each for each, _ in shown]).unbind()
+        images = torch.stack([drawn[order.index(view)] for view in range(len(order))])
         infos, count = [info for _, info in shown], len(self.params["means"])
 
         def spread(values: Sequence[Tensor]) -> Tensor:
@@ -68,7 +73,7 @@ class Scene:
             whole = values[0].new_zeros(len(order), count, *values[0].shape[2:])
             for (rows, views), value in zip(self.groups, values, strict=True):
                 for view, row in zip(views, value, strict=True):
-                    whole[view, slice(None) if rows is None else rows] = row
+                    whole[view][slice(None) if rows is None else rows] = row
             return whole
 
         means2d = Spread([info["means2d"] for info in infos], spread)

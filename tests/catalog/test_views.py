@@ -55,6 +55,7 @@ def test_one_row_for_each_asset_through_its_life(tmp_path, make_run) -> None:
         "judge": "judge-starter@12",
     }
     append(tmp_path, [request("night-1", "chair-07", spec)])
+    assert now()["part_prompts"] is None
     assert (now()["status"], now()["prompt"], now()["category"]) == ("requested", "an oak chair", "seats")
     assert now()["judge"] == "judge-starter@12"
     append(tmp_path, [make_run(stage="init_points", metrics={}, artifacts=())])
@@ -76,6 +77,13 @@ def test_one_row_for_each_asset_through_its_life(tmp_path, make_run) -> None:
     append(tmp_path, [review("chair-07", False, by="ana"), review("chair-07", True, by="bo", note="fine")])
     last = now()
     assert (last["status"], last["verdict"], last["reviewed_by"]) == ("ok", "accepted", "bo")
+
+
+def test_the_parts_that_an_asset_was_put_together_from_are_told(tmp_path) -> None:
+    parts = [{"prompt": "a brown table"}, {"prompt": 'a "red" book', "size": 0.4}]
+    append(tmp_path, [request("night-1", "desk", {"prompt": "a book on a table", "parts": parts})])
+    (row,) = query.assets(tmp_path)
+    assert row["part_prompts"] == ["a brown table", 'a "red" book']
 
 
 def test_metrics_artifacts_lineage_and_models(tmp_path, make_run) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from catalog import query
-from flows.batch import plan_batch, prepare, run_batch
+from flows.batch import BatchRequest, plan_batch, prepare, run_batch
 from flows.prompts import shorten
 from flows.show import show_plan, show_status
 from pipeline_core.errors import ManifestError
@@ -58,6 +58,21 @@ def test_plan_shows_them(request_of, capsys):
     told = json.loads(capsys.readouterr().out)
     readings = [each["prompt_reading"] for each in told["assets"]]
     assert readings[0] == {} and readings[1]["unknown_words"] == ["dragon"] and len(told["warnings"]) == 1
+
+
+def test_a_part_of_which_nothing_can_be_read_is_refused_by_its_place_and_plan_shows_parts(tmp_path, capsys):
+    def asked(*parts):
+        path = tmp_path / "props.yaml"
+        path.write_text(json.dumps([{"id": "desk", "prompt": "a red book", "parts": [*parts]}]))
+        return BatchRequest(manifest=str(path), library=str(tmp_path / "library"), recipe="draft")
+
+    table, book = {"prompt": "a brown table", "size": [1, 0.7, 0.7]}, {"prompt": "a red book", "position": [0, 0.7, 0]}
+    with pytest.raises(ManifestError, match=r"props.yaml, row 1, parts\[1\].prompt, 'zzz': words that starter"):
+        plan_batch(asked(table, {"prompt": "zzz"}))
+    show_plan(asked(table, book | {"size": 0.4, "rotation": [0, 20, 0]}), as_json=False)
+    shown = capsys.readouterr().out
+    assert "\n  parts[0] a brown table, size 1 x 0.7 x 0.7, at 0, 0, 0\n" in shown
+    assert "\n  parts[1] a red book, size 0.4, at 0, 0.7, 0, turned 0, 20, 0\n" in shown
 
 
 def test_of_many_warnings_the_first_are_shown():

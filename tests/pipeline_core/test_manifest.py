@@ -474,3 +474,65 @@ def test_row_numbers_that_pandas_wrote_are_passed_over(tmp_path):
 def test_what_set_does_not_know_is_told_in_its_own_words(text, says):
     with pytest.raises(ManifestError, match=f"--set {text}: .*{says}"):
         parse_override(text)
+
+
+PARTS_YAML = """
+- id: reading-table-{colour}
+  prompt: a {colour} book on a brown table
+  matrix: {colour: [red, blue]}
+  parts:
+    - {prompt: a brown table, size: [1, 0.7, 0.7]}
+    - {prompt: "  a {colour}\u200b cafe\u0301 ", position: [0, 0.7, 0], size: 0.4, rotation: [0, 20, 0]}
+"""
+
+
+def test_a_row_is_put_together_from_parts_in_every_format(tmp_path):
+    red, blue = load_manifest(write(tmp_path, "m.yaml", PARTS_YAML)).specs
+    assert [part.prompt for part in blue.parts] == ["a brown table", "a blue caf\u00e9"]  # as a prompt is cleaned
+    assert red.parts[1].position == (0, 0.7, 0) and red.parts[0].size == (1, 0.7, 0.7)
+    assert AssetSpec.from_json(red.to_json()) == red and "parts" not in AssetSpec(prompt="a mug").to_json()
+    parts = [{"prompt": "a table"}, {"prompt": "a book", "size": 0.4}]
+    table = pa.table({"prompt": ["x"], "parts": [parts]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "parts"], ["x", json.dumps(parts)]])
+    write(tmp_path, "m.jsonl", json.dumps({"prompt": "x", "parts": parts}))
+    specs = [load_manifest(tmp_path / f"m.{kind}").specs[0] for kind in ("parquet", "csv", "jsonl")]
+    assert specs[0] == specs[1] == specs[2] and specs[0].parts[1].size == 0.4
+    assert specs[0].asset_id != AssetSpec(prompt="x").asset_id  # the same words, and another thing
+
+
+@pytest.mark.parametrize("parts, found", [
+    ("[{prompt: x, size: -1}, {prompt: '', position: [1, 2]}]", [
+        "parts[0].size, -1: a number from 0.001 to 1000", "parts[1].prompt: 1 to 2000 characters",
+        "parts[1].position, [1, 2]: three numbers from -1000 to 1000",
+    ]),
+    ("[{prompt: x, siz: 1}, 3, {prompt: y, size: true}]", [
+        "parts[0].siz, 1: unknown; a part has prompt, position, size, rotation; did you mean size?",
+        "parts[1], 3: a mapping with a prompt", "parts[2].size, True: a number",
+    ]),
+    ("[{prompt: x, size: [0, 2, 1]}, {position: '1,2,3'}, {prompt: y, rotation: [0, 0, 400]}]", [
+        "parts[0].size, [0, 2, 1]:", "parts[1].prompt: ", "parts[1].position, '1,2,3': ",
+        "parts[2].rotation, [0, 0, 400]: three numbers from -360 to 360",
+    ]),
+    ("[{prompt: x, size: '0,3'}, {prompt: y, 7: 1}]", ["parts[0].size, '0,3': a number", "parts[1].7"]),
+    ("[{prompt: x}]", ["parts has one part"]),
+    ("red", ["parts, 'red': a list of 2 to 16 mappings"]),
+    ("{a: 1}", ["parts, {'a': 1}: a list of 2 to 16"]),
+    ("[" + "{prompt: x}," * 17 + "]", ["parts, [{'prompt': 'x'}"]),
+])  # fmt: skip
+def test_what_is_wrong_with_parts_is_told_by_part_and_field(tmp_path, parts, found):
+    told = problems(write(tmp_path, "m.yaml", f"- {{prompt: a mug, parts: {parts}}}\n- {{prompt: a cup}}\n"))
+    assert len(told) == len(found)
+    for line, start in zip(told, found, strict=True):
+        assert line.removeprefix("row 1, ").removeprefix("row 1: ").startswith(start), line
+        assert len(line) < 400
+
+
+def test_parts_are_made_from_prompts_alone_and_a_csv_cell_says_how_to_write_them(tmp_path, pictures):
+    (told,) = problems(write(tmp_path, "m.csv", "prompt,parts\na mug,a red book; a table\n"))
+    assert told.endswith("in a CSV cell the same as JSON")
+    two = "parts: [{prompt: x}, {prompt: y}]"
+    text = f"- {{prompt: a, image: red_mug-02.png, recipe: dreamgaussian-image, {two}}}\n"
+    (told,) = problems(write(pictures, "m.yaml", text))
+    assert told == "row 1: parts are made from their prompts, and image is given; leave one of them out"

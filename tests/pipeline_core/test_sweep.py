@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pipeline_core.config import RECIPES
@@ -105,3 +107,12 @@ def test_values_are_split_at_commas_outside_of_brackets():
     assert split_values("5, 7.5,") == ["5", "7.5"]
     assert split_values("[[0.5,64],[1,128]],[[1,64]]") == ["[[0.5,64],[1,128]]", "[[1,64]]"]
     assert split_values('[{"path": "a", "scale": 1}],[]') == ['[{"path": "a", "scale": 1}]', "[]"]
+
+
+def test_parts_go_with_their_row(tmp_path):
+    parts = [{"prompt": "a table"}, {"prompt": "a book", "size": 0.4}]
+    (tmp_path / "props.jsonl").write_text(json.dumps({"prompt": "a book on a table", "parts": parts}))
+    sweep(tmp_path / "props.jsonl", ["geometry.part_views=0.25,0.75"], tmp_path / "swept.yaml")
+    specs = load_manifest(tmp_path / "swept.yaml").specs
+    assert [spec.recipe.geometry.part_views for spec in specs] == [0.25, 0.75]
+    assert all(spec.parts[1].size == 0.4 for spec in specs)

@@ -88,6 +88,17 @@ def test_an_image_counts_by_its_content_and_elevation_from_the_stages_on_that_lo
     assert [stage for stage in names() if renamed[stage] != first[stage]] == ["validate", "accept", "record"]
 
 
+def test_parts_count_from_the_first_stage_on_and_rows_without_them_have_the_keys_that_they_had():
+    parts = [{"prompt": "a table"}, {"prompt": "a book", "size": 0.4}]
+    first = keys(parts=parts)
+    assert [stage for stage in names() if keys()[stage] != first[stage]] == list(names())
+    moved = keys(parts=[parts[0], parts[1] | {"position": (0, 1, 0)}])
+    assert [stage for stage in names() if moved[stage] != first[stage]] == list(names())
+    shares = {"changes": {"geometry.part_views": 0.25}}
+    assert changed(**shares) == renewed_with(["optimize_gaussians"])
+    assert stages.named("optimize_gaussians").settings(RECIPES["draft"]).model_dump().get("part_views") is None
+
+
 @pytest.mark.parametrize("stage", names())
 def test_raising_a_stage_version_renews_it_and_all_after_it(stage, monkeypatch):
     before = keys()

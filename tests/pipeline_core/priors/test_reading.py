@@ -137,3 +137,12 @@ def test_reading_loads_no_torch():
         "plan_journey('l', 'r', AssetSpec(prompt='a red dragon ' * 20)); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_prompts_of_parts_are_read_too():
+    parts = [{"prompt": "a brown table"}, {"prompt": "a red dragon"}]
+    told = read(AssetSpec(prompt="a red book on a brown table", parts=parts))
+    assert told.unknown_words == ("dragon",) and told.warnings[0].startswith("parts[1]: starter does not know 'dragon'")
+    assert not told.refusal
+    lost = read(AssetSpec(prompt="a red book", parts=[parts[0], {"prompt": "zzz"}]))
+    assert lost.refused_part == 1 and "words that starter knows" in lost.refusal
