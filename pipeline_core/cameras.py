@@ -33,8 +33,11 @@ class Cameras:
 
     def chosen(self, views: list[int]) -> Cameras:
         """Those of the numbers ``views``."""
-        names = ("viewmats", "Ks", "azimuth", "elevation")
-        return replace(self, **{name: torch.stack([getattr(self, name)[view] for view in views]) for name in names})
+        viewmats, Ks, azimuth, elevation = (
+            torch.stack([values[view] for view in views])
+            for values in (self.viewmats, self.Ks, self.azimuth, self.elevation)
+        )
+        return replace(self, viewmats=viewmats, Ks=Ks, azimuth=azimuth, elevation=elevation)
 
     def finer(self, times: int) -> Cameras:
         """The same cameras with ``times`` as many pixels a side."""

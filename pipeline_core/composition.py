@@ -46,6 +46,11 @@ class Layout:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def least(self) -> float:
+        """Surface of the smallest part over that of the largest, as if all had one shape."""
+        return float(self.scales.min() / self.scales.max()) ** 2
+
     def own(self, part: int, xyz: Tensor) -> Tensor:
         """``xyz`` [N, 3] of the whole in the frame of ``part``."""
         rotation, move = self.rotations[part].to(xyz), self.moves[part].to(xyz)
