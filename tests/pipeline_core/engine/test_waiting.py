@@ -37,7 +37,7 @@ class Copies(TorchDispatchMode):
         return result
 
 
-def meta_render(params, cameras, backgrounds):
+def meta_render(params, cameras, backgrounds, shading=None):
     """Shapes and gradients of the renderer."""
     views, count = len(cameras), len(params["means"])
     assert cameras.viewmats.device == backgrounds.device == META
