@@ -340,7 +340,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     prefect = by_name.get("prefect", {})
     dask = by_name.get("dask", {})
     files = by_name.get("files", {})
-    reruns = {row["assets"]: row["rerun_s"] for row in rows if "rerun_s" in row}
+    # of a run's own library where there is one: what the pool wrote lies in as many files as it has rows
+    reruns = {row["assets"]: row["rerun_s"] for name in ("files", "prefect") for row in rows if row["row"] == name}
     overhead = prefect["client_ms"] - files["client_ms"] if prefect and files else None
     return {
         "assets": prefect.get("assets"),
