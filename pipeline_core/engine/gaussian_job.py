@@ -19,7 +19,7 @@ from pipeline_core.engine.adam import step_each
 from pipeline_core.engine.jobs import Progress, Query, Rows
 from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Answer, Scene, render
-from pipeline_core.engine.shading import Shading, side_lights
+from pipeline_core.engine.shading import BESIDE_CAMERA, TOWARDS_CAMERA, Shading, side_lights
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance import schedules
@@ -30,7 +30,7 @@ from pipeline_core.guidance.sds import sds_gradient, sds_loss
 from pipeline_core.guidance.variants import VARIANTS, Asking, Compared, Views
 from pipeline_core.guidance.views import around, draw_backgrounds, draw_cameras
 from pipeline_core.picture import Picture
-from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior
+from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior, kinds_of
 from pipeline_core.types import Gaussians, sh0_to_rgb
 
 CURVE_SAMPLES = 50
@@ -176,7 +176,9 @@ class GaussianJob:
     def _shading(self, views: int) -> Shading | None:
         if self.stage.shown == "unlit":
             return None
-        return Shading(self.stage.shown, upload(side_lights(views, self.generator), self.device))
+        lambert = not kinds_of(self.prior)
+        lights = side_lights(views, self.generator, BESIDE_CAMERA if lambert else TOWARDS_CAMERA)
+        return Shading(self.stage.shown, upload(lights, self.device), lambert)
 
     def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
         self.info = info

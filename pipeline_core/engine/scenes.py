@@ -130,7 +130,7 @@ def _render_alike(scenes: list[Scene]) -> list[Answer]:
     viewmats = torch.stack([each.viewmats for each in cameras])
     shadings = [scene.shading for scene in scenes if scene.shading is not None]
     if shadings:  # all of one kind
-        together = Shading(shadings[0].kind, torch.stack([each.lights for each in shadings]))
+        together = replace(shadings[0], lights=torch.stack([each.lights for each in shadings]))
         colors = together.colours(colors, quats, scales, means, viewmats)
     images, infos = rasterize_batch(
         means, quats, scales, opacities, colors,

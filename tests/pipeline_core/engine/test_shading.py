@@ -8,6 +8,7 @@ import torch
 
 from pipeline_core.cameras import orbit
 from pipeline_core.config import Init
+from pipeline_core.engine import gaussian_job
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.scenes import Scene, render, render_together
@@ -17,7 +18,7 @@ from pipeline_core.gaussians.initialise import from_points, lying_on
 from pipeline_core.priors.checks import KINDS
 from pipeline_core.props import raycast
 from pipeline_core.props.primitives import ball, pack, plain
-from pipeline_core.types import PointCloud, rotation_matrices
+from pipeline_core.types import Gaussians, PointCloud, rotation_matrices, sh0_to_rgb
 
 SIZE = 48
 AZIMUTH, ELEVATION = (20.0, 200.0), (15.0, 50.0)
@@ -113,6 +114,31 @@ def test_jobs_tell_the_prior_what_they_show(kind_prior, stage, make_gaussians):
     engine.close()
     assert kind_prior.told == [[0] * 4 + [1] * 4 + [2] * 4] * 2
     assert not torch.equal(results[0].means, results[1].means)
+
+
+@pytest.mark.parametrize(("shown", "most"), [("unlit", None), ("lit", 0.05)])
+def test_light_that_is_shown_is_not_in_the_base_colour(exact_prior, stage, red_ball, monkeypatch, shown, most):
+    """The prior knows a ball of one colour, lit from above. What is shown in that light is exported without it."""
+    monkeypatch.setattr(gaussian_job, "side_lights", lambda count, *_: torch.tensor([[0.0, 1.0, 0.0]]).repeat(count, 1))
+    truth, rows = red_ball[1], torch.arange(0, 3000, 6)
+    truth = Gaussians(**{name: value[rows] for name, value in truth.tensors().items()})
+    truth.scales[:, :2] += 0.8  # a sixth of the discs, six times as large
+
+    def picture(name, azimuth, elevation):
+        views = orbit(azimuth.reshape(1), elevation.reshape(1), size=exact_prior.size)
+        light = Shading("lit", gaussian_job.side_lights(1), lambert=True)
+        return render(truth.tensors(), views, torch.ones(1, 3), light)[0][0].permute(2, 0, 1)
+
+    monkeypatch.setattr(exact_prior, "picture", picture)
+    engine = DistillationEngine(exact_prior, max_active=1)
+    start = replace(truth, sh0=truth.sh0 - 0.3)
+    found = engine.submit(GaussianJob(start, "red", stage(steps=25, shown=shown))).result(timeout=60)[0]
+    engine.close()
+    luma = sh0_to_rgb(found.sh0) @ torch.tensor([0.299, 0.587, 0.114])
+    up = torch.nn.functional.normalize(found.means, dim=1)[:, 1]
+    above, below = luma[up > 0.5].mean(), luma[up.abs() < 0.3].mean()
+    gap = abs(float((above - below) / (above + below) * 2))
+    assert gap < most if most else gap > 0.15
 
 
 def test_a_lit_job_resumes_to_the_same_bits(kind_prior, stage, make_gaussians, tmp_path):
