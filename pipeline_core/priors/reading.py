@@ -184,12 +184,6 @@ class Model:
 
         return frozenset(CATEGORIES).intersection(*(each.words for each in self.vocabularies))
 
-    def names_an_object(self, text: str) -> bool:
-        """Whether a word of ``text`` is one of :attr:`objects`, or a word for one; of free text nobody can tell."""
-        from pipeline_core.props.captions import SYNONYMS
-
-        return not self.objects or any(SYNONYMS.get(word, word) in self.objects for word in _letters(text))
-
     def read(self, text: str, *, viewed: bool) -> Text:
         """``text`` as the model reads it: what any of its vocabularies knows is known."""
         bare = plain(text)
@@ -245,24 +239,24 @@ def _read(used: tuple[tuple[Any, ModelRef], ...], prompt: str, negative: str) ->
     said: list[str] = []
     newly: list[str] = []
     dropped, refusal = 0, ""
-    for kind, ref in used:
-        model = open_model(ref, kind)
-        text, other = model.read(prompt, viewed=True), model.read(negative if kind == "image" else "", viewed=False)
+    models = [open_model(ref, kind) for kind, ref in used]
+    texts = [model.read(prompt, viewed=True) for model in models]
+    small = [model.objects for model in models if model.objects]
+    objects = frozenset.intersection(*small) if small else frozenset()  # what all of them know
+    for (kind, _), model, text in zip(used, models, texts, strict=True):
+        other = model.read(negative if kind == "image" else "", viewed=False)
         unknown += [*text.unknown, *other.unknown]
         dropped = max(dropped, text.dropped, other.dropped)
         newly += [kind] * (text.newly_encoded or other.newly_encoded)
         said += [*_sentences(model, text, "the prompt"), *_sentences(model, other, "the negative prompt")]
         if kind == "image" and not text.known:
-            refusal = _refusal(model)
-        elif (
-            kind == "image"
-            and (text.unknown or text.dropped)
-            and model.objects
-            and not model.names_an_object(text.kept)
-        ):
-            said.append(f"no object that {model.name} knows is named: its shape is left to chance")
+            refusal = _refusal(model, objects)
         elif kind == "points" and not text.known:
             said.append(f"{model.name} reads nothing of the prompt: what it starts from is left to chance")
+    [model, *_], [text, *_] = models, texts
+    partly = any(each.unknown or each.dropped for each in texts)
+    if partly and not refusal and model.objects and not _names_one(text.kept, objects):
+        said.append(f"no object that {model.name} knows is named: its shape is left to chance")
     said += [
         f"{part} is read as it is written: a weight is a number from 0 to {MAX_WEIGHT:g}, as in (words:1.3)"
         for part in dict.fromkeys(read_literally(prompt) + read_literally(negative))
@@ -284,12 +278,19 @@ def _sentences(model: Model, text: Text, which: str) -> list[str]:
     return said
 
 
-def _refusal(model: Model) -> str:
-    """What a prompt needs of which ``model`` can read nothing."""
+def _names_one(text: str, objects: frozenset[str]) -> bool:
+    """Whether a word of ``text`` is one of ``objects``, or a word for one."""
+    from pipeline_core.props.captions import SYNONYMS
+
+    return any(SYNONYMS.get(word, word) in objects for word in _letters(text))
+
+
+def _refusal(model: Model, objects: frozenset[str]) -> str:
+    """What a prompt needs of which ``model`` can read nothing; ``objects`` may be named."""
     if not model.objects:
         return f"words that {model.name} can read: it reads none of these; write them in a language it was trained on"
     return (
-        f"words that {model.name} knows: it knows none of these. Its objects are {', '.join(sorted(model.objects))}; "
+        f"words that {model.name} knows: it knows none of these. Its objects are {', '.join(sorted(objects))}; "
         "others need a prior of free text: image_prior with a folder or hub id of Stable Diffusion, SDXL or their kin"
     )
 

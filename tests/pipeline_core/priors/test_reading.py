@@ -80,6 +80,8 @@ def test_the_starter_names_the_words_that_it_does_not_know():
         "starter does not know 'ugly', 'blurry' of the negative prompt",
     )
     assert ask("a red dragon").warnings[-1] == "no object that starter knows is named: its shape is left to chance"
+    told = ask("a red apple")  # which the image prior has seen, and the point prior has not
+    assert told.unknown_words == ("apple",) and told.warnings[-1].startswith("no object that starter knows is named")
     assert ask("a red cup") == Reading()  # a word for a mug
     assert (
         "and 3 more words of the prompt"
