@@ -56,6 +56,10 @@ FIELDS = (
 TARGETS = {"face_budget": "mesh.face_budget", "texture_size": "mesh.texture_size", "candidates": "choice.candidates"}
 """Columns that are short names of recipe fields."""
 
+PARTS_ALONE = {"geometry.part_views": 1.0, "appearance.part_views": 1.0}
+"""What a row of parts has where it says nothing else and the starter guides: that knows things one by one, and what it
+makes of several reddened the table under a red book (docs/LOG.md)."""
+
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ROWS = 200_000
 MAX_DEPTH = 32
@@ -288,6 +292,8 @@ def _spec(
         changes.setdefault("init.start", "file")
     try:
         resolved = resolve(preset, changes)
+        if "parts" in cells and resolved.image_prior == "starter":
+            resolved = resolve(preset, PARTS_ALONE | changes)
     except ValidationError as error:
         resolved = RECIPES[preset]
         for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):

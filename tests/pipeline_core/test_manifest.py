@@ -502,6 +502,17 @@ def test_a_row_is_put_together_from_parts_in_every_format(tmp_path):
     assert specs[0].asset_id != AssetSpec(prompt="x").asset_id  # the same words, and another thing
 
 
+def test_the_starter_is_shown_parts_alone_unless_a_row_says_otherwise(tmp_path):
+    parts = "parts: [{prompt: x}, {prompt: y}]"
+    rows = ["id: a", "id: b, geometry.part_views: 0.5", "id: c, image_prior: other/model"]
+    text = "- {id: none, prompt: x}\n" + "".join(f"- {{prompt: x, {row}, {parts}}}\n" for row in rows)
+    specs = load_manifest(write(tmp_path, "m.yaml", text)).specs
+    shares = [(spec.recipe.geometry.part_views, spec.recipe.appearance.part_views) for spec in specs]
+    assert shares == [(0.5, 0.5), (1, 1), (0.5, 1), (0.5, 0.5)] and specs[0].recipe == RECIPES["factory"]
+    again = load_manifest(tmp_path / "m.yaml", overrides={"geometry.part_views": 0.25}).specs[1]
+    assert again.recipe.geometry.part_views == 0.25
+
+
 @pytest.mark.parametrize("parts, found", [
     ("[{prompt: x, size: -1}, {prompt: '', position: [1, 2]}]", [
         "parts[0].size, -1: a number from 0.001 to 1000", "parts[1].prompt: 1 to 2000 characters",

@@ -58,13 +58,13 @@ def test_all_views_of_a_step_are_one_call_with_a_prompt_and_a_camera_of_their_ow
         asked.append([prior.names[int(e)] for e in embeddings[:, 0, 0]]), answer(x, t, embeddings, cameras)
     )[1]  # fmt: skip
     engine = DistillationEngine(prior, max_active=1)
-    distill(start, "both", "", stage(steps=2, views=4, guidance_scale=2.0), engine, seed=0)
+    distill(start, "both", "", stage(steps=2, views=4, part_views=0.5, guidance_scale=2.0), engine, seed=0)
     engine.close()
     assert asked == [["both", "red", "both", "blue", *[""] * 4]] * 2
 
 
 def test_a_part_alone_is_drawn_alone_and_both_ways_of_drawing_agree(prior, start, stage):
-    job = GaussianJob(start, "both", stage(views=4, steps=9))
+    job = GaussianJob(start, "both", stage(views=4, part_views=0.5, steps=9))
     job.start(prior, None, torch.device("cpu"))
     scene = job.scene()
     assert [views for _, views in scene.groups] == [[0, 2], [1], [3]]
