@@ -60,7 +60,8 @@ from pipeline_core.props.captions import caption
 from pipeline_core.props.primitives import ball, pack, plain
 from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
 from pipeline_core.props.raycast import render, sample_points
-from pipeline_core.types import Gaussians, PointCloud
+from pipeline_core.texturing.bake import chart_texels
+from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
 
 FROM_A_BALL = RECIPES["dreamgaussian"].override(
     {
@@ -73,6 +74,10 @@ FROM_A_BALL = RECIPES["dreamgaussian"].override(
 TRUTH_SEED = 1_000_003
 """Seeds of the true things start here, away from the instances that the F-score compares with."""
 SHOWN = ("r_precision", "r_precision_views", "category_correct", "colour_correct", "front_found", "janus", "f_score")
+ONE_COLOUR = ("chair", "mug", "column", "key", "anvil")
+"""Things whose sides are all of one colour, where a prompt names no other."""
+FACING = 0.7
+"""Cosine of a normal with a direction from which on it faces there."""
 FAILED = {"r_precision": 0.0, "r_precision_views": 0.0, "category_correct": 0.0, "colour_correct": 0.0, "f_score": 0.0}
 Row = dict[str, float]
 
@@ -169,11 +174,25 @@ def asset_rows(library: Path, name: str, prompt: str, recipe: Recipe, judge) -> 
         print(f"{name}: {error}", file=sys.stderr)
         return {row: (dict(FAILED), None) for row in ("asset", "splat", "control")}
     control = from_points(cloud, recipe.init, torch.Generator().manual_seed(0))
+    asset = fidelity.score_mesh(textured, prompt, judge=judge)
+    if len(prompt.split()) == 3 and prompt.endswith(ONE_COLOUR):
+        asset["luma_front_back"] = luma_front_back(textured)
     return {
-        "asset": (fidelity.score_mesh(textured, prompt, judge=judge), render_mesh(textured, cameras)[0]),
+        "asset": (asset, render_mesh(textured, cameras)[0]),
         "splat": (fidelity.score_gaussians(splat, prompt, judge=judge), render_gaussians(splat, cameras)[0]),
         "control": (fidelity.score_gaussians(control, prompt, judge=judge), render_gaussians(control, cameras)[0]),
     }
+
+
+def luma_front_back(textured: TexturedMesh) -> float:
+    """Difference of the mean lumas of what faces the front and of what faces the back, over their mean: light that is
+    left in the texture of a thing of one colour."""
+    size = textured.texture.shape[0]
+    texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
+    row, column = texels.index.T
+    luma = textured.texture[row, column] @ np.array([0.299, 0.587, 0.114])
+    front, back = (luma[side * texels.normal[:, 2] > FACING].mean() for side in (1, -1))
+    return float(abs(front - back) / (front + back) * 2)
 
 
 def interval(values: np.ndarray, resamples: int = 4000) -> tuple[float, float]:
@@ -229,6 +248,7 @@ def summary(table: dict[str, list[Row]], prompts: int) -> dict[str, float | int 
         "colour_accuracy_control": mean("control", "colour_correct"),
         "janus_rate": mean("asset", "janus"),
         "janus_rate_truth": mean("truth", "janus"),
+        "luma_front_back": mean("asset", "luma_front_back"),
         "f_score": median("asset"),
         "f_score_control": median("control"),
         "f_score_truth": median("truth"),
