@@ -595,7 +595,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.lr.scales_final":             (0.0002,            0.0002,            0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":                (0.05,              0.05,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.01,              0.01,              0.01,              0.035),  # RGB
+    "geometry.lr.sh0":                      (0.05,              0.05,              0.01,              0.035),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                2000),
     "geometry.densify.last":                (...,               ...,               True,              True),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline_core.priors.checks import KINDS
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.points import load_point_prior
 from pipeline_core.priors.resolve import resolve_model
@@ -54,6 +55,26 @@ def test_image_prior_prefers_the_right_prompt_and_camera():
     right = error([f"a {colour} {category}" for category, colour in specs])
     assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
     assert right < error([f"a {colour} {specs[i - 1][0]}" for i, (_, colour) in enumerate(specs)])
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_image_prior_knows_renders_of_each_kind_by_its_label(kind):
+    prior = load_image_prior("starter")
+    specs = [("crate", "blue"), ("pine", "yellow"), ("mug", "white"), ("house", "green")]
+    props = [build(PropSpec(category, colour, seed=5)) for category, colour in specs]
+    angles, light = torch.full((4,), 30.0), np.full((4, 3), (-0.8, 0.0, 0.6))
+    rgba = render(props, angles.numpy(), angles.numpy(), kind=np.full(4, kind), light=light, threads=1)
+    rgba = torch.from_numpy(rgba).permute(0, 3, 1, 2) / 255
+    latents = prior.encode(rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:]))
+    t = torch.full((4,), 0.6)
+    embeddings = prior.encode_prompts([f"a {colour} {category}" for category, colour in specs])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    noisy = prior.add_noise(latents, noise, t)
+    errors = [
+        float((prior.predict(noisy, t, embeddings, (angles, angles), torch.full((4,), told)) - noise).square().mean())
+        for told in range(3)
+    ]
+    assert prior.kinds == KINDS and min(errors) == errors[kind], errors
 
 
 def test_point_prior_prefers_the_right_prompt():
