@@ -42,6 +42,9 @@ SILHOUETTE_ALPHA = 0.5
 """A pixel is in the silhouette where the Gaussians hide half of what is behind."""
 CLEARLY = 1e-4
 """A level must be better than those before it by this much IoU, which is less than one pixel: of equals the highest."""
+THINNEST, FLAT = 0.5, 2.0
+"""Discs and needles, whose longest axis is more than twice their shortest, are as thick as half a grid spacing in the
+density, or they would lie between its samples and the surface would fall to pieces (docs/METHODS.md: Meshing)."""
 EMPTY = 1e-3
 """Densities below it are nothing: what is added before the logarithm is taken, and what no surface is drawn in."""
 
@@ -106,8 +109,11 @@ def grid_for(gaussians: Gaussians, samples: int) -> tuple[np.ndarray, float, tup
 
 
 def sample_density(gaussians: Gaussians, origin: np.ndarray, spacing: float, shape: tuple[int, int, int]) -> np.ndarray:
-    """Density [shape] float32 at the grid points ``origin + spacing * (i, j, k)``."""
+    """Density [shape] float32 at the grid points ``origin + spacing * (i, j, k)``, of Gaussians no thinner than it can
+    show (:data:`THINNEST`)."""
     args = gaussians.activated()
+    flat = args["scales"].amax(dim=1, keepdim=True) > FLAT * args["scales"].amin(dim=1, keepdim=True)
+    args["scales"] = torch.where(flat, args["scales"].clamp(min=THINNEST * spacing), args["scales"])
     high = origin + spacing * (np.array(shape) - 1)
     return density_grid(
         args["means"], args["quats"], args["scales"], args["opacities"], low=origin, high=high, shape=shape

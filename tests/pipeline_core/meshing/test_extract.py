@@ -1,13 +1,16 @@
 """Gaussians to mesh: the right size whatever the density, stray and broken input handled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline_core.config import Meshing
 from pipeline_core.errors import DivergedError
+from pipeline_core.gaussians.initialise import lying_on
 from pipeline_core.meshing import extract as E
-from pipeline_core.meshing.surface import edge_counts, tetra_volumes
+from pipeline_core.meshing.surface import edge_counts, face_components, tetra_volumes
 from pipeline_core.types import Gaussians
 
 SETTINGS = Meshing(grid=40, face_budget=800)
@@ -104,3 +107,16 @@ def test_one_gaussian_becomes_a_small_closed_mesh():
     for settle in (False, True):
         mesh = E.extract_mesh(one, SETTINGS.model_copy(update={"settle": settle}))
         assert edge_counts(mesh.faces)["watertight"] == 1 and np.isfinite(mesh.vertices).all()
+
+
+@pytest.mark.parametrize("thickness", [0.2, 0.02])
+def test_discs_thinner_than_the_grid_make_one_whole_ball(thickness):
+    """0.1 to 0.01 of a grid spacing: the shell fell into 81 pieces without a volume."""
+    gaussians = ball(opacity=4.0)
+    scales = gaussians.scales.clone()
+    scales[:, 2] += np.log(thickness)
+    discs = replace(gaussians, scales=scales, quats=lying_on(torch.nn.functional.normalize(gaussians.means, dim=1)))
+    mesh = E.extract_mesh(discs, SETTINGS)
+    assert edge_counts(mesh.faces)["watertight"] == 1
+    assert face_components(mesh.faces, len(mesh.vertices)).max() == 0
+    assert tetra_volumes(mesh.vertices, mesh.faces).sum() == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.2)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pipeline_core.errors import DivergedError
 from pipeline_core.meshing import surface as S
@@ -64,6 +65,20 @@ def test_decimation_keeps_budget_closedness_and_volume(budget):
     assert 0.9 * budget <= len(faces) <= budget
     assert S.edge_counts(faces)["watertight"] == 1
     assert volume(vertices, faces) == pytest.approx(2 * np.pi**2 * 0.55 * 0.2**2, rel=0.06)
+
+
+def test_a_mesh_of_many_handles_stays_closed_and_keeps_them_all_or_is_refused():
+    """A sponge: a gyroid in a ball."""
+    x = np.moveaxis(9 * grid(64), -1, 0)
+    sponge = np.abs((np.sin(x) * np.cos(np.roll(x, 1, axis=0))).sum(0)) < 0.8
+    field = ndimage.gaussian_filter((sponge & (np.linalg.norm(grid(64), axis=-1) < 0.85)).astype(float), 1) * 2
+    full = mesh(field, seal_radius=0, min_component=0.5)
+    assert euler(*full) < -100  # more than fifty handles
+    vertices, faces = S.decimate(*full, 900)
+    assert S.edge_counts(faces)["watertight"] == 1 and len(faces) <= 900 < len(full[1]) / 50
+    assert euler(vertices, faces) == euler(*full)
+    with pytest.raises(DivergedError, match=r"needs \d+ faces to stay closed, more than mesh.face_budget = 100"):
+        S.decimate(*full, 100)
 
 
 def test_taubin_smooths_without_shrinking():
