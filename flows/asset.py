@@ -22,6 +22,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
                          texturing/bake.py            colours onto the atlas
     refine_texture       texturing/refine.py          noise a render, denoise it, paint the change (SDEdit)
     dress                texturing/dress.py           materials.py: what it is made of;  relief.py: normals, occlusion
+                         texturing/draw.py            a splat on the finished mesh
     evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
     validate             validation/asset.py          what is wrong with the files: findings
     accept               acceptance.py                the contract's clauses, and the verdict

@@ -38,7 +38,7 @@ ON_SURFACE = 20_000
 """Points of a mesh's surface that say, beside its vertices, how large the rest of it is."""
 SPLAT, MANIFEST = "splat.ply", "manifest.jsonl"
 PASSED_OVER = {"init.start": "file", "init.file_frame": "auto", "init.file_turn": 0.0}
-PASSED_OVER |= {"geometry.steps": 0, "appearance.steps": 0}
+PASSED_OVER |= {"geometry.steps": 0, "appearance.steps": 0, "dress.splat": "optimised"}
 
 
 def show_parts(library: str, asset_id: str, *, as_json: bool) -> None:

@@ -355,12 +355,21 @@ class Texture(Section):
 
 
 class Dress(Section):
-    """Materials: normal map, occlusion, roughness and metallic, light."""
+    """Materials: normal map, occlusion, roughness and metallic, light; and the splat that shows what the mesh does."""
 
     normal_map: bool = Field(True, description="bake the surface before decimation into a normal map")
     occlusion_sides: int = Field(32, ge=0, le=1024, description="sides that light comes from; 0 = no occlusion")
     metallic: Share | None = Field(None, description="of the whole asset; none = what the prompt says, else 0")
     roughness: Share | None = Field(None, description="of the whole asset; none = what the prompt says, else 0.9")
+    splat: Literal["optimised", "mesh"] = Field(
+        "optimised",
+        json_schema_extra=LATER,
+        description="what is delivered: the Gaussians as they were optimised, or as many, drawn on the finished mesh",
+    )
+    splat_steps: int = Field(
+        40, ge=0, le=10_000, json_schema_extra=LATER, description="of fitting those to pictures of the mesh"
+    )
+    splat_resolution: int = Field(512, ge=32, le=4096, json_schema_extra=LATER, description="of these pictures")
 
 
 class Levels(Section):
@@ -380,6 +389,9 @@ class Evaluate(Section):
     views: int = Field(8, ge=1, le=64)
     resolution: int = Field(256, ge=32, le=2048)
     turntable_frames: int = Field(24, ge=0, le=360)
+    least_overlap: Share = Field(
+        0.7, json_schema_extra=LATER, description="a mesh whose outlines overlap less with a splat's gets a warning"
+    )
     judge: str | None = Field(
         None,
         min_length=1,
@@ -667,6 +679,9 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "texture.guidance_scale":               (1.5,               1.5,               7.5,               7.5),    # b
     "texture.strength":                     ((0.1, 0.04),       (0.1, 0.04),       (0.2, 0.05),       (0.2, 0.05)),
     "texture.denoise_steps":                (10,                25,                50,                50),
+
+    "dress.splat":                          ("mesh",            "mesh",            ...,               ...),
+    "dress.splat_resolution":               (256,               ...,               ...,               ...),
 
     "evaluate.views":                       (4,                 8,                 8,                 8),
     "evaluate.resolution":                  (128,               256,               512,               512),

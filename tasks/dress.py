@@ -1,4 +1,5 @@
-"""This stage gives the asset its materials: metallic, roughness, occlusion, normals, and the light that it gives."""
+"""This stage gives the asset its materials: metallic, roughness, occlusion, normals, and the light that it gives; and
+where the recipe asks, the splat that shows what the mesh does."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from tasks.stage import Reference, path_of
 
 
 @stage_task
-def dress(journey: Journey, folder: Path, mesh: Reference, asset: Reference) -> dict[str, float]:
-    """Write ``asset.glb`` in object units with all its maps, and ``material.json``, which says what they hold."""
+def dress(journey: Journey, folder: Path, gaussians: Reference, mesh: Reference, asset: Reference) -> dict[str, float]:
+    """Write ``asset.glb`` in object units with all its maps, ``material.json``, which says what they hold, and
+    ``splat.ply`` where it is drawn on the mesh: then this one is delivered, for the optimised one."""
     from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb, save_glb
     from pipeline_core.io.npz import load_mesh
+    from pipeline_core.io.ply import load_splat, save_splat
+    from pipeline_core.texturing.draw import draw
     from pipeline_core.texturing.dress import dress as dress_mesh
 
     spec = journey.spec
@@ -27,6 +31,9 @@ def dress(journey: Journey, folder: Path, mesh: Reference, asset: Reference) -> 
     dressed = replace(dressed, vertices=textured.vertices, normals=textured.normals)
     save_glb(folder / "asset.glb", dressed, name="asset")
     write_json(folder / "material.json", told)
+    if spec.recipe.dress.splat == "mesh":
+        count = len(load_splat(path_of(journey, gaussians, "splat.ply")))
+        save_splat(folder / "splat.ply", draw(textured, count, spec.recipe.dress))
     return {
         "materials_named": float(len(told["materials"]) if told["material_source"] == "prompt" else 0),
         "material_set": float(told["material_source"] == "recipe"),

@@ -14,15 +14,23 @@ CONTROLLED = ("r_precision", "category_correct", "colour_correct", "f_score")
 """Scores that are also taken of the initial cloud: a distillation that does not beat them is not working."""
 
 
-def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: TexturedMesh) -> dict[str, float]:
+def measure(
+    spec: AssetSpec,
+    start: Gaussians,
+    gaussians: Gaussians,
+    textured: TexturedMesh,
+    delivered: Gaussians | None = None,
+) -> dict[str, float]:
     """The health of the mesh, and what the judge sees: of the asset, and as ``control_*`` of what it started from.
 
     Health is that of the shape that is delivered; the judge knows no sizes and sees it before ``size_m`` stretches it.
     ``fidelity`` and ``consistency`` are the catalogue's headline columns: the caption's margin over hard negatives, and
     the agreement between views. ``start_gain`` is what the splat's margin is above that of its start. A prompt outside
     the starter's words is judged by ``evaluate.judge`` (``judged_by_starter`` 0); without one ``judged`` is 0 and there
-    are no scores. ``aesthetic`` is the mean rating of views in light, where the recipe names a predictor. Of an asset
-    that started from a file, ``start_psnr`` says how near its splat has stayed to it, whatever the prompt.
+    are no scores. ``mesh_iou`` and ``mesh_psnr`` compare the mesh with the splat that is ``delivered``; where that is
+    another than the optimised one, ``optimised_iou`` compares it with that. ``aesthetic`` is the mean rating of views
+    in light, where the recipe names a predictor. Of an asset that started from a file, ``start_psnr`` says how near its
+    optimised splat has stayed to it, whatever the prompt.
     """
     import torch
 
@@ -36,11 +44,14 @@ def measure(spec: AssetSpec, start: Gaussians, gaussians: Gaussians, textured: T
     from pipeline_core.metrics.mesh_health import mesh_health
     from pipeline_core.metrics.views import turntable
 
-    metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(gaussians))}
+    delivered = gaussians if delivered is None else delivered
+    metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(delivered))}
     shape = stretch_of(textured.vertices, spec.size_m).textured(textured)
     metres = max(frame_of(shape.vertices, spec.height_m, spec.size_m).scale)
     metrics |= {name: float(value) for name, value in mesh_health(shape, metres).items()}
-    metrics |= consistency(gaussians, textured, spec.recipe.evaluate) | look(shape)
+    metrics |= consistency(delivered, textured, spec.recipe.evaluate) | look(shape)
+    if delivered is not gaussians:
+        metrics["optimised_iou"] = consistency(gaussians, textured, spec.recipe.evaluate)["mesh_iou"]
     if spec.init_file:
         metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
     if spec.recipe.evaluate.aesthetic:

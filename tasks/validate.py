@@ -26,7 +26,8 @@ def validate(journey: Journey, folder: Path, *upstream: Reference) -> Measured:
         deliver(journey, scratch, upstream)
         findings = check_asset(scratch, journey.spec, whole=False)
     [evaluation] = [each for each in upstream if "metrics.json" in each["outputs"]]
-    findings = merged([*findings, *silhouettes(told_by(journey, evaluation, "metrics.json"))])
+    metrics, least = told_by(journey, evaluation, "metrics.json"), journey.spec.recipe.evaluate.least_overlap
+    findings = merged([*findings, *silhouettes(metrics, least)])
     validator = khronos.found()
     looked = {"khronos": validator.version or None, "khronos_missing": validator.missing or None}
     write_json(folder / "validation.json", {"validators": looked, "findings": [vars(each) for each in findings]})

@@ -84,9 +84,12 @@ def comments(provenance: Mapping[str, Any]) -> list[str]:
     prompt holds."""
     frame = json.dumps(Frame.from_json(provenance["frame"]).to_json())
     asset = json.dumps({name: provenance[name] for name in ("asset_id", "prompt", "seed")})
+    recipe = provenance.get("spec", {}).get("recipe", {})
+    drawn = recipe.get("dress", {}).get("splat") == "mesh"
     return [
         "frame y-down",
         "metres, pivot centre-bottom, half a turn about X from the mesh in asset.glb",
+        *(["drawn on that mesh; the optimised Gaussians are the stage densify_prune's"] if drawn else []),
         f"object_frame {frame}",
         f"asset {asset}",
     ]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Evaluate
-from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.metrics.views import render_gaussians
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.types import Gaussians, TexturedMesh
 
 ELEVATIONS = (15.0, 40.0, -10.0)

@@ -40,11 +40,12 @@ from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.metrics.judge import Judge, load_judge
 from pipeline_core.metrics.judges import caption_of, judged_categories
 from pipeline_core.metrics.negatives import candidates, free_candidates, full
-from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.metrics.views import render_gaussians
 from pipeline_core.priors.wording import plain
 from pipeline_core.props.captions import caption
 from pipeline_core.props.props import COLOURS, FRONTED, PropSpec, build
 from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.types import Gaussians, TexturedMesh
 
 AnyJudge = str | Judge

@@ -20,7 +20,7 @@ import torch
 from scipy.fft import dctn
 
 from pipeline_core.cameras import orbit
-from pipeline_core.metrics.views import render_mesh
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.types import TexturedMesh
 
 NAMES = ("look_0", "look_1", "look_2", "look_3")

@@ -32,10 +32,6 @@ SOLID, KEPT = 0.5, 0.01
 """Opacity from which a Gaussian counts for that box, and the share of outermost ones on each side that do not."""
 
 
-LEAST_OVERLAP = 0.7
-"""Overlap of the silhouettes of mesh and splat below which they are different things; finished props have 0.85."""
-
-
 def check_asset(folder: Path, spec: AssetSpec, *, whole: bool = True) -> list[Finding]:
     """Everything wrong with the deliverables of ``spec`` in ``folder``, worst first; ``whole`` as ``check_files`` has
     it."""
@@ -93,12 +89,14 @@ def frames(textured: TexturedMesh, splat: Gaussians) -> Iterator[Finding]:
         yield Finding("FRAMES_DISAGREE", "error", said)
 
 
-def silhouettes(metrics: Mapping[str, float]) -> Iterator[Finding]:
-    """Whether mesh and splat look alike from all around, by the ``mesh_iou`` that was measured."""
-    overlap = metrics.get("mesh_iou")
-    if overlap is not None and not overlap >= LEAST_OVERLAP:
-        said = f"its silhouettes overlap with the splat's by {overlap:.2f}; at least {LEAST_OVERLAP} is expected"
-        yield Finding("MESH_UNLIKE_SPLAT", "warning", said, "asset.glb")
+def silhouettes(metrics: Mapping[str, float], least: float) -> Iterator[Finding]:
+    """Whether the mesh looks from all around like the splat that is delivered, and like the one that it was made from
+    where that is another: by the overlaps that were measured, of which ``least`` is expected."""
+    for name, whose in (("mesh_iou", "the splat's"), ("optimised_iou", "those of the optimised Gaussians")):
+        overlap = metrics.get(name)
+        if overlap is not None and not overlap >= least:
+            said = f"its silhouettes overlap with {whose} by {overlap:.2f}; at least {least:g} is expected"
+            yield Finding("MESH_UNLIKE_SPLAT", "warning", said, "asset.glb")
 
 
 def frame_error(vertices: np.ndarray, splat: Gaussians) -> float:

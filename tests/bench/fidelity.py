@@ -53,13 +53,14 @@ from pipeline_core.io.ply import load_points, load_splat
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
 from pipeline_core.metrics.negatives import full
-from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.metrics.views import render_gaussians
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.sampling import sample_images
 from pipeline_core.props.captions import caption
 from pipeline_core.props.primitives import ball, pack, plain
 from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
 from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
 

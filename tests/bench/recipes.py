@@ -42,9 +42,9 @@ from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.consistency import consistency  # noqa: E402
 from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
 from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
-from pipeline_core.metrics.views import render_mesh  # noqa: E402
 from pipeline_core.props.captions import caption  # noqa: E402
 from pipeline_core.props.props import PropSpec  # noqa: E402
+from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
 from tests.bench.acceptance import OTHER_JUDGE  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402

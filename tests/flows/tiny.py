@@ -16,6 +16,8 @@ TINY = {
     "texture.views": 1,
     "texture.resolution": 32,
     "texture.denoise_steps": 4,
+    "dress.splat_steps": 2,
+    "dress.splat_resolution": 48,
     "evaluate.resolution": 48,
     "evaluate.turntable_frames": 2,
 }

@@ -12,7 +12,8 @@ from pipeline_core.cameras import orbit
 from pipeline_core.errors import DataError
 from pipeline_core.frame import Frame, flipped, frame_of, stretch_of
 from pipeline_core.io import gltf, ply
-from pipeline_core.metrics.views import render_gaussians, render_mesh
+from pipeline_core.metrics.views import render_gaussians
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.rendering.sh import sh_colors
 from pipeline_core.spec import AssetSpec
 from pipeline_core.types import Gaussians, TexturedMesh, rotation_matrices

@@ -15,7 +15,7 @@ from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.io import surface
 from pipeline_core.io.ply import export, save_points, save_splat
 from pipeline_core.make import picture_of
-from pipeline_core.metrics.views import render_mesh
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.rendering.rasterize import rasterize, rasterize_views
 from pipeline_core.starts import DENSE, FRAMES, load_start
 from pipeline_core.types import OBJECT_RADIUS, Gaussians, PointCloud, TexturedMesh, rotation_matrices

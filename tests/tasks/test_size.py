@@ -64,7 +64,7 @@ def test_mesh_and_levels_have_the_box_and_bodies_hold_it(made):
 def test_the_splat_stands_where_the_mesh_does_and_asset_json_tells_the_frame(made):
     journey, outputs, folder = made
     work = load_glb(path_of(journey, outputs["dress"], "asset.glb"))
-    splat = load_splat(path_of(journey, outputs["densify_prune"], "splat.ply"))
+    splat = load_splat(path_of(journey, outputs["dress"], "splat.ply"))
     told = json.loads((folder / "asset.json").read_bytes())
     frame = Frame.from_json(told["frame"])
     assert frame == frame_of(work.vertices, 0.4, SIZE) and not frame.uniform

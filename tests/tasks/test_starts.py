@@ -50,7 +50,7 @@ def request_(tmp_path):
         for name in ("box.glb", "splat.ply", "points.ply", "half.glb")
     ]
     (tmp_path / "props.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    overrides = TINY | {"geometry.steps": 0, "appearance.steps": 0, "texture.steps": 0}
+    overrides = TINY | {"geometry.steps": 0, "appearance.steps": 0, "texture.steps": 0, "dress.splat": "optimised"}
     yield BatchRequest(
         manifest=str(tmp_path / "props.jsonl"), library=str(tmp_path / "library"), overrides=overrides, recipe="draft"
     )

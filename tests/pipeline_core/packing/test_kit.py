@@ -12,9 +12,9 @@ from pipeline_core.errors import DataError
 from pipeline_core.io.gltf import load_meshes, read_glb
 from pipeline_core.io.images import decode_image
 from pipeline_core.io.xmp import read, read_file
-from pipeline_core.metrics.views import render_mesh
 from pipeline_core.packing import kit as kits
 from pipeline_core.packing.profiles import profile
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.types import Mesh, TexturedMesh
 from pipeline_core.validation.glb import check_glb
 from tests.pipeline_core.io.test_gltf import tetrahedron

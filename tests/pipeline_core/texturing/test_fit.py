@@ -10,7 +10,7 @@ from pipeline_core.cameras import orbit
 from pipeline_core.config import Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import DivergedError
-from pipeline_core.metrics.views import render_mesh
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing.fit import FitJob
 from pipeline_core.texturing.refine import refine_texture
 from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior

@@ -15,8 +15,8 @@ from pipeline_core.config import Densify, Distill, Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import DataError, DivergedError
-from pipeline_core.metrics.views import render_mesh
 from pipeline_core.priors.process import Diffusion, OwnsNoise
+from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.types import Gaussians

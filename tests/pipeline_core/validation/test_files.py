@@ -80,9 +80,12 @@ def test_pivot_and_frames_are_exact(folder):
 
 
 def test_a_mesh_that_is_not_its_splat_is_told():
-    (found,) = silhouettes({"mesh_iou": 0.41})
+    (found,) = silhouettes({"mesh_iou": 0.41}, 0.7)
     assert found.code == "MESH_UNLIKE_SPLAT" and "0.41" in found.message and found.severity == "warning"
-    assert [*silhouettes({"mesh_iou": 0.85})] == [*silhouettes({})] == []
+    assert [*silhouettes({"mesh_iou": 0.85}, 0.7)] == [*silhouettes({}, 0.7)] == []
+    (found,) = silhouettes({"mesh_iou": 0.97, "optimised_iou": 0.41}, 0.7)  # drawn on a mesh that is something else
+    assert found.code == "MESH_UNLIKE_SPLAT" and "those of the optimised Gaussians by 0.41" in found.message
+    assert [*silhouettes({"mesh_iou": 0.97, "optimised_iou": 0.41}, 0.4)] == []
 
 
 def test_one_changed_byte_of_any_file_is_found(folder):
