@@ -39,8 +39,9 @@ licences of models are rows of the same kind (`stage` = `request`, `review`, `mo
 latest attempt of a stage is the one with the greatest `event_id`, and ids grow with real order even where clocks
 jump.
 
-`splatmill catalog compact` gathers small files; `splatmill catalog snapshot` brings `catalog.duckdb` up to date at
-the cost of what is new. Both may run at any time, beside writers and readers, and be killed at any time. A library
+`splatmill catalog compact` gathers small files, as the end of a run and each look at a farm's runs do where there are
+many; `splatmill catalog snapshot` brings `catalog.duckdb` up to date at the cost
+of what is new. Both may run at any time, beside writers and readers, and be killed at any time. A library
 on an object store (`s3://bucket/library`) is kept the same way: a commit is one conditional PUT. Its snapshot lies
 in the user's cache folder (`SPLATMILL_CACHE`). Assets are made in a local folder; `splatmill catalog push
 s3://bucket/library` brings outputs, assets and events of any number of machines into the bucket, where `sql`,
@@ -73,7 +74,8 @@ in keys, their licences count for `--commercial`.
 | `janus_score` | how surely the front is seen where it belongs, and once more from beside or behind | 0 |
 | `start_gain` | what distillation added to that margin: of the final splat, minus that of its start | above 0 |
 | `consistency` | cosine between what one view shows and what the others do | 1 |
-| `mesh_iou`, `mesh_psnr` | whether the mesh looks like the splat: outlines, colours | 1; above 30 dB |
+| `mesh_iou`, `mesh_psnr` | whether the mesh looks like the delivered splat: outlines, colours | 1; above 22 dB |
+| `optimised_iou` | where that one is drawn on the mesh: the outlines against the optimised Gaussians | above 0.8 |
 | `aesthetic` | rating of views in light, where there is a predictor (LAION's: 1 to 10) | high |
 
 Nearly right are, in the starter's words, captions of its grammar; of any other prompt its own words with one changed:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline_core.config import RECIPES, Distill, Init, Texture, leaf_names
+from pipeline_core.config import RECIPES, Distill, Dress, Init, Texture, leaf_names
 from pipeline_core.guidance.variants import VARIANTS
 from pipeline_core.manifest import FIELDS as COLUMNS
 from pipeline_core.manifest import load_manifest
@@ -15,9 +15,10 @@ from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "METHODS.md").read_text()
 SPANS = set(re.findall(r"`([^`]+)`", PAGE))
-FIELDS = dict.fromkeys(("guidance", "shown", "t_schedule", "weighting"), Distill) | {"start": Init, "method": Texture}
+FIELDS = dict.fromkeys(("guidance", "shown", "t_schedule", "weighting"), Distill)
+FIELDS |= {"start": Init, "method": Texture, "splat": Dress}
 CHOICES = {name: get_args(section.model_fields[name].annotation) for name, section in FIELDS.items()}
-OTHERS = {"janus_score", "splatmill.json", "asset.json", "assets.part_prompts", "spec"}
+OTHERS = {"janus_score", "optimised_iou", "splatmill.json", "asset.json", "assets.part_prompts", "spec"}
 ROWS = {*COLUMNS, *Part.model_fields, *names()}
 
 
