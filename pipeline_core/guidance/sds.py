@@ -53,10 +53,6 @@ def sds_gradient(eps: Tensor, noise: Tensor, weight: Tensor, *, clip: float = 0.
 
 
 def sds_loss(latents: Tensor, gradient: Tensor) -> Tensor:
-    """Scalar with d loss / d latents = ``gradient`` / B; its value is half the squared norm of ``gradient`` / B.
-
-    It is summed in float64: in float32 its last bits, which end in a stage's curves, depend on where the memory lies.
-    """
+    """Scalar with d loss / d latents = ``gradient`` / B; its value is half the squared norm of ``gradient`` / B."""
     target = (latents - gradient).detach()
-    squares = (latents - target).square().sum(dtype=torch.float64).to(latents.dtype)
-    return 0.5 * squares / latents.shape[0]
+    return 0.5 * (latents - target).square().sum() / latents.shape[0]

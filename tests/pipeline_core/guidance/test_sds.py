@@ -18,13 +18,6 @@ def test_the_loss_has_exactly_the_sds_gradient():
     torch.testing.assert_close(loss.detach(), gradient.square().sum() / 4)
 
 
-def test_the_loss_is_the_same_to_the_last_bit_in_whatever_order_it_is_summed():
-    generator = torch.Generator().manual_seed(0)
-    latents, gradient = (torch.randn(4, 16, 32, 32, generator=generator) for _ in range(2))
-    orders = [torch.randperm(32, generator=generator) for _ in range(8)]
-    assert len({float(sds_loss(latents[..., order], gradient[..., order])) for order in orders}) == 1
-
-
 def test_weightings():
     eps, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(sds_gradient(eps, noise, PROCESS.weight(T, "sds"))[0], (1 - ALPHA) * (eps - noise))
