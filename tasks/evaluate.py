@@ -34,7 +34,7 @@ def evaluate(
         frames = turntable(shown, frames=settings.turntable_frames, size=settings.resolution)
         save_turntable(folder / "turntable.webp", frames)
     start = control_of(journey, points)
-    delivered = load_splat(path_of(journey, asset, "splat.ply")) if "splat.ply" in asset["outputs"] else splat
+    delivered = load_splat(path_of(journey, asset, "splat.ply")) if "splat.ply" in asset["outputs"] else None
     splats = [start, load_splat(path_of(journey, shaped, "splat.ply")), splat]
     save_webp(folder / "stages.webp", stages([stretch.gaussians(each) for each in splats], shown, picture))
     metrics = measure(journey.spec, start, splat, textured, delivered)

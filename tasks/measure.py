@@ -44,14 +44,12 @@ def measure(
     from pipeline_core.metrics.mesh_health import mesh_health
     from pipeline_core.metrics.views import turntable
 
-    delivered = gaussians if delivered is None else delivered
+    optimised, delivered = (None, gaussians) if delivered is None else (gaussians, delivered)
     metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(delivered))}
     shape = stretch_of(textured.vertices, spec.size_m).textured(textured)
     metres = max(frame_of(shape.vertices, spec.height_m, spec.size_m).scale)
     metrics |= {name: float(value) for name, value in mesh_health(shape, metres).items()}
-    metrics |= consistency(delivered, textured, spec.recipe.evaluate) | look(shape)
-    if delivered is not gaussians:
-        metrics["optimised_iou"] = consistency(gaussians, textured, spec.recipe.evaluate)["mesh_iou"]
+    metrics |= consistency(delivered, textured, spec.recipe.evaluate, optimised) | look(shape)
     if spec.init_file:
         metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
     if spec.recipe.evaluate.aesthetic:

@@ -26,17 +26,28 @@ def evaluation_cameras(count: int, size: int) -> Cameras:
     return orbit(i * (360.0 / count), torch.tensor(ELEVATIONS)[i % len(ELEVATIONS)], size=size)
 
 
-def consistency(gaussians: Gaussians, textured: TexturedMesh, settings: Evaluate) -> dict[str, float]:
-    """``mesh_psnr``: of the two renders on white, over the pixels where either is; ``mesh_iou``: of the silhouettes."""
+def consistency(
+    gaussians: Gaussians, textured: TexturedMesh, settings: Evaluate, optimised: Gaussians | None = None
+) -> dict[str, float]:
+    """``mesh_psnr``: of the two renders on white, over the pixels where either is; ``mesh_iou``: of the silhouettes.
+
+    ``optimised_iou``: the same of the mesh and ``optimised``, where the splat is another than was optimised.
+    """
     cameras = evaluation_cameras(settings.views, settings.resolution)
     splat, alpha = render_gaussians(gaussians.detach().to("cpu"), cameras)
     mesh, coverage = render_mesh(textured, cameras)
     inside, outside = alpha > 0.5, coverage > 0.5
-    either, both = inside | outside, inside & outside
-    return {
-        "mesh_psnr": psnr(splat[either], mesh[either]),
-        "mesh_iou": float(both.sum()) / max(float(either.sum()), 1.0),
-    }
+    either = inside | outside
+    scores = {"mesh_psnr": psnr(splat[either], mesh[either]), "mesh_iou": overlap(inside, outside)}
+    if optimised is not None:
+        _, alpha = render_gaussians(optimised.detach().to("cpu"), cameras)
+        scores["optimised_iou"] = overlap(alpha > 0.5, outside)
+    return scores
+
+
+def overlap(one: Tensor, other: Tensor) -> float:
+    """Intersection over union of two masks; 0 where both are empty."""
+    return float((one & other).sum()) / max(float((one | other).sum()), 1.0)
 
 
 def likeness(one: Gaussians, other: Gaussians, settings: Evaluate) -> float:

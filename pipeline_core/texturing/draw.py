@@ -11,7 +11,6 @@ descent on pictures of the mesh then take back what reaches over edges. Neither 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -93,8 +92,7 @@ def fitted(gaussians: Gaussians, textured: TexturedMesh, width: float, settings:
     steps = settings.splat_steps
     every = bake_cameras(VIEWS, settings.splat_resolution)
     order = torch.randperm(VIEWS, generator=generator)[:steps].tolist()
-    names = ("viewmats", "Ks", "azimuth", "elevation")
-    cameras = [replace(every, **{name: getattr(every, name)[[view]] for name in names}) for view in order]
+    cameras = [every.chosen([view]) for view in order]
     pictures = [render_mesh(textured, camera, background=(0.0, 0.0, 0.0)) for camera in cameras]
     leaves = {name: value.clone() for name, value in gaussians.tensors().items()}
     rates = RATES | {"means": RATES["means"] * width}
