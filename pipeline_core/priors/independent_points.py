@@ -80,12 +80,14 @@ class PointEncoder(nn.Module):
     Without ``frequencies`` a small network of plain coordinates is too smooth to tell where a spoke or a picket is.
     """
 
-    def __init__(self, width: int, text_width: int, latent: int, frequencies: int = 0, channels: int = 6) -> None:
+    def __init__(
+        self, width: int, text_width: int, latent: int, frequencies: int = 0, channels: int = 6, hidden: int = 64
+    ) -> None:
         super().__init__()
         self.frequencies = frequencies
         self.points = nn.Sequential(
-            nn.Linear(channels * (1 + 2 * frequencies), 64), nn.SiLU(), nn.Linear(64, 128), nn.SiLU(),
-            nn.Linear(128, width),
+            nn.Linear(channels * (1 + 2 * frequencies), hidden), nn.SiLU(), nn.Linear(hidden, 2 * hidden), nn.SiLU(),
+            nn.Linear(2 * hidden, width),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Linear(2 * width + text_width, width), nn.SiLU(), nn.Linear(width, 2 * latent))
 
@@ -142,6 +144,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         couplings: of the flow between a Gaussian and p(z | text); 0: that is the Gaussian
         frequencies: octaves of sin/cos features of the noisy point
         encoder_frequencies: the same, of the clean points that the encoder sees
+        encoder_width: of its first layer; the second is twice as wide
         vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id: the text encoder
         num_points: points per cloud it is meant for (it was trained on subsets; any number works)
         scale, bias: a number a channel
@@ -158,6 +161,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         couplings: int = 0,
         frequencies: int = 3,
         encoder_frequencies: int = 0,
+        encoder_width: int = 64,
         text_width: int = 128,
         text_layers: int = 2,
         tokens: int = 24,
@@ -175,7 +179,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         self.text_encoder = text_network(vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id)
         self.prior = nn.Linear(text_width, 2 * latent)
         self.flow = LatentFlow(latent, text_width, couplings)
-        self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies, channels)
+        self.encoder = PointEncoder(width, text_width, latent, encoder_frequencies, channels, encoder_width)
         self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_cond = nn.Linear(text_width + latent, width)
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())

@@ -37,7 +37,7 @@ from pipeline_core.training.data import (
 )
 from pipeline_core.training.degrade import degrade
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
-from pipeline_core.training.tokenizer import build_tokenizer, tokenize
+from pipeline_core.training.tokenizer import build_tokenizer, embeddings_by_token, tokenize
 from pipeline_core.training.words import vary, words
 
 TIMESTEPS = 1000
@@ -495,11 +495,7 @@ def go_on_from(network: nn.Module, known: Mapping[str, Tensor], tokenizer: CLIPT
         if own.shape == theirs.shape and not name.endswith("token_embedding.weight"):
             continue
         if name.endswith("token_embedding.weight"):
-            places = CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True).get_vocab()
-            value = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * theirs.std() + theirs.mean(0)
-            for token, at in tokenizer.get_vocab().items():
-                if token in places:
-                    value[at] = theirs[places[token]]
+            value = embeddings_by_token(tokenizer, theirs, start)
         elif name == "class_embedding.linear_1.weight" and own.shape[1] > theirs.shape[1]:
             value = torch.zeros_like(own)
             value[:, : theirs.shape[1]] = theirs

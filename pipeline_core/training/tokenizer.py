@@ -14,7 +14,9 @@ import string
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 
+import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -60,6 +62,18 @@ def build_tokenizer(words: Iterable[str], *, max_length: int = 24) -> CLIPTokeni
         vocab=vocab, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
         model_max_length=max_length,
     )  # fmt: skip
+
+
+def embeddings_by_token(tokenizer: CLIPTokenizer, known: Tensor, start: Path) -> Tensor:
+    """Embeddings [V, D] of the tokens of ``tokenizer``: those ``known`` [V', D] of the model in ``start`` by the token;
+    those that are new are drawn as wide as the others are."""
+    places = CLIPTokenizer.from_pretrained(start / "tokenizer", local_files_only=True).get_vocab()
+    shape = len(tokenizer), known.shape[1]
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * known.std() + known.mean(0)
+    for token, at in tokenizer.get_vocab().items():
+        if token in places:
+            value[at] = known[places[token]]
+    return value
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:

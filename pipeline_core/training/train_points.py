@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from pipeline_core.errors import RequestError
 from pipeline_core.files import write_json
@@ -23,7 +24,7 @@ from pipeline_core.priors.independent_points import BIAS, SCALE, TIMESTEPS, Inde
 from pipeline_core.priors.set_points import SetPointDiffusion
 from pipeline_core.training.data import POINTS, Chunk, ChunkPool, visible_chunks, write_cloud_chunk
 from pipeline_core.training.resident import TEXTS, ResidentSteps, pick, uniform
-from pipeline_core.training.tokenizer import build_tokenizer, tokenize
+from pipeline_core.training.tokenizer import build_tokenizer, embeddings_by_token, tokenize
 from pipeline_core.training.words import vary, words
 
 
@@ -47,6 +48,7 @@ class PointSettings:
     """Of the flow that draws the latent (``independent``)."""
     frequencies: int = 6
     encoder_frequencies: int = 4
+    encoder_width: int = 64
     tokens: int = 24
     text_width: int = 128
     points: int = 64
@@ -86,6 +88,7 @@ class PointSteps:
             points=POINTS,
         )  # fmt: skip
         self.tokenizer = build_tokenizer(words(), max_length=settings.tokens)
+        self.scale, self.bias = (torch.tensor(v[: settings.channels]) for v in (SCALE, BIAS))
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         return self.assemble(*self.draw(step), torch.Generator().manual_seed(self.seed * 1_000_003 + step))
@@ -93,8 +96,8 @@ class PointSteps:
     def assemble(self, clouds: Tensor, ids: Tensor, used: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """A step's inputs from what :meth:`draw` gives; nothing here waits for a device."""
         s, size, device = self.settings, self.size, clouds.device
-        scale, bias = (torch.tensor(v[: s.channels], device=device) for v in (SCALE, BIAS))
-        clouds = clouds[..., : s.channels].float() * scale + bias
+        self.scale, self.bias = self.scale.to(device), self.bias.to(device)  # once: a transfer waits for the device
+        clouds = clouds[..., : s.channels].float() * self.scale + self.bias
         x0 = clouds[:, -s.points :].transpose(1, 2)
         noise = torch.randn(x0.shape, generator=generator, device=device)
         u = ((torch.arange(size, device=device) + uniform(size, generator)) / size) ** s.low_noise  # stratified
@@ -179,8 +182,7 @@ class PointPart:
         if start is not None and isinstance(model, SetPointDiffusion):
             raise RequestError(f"--start {start}: the network with tokens (network=set) begins from nothing")
         if start is not None:
-            smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
-            grow(model, smaller, fresh_latent=settings.fresh_latent)
+            grow(model, start, self.tokenizer, fresh_latent=settings.fresh_latent)
         self.modules = nn.ModuleDict({"model": model})
         self.scheduler = DDIMScheduler(
             num_train_timesteps=model.config.num_train_timesteps, beta_schedule=model.config.beta_schedule,
@@ -263,7 +265,7 @@ def build_network(settings: PointSettings, tokenizer: Any) -> SetPointDiffusion 
         return SetPointDiffusion(
             set_size=s.set_size, flow_width=s.flow_width, flow_depth=s.flow_depth, **shared
         )  # fmt: skip
-    return IndependentPointDiffusion(couplings=s.couplings, **shared)
+    return IndependentPointDiffusion(couplings=s.couplings, encoder_width=s.encoder_width, **shared)
 
 
 def set_losses(
@@ -275,7 +277,7 @@ def set_losses(
         words = net.encode_text(inputs["ids"])
         mean, log_variance = (v.float() for v in net.encoder(inputs["context"]))
         latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
-        out = net(noisy, inputs["t"], net.join(words, torch.where(used[..., None], latent, 0.0))).float()
+        out = net(noisy, inputs["t"], net.join(words, latent.masked_fill(~used[..., None], 0.0))).float()
         # The flow learns what the encoder says, and does not change it.
         clean, noise, t = latent.detach(), inputs["flow_noise"], inputs["flow_t"][:, None, None]
         velocity = net.flow((1 - t) * clean + t * noise, inputs["flow_t"], words).float()
@@ -294,7 +296,7 @@ def independent_losses(
         text = net.encode_text(inputs["ids"])
         mean, log_variance = (v.float() for v in net.encoder(inputs["context"], text))
         latent = mean + (0.5 * log_variance).exp() * inputs["draw"]
-        given = torch.where(used, latent, 0.0)
+        given = latent.masked_fill(~used, 0.0)
         out = net(noisy, inputs["t"], torch.cat([text, given], dim=-1)).float()
     # KL by its one-sample estimate: through a flow there is no closed form.
     log_posterior = -0.5 * (log_variance + inputs["draw"].square()).sum(dim=1)
@@ -302,23 +304,41 @@ def independent_losses(
     return (out - inputs["noise"]).square().mean(), settings.kl * (kl * used[:, 0]).mean()
 
 
-def grow(model: IndependentPointDiffusion, smaller: IndependentPointDiffusion, *, fresh_latent: bool = False) -> None:
-    """Give ``model`` the weights of ``smaller``, which may have fewer blocks and octaves, so that it begins as the same
-    function: further blocks have a gate of zero, further sines and cosines a weight of zero.
+def grow(
+    model: IndependentPointDiffusion, start: Path, tokenizer: CLIPTokenizer, *, fresh_latent: bool = False
+) -> None:
+    """Give ``model`` the weights of the folder ``start``, so that it begins as the same function: a network of fewer
+    blocks, octaves, channels or words.
 
-    With ``fresh_latent`` the encoder, the prior of z and what reads z stay as they are initialised: a latent that has
-    collapsed (a posterior that says nothing, and a network that has learnt not to listen) seldom comes back.
+    Further blocks have a gate of zero; further sines, cosines and channels a weight of zero; embeddings go by the
+    token. With ``fresh_latent`` the encoder, the prior of z and what reads z stay as they are initialised, and may
+    have another size: a latent that has collapsed (a posterior that says nothing, and a network that has learnt not to
+    listen) seldom comes back.
     """
-    theirs, own = smaller.state_dict(), model.state_dict()
+    smaller = IndependentPointDiffusion.from_pretrained(start, use_safetensors=True, local_files_only=True)
+    known, own = smaller.state_dict(), model.state_dict()
+    few, many = smaller.config.channels, model.config.channels
+    for name in [name for name in known if name.endswith("token_embedding.weight")]:
+        known[name] = embeddings_by_token(tokenizer, known[name], start)
+    for name in ("embed_point.weight", "encoder.points.0.weight"):
+        if not (fresh_latent and name.startswith("encoder.")):
+            known[name] = _more_channels(known[name], own[name], few, many)
+    for name in ("out.weight", "out.bias"):
+        known[name] = torch.cat([known[name], own[name][few:]])  # zeros
     if fresh_latent:
         text = own["embed_cond.weight"].clone()
-        text[:, : -model.config.latent] = theirs["embed_cond.weight"][:, : -smaller.config.latent]
-        theirs = {k: v for k, v in theirs.items() if not k.startswith(("encoder.", "prior.", "flow."))}
-        theirs["embed_cond.weight"] = text
-    known = theirs["embed_point.weight"].shape[1]
-    weight = torch.zeros_like(own["embed_point.weight"])
-    weight[:, :known] = theirs["embed_point.weight"]
-    model.load_state_dict(own | theirs | {"embed_point.weight": weight})
+        text[:, : -model.config.latent] = known["embed_cond.weight"][:, : -smaller.config.latent]
+        known = {k: v for k, v in known.items() if not k.startswith(("encoder.", "prior.", "flow."))}
+        known["embed_cond.weight"] = text
+    model.load_state_dict(own | known)
+
+
+def _more_channels(weight: Tensor, like: Tensor, few: int, many: int) -> Tensor:
+    """Weights [W, K few] of ``waves`` of ``few`` channels as those [W, L many] of ``many``, zero for what is new."""
+    value = torch.zeros_like(like).unflatten(1, (-1, many))
+    groups = weight.unflatten(1, (-1, few))
+    value[:, : groups.shape[1], :few] = groups
+    return value.flatten(1)
 
 
 GRID_PROMPTS = (

@@ -20,7 +20,7 @@ from pipeline_core.priors.image import camera_embedding, kind_embedding, load_im
 from pipeline_core.priors.independent_points import IndependentPointDiffusion
 from pipeline_core.priors.patch_autoencoder import PatchAutoencoder
 from pipeline_core.props.props import CATEGORIES, COLOURS, is_heldout
-from pipeline_core.training import data, pictures
+from pipeline_core.training import data, pictures, train_points
 from pipeline_core.training.pictures import as_planes, over
 from pipeline_core.training.recorded import RecordedLoss
 from pipeline_core.training.resident import ResidentChunks
@@ -525,31 +525,41 @@ def test_a_recorded_step_has_the_losses_and_gradients_of_the_step(tmp_path):
         assert_close(found, list(grads), rtol=1e-2, atol=1e-4)
 
 
-def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path):
+def test_a_larger_point_network_begins_as_the_smaller_one(tmp_path, monkeypatch):
+    """Of more blocks, octaves, words and channels; embeddings are those of the words wherever they now stand."""
+    whole = train_points.words()
+    monkeypatch.setattr(train_points, "words", lambda: [word for word in whole if word not in ("mug", "barrel")])
     run("points", tmp_path, "first", steps=3, changes=INDEPENDENT)
+    monkeypatch.undo()
     folder = tmp_path / "first" / "model"
     small = IndependentPointDiffusion.from_pretrained(folder).float()
-    bigger = TINY["points"] | INDEPENDENT | {"depth": 3, "frequencies": 7}
-    large = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **bigger).modules["model"]
+    bigger = TINY["points"] | INDEPENDENT | {"depth": 3, "frequencies": 7, "channels": 8}
+    part = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **bigger)
+    large = part.modules["model"]
     generator = torch.Generator().manual_seed(0)
-    x, t = torch.randn(2, 6, 5, generator=generator), torch.tensor([10, 900])
-    cond = torch.randn(2, 34, generator=generator)
-    assert large.config.depth == 3 and large.embed_point.weight.shape[1] == 6 * 15
-    assert_close(large(x, t, cond), small(x, t, cond))
+    x, t = torch.randn(2, 8, 5, generator=generator), torch.tensor([10, 900])
+    texts = ["a red crate with white bands", ""]
+    cond = large.recognise(tokenize(part.tokenizer, texts), x)
+    few = small.recognise(tokenize(CLIPTokenizer.from_pretrained(folder / "tokenizer"), texts), x[:, :6])
+    assert len(part.tokenizer) > small.config.vocab_size
+    assert large.config.depth == 3 and large.embed_point.weight.shape[1] == 8 * 15
+    assert_close(cond, few)
+    assert_close(large(x, t, cond)[:, :6], small(x[:, :6], t, few))
 
 
 def test_a_collapsed_latent_may_begin_anew(tmp_path):
     run("points", tmp_path, "first", steps=3, changes=INDEPENDENT)
     folder = tmp_path / "first" / "model"
     small = IndependentPointDiffusion.from_pretrained(folder).float()
-    anew = TINY["points"] | INDEPENDENT | {"fresh_latent": True}
+    anew = TINY["points"] | INDEPENDENT | {"fresh_latent": True, "latent": 4, "encoder_width": 8}
     model = build_part("points", tmp_path / "other", seed=9, batch=4, start=folder, **anew).modules["model"]
-    width = model.config.latent
+    width, before = model.config.latent, small.config.latent
     theirs, own = small.state_dict(), model.state_dict()
     kept = [name for name in own if name.startswith(("embed_point.", "blocks.", "text_encoder."))]
     assert len(kept) > 10 and all(torch.equal(own[name], theirs[name]) for name in kept)
-    assert torch.equal(own["embed_cond.weight"][:, :-width], theirs["embed_cond.weight"][:, :-width])
-    assert not torch.equal(own["embed_cond.weight"][:, -width:], theirs["embed_cond.weight"][:, -width:])
+    assert (before, width) == (2, 4) and own["encoder.points.0.weight"].shape[0] == 8
+    assert torch.equal(own["embed_cond.weight"][:, :-width], theirs["embed_cond.weight"][:, :-before])
+    assert not torch.equal(own["embed_cond.weight"][:, -before:], theirs["embed_cond.weight"][:, -before:])
     assert not torch.equal(own["encoder.head.0.weight"], theirs["encoder.head.0.weight"])
     # The posterior is narrow to begin with: the latent says something before the network learns not to listen.
     _, log_variance = model.encoder(torch.randn(3, 20, 6), torch.randn(3, model.config.text_width))
