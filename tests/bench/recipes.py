@@ -1,17 +1,19 @@
-"""All recipes that run on the starter, and ``factory`` with each addition removed in turn, over the same prompts.
+"""All recipes that run on the starter, ``factory`` with each addition removed in turn, and with what it does without.
 
     python tests/bench/recipes.py --library bench-recipes        # 24 held-out prompts x 2 seeds; kept, and gone on with
     python tests/bench/recipes.py --prompts 2 --seeds 1 --only factory draft --set geometry.steps=4
     python tests/bench/recipes.py --library bench-recipes --sheet sheet.jpg        # every result, none left out
 
 Of each asset: the judge's answer and Janus; F-score at 2 and 5 % of the height against the best of 32 procedural
-instances, and how its normals agree with that instance's (1 = everywhere); silhouettes and colours of mesh and splat
-against each other; mesh health; CPU-seconds of this process and its children from prompt to refined texture. What two
-rows have in common (a cloud, a splat) is made once for both and counted for both. The judge is one that no recipe asks.
+instances, and how its normals agree with that instance's (1 = everywhere); silhouettes and colours of the mesh and of
+the splat that is delivered against each other, and that splat's caption margin; mesh health; CPU-seconds of this
+process and its children from prompt to refined texture and splat. What two rows have in common (a cloud, a stage) is
+made once for both and counted for both. The judge is one that no recipe asks.
 
 What failed counts as wrong everywhere. Materials, levels, collision and the choice of a start or a seed are not in it:
 ``tests/bench/acceptance.py`` measures the latter. Intervals of the paired differences are 95 % bootstrap over assets.
-The last line of stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``difference``.
+A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them. The last line of
+stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``of`` and the ``difference`` to it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from scipy.spatial import cKDTree  # noqa: E402
 
 from catalog.render import aligned  # noqa: E402
 from pipeline_core import make  # noqa: E402
-from pipeline_core.config import RECIPES, Recipe  # noqa: E402
+from pipeline_core.config import RECIPES, Distill, Init, Recipe  # noqa: E402
 from pipeline_core.errors import SplatmillError  # noqa: E402
+from pipeline_core.files import write_json  # noqa: E402
 from pipeline_core.manifest import parse_override  # noqa: E402
 from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.consistency import consistency  # noqa: E402
@@ -45,12 +48,14 @@ from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
 from pipeline_core.props.captions import caption  # noqa: E402
 from pipeline_core.props.props import PropSpec  # noqa: E402
 from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
+from pipeline_core.texturing.draw import draw  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
 from tests.bench.acceptance import OTHER_JUDGE  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402
+from tests.bench.guidance import FORMS, stage_of  # noqa: E402
 
 FACTORY = "factory"
-ABLATIONS: dict[str, dict[str, Any]] = {
+WITHOUT: dict[str, dict[str, Any]] = {
     "a ball, not a cloud": {"init.start": "ball"},
     "cloud not tidied": {"init.tidy_neighbours": 0},
     "Gaussians as wide as apart": {"init.scale_factor": 1.0},
@@ -65,29 +70,73 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "surface not settled": {"mesh.settle": False},
     "texture not refined": {"texture.steps": 0},
     "texture fitted": {"texture.method": "fit"},
+    "splat not drawn": {"dress.splat": "optimised"},
 }
 """What ``factory`` has beyond the papers, each as it would be without."""
+GROWS = {"geometry.densify.grad_quantile": 0.9}
+DISCS = {"init.thickness": 0.3}
+WITH: dict[str, tuple[str, dict[str, Any]]] = {
+    "grows": (FACTORY, GROWS | {"geometry.densify.every": 25}),
+    "grows, gaps filled": (
+        "grows",
+        {"geometry.densify.compactness": True, "geometry.densify.fill_share": 0.1},
+    ),
+    "draft grows": ("draft", GROWS | {"geometry.densify.every": 10}),
+    "discs": (FACTORY, DISCS),
+    "discs, splat not drawn": ("splat not drawn", DISCS),
+    "colour by view, splat not drawn": (
+        "splat not drawn",
+        {"init.sh_degree": 1, "geometry.lr.shN": 0.0025, "appearance.lr.shN": 0.0005},  # a 20th of sh0's, as in 3DGS
+    ),
+    "judged in 3D too": (
+        FACTORY,
+        {
+            "geometry.point_weight": 0.01, "geometry.point_guidance_scale": 1.0,
+            "geometry.point_t_max": (0.3, 0.05), "geometry.point_t_min": (0.3, 0.05),
+        },
+    ),
+}  # fmt: skip
+"""What is there and off: whose it becomes part of, and what it is. Thresholds by quantile and 3D guidance as in
+``gsgen-starter``."""
+GUIDANCE = {f"guidance {form}": form for form in ("csd", "ism", "sdi")}
+"""Other guidance of ``factory``'s geometry, in as many steps as its calls of the image prior pay for."""
+ABLATIONS = dict.fromkeys([*WITHOUT, *GUIDANCE], FACTORY) | {name: base for name, (base, _) in WITH.items()}
+"""What each is compared with."""
 MEANS = (
-    "r_precision", "caption_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou", "mesh_psnr",
-    "watertight", "self_intersections", "cpu_s",
+    "r_precision", "caption_margin", "splat_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou",
+    "mesh_psnr", "watertight", "self_intersections", "cpu_s",
 )  # fmt: skip
 HASTY = {"init.num_points": 500, "init.sampler_steps": 8, "geometry.steps": 1, "texture.steps": 1, "mesh.grid": 32}
 TAUS = {"f_score_2": 0.02, "f_score_5": 0.05}
 """Distances of the F-scores as shares of the height."""
 FLAT_OF = 8
 """Points whose plane gives a normal."""
+NOT_OF_THE_CLOUD = {name: Init.model_fields[name].default for name in (
+    "tidy_neighbours", "opacity", "scale_factor", "scale_of", "scale", "thickness", "sh_degree", "colours", "radius",
+)}  # fmt: skip
+"""What makes Gaussians of a cloud."""
 Row = dict[str, float]
 Made = TypeVar("Made")
 
 
 def variants(only: list[str], changes: dict[str, Any]) -> dict[str, Recipe]:
-    """Recipes by their names, then ablations by what is gone; all, or those that are named; with ``changes``."""
+    """Recipes by their names, then ablations by what they change; all, or those that are named and what these are
+    compared with; with ``changes``."""
     on_starter = [each for each in RECIPES.values() if each.image_prior == each.init.point_prior == "starter"]
     found = {recipe.name: recipe.override(changes) for recipe in on_starter}
-    found |= {name: RECIPES[FACTORY].override(changes | without) for name, without in ABLATIONS.items()}
+    found |= {name: found[FACTORY].override(without) for name, without in WITHOUT.items()}
+    for name, (base, added) in WITH.items():
+        found[name] = found[base].override(added)
+    for name, form in GUIDANCE.items():
+        stage = stage_of(found[FACTORY].geometry, FORMS[form])
+        changed = FORMS[form] | {"steps": stage.steps}
+        found[name] = found[FACTORY].override({f"geometry.{leaf}": value for leaf, value in changed.items()})
     if unknown := set(only) - set(found):
         raise SystemExit(f"--only {sorted(unknown)[0]}: one of {', '.join(found)}")
-    return {name: recipe for name, recipe in found.items() if not only or name in only or name == FACTORY}
+    wanted = {FACTORY, *(only or found)}
+    while further := {ABLATIONS[name] for name in wanted if name in ABLATIONS} - wanted:
+        wanted |= further
+    return {name: recipe for name, recipe in found.items() if name in wanted}
 
 
 def cpu_seconds() -> float:
@@ -103,9 +152,8 @@ class Workshop:
         self.made: dict[str, tuple[Any, float]] = {}
 
     def asset(self, recipe: Recipe) -> tuple[Gaussians, TexturedMesh, float]:
-        """Splat and refined mesh, and the CPU-seconds of all that they took."""
-        prompt, seed, spent = self.prompt, self.seed, 0.0
-        key = recipe.init.fingerprint()
+        """Splat and refined mesh as they are delivered, and the CPU-seconds of all that they took."""
+        prompt, seed, spent, key = self.prompt, self.seed, 0.0, ""
 
         def once(more: str, work: Callable[[], Made]) -> Made:
             nonlocal key, spent
@@ -117,11 +165,18 @@ class Workshop:
             spent += self.made[key][1]
             return made
 
-        cloud = once("", lambda: make.points(prompt, recipe, seed=seed))
-        stages = recipe.geometry.fingerprint() + recipe.appearance.fingerprint()
-        splat = once(stages, lambda: make.distill(cloud, prompt, recipe, seed=seed))
+        drawn = recipe.init.model_copy(update=NOT_OF_THE_CLOUD)
+        cloud = once(drawn.fingerprint(), lambda: make.points(prompt, recipe, seed=seed))
+        start = once(recipe.init.fingerprint(), lambda: make.start(cloud, recipe, seed=seed))
+
+        def distilled(begin: Gaussians, stage: Distill) -> Gaussians:
+            return once(stage.fingerprint(), lambda: make.distill(begin, prompt, recipe, stage=stage, seed=seed))
+
+        splat = distilled(distilled(start, recipe.geometry), recipe.appearance)
         mesh = once(recipe.mesh.fingerprint(), lambda: make.extract_mesh(splat, recipe))
         mesh = once(recipe.texture.fingerprint(), lambda: make.refine_texture(mesh, prompt, recipe, seed=seed))
+        if recipe.dress.splat == "mesh":
+            splat = once(recipe.dress.fingerprint(), lambda: draw(mesh, len(splat), recipe.dress))
         return splat, mesh, spent
 
 
@@ -161,6 +216,8 @@ def measured(splat: Gaussians, mesh: TexturedMesh, recipe: Recipe, spec: PropSpe
     told = fidelity.score(pixels, cameras.azimuth, cameras.elevation, caption(spec), judge=judge)
     row = {name: told[name] for name in ("r_precision", "caption_margin")}
     row |= {"janus_rate": told["janus"]} if "janus" in told else {}
+    seen = fidelity.score_gaussians(splat, caption(spec), judge=judge, shape=False)
+    row["splat_margin"] = seen["caption_margin"]
     health = mesh_health(mesh)
     row |= shape(mesh, spec) | consistency(splat, mesh, recipe.evaluate)
     return row | {name: float(health[name]) for name in ("watertight", "self_intersections")}, images
@@ -188,7 +245,7 @@ def results(
                     path.parent.mkdir(parents=True, exist_ok=True)
                     strip = (picture(images).clip(0, 1) * 255).astype(np.uint8)
                     Image.fromarray(strip).save(path.with_suffix(".png"))
-                    path.write_text(json.dumps(row | {"recipe": recipe.fingerprint()}))
+                    write_json(path, row | {"recipe": recipe.fingerprint()})
                 row = json.loads(path.read_text())
                 if row.pop("recipe") != recipe.fingerprint():
                     raise SystemExit(f"{path} is of other settings of {name}: name another --library")
@@ -211,7 +268,7 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
 
 
 def differences(rows: list[Row], whole: list[Row]) -> dict[str, dict[str, Any]]:
-    """What is lost or gained without an addition, paired, with 95 % intervals."""
+    """What is lost or gained against ``whole``, paired, with 95 % intervals."""
     found = {}
     for name in MEANS:
         pairs = np.array([a[name] - b[name] for a, b in zip(rows, whole, strict=True) if name in a and name in b])
@@ -263,7 +320,11 @@ def main(argv: list[str] | None = None) -> int:
     print(aligned(["", *MEANS], [[name, *row] for name, row in cells.items()]))
     if args.sheet:
         save_sheet(args.sheet, folder, specs, args.seeds, list(chosen))
-    changed = {name: {"difference": differences(rows[name], rows[FACTORY])} for name in table if name in ABLATIONS}
+    changed = {
+        name: {"of": base, "difference": differences(rows[name], rows[base])}
+        for name, base in ABLATIONS.items()
+        if name in table
+    }
     print(json.dumps({
         "judge": judge.model_id, "prompts": len(specs), "seeds": args.seeds,
         "recipes": {name: row for name, row in table.items() if name not in ABLATIONS},
