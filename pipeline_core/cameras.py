@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline_core.device import upload
+
 DISTANCE = 2.5
 """Default distance of the camera from the origin, object units."""
 FOVY = 40.0
@@ -46,10 +48,14 @@ class Cameras:
             self.viewmats, self.Ks * scale, self.azimuth, self.elevation, self.width * times, self.height * times
         )
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Cameras:
-        """The same cameras on ``device``; ``non_blocking`` as in torch, for the way to a GPU only."""
+    def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras on ``device``."""
         names = ("viewmats", "Ks", "azimuth", "elevation")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def upload(self, device: torch.device) -> Cameras:
+        """The same, ``viewmats`` and ``Ks`` on ``device``, without a wait of the host; angles stay where they are."""
+        return replace(self, viewmats=upload(self.viewmats, device), Ks=upload(self.Ks, device))
 
 
 def camera_positions(azimuth: Tensor, elevation: Tensor, distance: Tensor | float = DISTANCE) -> Tensor:

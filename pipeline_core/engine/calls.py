@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -72,7 +73,8 @@ class ModelCalls:
 
         ``seeds``: of each row, to sample the encoder's posterior; None (as for all where there are none) its mean.
         """
-        stacked = torch.cat([resize(part, self.image_prior.size) for part in images])
+        alike = [list(parts) for _, parts in groupby(images, key=lambda part: part.shape[1:])]
+        stacked = torch.cat([resize(torch.cat(parts), self.image_prior.size) for parts in alike])
         if stacked.requires_grad:
             stacked.register_hook(lambda gradient: self.clock.mark("backward_encode"))
             if self.frugal:

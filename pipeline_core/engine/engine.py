@@ -34,6 +34,7 @@ from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.jobs import Job, Query, SharesLaunches
+from pipeline_core.engine.judging import Judges, Judging
 from pipeline_core.engine.scenes import Scene, render_together
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
 from pipeline_core.io.checkpoint import State
@@ -69,6 +70,14 @@ def values_of(tensors: list[Tensor]) -> list[list[float]]:
     """The values of tensors [K] on one device, for one wait."""
     values = iter(torch.cat(tensors).tolist() if tensors else [])
     return [[next(values) for _ in range(len(tensor))] for tensor in tensors]
+
+
+def batched(rows: dict[Any, Any], call: Callable[[list[Any]], Tensor]) -> dict[Any, Tensor]:
+    """One ``call`` for the ``rows`` of all, and each one's rows of the answer."""
+    if not rows:
+        return {}
+    pieces = call(list(rows.values())).split([len(value) for value in rows.values()])
+    return dict(zip(rows, pieces, strict=True))
 
 
 @dataclass(eq=False)
@@ -124,6 +133,7 @@ class DistillationEngine:
         self.clock = Clock(self.device, running=profile or self.device.type != "cuda")
         self.steps = 0
         self._share_launches = self.device.type == "cuda" if share_launches is None else share_launches
+        self._judges = Judges(share=self._share_launches)
         self._calls = ModelCalls(image_prior, point_prior, self.device, self.clock, fixed_sizes)
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
@@ -258,22 +268,29 @@ class DistillationEngine:
         self._each(self._after_step)
 
     def _answer_queries(self) -> None:
-        """Ask the denoisers, for all jobs at once, until nobody has a further query."""
-        calls, waiting = self._calls, list(self._active)
-        while waiting:
-            image = self._batched(lambda e: e.query.image, calls.predict_image)
-            self.clock.mark("unet")
-            points = self._batched(lambda e: e.query.points, calls.predict_points)
-            self.clock.mark("points")
-            for entry in waiting:
-                entry.query = Query()
-                with self._guard(entry):
-                    answer = entry.job.receive(image.get(entry), points.get(entry))
-                    if isinstance(answer, Query):
-                        entry.query = answer
-                    else:
-                        entry.wanted = answer
-            waiting = [e for e in self._active if e.query.image is not None or e.query.points is not None]
+        """Ask the denoisers, for all jobs at once, until no guidance has anything further to ask."""
+        calls, judgings = self._calls, self._begin_judging()
+        rows: dict[Any, Any] = {e: e.query.image for e in self._active if e.query.image is not None}
+        answers: dict[Any, Any] = {}
+        while rows or judgings:
+            answers |= batched(rows | {each: each.rows for each in judgings}, calls.predict_image)
+            for judging in judgings:
+                with self._guard(*judging.owners):
+                    answers |= judging.send(answers.pop(judging))
+            rows, judgings = {}, [each for each in judgings if each.rows is not None]
+        self.clock.mark("unet")
+        points = self._batched(lambda e: e.query.points, calls.predict_points)
+        self.clock.mark("points")
+        self._each(lambda e: setattr(e, "wanted", e.job.receive(answers.get(e), points.get(e))))
+
+    def _begin_judging(self) -> list[Judging]:
+        """The guidance of all views."""
+        views = {e: e.query.views for e in self._active if e.query.views is not None}
+        begun = []
+        for owners in self._judges.groups(views):
+            with self._guard(*owners):
+                begun.append(self._judges.begin(owners, [views[owner] for owner in owners]))
+        return begun
 
     def _sharing(self) -> dict[_Active, SharesLaunches]:
         """The jobs that share launches."""
@@ -380,14 +397,15 @@ class DistillationEngine:
     # -- when something goes wrong -------------------------------------------------------------------------------
 
     @contextmanager
-    def _guard(self, entry: _Active) -> Iterator[None]:
-        """An exception inside ends this job only; running out of memory concerns the whole batch."""
+    def _guard(self, *entries: _Active) -> Iterator[None]:
+        """An exception inside ends these jobs only; running out of memory concerns the whole batch."""
         try:
             yield
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self._leave(entry, error)
+            for entry in entries:
+                self._leave(entry, error)
 
     def _each(self, action: Callable[[_Active], Any]) -> None:
         for entry in list(self._active):
@@ -438,9 +456,4 @@ class DistillationEngine:
 
     def _batched(self, part: Callable[[_Active], Any], call: Callable[[list[Any]], Tensor]) -> dict[_Active, Tensor]:
         """One ``call`` for what the jobs have (None = nothing), and each job's rows of the answer."""
-        pairs = [(entry, value) for entry in self._active if (value := part(entry)) is not None]
-        if not pairs:
-            return {}
-        answer = call([value for _, value in pairs])
-        pieces = answer.split([len(value) for _, value in pairs])
-        return {entry: piece for (entry, _), piece in zip(pairs, pieces, strict=True)}
+        return batched({entry: value for entry in self._active if (value := part(entry)) is not None}, call)

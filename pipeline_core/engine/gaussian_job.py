@@ -16,7 +16,7 @@ from pipeline_core.composition import Composed, subjects
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.adam import step_each
-from pipeline_core.engine.jobs import Progress, Query, Rows
+from pipeline_core.engine.jobs import Judged, Progress, Query
 from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Answer, Scene, render
 from pipeline_core.engine.shading import BESIDE_CAMERA, TOWARDS_CAMERA, Shading, side_lights
@@ -27,7 +27,7 @@ from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, 
 from pipeline_core.guidance.prompts import encode_texts, text_of_each
 from pipeline_core.guidance.schedules import log_linear, resolution
 from pipeline_core.guidance.sds import sds_gradient, sds_loss
-from pipeline_core.guidance.variants import VARIANTS, Asking, Compared, Views
+from pipeline_core.guidance.variants import Views
 from pipeline_core.guidance.views import around, draw_backgrounds, draw_cameras
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess, PointPrior, kinds_of
@@ -75,8 +75,7 @@ class GaussianJob:
         self.events = {"cloned": 0, "split": 0, "filled": 0, "pruned": 0}
         self.info: dict[str, Any] = {}  # of this step's render
         self.posterior: list[int] = []  # seeds of its latents, where they are samples
-        self.asking: Asking | None = None  # what this step's guidance still wants to know
-        self.compared: Compared | None = None  # and what it came to
+        self.judged: Judged | None = None  # what this step's views came to
         self.point_prediction: Tensor | None = None
         self._found: tuple[Tensor, list[Tensor]] | None = None  # whose each Gaussian is, and those of each part
         self.stats: GradientStats
@@ -141,6 +140,7 @@ class GaussianJob:
         self.reference = ReferenceView(self.picture, self.stage, self.device) if self.picture is not None else None
         # image loss, point loss, finite rows, steps, and the reference's loss where there is one; since last look
         self._sums = torch.zeros(4 if self.picture is None else 5, device=self.device)
+        self._zero, self._one = self._sums.new_zeros(()), self._sums.new_ones(())
 
     def draw(self) -> Tensor | None:
         scene = self.scene()
@@ -165,11 +165,10 @@ class GaussianJob:
         backgrounds = draw_backgrounds(
             s.background, self.prior.background, len(cameras), self.generator, group=self.prior.num_views
         )
-        cameras = cameras.to(self.device, non_blocking=True)
         self.Ks = cameras.Ks
         groups = tuple((self._rows(k), [v for v, one in enumerate(seen) if one == k]) for k in dict.fromkeys(seen))
         return Scene(
-            self.params, cameras, upload(backgrounds, self.device), self._shading(len(cameras)),
+            self.params, cameras, backgrounds, self._shading(len(cameras)),
             groups if any(rows is not None for rows, _ in groups) else (),
         )  # fmt: skip
 
@@ -178,31 +177,28 @@ class GaussianJob:
             return None
         lambert = not kinds_of(self.prior)
         lights = side_lights(views, self.generator, BESIDE_CAMERA if lambert else TOWARDS_CAMERA)
-        return Shading(self.stage.shown, upload(lights, self.device), lambert)
+        return Shading(self.stage.shown, lights, lambert)
 
     def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
         self.info = info
         return images
 
     def ask(self, latents: Tensor | None) -> Query:
-        self.latents = latents
-        return Query(self._ask_image(latents), self._ask_points())
+        return Query(points=self._ask_points(), views=None if latents is None else self._views(latents))
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> Query | None:
+    def receive(self, image: Tensor | Judged | None, points: Tensor | None) -> None:
         if points is not None:
             self.point_prediction = points
-        if image is not None and self.asking is not None:
-            try:
-                return Query(self.asking.send(image))
-            except StopIteration as end:
-                self.asking, self.compared = None, end.value
-        return None
+        if isinstance(image, Judged):
+            self.judged = image
 
     def loss(self, images: Tensor | None) -> Tensor:
-        zero, one = self._sums.new_zeros(()), self._sums.new_ones(())
-        image, finite = self._image_loss() if self.compared is not None else (zero, one)
+        zero, one = self._zero, self._one
+        image, finite = (self.judged.loss, self.judged.finite) if self.judged is not None else (zero, one)
         points = self._point_loss() if self.point_prediction is not None else zero
-        total = self.stage.image_weight * image + self.stage.point_weight * points
+        total = self.stage.image_weight * image
+        if self.point_prediction is not None:
+            total = total + self.stage.point_weight * points
         parts = [image.detach(), points.detach(), finite, one]
         if self.reference is not None:
             reference = self.reference.loss(self.params, (self.step + 1) / self.steps)
@@ -224,8 +220,7 @@ class GaussianJob:
     def settle(self) -> Tensor | None:
         if self.stage.image_weight:
             self.stats.accumulate(self.info | {"Ks": self.Ks})
-        self.info = {}
-        self.latents = self.asking = self.compared = self.point_prediction = None
+        self.info, self.judged, self.point_prediction = {}, None, None
         self.step += 1
         self._densify()
         if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.complete:
@@ -314,23 +309,12 @@ class GaussianJob:
         low, high = schedules.window(*window, self.progress, self.stage.t_schedule, self.stage.t_clip)
         return prior.draw_t(low, high, count, self.generator)
 
-    def _ask_image(self, latents: Tensor | None) -> Rows | None:
-        if latents is None:
-            return None
-        level = self._draw_t(self.prior, len(latents), (self.stage.t_min, self.stage.t_max))
-        noise = upload(torch.randn(latents.shape, generator=self.generator), self.device)
-        latents = latents.detach()
-        views = Views(self.prior, self.text, self.stage, latents, noise, level, self.angles, self.generator)
-        self.t, self.asking, self.compared = views.t, VARIANTS[self.stage.guidance](views), None
-        return next(self.asking)
-
-    def _image_loss(self) -> tuple[Tensor, Tensor]:
-        """Loss on the latents, and the share of rows whose prediction is finite."""
-        assert self.compared is not None and self.latents is not None
-        weight = self.prior.weight(self.t, self.stage.weighting)
-        clip = self.stage.grad_clip, self.stage.grad_clip_last or self.stage.grad_clip
-        gradient, finite = sds_gradient(*self.compared, weight, clip=schedules.linear(clip, self.progress))
-        return sds_loss(self.latents.float(), gradient), finite.float().mean()
+    def _views(self, latents: Tensor) -> Views:
+        s = self.stage
+        level = self._draw_t(self.prior, len(latents), (s.t_min, s.t_max))
+        noise = torch.randn(latents.shape, generator=self.generator)
+        clip = schedules.linear((s.grad_clip, s.grad_clip_last or s.grad_clip), self.progress)
+        return Views(self.prior, self.text, s, latents, noise, level, self.angles, self.generator, clip)
 
     def _ask_points(self) -> Any:
         if self.points is None:
@@ -451,7 +435,10 @@ def render_scene(scene: Scene) -> Answer:
     """Images [V, 3, H, W] of one scene, and its info, whose ``means2d`` keeps its gradient."""
     if scene.groups:
         return scene.together([render_scene(each) for each in scene.apart()])
-    colors, _, info = render(scene.params, scene.cameras, scene.backgrounds, scene.shading)
+    device, shading = scene.params["means"].device, scene.shading
+    if shading is not None:
+        shading = replace(shading, lights=upload(shading.lights, device))
+    colors, _, info = render(scene.params, scene.cameras.upload(device), upload(scene.backgrounds, device), shading)
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
     return colors.permute(0, 3, 1, 2), info

@@ -3,17 +3,17 @@
 One engine step runs, for all active jobs together, with one model call per line on the right:
 
     images  = job.draw()             render what is to be encoded        -> one encode
-    query   = job.ask(latents)       rows for the denoisers, own t each  -> one U-Net call, one point-prior call
+    query   = job.ask(latents)       views to be judged, or rows, own t  -> one U-Net call, one point-prior call
     latents = job.receive(answers)   use the answers                     -> one decode, for those that want one
     loss    = job.loss(images)       scalar with a graph, or None        -> one backward of the sum
     job.update()                     optimiser step, densification, schedules
 
 Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine
-steps draws once, asks ten times, decodes once and only then has a loss. A job whose step takes several calls one after
-another (DDIM inversion) returns its next query from ``receive``: those of all jobs are answered together again, until
-nobody has a further one. A job draws random numbers from its own
-generator only, so its result does not depend on who shares its batch. All methods run on the engine's thread,
-except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut once more, for a GPU.
+steps draws once, asks ten times, decodes once and only then has a loss. Guidance that takes several calls one after
+another (DDIM inversion) goes on until it is done: its further rows and those of other jobs are answered together.
+A job draws random numbers from its own generator only, so its result does not depend on who shares its batch. All
+methods run on the engine's thread, except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut
+once more, for a GPU.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from torch import Tensor
 
 from pipeline_core.engine.scenes import Scene
 from pipeline_core.guidance.rows import PointRows, Rows
+from pipeline_core.guidance.variants import Judged, Views
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
-__all__ = ["Job", "PointRows", "Progress", "Query", "Rows", "SharesLaunches"]
+__all__ = ["Job", "Judged", "PointRows", "Progress", "Query", "Rows", "SharesLaunches", "Views"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
@@ -38,10 +39,14 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Query:
-    """What one job asks of the priors in one engine step; both may be None."""
+    """What one job asks of the priors in one engine step; all may be None, and ``image`` or ``views`` is.
+
+    Of ``image`` rows the answer is what the prior predicts, of ``views`` what guidance made of it (variants.py).
+    """
 
     image: Rows | None = None
     points: PointRows | None = None
+    views: Views | None = None
 
 
 class Job(Protocol):
@@ -76,10 +81,10 @@ class Job(Protocol):
         """Rows for the denoisers; ``latents`` [B, C, h, w] are those of :meth:`draw` (with its graph), else None."""
         ...
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | Query | None:
-        """Take the predictions of the rows just asked for (no graph).
+    def receive(self, image: Tensor | Judged | None, points: Tensor | None) -> Tensor | None:
+        """Take the predictions of the rows just asked for (no graph), or what the views were judged.
 
-        Returns latents [D, C, h, w] to decode, or a further query, whose answer comes in the same step.
+        Returns latents [D, C, h, w] to decode, or None.
         """
         ...
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline_core.cameras import Cameras
+from pipeline_core.device import upload
 from pipeline_core.engine.shading import Shading
+from pipeline_core.gaussians.strategies import gradient_sums
 from pipeline_core.rendering.rasterize import Part, rasterize, rasterize_batch
 from pipeline_core.types import sh0_to_rgb
 
@@ -26,7 +29,7 @@ Answer = tuple[Tensor, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Scene:
-    """What one job wants to see: raw ``params`` by name, V ``cameras`` and ``backgrounds`` [V, 3], on one device.
+    """What one job wants to see: raw ``params`` by name; V ``cameras``, ``backgrounds`` [V, 3] and lights on the CPU.
 
     With ``shading`` colours depend on the view, and there may be no harmonics. ``groups``, where not every view sees
     all: the Gaussians [M] int64 that some views see (None = all), and which views these are; every view is in one.
@@ -48,15 +51,12 @@ class Scene:
     def apart(self) -> list[Scene]:
         """A scene for each of the groups."""
 
-        def of(values: Tensor, views: list[int]) -> Tensor:  # no index that has to be copied to a GPU
-            return torch.stack([values[view] for view in views])
-
         return [
             Scene(
                 self.params if rows is None else {name: value[rows] for name, value in self.params.items()},
                 self.cameras.chosen(views),
-                of(self.backgrounds, views),
-                self.shading and replace(self.shading, lights=of(self.shading.lights, views)),
+                self.backgrounds[views],
+                self.shading and replace(self.shading, lights=self.shading.lights[views]),
             )
             for rows, views in self.groups
         ]
@@ -125,18 +125,19 @@ def _render_alike(scenes: list[Scene]) -> list[Answer]:
     degree = DEGREES[raw["shN"].shape[1]]
     colors = _colors(raw, degree)
     values = (raw["means"], raw["quats"], raw["scales"].exp(), raw["opacities"].sigmoid(), colors)
-    cameras = [scene.cameras for scene in scenes]
+    cameras, device = [scene.cameras for scene in scenes], raw["means"].device
     means, quats, scales, opacities, colors = (value.unflatten(0, (len(scenes), rows)) for value in values)
-    viewmats = torch.stack([each.viewmats for each in cameras])
+    viewmats, Ks, backgrounds = (
+        upload(torch.stack(each), device)
+        for each in zip(*((one.cameras.viewmats, one.cameras.Ks, one.backgrounds) for one in scenes), strict=True)
+    )
     shadings = [scene.shading for scene in scenes if scene.shading is not None]
     if shadings:  # all of one kind
-        together = replace(shadings[0], lights=torch.stack([each.lights for each in shadings]))
+        together = replace(shadings[0], lights=upload(torch.stack([each.lights for each in shadings]), device))
         colors = together.colours(colors, quats, scales, means, viewmats)
-    images, infos = rasterize_batch(
+    images, infos, whole = rasterize_batch(
         means, quats, scales, opacities, colors,
-        viewmats, torch.stack([each.Ks for each in cameras]),
-        cameras[0].width, cameras[0].height, sh_degree=degree,
-        backgrounds=torch.stack([scene.backgrounds for scene in scenes]),
+        viewmats, Ks, cameras[0].width, cameras[0].height, sh_degree=degree, backgrounds=backgrounds,
     )  # fmt: skip
     images = images if degree is None else _clamp(images)
     own = [
@@ -145,14 +146,36 @@ def _render_alike(scenes: list[Scene]) -> list[Answer]:
         | {name: info[name][:, :count] for name in ("radii", "conics")}
         for info, count in zip(infos, counts, strict=True)
     ]
+    if whole is not None:
+        launch = Launch(whole)
+        own = [info | {"launch": partial(launch.sums, j, count)} for j, (info, count) in enumerate(zip(own, counts))]
     return list(zip(images.permute(0, 1, 4, 2, 3), own, strict=True))
+
+
+class Launch:
+    """One rasterisation of J scenes, whose gradients are added up for all of them at once.
+
+    ``info`` is gsplat's, ``means2d`` and ``radii`` [J, V, N, 2].
+    """
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self._info, self._sums = info, None
+
+    def sums(self, scene: int, count: int) -> tuple[Tensor, Tensor]:
+        """Of the first ``count`` Gaussians of a ``scene``, after the backward: see :func:`gradient_sums`."""
+        if self._sums is None:
+            info = self._info
+            self._sums = gradient_sums(info["means2d"].grad, info["radii"], info["width"], info["height"])
+        total, visible = self._sums
+        return total[scene, :count], visible[scene, :count]
 
 
 def _filled(parts: list[Tensor], rows: int, filler: float) -> Tensor:
     """[J * rows, ...]: each part, filled up to ``rows``. One copy, whose gradient is a view for every part."""
     pieces = []
+    nothing = parts[0].new_full((), filler)
     for part in parts:
-        pieces += [part, part.new_full((), filler).expand(rows - len(part), *part.shape[1:])]
+        pieces += [part, nothing.expand(rows - len(part), *part.shape[1:])]
     return torch.cat(pieces)
 
 

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pipeline_core.config import Densify
+from pipeline_core.device import upload
 from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.initialise import neighbour_distance
 from pipeline_core.rendering.jit import kernel
@@ -75,20 +76,29 @@ class GradientStats:
         gradient = info["means2d"].grad
         if gradient is None:
             return
-        half = 0.5 * gradient.shape[0]
-        in_ndc = torch.hypot(gradient[..., 0] * (info["width"] * half), gradient[..., 1] * (info["height"] * half))
-        seen = (info["radii"] > 0).all(-1)
         if self.spread is not None:
             a, b, c = info["conics"].detach().unbind(-1)
             narrowest = (a + c) / 2 - torch.hypot((a - c) / 2, b)  # of the inverse covariance, in pixels
-            variance = 1 / (narrowest.clamp(min=1e-12) * info["Ks"][:, 0, 0].square()[:, None])
+            variance = 1 / (narrowest.clamp(min=1e-12) * upload(info["Ks"][:, 0, 0], a.device).square()[:, None])
+            seen = (info["radii"] > 0).all(-1)
             self.spread = torch.maximum(self.spread, torch.where(seen, variance, 0.0).amax(0))
-        self.total += torch.where(seen, in_ndc, 0.0).sum(0)
-        self.visible += seen.sum(0)
+        launch = info.get("launch")  # what many scenes of one rasterisation add up together (engine/scenes.py)
+        total, visible = launch() if launch else gradient_sums(gradient, info["radii"], info["width"], info["height"])
+        self.total += total
+        self.visible += visible
 
     def mean(self) -> Tensor:
         """Mean 2D gradient [N] over the renders in which each was visible; 0 where never."""
         return self.total / self.visible.clamp(min=1)
+
+
+def gradient_sums(gradient: Tensor, radii: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """What :meth:`GradientStats.accumulate` adds, total and visible [..., N], of the pixel ``gradient`` and ``radii``
+    [..., V, N, 2]."""
+    half = 0.5 * gradient.shape[-3]
+    in_ndc = torch.hypot(gradient[..., 0] * (width * half), gradient[..., 1] * (height * half))
+    seen = (radii > 0).all(-1)
+    return torch.where(seen, in_ndc, 0.0).sum(-2), seen.sum(-2)
 
 
 def ellipsoid_radius(quats: Tensor, log_scales: Tensor, direction: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class TextConditioning:
     """Embeddings of one prompt, or of a picture in its place.
 
     ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used. Of views that each have a prompt
-    of their own (:func:`text_of_each`) ``plain`` and ``views`` are [B, L, D].
+    of their own (:func:`text_of_each`, :func:`text_of_all`) ``plain`` and ``views`` are [B, L, D], and ``negative`` may
+    be.
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
     ``kind`` of render is told with every row: guidance leads away from other things in the same light.
@@ -143,7 +144,7 @@ class TextConditioning:
         if not self.perp_neg:
             return torch.stack([self._view(view_word(*pair, self.turns), row) for row, pair in enumerate(angles)])
         mixtures = [perp_neg_weights(*pair)[0] for pair in angles]
-        zero = torch.zeros_like(self.negative)
+        zero = self.negative.new_zeros(self.negative.shape[-2:])
         return torch.stack([
             sum((share * self._view(word, row) for word, share in mix.items()), zero)
             for row, mix in enumerate(mixtures)
@@ -159,6 +160,17 @@ def text_of_each(texts: Sequence[TextConditioning]) -> TextConditioning:
     """The text of B views of which each has its own, of one :func:`encode_texts`."""
     views = {word: torch.stack([text.views[word] for text in texts]) for word in texts[0].views}
     return replace(texts[0], plain=torch.stack([text.plain for text in texts]), views=views)
+
+
+def text_of_all(texts: Sequence[TextConditioning], views: int) -> TextConditioning:
+    """The text of the views of several prompts of one kind, ``views`` of each, in the order of ``texts``."""
+
+    def rows(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat([value.expand(views, -1, -1) for value in values])
+
+    sides = {word: rows([text.views[word] for text in texts]) for word in texts[0].views}
+    plain, negative = rows([text.plain for text in texts]), rows([text.negative for text in texts])
+    return replace(texts[0], plain=plain, negative=negative, views=sides)
 
 
 def encode_text(prior: ImagePrior, prompt: str, negative_prompt: str = "", **settings: Any) -> TextConditioning:

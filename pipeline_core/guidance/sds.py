@@ -54,5 +54,10 @@ def sds_gradient(eps: Tensor, noise: Tensor, weight: Tensor, *, clip: float = 0.
 
 def sds_loss(latents: Tensor, gradient: Tensor) -> Tensor:
     """Scalar with d loss / d latents = ``gradient`` / B; its value is half the squared norm of ``gradient`` / B."""
+    return sds_losses(latents, gradient, 1)[0]
+
+
+def sds_losses(latents: Tensor, gradient: Tensor, jobs: int) -> Tensor:
+    """:func:`sds_loss` of each of ``jobs`` [jobs] that have equal shares of the rows."""
     target = (latents - gradient).detach()
-    return 0.5 * (latents - target).square().sum() / latents.shape[0]
+    return 0.5 * (latents - target).square().reshape(jobs, -1).sum(1) / (latents.shape[0] // jobs)

@@ -5,8 +5,8 @@
     rows = asking.send(prediction)                    # further ones, until StopIteration's value: (noise, target)
 
 Each variant is a generator: what it yields the engine answers together with the rows of all other jobs, and what it
-returns goes into one loss, whose gradient on the latents is w(t) (noise - target) (sds.py). Schedules of t, weights,
-view words, Perp-Neg and rescaling are the same for all. They ask ``NoiseProcess`` for all that depends on what a prior
+returns goes into one loss (:meth:`Views.judged`), whose gradient on the latents is w(t) (noise - target) (sds.py).
+Schedules of t, weights, view words, Perp-Neg and rescaling are the same for all. They ask ``NoiseProcess`` for all that depends on what a prior
 predicts, so that they hold for noise, v, x_0 and flows alike.
 
 Notation: x_0 the latents of a render, y the prompt, 0 the negative (by default the empty) prompt, s the guidance scale,
@@ -15,8 +15,8 @@ eps(x_t; y) the noise that the prior's answer implies, eps_s = eps(x_t; 0) + s (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -26,7 +26,7 @@ from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.guidance.prompts import TextConditioning
 from pipeline_core.guidance.rows import Rows
-from pipeline_core.guidance.sds import implied_noise
+from pipeline_core.guidance.sds import implied_noise, sds_gradient, sds_losses
 from pipeline_core.priors.interface import ImagePrior, NoiseProcess
 
 Compared = tuple[Tensor, Tensor]
@@ -34,22 +34,53 @@ Compared = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Views:
-    """The views of one job in one step.
+class Judged:
+    """What one job's views came to: a scalar ``loss`` with a graph, and the share of rows that were ``finite``."""
 
-    ``latents`` and ``noise`` [B, C, h, w], without a graph; ``level`` [B] shares of the schedule, on the CPU, so that
-    nobody waits to see how many steps lead there; ``angles`` azimuth and elevation [B]. More noise comes from
-    ``generator``.
+    loss: Tensor
+    finite: Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of one job in one step, or of ``jobs`` that ask alike (:func:`together`).
+
+    ``encoded`` latents [B, C, h, w] with their graph; ``drawn`` noise like them and ``level`` [B] shares of the
+    schedule, on the CPU, so that nobody waits to see how many steps lead there; ``angles`` azimuth and elevation [B].
+    More noise comes from ``generator``. ``clip`` bounds the gradient (:func:`sds_gradient`).
     """
 
     prior: ImagePrior
     text: TextConditioning
     stage: Distill
-    latents: Tensor
-    noise: Tensor
+    encoded: Tensor
+    drawn: Tensor
     level: Tensor
     angles: tuple[Tensor, Tensor]
     generator: torch.Generator
+    clip: float = 0.0
+    jobs: int = 1
+
+    @property
+    def kind(self) -> Hashable:
+        """Views of one kind can be judged together; None = only alone."""
+        stage, text = self.stage, self.text
+        if stage.guidance not in DRAW_NOTHING:
+            return None
+        return (
+            stage.guidance, stage.guidance_scale, stage.guidance_rescale, stage.weighting, self.clip,
+            self.encoded.shape, text.plain.shape[-2:], text.perp_neg, tuple(text.views), text.turns, text.kind,
+        )  # fmt: skip
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """``encoded`` without a graph."""
+        return self.encoded.detach()
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """``drawn`` beside the latents."""
+        return self.on_device(self.drawn)
 
     @cached_property
     def t(self) -> Tensor:
@@ -62,7 +93,14 @@ class Views:
         return self.prior.add_noise(self.latents, self.noise, self.t)
 
     def on_device(self, values: Tensor) -> Tensor:
-        return upload(values, self.latents.device)
+        return upload(values, self.encoded.device)
+
+    def judged(self, compared: Compared) -> list[Judged]:
+        """The loss of each job, out of what its variant came to."""
+        weight = self.prior.weight(self.t, self.stage.weighting)
+        gradient, finite = sds_gradient(*compared, weight, clip=self.clip)
+        losses = sds_losses(self.encoded.float(), gradient, self.jobs)
+        return [Judged(*each) for each in zip(losses, finite.float().reshape(self.jobs, -1).mean(1), strict=True)]
 
     def guided(self, x: Tensor, t: Tensor, scale: float) -> Generator[Rows, Tensor, tuple[Tensor, Tensor]]:
         """The prior's guided and conditional predictions at ``x``; scale 0 asks for the unconditional one alone."""
@@ -138,6 +176,20 @@ def sdi(views: Views) -> Asking:
 
 VARIANTS: dict[str, Callable[[Views], Asking]] = {"sds": sds, "csd": csd, "ism": ism, "sdi": sdi}
 """By their names in ``geometry.guidance`` and ``appearance.guidance``."""
+DRAW_NOTHING = ("sds", "csd")
+"""Variants with one call and no noise of their own: views of several jobs can be judged as one."""
+
+
+def together(views: Sequence[Views], text: TextConditioning) -> Views:
+    """Views of one kind as one, row for row; ``text`` is that of all (:func:`text_of_all`)."""
+    if len(views) == 1:
+        return views[0]
+    azimuth, elevation = (torch.cat([each.angles[k] for each in views]) for k in range(2))
+    return replace(
+        views[0], text=text, encoded=torch.cat([each.encoded for each in views]),
+        drawn=torch.cat([each.drawn for each in views]), level=torch.cat([each.level for each in views]),
+        angles=(azimuth, elevation), jobs=len(views),
+    )  # fmt: skip
 
 
 def _invert(

@@ -12,6 +12,7 @@ from pipeline_core.engine import gaussian_job
 from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.engine.judging import Judges
 from pipeline_core.priors.point_e import PointEBase
 from pipeline_core.priors.points import DiffusionPointPrior, Schedule, Space, cosine_schedule
 
@@ -63,17 +64,22 @@ def points():
     )  # fmt: skip
 
 
-def steps(job, calls, count):
+def steps(jobs, calls, count):
+    judges = Judges(share=True)
     for _ in range(count):
-        images = job.draw()
-        query = job.ask(calls.encode([images]))
-        eps = calls.predict_image([query.image])
-        point_eps = calls.predict_points([query.points]) if query.points is not None else None
-        further = job.receive(eps, point_eps)
-        while further is not None:
-            further = job.receive(calls.predict_image([further.image]), None)
-        job.loss(None).backward()
-        job.update()
+        images = [job.draw() for job in jobs]
+        latents = calls.encode(images).split([len(each) for each in images])
+        queries = dict(zip(jobs, (job.ask(each) for job, each in zip(jobs, latents, strict=True)), strict=True))
+        judged = {}
+        for owners in judges.groups({job: query.views for job, query in queries.items()}):
+            judging = judges.begin(owners, [queries[job].views for job in owners])
+            while judging.rows is not None:
+                judged |= judging.send(calls.predict_image([judging.rows]))
+        for job, query in queries.items():
+            job.receive(judged[job], None if query.points is None else calls.predict_points([query.points]))
+        torch.stack([job.loss(None) for job in jobs]).sum().backward()
+        for job in jobs:
+            job.update()
 
 
 @pytest.mark.parametrize(
@@ -87,11 +93,12 @@ def steps(job, calls, count):
 def test_nothing_in_a_step_waits(monkeypatch, prior, points, make_gaussians, features):
     monkeypatch.setattr(gaussian_job, "render", meta_render)
     stage = Distill(steps=1000, views=2, resolution=((1.0, 32),), background="random", grad_clip=1.0, **features)
-    job = GaussianJob(make_gaussians(1, (0.5, 0.5, 0.5)), "a red mug", stage)
+    jobs = [GaussianJob(make_gaussians(1, (0.5, 0.5, 0.5)), name, stage) for name in ("a red mug", "a blue mug")]
     calls = ModelCalls(prior, points, META, Clock(META), fixed_sizes=True)
-    job.start(prior, lambda: points, META)
+    for job in jobs:
+        job.start(prior, lambda: points, META)
     with Copies() as copies:
-        steps(job, calls, 2)
+        steps(jobs, calls, 2)
     assert copies.seen, "the watch is not looking"
     assert [copy for copy in copies.seen if not copy[2]] == []
 
