@@ -1,11 +1,12 @@
 """A frozen diffusers network on a GPU: the same function, in channels_last throughout, with fewer passes over memory.
 
-    network = speed_up(network)        # in place; same parameters, same answers up to rounding
+    network = speed_up(network)        # in place; same answers up to rounding
 
-Four things are exchanged: residual blocks whose norm, SiLU and first bias go through :mod:`fused_norm`; every other
-group norm; the way from images to tokens and back, which diffusers copies; and attention with one wide head (the
-autoencoder's middle), which no fused kernel of torch takes: plain matrix products are five times as fast as the
-fallback. Anything of another make stays as it is.
+Exchanged are residual blocks, whose norm, SiLU and first bias go through :mod:`fused_norm`; every other group norm; the
+way from images to tokens and back, which diffusers copies; attention with one wide head (the autoencoder's middle),
+which no fused kernel of torch takes: plain matrix products are five times as fast as the fallback; and other attention,
+whose projections of one input become one, and which asks for cuDNN's kernel first. Anything of another make stays as it
+is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline_core.priors.fused_norm import norm_silu
 
 WIDEST_HEAD = 256
 """Widest head that torch's fused attention takes."""
+FASTEST_FIRST = [
+    SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
+]  # fmt: skip
+"""Torch's attentions in the order of their speed on Hopper (docs/LOG.md)."""
 
 
 def speed_up(network: nn.Module) -> nn.Module:
@@ -36,6 +42,8 @@ def speed_up(network: nn.Module) -> nn.Module:
         if isinstance(last, nn.GroupNorm) and isinstance(parent.conv_act, nn.SiLU):
             parent.conv_norm_out, parent.conv_act = Norm(last, silu=True), nn.Identity()
         if isinstance(parent, Attention):
+            if _is_plain_attention(parent):
+                parent.set_processor(Heads(parent))
             if not _is_one_wide_head(parent):
                 continue  # its own processor hands its norm tokens, not images
             parent.set_processor(OneHead())
@@ -66,6 +74,17 @@ def _is_one_wide_head(attention: Attention) -> bool:
         and attention.rescale_output_factor == 1.0
         and attention.spatial_norm is None
         and attention.group_norm is not None
+    )
+
+
+def _is_plain_attention(attention: Attention) -> bool:
+    """Of tokens, with nothing but its projections around it: all of Stable Diffusion's U-Nets."""
+    norms = (attention.spatial_norm, attention.group_norm, attention.norm_q, attention.norm_k, attention.norm_cross)
+    return (
+        isinstance(attention.processor, AttnProcessor2_0)
+        and not any(norms)
+        and not attention.residual_connection
+        and attention.rescale_output_factor == 1.0
     )
 
 
@@ -143,3 +162,42 @@ class OneHead:
         weights = ((q * channels**-0.5) @ k.transpose(1, 2)).softmax(dim=-1)
         answer = attention.to_out[0](weights @ v).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         return x + answer
+
+
+class Heads:
+    """Attention by torch's fused kernels; a processor of diffusers' ``Attention``, whose projections it makes one of.
+
+    Queries, keys and values of self-attention are one product, keys and values of cross-attention.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        several = ("to_k", "to_v") if attention.is_cross_attention else ("to_q", "to_k", "to_v")
+        attention.to_several = _stacked([getattr(attention, name) for name in several])
+        for name in several:
+            delattr(attention, name)
+
+    def __call__(
+        self, attention: Attention, x: Tensor, encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None, temb: None = None,
+    ) -> Tensor:  # fmt: skip
+        if encoder_hidden_states is None:
+            q, k, v = attention.to_several(x).chunk(3, dim=-1)
+        else:
+            q, (k, v) = attention.to_q(x), attention.to_several(encoder_hidden_states).chunk(2, dim=-1)
+        q, k, v = (each.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        with sdpa_kernel(FASTEST_FIRST, set_priority=True):
+            answer = F.scaled_dot_product_attention(q, k, v)
+        return attention.to_out[0](answer.transpose(1, 2).flatten(2))
+
+
+def _stacked(linears: list[nn.Linear]) -> nn.Linear:
+    """One layer whose outputs are those of all, one after another."""
+    first = linears[0]
+    stacked = nn.Linear(
+        first.in_features, sum(each.out_features for each in linears), bias=first.bias is not None,
+        device=first.weight.device, dtype=first.weight.dtype,
+    )  # fmt: skip
+    stacked.weight.data = torch.cat([each.weight.data for each in linears])
+    if first.bias is not None:
+        stacked.bias.data = torch.cat([each.bias.data for each in linears])
+    return stacked.requires_grad_(False)

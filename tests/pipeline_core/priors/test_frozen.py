@@ -65,6 +65,9 @@ def test_what_is_slow_is_gone_and_the_layout_is_the_weights(pair):
     assert not {"ResnetBlock2D", "GroupNorm", "Transformer2DModel"} & kinds
     heads = [module for module in fast.vae.modules() if isinstance(module, Attention)]
     assert heads and all(isinstance(head.processor, frozen.OneHead) for head in heads)
+    heads = [module for module in fast.unet.modules() if isinstance(module, Attention)]
+    assert heads and all(isinstance(head.processor, frozen.Heads) for head in heads)
+    assert {hasattr(head, "to_q") for head in heads} == {True, False}  # of words, and of the picture itself
     assert layout_of(fast.unet) == layout_of(fast.vae) == torch.channels_last
     assert layout_of(plain.unet) == layout_of(plain.vae) == torch.contiguous_format
 
