@@ -45,7 +45,8 @@ NO_GPU = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Seconds are of ``active`` assets together; the parts are of one geometry step."""
+    """One line of the table. Seconds are of ``active`` assets together; the parts are of one geometry step, or of the
+    whole texture."""
 
     active: int
     assets_per_hour: float
@@ -53,6 +54,7 @@ class Row:
     texture_s: float
     step_s: float
     parts_s: dict[str, float]
+    texture_parts_s: dict[str, float]
     fraction_of_peak: float
     utilisation: float | None
     peak_gb: float | None
@@ -62,8 +64,9 @@ class Row:
     def flat(self) -> dict[str, Any]:
         """Columns of the CSV file."""
         row = asdict(self)
-        parts = row.pop("parts_s")
-        return row | {f"{part}_s": seconds for part, seconds in parts.items()}
+        parts, texture = row.pop("parts_s"), row.pop("texture_parts_s")
+        row |= {f"{part}_s": seconds for part, seconds in parts.items()}
+        return row | {f"texture_{part}_s": seconds for part, seconds in texture.items()}
 
 
 def squeezed(recipe: Recipe, steps: int) -> Recipe:
@@ -133,6 +136,7 @@ def measure(
     finally:
         engine.close()
     parts = {part: (after[part] - before[part]) / steps for part in PARTS}
+    end = engine.clock.seconds
     busy = parts["encode"] + parts["unet"] + parts["backward_encode"]
     return Row(
         active=active,
@@ -141,6 +145,7 @@ def measure(
         texture_s=texture_s,
         step_s=geometry_s / steps,
         parts_s=parts,
+        texture_parts_s={part: end[part] - after[part] for part in PARTS},
         fraction_of_peak=active * model_rate[0] / busy / model_rate[1],
         utilisation=sum(samples) / len(samples) if samples else None,
         peak_gb=counters.peak_memory_gb(device),

@@ -12,7 +12,6 @@ from pipeline_core.guidance.prompts import TextConditioning, text_of_all
 from pipeline_core.guidance.rows import Rows
 from pipeline_core.guidance.variants import VARIANTS, together
 
-
 KEPT = 4
 """Texts of groups that are kept: those of a few stages and sizes at once."""
 

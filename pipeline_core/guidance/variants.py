@@ -6,8 +6,8 @@
 
 Each variant is a generator: what it yields the engine answers together with the rows of all other jobs, and what it
 returns goes into one loss (:meth:`Views.judged`), whose gradient on the latents is w(t) (noise - target) (sds.py).
-Schedules of t, weights, view words, Perp-Neg and rescaling are the same for all. They ask ``NoiseProcess`` for all that depends on what a prior
-predicts, so that they hold for noise, v, x_0 and flows alike.
+Schedules of t, weights, view words, Perp-Neg and rescaling are the same for all. They ask ``NoiseProcess`` for all that
+depends on what a prior predicts, so that they hold for noise, v, x_0 and flows alike.
 
 Notation: x_0 the latents of a render, y the prompt, 0 the negative (by default the empty) prompt, s the guidance scale,
 eps(x_t; y) the noise that the prior's answer implies, eps_s = eps(x_t; 0) + s (eps(x_t; y) - eps(x_t; 0)).

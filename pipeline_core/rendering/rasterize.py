@@ -165,10 +165,11 @@ def rasterize_batch(
     for whole, _ in wholes:
         if whole.requires_grad:
             whole.retain_grad()
-    return images, [
+    infos = [
         {"means2d": Part(whole, index), "radii": radii, "conics": conics, "width": width, "height": height}
         for (whole, index), (radii, conics) in zip(wholes, shown, strict=True)
-    ], whole_info
+    ]
+    return images, infos, whole_info
 
 
 class Part:

@@ -35,7 +35,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
-from pipeline_core.device import upload
+from pipeline_core.device import thread_count, upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.jobs import Progress, Query
@@ -71,7 +71,7 @@ COARSEST = 16
 """Texels a side below which no mip level is made."""
 
 
-_elsewhere = ThreadPoolExecutor(2, thread_name_prefix="splatmill-views")
+_elsewhere = ThreadPoolExecutor(max(2, thread_count() // 4), thread_name_prefix="splatmill-views")
 
 
 def looks_ahead(device: torch.device) -> bool:
@@ -168,6 +168,8 @@ class TextureJob:
         self.x: Tensor | None = None
         self.clean: Tensor | None = None
         self._ahead: tuple[Future[View], Tensor] | None = None
+        if looks_ahead(device) and self.rounds:
+            self._look_ahead()
 
     def draw(self) -> Tensor | None:
         if self.phase:
@@ -298,7 +300,7 @@ class TextureJob:
     def _look_from(self, view: View) -> None:
         seen, cameras = view.seen, view.cameras
         self._uv, self._mask, self._depth = (upload(part, self.device) for part in (seen.uv, seen.mask, seen.depth))
-        self._fine, self._spacing = view.fine.to(self.device, non_blocking=True), view.spacing
+        self._fine, self._spacing = view.fine.upload(self.device), view.spacing
         self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
     def _texture(self) -> Tensor:

@@ -54,7 +54,7 @@ def test_the_table_has_a_line_for_each_number_of_assets(trial):
 
 
 def row(active, rate, geometry, short=False):
-    return gpu.Row(active, rate, geometry, 0.0, 0.1, {}, 0.3, None, 5.0 * active, 100.0, short)
+    return gpu.Row(active, rate, geometry, 0.0, 0.1, {}, {}, 0.3, None, 5.0 * active, 100.0, short)
 
 
 def test_figures_compare_the_best_that_fits():

@@ -1,5 +1,7 @@
 """Jobs that share launches: one rasterisation, one Adam, and each job's result is its own."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,9 +10,11 @@ from pipeline_core.engine import engine as engine_module
 from pipeline_core.engine.adam import step_each, step_together
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob, render_scene
-from pipeline_core.engine.scenes import Scene, render_together
+from pipeline_core.engine.judging import Judges
+from pipeline_core.engine.scenes import Launch, Scene, render_together
 from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.strategies import GradientStats
+from pipeline_core.rendering.rasterize import Part
 
 GREY = (0.5, 0.5, 0.5)
 
@@ -110,6 +114,46 @@ def test_an_engine_that_shares_launches_has_the_results_of_one_that_does_not(
     assert launches["scenes"][-9:] == [3] * 6 + [2] * 3
     assert launches["adams"][-9:] == [15] * 6 + [10] * 3
     assert launches["looks"][-9:] == [3] * 6 + [2] * 3
+
+
+def test_gradients_of_one_launch_add_up_for_each_scene_as_alone():
+    """Three scenes of one rasterisation, of different lengths: densification sees what it sees of each by itself."""
+    draw = torch.Generator().manual_seed(0)
+    means2d = torch.zeros(3, 2, 9, 2, requires_grad=True)
+    means2d.grad = torch.randn(means2d.shape, generator=draw)
+    radii = torch.randint(0, 3, means2d.shape, generator=draw)
+    launch = Launch({"means2d": means2d, "radii": radii, "width": 16, "height": 24})
+    for scene, count in enumerate((9, 4, 1)):
+        alone, together = GradientStats.zeros(count), GradientStats.zeros(count)
+        own = {"means2d": Part(means2d, (scene, slice(None), slice(count))), "radii": radii[scene, :, :count]}
+        own |= {"width": 16, "height": 24}
+        alone.accumulate(own)
+        together.accumulate(own | {"launch": partial(launch.sums, scene, count)})
+        assert torch.equal(together.total, alone.total) and alone.total.sum() > 0
+        assert torch.equal(together.visible, alone.visible)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_views_that_ask_alike_are_judged_as_one(exact_prior, stage, make_gaussians, share, monkeypatch):
+    """Two jobs alike and one of another scale: two guidances where they share, else three."""
+    seen = []
+
+    class Watched(Judges):
+        def groups(self, views):
+            groups = super().groups(views)
+            seen.append([len(owners) for owners in groups])
+            return groups
+
+    monkeypatch.setattr(engine_module, "Judges", Watched)
+    engine = DistillationEngine(exact_prior, max_active=3, share_launches=share)
+    with engine._wake:
+        futures = [
+            engine.submit(GaussianJob(make_gaussians(9, GREY), name, stage(steps=2, guidance_scale=scale)))
+            for name, scale in (("red", 7.5), ("blue", 7.5), ("green", 1.0))
+        ]
+    assert all(len(future.result(timeout=60)[0]) for future in futures)
+    engine.close()
+    assert seen[:2] == ([[2, 1], [2, 1]] if share else [[1, 1, 1], [1, 1, 1]])
 
 
 def test_values_of_many_tensors_come_in_their_own_lengths():

@@ -1,12 +1,14 @@
 """Each variant against its paper's formula in float64, where the prior's scores are known in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from pipeline_core.config import RECIPES, Distill
-from pipeline_core.guidance.prompts import encode_text
-from pipeline_core.guidance.variants import VARIANTS, Views, deviation
+from pipeline_core.guidance.prompts import encode_text, text_of_all
+from pipeline_core.guidance.variants import VARIANTS, Views, deviation, together
 from pipeline_core.priors.process import Diffusion, RectifiedFlow
 from tests.gaussian_toy import GaussianPrior, gaussian
 
@@ -158,3 +160,23 @@ def test_a_clip_that_grows_begins_somewhere():
         RECIPES["draft"].override({"geometry.grad_clip_last": 2.0})
     growing = RECIPES["draft"].override({"geometry.grad_clip": 0.5, "geometry.grad_clip_last": 2.0}).geometry
     assert (growing.grad_clip, growing.grad_clip_last) == (0.5, 2.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"guidance": "csd"}, {"guidance_rescale": 0.5}, {"grad_clip": 0.1}])
+def test_views_of_two_jobs_as_one_come_to_what_each_comes_to(settings):
+    """Losses, gradients on the latents, and which rows are finite."""
+    found = []
+    for as_one in (False, True):
+        jobs = [views_of(PROCESSES["v"], **settings) for _ in range(2)]
+        jobs[1] = replace(jobs[1], drawn=jobs[1].drawn.flip(0))
+        jobs = [replace(job, encoded=job.encoded.clone().requires_grad_(), clip=job.stage.grad_clip) for job in jobs]
+        assert jobs[0].kind == jobs[1].kind is not None
+        groups = [together(jobs, text_of_all([job.text for job in jobs], VIEWS))] if as_one else jobs
+        judged = [each for views in groups for each in views.judged(run(views)[:2])]
+        torch.stack([each.loss for each in judged]).sum().backward()
+        pairs = zip(judged, jobs, strict=True)
+        found.append([(each.loss.detach(), each.finite, job.encoded.grad) for each, job in pairs])
+    for alone, one in zip(*found, strict=True):
+        for wanted, got in zip(alone, one, strict=True):
+            torch.testing.assert_close(got, wanted)
+    assert not torch.equal(found[0][0][2], found[0][1][2])
