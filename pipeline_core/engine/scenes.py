@@ -159,7 +159,8 @@ class Launch:
     """
 
     def __init__(self, info: dict[str, Any]) -> None:
-        self._info, self._sums = info, None
+        self._info = info
+        self._sums: tuple[Tensor, Tensor] | None = None
 
     def sums(self, scene: int, count: int) -> tuple[Tensor, Tensor]:
         """Of the first ``count`` Gaussians of a ``scene``, after the backward: see :func:`gradient_sums`."""

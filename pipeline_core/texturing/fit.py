@@ -15,6 +15,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.config import Texture
+from pipeline_core.engine.jobs import Judged
 from pipeline_core.errors import DivergedError
 from pipeline_core.texturing.refine import TextureJob, sharp_enough
 from pipeline_core.types import TexturedMesh
@@ -64,7 +65,7 @@ class FitJob(TextureJob):
         self.rendered = images
         return images.detach()
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | None:
+    def receive(self, image: Tensor | Judged | None, points: Tensor | None) -> Tensor | None:
         latents = super().receive(image, points)
         return None if latents is None else latents.chunk(2)[0]
 

@@ -38,7 +38,7 @@ from pipeline_core.config import Texture
 from pipeline_core.device import thread_count, upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
-from pipeline_core.engine.jobs import Progress, Query
+from pipeline_core.engine.jobs import Judged, Progress, Query
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
 from pipeline_core.guidance.schedules import linear
@@ -195,8 +195,8 @@ class TextureJob:
         scale = self.settings.guidance_scale
         return Query(self.text.rows(self.x, t, *self.angles, scale=scale))
 
-    def receive(self, image: Tensor | None, points: Tensor | None) -> Tensor | None:
-        assert image is not None and self.x is not None and self.clean is not None
+    def receive(self, image: Tensor | Judged | None, points: Tensor | None) -> Tensor | None:
+        assert isinstance(image, Tensor) and self.x is not None and self.clean is not None
         guided, _ = self.text.guide(image.float(), *self.angles, scale=self.settings.guidance_scale)
         x, t = self.x.float(), self._t(self.phase)
         if self.phase + 1 < len(self.rounds[self.round]):
