@@ -432,7 +432,7 @@ def _attentions(device: torch.device, dry: bool) -> dict[str, float]:
 def batch_s() -> float:
     """Seconds to leave for the section after this one, where it is asked for."""
     asked = os.environ.get("ONLY", "")
-    return 300 if not asked or "batch" in asked else 0
+    return 240 if not asked or "batch" in asked else 0
 
 
 @functools.cache
