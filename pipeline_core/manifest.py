@@ -84,6 +84,8 @@ ALLOWED = {
     "parts.size": "a number from 0.001 to 1000, the longest side, or three, [width, height, depth]",
     "parts.rotation": "three numbers from -360 to 360: degrees about x, then y, then z",
     "edited": "where init_file comes from, as splatmill edit writes it: parents and edits",
+    "init.sh_degree": "0, or dress.splat=optimised beside it: a splat that is drawn on the mesh (dress.splat=mesh) has "
+    "the texture's colours, the same from all sides",
     "image_elevation": "a number from -80 to 80: degrees above the horizon that the image is seen from",
 }
 
@@ -299,6 +301,8 @@ def _spec(
         for leaf in dict.fromkeys(_leaf_of(problem["loc"]) for problem in error.errors()):
             name = named_as.get(leaf, leaf)
             table.refuse(row.number, name, cells.get(name, ""), _with_point(cells.get(name), allowed_values(leaf)))
+    if resolved.init.sh_degree and resolved.dress.splat == "mesh":
+        table.refuse(row.number, "init.sh_degree", resolved.init.sh_degree, ALLOWED["init.sh_degree"])
     values: dict[str, Any] = {"recipe": resolved} | _files(row.number, cells, table, inputs)
     for name in ("prompt", "negative_prompt", "seed", "height_m", "image_elevation"):
         if name in cells:

@@ -513,6 +513,14 @@ def test_the_starter_is_shown_parts_alone_unless_a_row_says_otherwise(tmp_path):
     assert again.recipe.geometry.part_views == 0.25
 
 
+def test_colours_by_view_are_refused_where_the_splat_is_drawn_on_the_mesh(tmp_path):
+    path = write(tmp_path, "m.csv", "prompt,init.sh_degree,dress.splat\na mug,2,\na cup,2,optimised\na jug,0,mesh\n")
+    (told,) = problems(path)
+    assert told.startswith("row 2, init.sh_degree, 2: 0, or dress.splat=optimised beside it: ")
+    assert load_manifest(path, overrides={"dress.splat": "optimised"}).specs[0].recipe.init.sh_degree == 2
+    assert problems(write(tmp_path, "n.csv", "prompt\na mug\n"), overrides={"init.sh_degree": 1})
+
+
 @pytest.mark.parametrize("parts, found", [
     ("[{prompt: x, size: -1}, {prompt: '', position: [1, 2]}]", [
         "parts[0].size, -1: a number from 0.001 to 1000", "parts[1].prompt: 1 to 2000 characters",
