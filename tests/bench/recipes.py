@@ -281,9 +281,9 @@ def differences(rows: list[Row], whole: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 def save_sheet(path: Path, folder: Path, specs: list[PropSpec], seeds: int, names: list[str]) -> None:
-    """All results as one JPEG, half as large: a row for each prompt and seed, a column for each variant, four sides."""
+    """All results as one JPEG: a row for each prompt and seed, a column for each variant, four sides each."""
     strips = [
-        [Image.open(place(folder, name, i, seed).with_suffix(".png")).reduce(2) for name in names]
+        [Image.open(place(folder, name, i, seed).with_suffix(".png")) for name in names]
         for i in range(len(specs)) for seed in range(seeds)
     ]  # fmt: skip
     (wide, high), margin = strips[0][0].size, 14
