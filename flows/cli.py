@@ -61,7 +61,9 @@ RejectedOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
 InFlightOption = Annotated[int, typer.Option("--in-flight", min=1, max=256, help="assets on their way at once")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = all cores")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=0, max=1024, help="CPU threads; 0 = OMP_NUM_THREADS, else all cores")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>")]
 DeadlineOption = Annotated[
     str, typer.Option("--deadline", help="06:00, or a date and time: begin nothing that would not be done by then")

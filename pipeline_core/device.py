@@ -4,8 +4,8 @@ Import this module before anything that imports torch, and call :func:`configure
 reads its settings once. Waiting threads must sleep (``OMP_WAIT_POLICY=PASSIVE``): spinning pools cost three to five
 times the time on a machine whose cores are busy, and ours are, with several priors, numba kernels and meshers.
 
-One setting decides the number of threads of everything: ``SPLATMILL_THREADS``; the default is the cores this process
-may use.
+One number of threads holds for everything: that of ``SPLATMILL_THREADS``, else of ``OMP_NUM_THREADS``, else the cores
+this process may use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 THREADS = "SPLATMILL_THREADS"
 """Name of the environment variable that sets the number of threads."""
+POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Where the libraries read theirs. A user may set the first in place of ours."""
 PRECISION = "SPLATMILL_PRECISION"
 """Name of the environment variable that sets the denoisers' precision: float32, bfloat16 or float16."""
 LIBRARIES = (
@@ -38,30 +40,27 @@ LIBRARIES = (
 
 
 def thread_count() -> int:
-    """Threads to use: ``SPLATMILL_THREADS``, else the cores this process may run on."""
-    text = os.environ.get(THREADS, "").strip()
-    if not text:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise RequestError(f"{THREADS}={text!r} is not a number of threads; set it to 1 to 1024 or unset it")
-    return int(text)
+    """Threads to use: ``SPLATMILL_THREADS``, else ``OMP_NUM_THREADS``, else the cores this process may run on."""
+    for name in (THREADS, POOLS[0]):
+        if text := os.environ.get(name, "").strip():
+            first = text.partition(",")[0]  # of OpenMP's list, one number for each depth
+            if not first.isdecimal() or not 1 <= int(first) <= 1024:
+                raise RequestError(f"{name}={text!r} is not a number of threads; set it to 1 to 1024 or unset it")
+            return int(first)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def configure(threads: int | None = None) -> int:
     """Set the thread pools of OpenMP, numba and torch for this process and its children; returns the number of threads.
 
-    ``threads`` overrides ``SPLATMILL_THREADS``. Settings that the user made in the environment are kept.
+    ``threads`` overrides ``SPLATMILL_THREADS``. How the pools wait is as the user has it in the environment.
     """
     if threads is not None:
         os.environ[THREADS] = str(threads)
     count = thread_count()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        if threads is not None:
-            os.environ[name] = str(count)
-        else:
-            os.environ.setdefault(name, str(count))
+    os.environ.update(dict.fromkeys(POOLS, str(count)))
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # a sum in fewer parts, where cores are busy, rounds differently
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch = loaded_torch()
@@ -164,8 +163,9 @@ def made_with() -> dict[str, str]:
     """Versions, threads, processor and precision of this process: with code, models, settings and inputs, all that a
     stage's bytes depend on. What is not installed or not loaded is left out."""
     told = {"python": platform.python_version(), **_libraries(), "cpu": _processor()}
-    told["threads"] = os.environ.get("OMP_NUM_THREADS") or str(thread_count())
+    told["threads"] = str(thread_count())
     if torch := loaded_torch():
+        told["threads"] = str(torch.get_num_threads())
         device = "cuda" if torch.cuda.is_available() else "cpu"
         told["precision"] = str(default_dtype(device)).removeprefix("torch.")
     return told

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pipeline_core.device import thread_count
 from pipeline_core.rendering import blend, harmonics, projection, tiles
-from pipeline_core.rendering.pool import parallel, thread_count
+from pipeline_core.rendering.pool import parallel
 from pipeline_core.rendering.projection import RECORD
 
 

@@ -1,9 +1,8 @@
 """A small thread pool for compiled kernels that let go of the GIL.
 
-One setting, the environment variable ``SPLATMILL_THREADS`` (default: the processors this process may run on), says how
-many threads one call uses. There is no OpenMP here: OpenMP pools spin against torch's own, abort after a fork, or
-abort when two Python threads call at once. Every kernel writes disjoint memory for each part of its work, so results
-never depend on the number of threads.
+A call uses as many as everything else (:func:`~pipeline_core.device.thread_count`). There is no OpenMP here: OpenMP
+pools spin against torch's own, abort after a fork, or abort when two Python threads call at once. Every kernel writes
+disjoint memory for each part of its work, so results never depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -13,19 +12,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline_core.device import thread_count
+
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _size = 0
-
-
-def thread_count() -> int:
-    """Threads one call may use: ``SPLATMILL_THREADS``, else the processors this process may run on."""
-    setting = os.environ.get("SPLATMILL_THREADS", "")
-    if not setting:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not setting.isdigit() or int(setting) < 1:
-        raise ValueError(f"SPLATMILL_THREADS={setting!r} must be a whole number of at least 1")
-    return int(setting)
 
 
 def parallel(work: Callable[[int, int], None]) -> None:

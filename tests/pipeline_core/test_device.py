@@ -29,14 +29,24 @@ def test_one_setting_decides_every_pool():
     assert run(code, SPLATMILL_THREADS="1") == ["1", "1", "1", "PASSIVE"]
 
 
-def test_settings_of_the_user_are_kept_and_an_argument_wins():
+@pytest.mark.parametrize(
+    "first, mine, argument, count",
+    [
+        ("", {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "4"}, "", "2"),
+        ("import torch, numba;", {"OMP_NUM_THREADS": "1"}, "", "1"),
+        ("", {"OMP_NUM_THREADS": "2", "SPLATMILL_THREADS": "3"}, "1", "1"),
+    ],
+)
+def test_one_number_holds_for_all_pools_and_is_what_is_recorded(first, mine, argument, count):
     code = (
-        "from pipeline_core import device; import os; device.configure({}); print(os.environ['OMP_NUM_THREADS'],"
-        "os.environ['OMP_WAIT_POLICY'])"
+        f"{first}from pipeline_core import device; import os; n = device.configure({argument});"
+        "print(n, device.made_with()['threads'], *(os.environ[name] for name in device.POOLS));"
+        "import torch; from pipeline_core.rendering import pool; told = torch.__config__.parallel_info().splitlines();"
+        "print(device.made_with()['threads'], os.environ['OMP_WAIT_POLICY'], pool.thread_count(),"
+        "torch.get_num_threads(), *(line.split()[-1] for line in told if '_max_threads()' in line))"
     )
-    mine = {"SPLATMILL_THREADS": "3", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "ACTIVE"}
-    assert run(code.format(""), **mine) == ["2", "ACTIVE"]
-    assert run(code.format("1"), **mine) == ["1", "ACTIVE"]
+    *numbers, policy = sorted(run(code, OMP_WAIT_POLICY="ACTIVE", **mine))
+    assert set(numbers) == {count} and len(numbers) >= 9 and policy == "ACTIVE"
 
 
 def test_torch_that_is_imported_already_is_resized():
@@ -49,11 +59,20 @@ def test_a_silly_number_of_threads_is_refused(monkeypatch, text):
     monkeypatch.setenv(device.THREADS, text)
     with pytest.raises(RequestError, match=f"SPLATMILL_THREADS='{text}' is not a number of threads"):
         device.thread_count()
+    monkeypatch.delenv(device.THREADS)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    with pytest.raises(RequestError, match=f"OMP_NUM_THREADS='{text}' is not"):
+        device.thread_count()
 
 
 def test_default_is_the_cores_of_this_process(monkeypatch):
-    monkeypatch.delenv(device.THREADS, raising=False)
-    assert 1 <= device.thread_count() <= (os.cpu_count() or 1)
+    for name in (device.THREADS, device.POOLS[0]):
+        monkeypatch.delenv(name, raising=False)
+    assert device.thread_count() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,1")  # OpenMP's list, one number for each depth
+    assert device.thread_count() == 5
+    monkeypatch.setenv(device.THREADS, "3")
+    assert device.thread_count() == 3
 
 
 def test_devices():

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import pytest
 
+from pipeline_core.errors import RequestError
 from pipeline_core.rendering import jit, pool, warmup
 from pipeline_core.rendering.lanes import (
     absolute,
@@ -127,7 +128,7 @@ def test_thread_count_comes_from_one_setting(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("SPLATMILL_THREADS")
     assert pool.thread_count() >= 1
     monkeypatch.setenv("SPLATMILL_THREADS", "many")
-    with pytest.raises(ValueError, match="SPLATMILL_THREADS='many'"):
+    with pytest.raises(RequestError, match="SPLATMILL_THREADS='many'"):
         pool.thread_count()
 
 
