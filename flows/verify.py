@@ -10,7 +10,6 @@ that its row named. Nothing of the library is changed. docs/REPRODUCING.md says 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -33,7 +32,7 @@ from pipeline_core.metrics.tolerance import Change, beyond
 from pipeline_core.secrets import redact
 from pipeline_core.spec import ID_PATTERN, AssetSpec
 from pipeline_core.stages import DELIVERY
-from pipeline_core.storage import RECORD, Library
+from pipeline_core.storage import RECORD, Library, sha256_file
 from tasks.journey import Journey, plan_journey
 from tasks.progress import board
 
@@ -204,7 +203,7 @@ def _check_whole(
 def _sha256(place: Place) -> str | None:
     """Of a file's content; None where it is gone."""
     try:
-        return hashlib.sha256(place.read_bytes()).hexdigest()
+        return sha256_file(place)
     except FileNotFoundError:
         return None
 

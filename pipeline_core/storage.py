@@ -60,9 +60,10 @@ def stage_key(stage: str, version: int, **parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
+def sha256_file(path: Place) -> str:
+    """Hex sha256 of a file; one that lies on a disk is read in pieces."""
+    opened: Any = path.open("rb")
+    with opened as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tracemalloc
 
 import pytest
 
@@ -111,6 +113,15 @@ def test_damage_is_told_and_nothing_is_made(library, tmp_path, made):
     assert splat.is_file() and not (tmp_path / "scratch").exists()
     with pytest.raises(RequestError, match=r"nobody: .* has no such asset"):
         verify(str(library), "nobody", tmp_path / "scratch")
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(1 << 23))
+    tracemalloc.start()
+    digest, peak = module._sha256(tmp_path / "large"), tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert digest == hashlib.sha256(bytes(1 << 23)).hexdigest() and peak < 1 << 20
+    assert module._sha256(tmp_path / "gone") is None
 
 
 def test_a_library_in_a_bucket(made, bucket, tmp_path, monkeypatch):
