@@ -761,9 +761,22 @@ def _read_yaml(data: bytes, table: Table) -> None:
         if not isinstance(entry, dict):
             _add_mapping(number, entry, table)
             continue
-        for row in _expand(number, {**defaults, **entry}, table):
+        own = {_said(name) for name, value in _cells(entry) if not _empty(value)}
+        others = {name: value for name, value in defaults.items() if _said(name) not in own}
+        for row in _expand(number, {**others, **entry}, table):
             _check_count(len(table.rows) + 1, table)
             _add_mapping(number, row, table)
+
+
+def _cells(entry: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What an entry gives by columns, its matrix's too."""
+    matrix = entry.get("matrix")
+    return [*entry.items(), *(matrix.items() if isinstance(matrix, dict) else ())]
+
+
+def _said(column: str) -> str:
+    """One name for columns that say the same: an entry's own takes the place of such a default."""
+    return "height_m" if column == "size_m" else TARGETS.get(column, column)
 
 
 def _load_yaml(text: str, table: Table) -> Any:

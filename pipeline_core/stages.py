@@ -29,8 +29,8 @@ class Stage:
         keyed_by: those of them whose keys enter its own key, where not all do: the others' are in these already.
         reads: what of the request enters its key: ``prompt``, ``negative``, ``seed``, ``image`` and ``init_file``
             where a row names one, ``parts`` where it has them, ``metres`` where the texture's size depends on them,
-            ``size`` where the row gives ``size_m``, ``audition`` (how candidates are compared), ``spec`` (all of it but
-            its contract), ``contract`` where it has one.
+            ``size`` where the row gives ``size_m``, ``height`` where it gives another than a metre, ``audition`` (how
+            candidates are compared), ``spec`` (all of it but its contract), ``contract`` where it has one.
         models: kinds of model that it uses, where its section does not leave them out (``Section.uses``).
         weight: its share of an asset's work, roughly; only the estimate of the time left uses it.
         hours: longest time that one attempt may take.
@@ -87,7 +87,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("levels", 1, "levels", ("dress",),
           weight=0.02, outputs=("lods.glb", "collision.glb", "levels.json")),
     Stage("evaluate", 5, "evaluate", ("init_points", "optimize_gaussians", "densify_prune", "dress"),
-          keyed_by=("densify_prune", "dress"), reads=("prompt", "size"), models=("judge", "aesthetic"),
+          keyed_by=("densify_prune", "dress"), reads=("prompt", "size", "height"), models=("judge", "aesthetic"),
           weight=0.04, outputs=("preview.png", "stages.webp", "metrics.json")),
     Stage("validate", 2, "", ("densify_prune", "dress", "levels", "evaluate"), keyed_by=("levels", "evaluate"),
           reads=("spec",),

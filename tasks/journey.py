@@ -31,6 +31,7 @@ READS: dict[str, Callable[[AssetSpec], Any]] = {
     "init_file": lambda spec: spec.init_file and spec.init_file.file,
     "metres": lambda spec: (spec.size_m or spec.height_m) if spec.recipe.mesh.texels_per_metre else None,
     "size": lambda spec: spec.size_m,
+    "height": lambda spec: spec.height_m if spec.size_m is None and spec.height_m != 1.0 else None,
     "audition": lambda spec: spec.recipe.choice.audition,
     "spec": lambda spec: {name: value for name, value in spec.to_json().items() if name != "accept"},
     "contract": lambda spec: spec.accept and spec.accept.model_dump(mode="json"),

@@ -313,6 +313,21 @@ def test_overrides_have_the_last_word(tmp_path):
             parse_override(text)
 
 
+def test_what_an_entry_says_takes_the_place_of_a_default_that_says_the_same_in_another_column(tmp_path):
+    text = (
+        "defaults: {height_m: 2, face_budget: 300}\nassets:\n"
+        "- {prompt: a mug, size_m: [1, 2, 3], mesh.face_budget: 400}\n- {prompt: a cup, size_m: null}\n"
+        "- {prompt: a jug, matrix: {seed: [1], size_m: [[1, 2, 3]]}}\n"
+        "- {prompt: a pot, size_m: [1, 2, 3], height_m: 2}\n"
+    )
+    path = write(tmp_path, "m.yaml", text)
+    assert problems(path) == ["row 4, size_m, [1, 2, 3]: one of height_m and size_m; the row gives both"]
+    mug, cup, jug = load_manifest(path, skip_invalid=True).specs
+    assert (mug.size_m, mug.recipe.mesh.face_budget) == ((1, 2, 3), 400)
+    assert (cup.height_m, cup.size_m, cup.recipe.mesh.face_budget) == (2, None, 300)
+    assert jug.size_m == (1, 2, 3)
+
+
 def test_one_target_given_twice_is_refused(tmp_path):
     found = problems(write(tmp_path, "m.csv", "prompt,face_budget,mesh.face_budget\na,100,200\n"))
     assert "face_budget sets the same recipe field" in found[0]
