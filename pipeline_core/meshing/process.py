@@ -5,9 +5,9 @@
 xatlas holds the GIL for its whole run (seconds) and PyMCubes nearly so: in a thread they would freeze every other
 asset of the batch. The child is a plain ``python -m pipeline_core.meshing.process`` that reads one ``.npz`` from its
 standard input and writes one to its standard output: nothing is pickled, the caller's ``__main__`` is not imported
-again, no pool or semaphore outlives a kill, and any thread may call it. Beside a GPU it is nice: sixteen of them shall
-not keep the host from feeding it. Functions named here must live in modules that
-do not import torch, or the child takes seconds to start (numba: 0.2 s).
+again, no pool or semaphore outlives a kill, and any thread may call it. Beside a GPU children are nice, and wait for
+their turn (aside.py). Functions named here must live in modules that do not import torch, or the child takes seconds to
+start (numba: 0.2 s).
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 
 from pipeline_core import errors, python
-from pipeline_core.device import loaded_torch
+from pipeline_core.aside import NICENESS, child_turn, feeds_a_gpu
 
 TIMEOUT_S = 600.0
 NICE = "SPLATMILL_NICE"
 """Environment variable of a child: by how much it gives way to others."""
-BESIDE_GPU = 10
 
 
 def run_in_process(
@@ -44,9 +43,12 @@ def run_in_process(
     named: dict[str, Any] = {f"a{i}": a for i, a in enumerate(arrays)}
     np.savez(request, header=np.array(header), **named)
     command = python.command("pipeline_core.meshing.process")
-    environment = python.environment() | {"OMP_NUM_THREADS": "1", NICE: str(BESIDE_GPU if _feeds_a_gpu() else 0)}
+    environment = python.environment() | {"OMP_NUM_THREADS": "1", NICE: str(NICENESS if feeds_a_gpu() else 0)}
     try:
-        child = subprocess.run(command, input=request.getvalue(), capture_output=True, timeout=timeout, env=environment)
+        with child_turn():
+            child = subprocess.run(
+                command, input=request.getvalue(), capture_output=True, timeout=timeout, env=environment
+            )
     except subprocess.TimeoutExpired:
         raise errors.TransientError(f"{target} took longer than {timeout:g} s and was stopped") from None
     if child.returncode != 0:
@@ -59,11 +61,6 @@ def run_in_process(
             kind, message = json.loads(str(answer["error"]))
             raise getattr(errors, kind)(message)
         return tuple(answer[f"a{i}"] for i in range(len(answer.files)))
-
-
-def _feeds_a_gpu() -> bool:
-    torch = loaded_torch()
-    return torch is not None and torch.cuda.is_initialized()
 
 
 def _serve() -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,9 +34,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
+from pipeline_core.aside import turn
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
-from pipeline_core.device import thread_count, upload
+from pipeline_core.device import upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.jobs import Judged, Progress, Query
@@ -45,6 +47,7 @@ from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import around, draw_cameras
 from pipeline_core.picture import SIZE, Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
+from pipeline_core.rendering.pool import work_alone
 from pipeline_core.rendering.visibility import Visibility, chosen_backend, visibility
 from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
 from pipeline_core.types import TexturedMesh
@@ -71,7 +74,7 @@ COARSEST = 16
 """Texels a side below which no mip level is made."""
 
 
-_elsewhere = ThreadPoolExecutor(max(2, thread_count() // 4), thread_name_prefix="splatmill-views")
+_elsewhere = ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 4), "splatmill-views", work_alone)
 
 
 def looks_ahead(device: torch.device) -> bool:
@@ -124,8 +127,9 @@ class TextureJob:
         self._identity = [settings.fingerprint(), prompt, negative_prompt, seed, digest(textured)]
         self._identity += [] if picture is None else [picture.digest]
         size = textured.texture.shape[0]
-        texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
-        self._nearest = torch.from_numpy(nearest_texel(texels))
+        with turn():
+            texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
+            self._nearest = torch.from_numpy(nearest_texel(texels))
         self._position, self._normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
         row, column = texels.index.T
         self.colours = torch.from_numpy(np.ascontiguousarray(textured.texture[row, column]))
@@ -244,7 +248,8 @@ class TextureJob:
             self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
 
     def result(self) -> TexturedMesh:
-        self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
+        with turn():
+            self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
         return self._finished()
 
     # -- parts ---------------------------------------------------------------------------------------------------
