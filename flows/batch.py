@@ -223,7 +223,7 @@ def run_batch(
     keep_inputs(plan)
     announce(plan)
     gate = admission(request, spent=lambda: time.monotonic() - began)
-    summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate)
+    summary = make_missing(request, plan.todo, make, stop or threading.Event(), gate, first_alone=True)
     summary.refused, summary.warnings = plan.refused, plan.warnings
     summary.stopped_why = cancelled(request.folder)
     summary.seconds = time.monotonic() - began
@@ -239,8 +239,10 @@ def make_missing(
     stop: threading.Event,
     gate: Admission,
     held_s: float = float("inf"),
+    *,
+    first_alone: bool = False,
 ) -> Summary:
-    """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board (``held_s``: ``Making``)."""
+    """Make ``todo.missing`` with ``make``, and show every asset of ``todo`` on the board (the others: ``Making``)."""
     halt.release()
     for each in todo.turned_down:
         turn_down(each)
@@ -257,7 +259,7 @@ def make_missing(
         quarantined=ids(todo.held),
     )
     if todo.missing:
-        Making(todo.missing, make, request.in_flight, stop, gate, summary, held_s).run()
+        Making(todo.missing, make, request.in_flight, stop, gate, summary, held_s, first_alone).run()
     return summary
 
 

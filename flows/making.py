@@ -2,6 +2,9 @@
 
     Making(journeys, make, in_flight=4, stop=stop, gate=Admission(), summary=summary).run()
 
+The first goes ahead alone until its optimisation is done, so that something can be looked at within a minute; then
+others begin (``first_alone``; not beside a GPU, which one asset does not fill).
+
 An asset is taken with a lease, a lock that the kernel frees when its holder dies. What another run of the library holds
 is passed over for the next; in the end its result is waited for, and taken. Nothing begins while the library's disk is
 nearly full, and what failed for lack of room is taken up again when there is some.
@@ -24,7 +27,9 @@ from typing import Any
 
 from flows.budget import Admission
 from flows.summary import Summary
+from pipeline_core.aside import feeds_a_gpu
 from pipeline_core.errors import DiskError, RequestError, TransientError, error_class
+from pipeline_core.stages import STAGES
 from pipeline_core.storage import Library
 from tasks import halt
 from tasks.journey import Journey, finished
@@ -39,6 +44,9 @@ PATIENCE_S = 3600.0
 DISK_TRIES = 3
 """How often an asset is begun that fails for lack of room."""
 TICK_S = 0.2
+_NAMES = [stage.name for stage in STAGES]
+AFTER = frozenset(_NAMES[_NAMES.index("refine_texture") + 1 :])
+"""Stages behind the last that is optimised together with other assets'."""
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Making:
     gate: Admission
     summary: Summary
     held_s: float = float("inf")
+    first_alone: bool = False
     tick_s: float = TICK_S
     running: dict[Future[Any], tuple[Journey, ExitStack, float]] = field(default_factory=dict)
 
@@ -84,10 +93,18 @@ class Making:
         unmade += [each.asset_id for each in self.queue]
 
     def _may_begin(self) -> bool:
-        if not self.queue or len(self.running) >= self.in_flight or self.stop.is_set() or self.summary.left_why:
+        if not self.queue or len(self.running) >= self._places() or self.stop.is_set() or self.summary.left_why:
             return False
         self.summary.left_why = self.gate.refusal()
         return not self.summary.left_why and self._has_room()
+
+    def _places(self) -> int:
+        """How many assets may be on their way now."""
+        if self.first_alone and self.running:
+            at = {each.asset_id: each.stage for each in board.positions()}
+            alone = all(at.get(journey.asset_id, "") not in AFTER for journey, _, _ in self.running.values())
+            self.first_alone = alone and not feeds_a_gpu()
+        return 1 if self.first_alone else self.in_flight
 
     def _waits(self) -> bool:
         """Whether there is something to wait for, though nothing runs."""
@@ -159,6 +176,7 @@ class Making:
             return
         done, _ = wait(self.running, timeout=self.tick_s, return_when=FIRST_COMPLETED)
         for future in done:
+            self.first_alone = False
             journey, lease, since = self.running.pop(future)
             lease.close()
             self._moved = time.monotonic()

@@ -92,6 +92,7 @@ def test_a_stop_admits_nothing_more_and_counts_the_rest(tmp_path, tiny):
     stop, both = threading.Event(), threading.Barrier(2, action=lambda: stop.set())
 
     def make(journey):
+        board.update(journey.asset_id, stage="dress")  # where the next may begin
         both.wait(60)
         if journey.asset_id == "mug-0001":
             raise RuntimeError("the engine was closed")

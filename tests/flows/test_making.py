@@ -11,6 +11,7 @@ from flows.batch import BatchRequest, run_batch
 from pipeline_core.errors import DiskError, RequestError
 from pipeline_core.files import lock
 from pipeline_core.storage import Library
+from tasks.progress import board
 from tests.flows.test_batch import finish, write
 
 Usage = namedtuple("Usage", "total used free")
@@ -30,7 +31,7 @@ def test_two_runs_of_one_library_share_the_work(tmp_path, tiny):
     def quick(journey):
         made.append(journey.asset_id)
         finish(journey)
-        if len(made) == 4:  # all that the other run does not hold
+        if len(made) == 5:  # all that the other run does not hold: its first goes ahead alone
             go.set()
 
     one = threading.Thread(target=lambda: summaries.update(one=run_batch(first, slow)))
@@ -40,13 +41,36 @@ def test_two_runs_of_one_library_share_the_work(tmp_path, tiny):
     one.join()
     assert sorted(made) == [f"mug-{i:04d}" for i in range(6)]  # each once
     assert all(summary.ok for summary in summaries.values())
-    assert len(summaries["two"].made) == 4 and sorted(summaries["two"].cached) == ["mug-0000", "mug-0001"]
+    assert len(summaries["two"].made) == 5 and summaries["two"].cached == ["mug-0000"]
     assert list((tmp_path / "library" / "leases").iterdir()) == []
+
+
+@pytest.mark.parametrize("opens", ["its model is there", "it failed", "a GPU is used"])
+def test_the_first_goes_ahead_alone_until_it_is_optimised(tmp_path, tiny, opens, monkeypatch):
+    request = write(tmp_path, 4, tiny).model_copy(update={"in_flight": 3})
+    begun, others, gpu = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(making, "feeds_a_gpu", gpu.is_set)
+
+    def make(journey):
+        begun.append(journey.asset_id)
+        if len(begun) > 1:
+            others.set()
+            return finish(journey)
+        board.update(journey.asset_id, state="running", stage="refine_texture")
+        assert not others.wait(0.5)
+        if opens == "it failed":
+            raise RuntimeError("broken")
+        gpu.set() if opens == "a GPU is used" else board.update(journey.asset_id, stage="dress")
+        assert others.wait(60)
+        finish(journey)
+
+    summary = run_batch(request, make)
+    assert len(begun) == 4 and len(summary.made) == (3 if opens == "it failed" else 4)
 
 
 def test_what_is_held_for_too_long_is_made_all_the_same(tmp_path, tiny, monkeypatch):
     request = write(tmp_path, 1, tiny)
-    monkeypatch.setattr("flows.batch.Making", lambda *all: making.Making(*all[:-1], held_s=0.05, tick_s=0.02))
+    monkeypatch.setattr("flows.batch.Making", lambda *all: making.Making(*all[:-2], held_s=0.05, tick_s=0.02))
     with lock(Library(request.library).create().lease("mug-0000")):
         assert run_batch(request, finish).made == ["mug-0000"]
 
