@@ -2,8 +2,8 @@
 
     Making(journeys, make, in_flight=4, stop=stop, gate=Admission(), summary=summary).run()
 
-The first goes ahead alone until its optimisation is done, so that something can be looked at within a minute; then
-others begin (``first_alone``; not beside a GPU, which one asset does not fill).
+The first goes ahead alone, so that something can be looked at within a minute; when it is done others begin
+(``first_alone``; not beside a GPU, which one asset does not fill).
 
 An asset is taken with a lease, a lock that the kernel frees when its holder dies. What another run of the library holds
 is passed over for the next; in the end its result is waited for, and taken. Nothing begins while the library's disk is
@@ -29,7 +29,6 @@ from flows.budget import Admission
 from flows.summary import Summary
 from pipeline_core.aside import feeds_a_gpu
 from pipeline_core.errors import DiskError, RequestError, TransientError, error_class
-from pipeline_core.stages import STAGES
 from pipeline_core.storage import Library
 from tasks import halt
 from tasks.journey import Journey, finished
@@ -44,9 +43,6 @@ PATIENCE_S = 3600.0
 DISK_TRIES = 3
 """How often an asset is begun that fails for lack of room."""
 TICK_S = 0.2
-_NAMES = [stage.name for stage in STAGES]
-AFTER = frozenset(_NAMES[_NAMES.index("refine_texture") + 1 :])
-"""Stages behind the last that is optimised together with other assets'."""
 
 
 @dataclass
@@ -100,11 +96,7 @@ class Making:
 
     def _places(self) -> int:
         """How many assets may be on their way now."""
-        if self.first_alone and self.running:
-            at = {each.asset_id: each.stage for each in board.positions()}
-            alone = all(at.get(journey.asset_id, "") not in AFTER for journey, _, _ in self.running.values())
-            self.first_alone = alone and not feeds_a_gpu()
-        return 1 if self.first_alone else self.in_flight
+        return 1 if self.first_alone and not feeds_a_gpu() else self.in_flight
 
     def _waits(self) -> bool:
         """Whether there is something to wait for, though nothing runs."""
