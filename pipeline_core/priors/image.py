@@ -103,6 +103,8 @@ class DiffusersPrior(LatentPrior):
         )  # fmt: skip
         self._network_process = parts.process.to(device)
         self.unet, self.camera, self.kinds = parts.unet, parts.camera, parts.kinds
+        if torch.device(device).type == "cpu" and dtype == torch.bfloat16 and parts.camera != "mvdream":
+            self.unet = parts.unet.to(memory_format=torch.channels_last)  # 7 % there, nothing in float32 (docs/LOG.md)
         self.num_views = 4 if self.camera == "mvdream" else 1
         self._zero_empty_prompt = parts.zero_empty_prompt
         self._added = getattr(self.unet.config, "addition_embed_type", None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -127,7 +128,8 @@ class DiffusionPointPrior(OwnsNoise):
         any_number: True where the network draws any number of points at once, so that samples need no resampling
         sample_points: points that :meth:`sample` returns when not asked for another number
         channels: C, numbers of a point: 6, or 8 with metallic and roughness
-        dtype: precision of :meth:`predict`, that is, of distillation; samples are drawn in float32
+        dtype: precision of :meth:`predict`, that is, of distillation
+        sample_dtype: precision of the noise predictions of :meth:`sample`, whose steps are float32
     """
 
     process: Diffusion
@@ -144,13 +146,14 @@ class DiffusionPointPrior(OwnsNoise):
         any_number: bool = False,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        sample_dtype: torch.dtype = torch.float32,
         upsampler: PointEUpsampler | None = None,
         recognise: Recognise | None = None,
     ) -> None:
         super().__init__(Diffusion(torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)))
         self.network, self.upsampler = network.to(device), upsampler.to(device) if upsampler is not None else None
         self.space, self.schedule, self.model_id = space, schedule, model_id
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self.sample_dtype = torch.device(device), dtype, sample_dtype
         self.channels = len(space.scales)
         self.num_points, self.any_number = num_points, any_number
         self.sample_points = POINTS_UPSAMPLED if upsampler is not None else num_points
@@ -190,15 +193,12 @@ class DiffusionPointPrior(OwnsNoise):
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Predicted noise [B, C, N] float32: see ``interface.PointPrior``."""
-        timesteps = self.process.timestep(t)
-        if self.dtype == torch.float32:
-            return self._predict(x_t, timesteps, condition)
-        with torch.autocast(self.device.type, self.dtype):
-            return self._predict(x_t, timesteps, condition)
+        return self._predict(x_t, self.process.timestep(t), condition, self.dtype)
 
-    def _predict(self, x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        output = self.network(x.to(self.device, torch.float32), timesteps.to(self.device), condition.to(self.device))
-        return output[:, : self.channels].float()
+    def _predict(self, x: Tensor, timesteps: Tensor, condition: Tensor, dtype: torch.dtype) -> Tensor:
+        inputs = (x.to(self.device, torch.float32), timesteps.to(self.device), condition.to(self.device))
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            return self.network(*inputs)[:, : self.channels].float()
 
     def to_model(self, xyz: Tensor, rgb: Tensor) -> Tensor:
         """Network input [..., C, N] of points [..., N, 3] in our axes and colours [..., N, 3] in [0, 1]; with a graph.
@@ -231,8 +231,8 @@ class DiffusionPointPrior(OwnsNoise):
         condition, null = self.encode_prompts(prompts, generators), self.encode_prompts([""] * len(prompts))
         points = num_points if num_points and self.any_number else self.num_points
         denoise = guided_denoiser(
-            self._predict, self.schedule.alphas_cumprod, condition, null, guidance_scale, self._limits,
-            guidance_sigma_min,
+            partial(self._predict, dtype=self.sample_dtype), self.schedule.alphas_cumprod, condition, null,
+            guidance_scale, self._limits, guidance_sigma_min,
         )  # fmt: skip
         values = self._unscale(self._run(denoise, self.schedule, points, steps, generators))
         if self.upsampler is not None and (num_points is None or num_points > points):
@@ -316,7 +316,8 @@ def load_point_prior(
             ``diffusion_pytorch_model.safetensors`` and ``tokenizer/`` (the starter's format), or Point-E's published
             ``base_40m_textvec`` and optionally ``upsample_40m`` (.safetensors or .pt), CLIP in ``clip/`` or on the hub
         device: where it runs
-        dtype: precision of its noise predictions for distillation; None = ``device.default_dtype``
+        dtype: precision of its noise predictions for distillation, and for samples where it is bfloat16 and the
+            network the starter's; None = ``device.default_dtype``
         allow_remote_code: accepted for symmetry with the image prior; no point prior has code of its own
 
     Raises:
@@ -374,7 +375,11 @@ def _clip_condition(folder: Path, device: torch.device | str) -> Condition:
 def load_single_points(
     ref: Named, folder: Path, *, device: torch.device | str, dtype: torch.dtype, allow_remote_code: bool
 ) -> DiffusionPointPrior:
-    """A network of the starter's kind in diffusers' format, with all that the sampler needs in its ``config.json``."""
+    """A network of the starter's kind in diffusers' format, with all that the sampler needs in its ``config.json``.
+
+    Where bfloat16 is the device's precision (a CPU with instructions for it) its samples are drawn in that: points move
+    by a tenth of what lies between neighbours, for a third of the time (docs/LOG.md).
+    """
     from pipeline_core.priors.independent_points import IndependentPointDiffusion
     from pipeline_core.priors.set_points import SetPointDiffusion
 
@@ -407,5 +412,6 @@ def load_single_points(
         any_number=True,
         device=device,
         dtype=dtype,
+        sample_dtype=dtype if dtype == torch.bfloat16 else torch.float32,
         recognise=recognise,
     )

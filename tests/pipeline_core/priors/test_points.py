@@ -299,3 +299,17 @@ def test_pickle_and_safetensors_are_the_same_model(prior):
 def test_schedule_tables_are_decreasing():
     table = cosine_schedule()
     assert table.shape == (1024,) and (np.diff(table) < 0).all() and 0 < table[-1] < 1e-4 < 0.999 < table[0] < 1
+
+
+def test_the_starter_draws_the_same_cloud_in_half_the_bits():
+    """Each point within a fraction of what lies between neighbours of where float32 has it."""
+    clouds = [
+        load_point_prior("starter", dtype=dtype).sample(
+            ["a red mug"], [torch.Generator().manual_seed(0)], guidance_scale=1.0, steps=16, num_points=512
+        )[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    moved = (clouds[1].xyz - clouds[0].xyz).norm(dim=1)
+    apart = torch.cdist(clouds[0].xyz, clouds[0].xyz).topk(2, largest=False).values[:, 1]
+    assert 0 < moved.median() < 0.2 * apart.median()
+    assert (clouds[1].rgb - clouds[0].rgb).abs().mean() < 0.01
