@@ -199,10 +199,11 @@ class Distill(Section):
     background: Literal["prior", "white", "black", "white_black", "random"] = Field(
         "prior", description="prior = the background the image prior was trained on, else white_black"
     )
-    guidance: Literal["sds", "csd", "ism", "sdi"] = Field(
+    guidance: Literal["sds", "csd", "ism", "sdi", "multistep"] = Field(
         "sds",
         json_schema_extra=LATER,
-        description="what the prior's noise is compared with: drawn noise, no prompt's, an interval's, an inversion's",
+        description="what the prior's noise is compared with: drawn noise, no prompt's, an interval's, an inversion's; "
+        "multistep: the noise that several steps find, with drawn noise",
     )
     inversion_stride: float | None = Field(
         None,
@@ -223,6 +224,9 @@ class Distill(Section):
     )
     ism_interval: Positive = Field(
         0.08, le=1, json_schema_extra=LATER, description="ism: share of the schedule between the scores it compares"
+    )
+    target_steps: int = Field(
+        4, ge=1, le=1000, json_schema_extra=LATER, description="multistep: steps from the render's noise level to none"
     )
     shown: Literal["unlit", "lit", "normals"] = Field(
         "unlit",

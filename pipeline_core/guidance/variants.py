@@ -1,4 +1,4 @@
-"""Score distillation in four forms: which noise the prior is asked for, and which noise its answer is compared with.
+"""Score distillation in five forms: which noise the prior is asked for, and which noise its answer is compared with.
 
     asking = VARIANTS["ism"](views)
     rows = next(asking)                               # rows of a U-Net call
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -174,7 +175,27 @@ def sdi(views: Views) -> Asking:
     return noise, prior.noise_of(x, views.latents.float(), views.t)
 
 
-VARIANTS: dict[str, Callable[[Views], Asking]] = {"sds": sds, "csd": csd, "ism": ism, "sdi": sdi}
+def multistep(views: Views) -> Asking:
+    """Targets of several steps (ReconFusion, Wu et al. 2023): x_0 comes of ``target_steps`` guided DDIM steps from x_t
+    down, not of one: w(t) ((x_t - signal x_0) / sigma - eps), which with the weight of x_0 is theirs on latents.
+
+    ``guidance_rescale`` has no part in it."""
+    prior, stage = views.prior, views.stage
+    x, count = views.noisy, stage.target_steps
+    levels = [prior.nearest(views.level * (1 - step / count)) for step in range(count)]
+    for level, following in pairwise(levels):
+        t = views.on_device(level)
+        guided, _ = yield from views.guided(x, t, stage.guidance_scale)
+        x = prior.step(x, guided, t, views.on_device(following))
+    last = views.on_device(levels[-1])
+    guided, _ = yield from views.guided(x, last, stage.guidance_scale)
+    clean, _ = prior.x0_and_noise(x, guided, last)
+    return prior.noise_of(views.noisy.float(), clean, views.t), views.noise
+
+
+VARIANTS: dict[str, Callable[[Views], Asking]] = {
+    "sds": sds, "csd": csd, "ism": ism, "sdi": sdi, "multistep": multistep,
+}  # fmt: skip
 """By their names in ``geometry.guidance`` and ``appearance.guidance``."""
 DRAW_NOTHING = ("sds", "csd")
 """Variants with one call and no noise of their own: views of several jobs can be judged as one."""

@@ -13,28 +13,33 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-import torch
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # not this folder: a module here may have a room's name
 
-import pipeline_core as sm
-from pipeline_core.config import RECIPES, Distill
-from pipeline_core.engine.calls import ModelCalls
-from pipeline_core.engine.distill import distill
-from pipeline_core.engine.engine import DistillationEngine
-from pipeline_core.guidance.schedules import window
-from pipeline_core.metrics.fidelity import score_gaussians
-from pipeline_core.metrics.judge import load_judge
-from pipeline_core.priors.image import load_image_prior
-from pipeline_core.props.captions import caption
-from tests.bench.fidelity import FROM_A_BALL, heldout_prompts
+import torch  # noqa: E402
+
+import pipeline_core as sm  # noqa: E402
+from pipeline_core.config import RECIPES, Distill  # noqa: E402
+from pipeline_core.engine.calls import ModelCalls  # noqa: E402
+from pipeline_core.engine.distill import distill  # noqa: E402
+from pipeline_core.engine.engine import DistillationEngine  # noqa: E402
+from pipeline_core.guidance.schedules import window  # noqa: E402
+from pipeline_core.metrics.fidelity import score_gaussians  # noqa: E402
+from pipeline_core.metrics.judge import load_judge  # noqa: E402
+from pipeline_core.priors.image import load_image_prior  # noqa: E402
+from pipeline_core.props.captions import caption  # noqa: E402
+from tests.bench.fidelity import FROM_A_BALL, heldout_prompts  # noqa: E402
 
 FORMS: dict[str, dict[str, Any]] = {
     "sds": {},
     "csd": {"guidance": "csd"},
     "ism": {"guidance": "ism", "guidance_scale": 7.5, "weighting": "x0"},
     "sdi": {"guidance": "sdi", "guidance_scale": 8.5, "weighting": "x0"},
+    "multistep": {"guidance": "multistep", "weighting": "x0"},
     "sds-clipped": {"grad_clip": 0.5, "grad_clip_last": 2.0},
     "sds-uniform": {"t_schedule": "uniform"},
 }
@@ -61,7 +66,12 @@ def rows_of(stage: Distill) -> int:
     for step in range(stage.steps):
         progress = step / max(stage.steps - 1, 1)
         t = sum(window(stage.t_min, stage.t_max, progress, stage.t_schedule, stage.t_clip)) / 2
-        rows = {"ism": -(-max(t - 0.08, 0) // 0.2) + 1, "sdi": 2 * -(-t // 0.1)}.get(stage.guidance, 0.0)
+        more = {
+            "ism": -(-max(t - 0.08, 0) // 0.2) + 1,
+            "sdi": 2 * -(-t // 0.1),
+            "multistep": 2 * (stage.target_steps - 1),
+        }
+        rows = more.get(stage.guidance, 0.0)
         total += stage.views * (2 + rows)
     return round(total)
 

@@ -98,7 +98,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """What is there and off: whose it becomes part of, and what it is. Thresholds by quantile and 3D guidance as in
 ``gsgen-starter``."""
-GUIDANCE = {f"guidance {form}": form for form in ("csd", "ism", "sdi")}
+GUIDANCE = {f"guidance {form}": form for form in ("csd", "ism", "sdi", "multistep")}
 """Other guidance of ``factory``'s geometry, in as many steps as its calls of the image prior pay for."""
 ABLATIONS = dict.fromkeys([*WITHOUT, *GUIDANCE], FACTORY) | {name: base for name, (base, _) in WITH.items()}
 """What each is compared with."""

@@ -38,7 +38,7 @@ def test_every_word_in_code_is_a_field_or_a_choice_of_one():
 def test_defaults_are_as_the_page_has_them():
     told = Distill()
     assert set(VARIANTS) == set(CHOICES["guidance"]) and f"| `{told.guidance}` (default) |" in PAGE
-    for field in ("ism_interval", "inversion_noise"):
+    for field in ("ism_interval", "inversion_noise", "target_steps"):
         assert f"`{field}` ({getattr(told, field):g})" in PAGE
 
 

@@ -1,6 +1,7 @@
 """Each variant against its paper's formula in float64, where the prior's scores are known in closed form."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -103,12 +104,19 @@ def test_it_is_the_published_formula(variant, process):
         x_s = twin.inverted(s, 0.0, 0.2)
         score = twin.eps(x_s, s, 0.0)
         expected = twin.eps(twin.onward(x_s, score, s, t), t, SCALE) - score
+    elif variant == "multistep":
+        x, levels = twin.noised(t), [views.prior.nearest(t * share) for share in (1.0, 0.75, 0.5, 0.25)]
+        for level, following in pairwise(levels):
+            x = twin.onward(x, twin.eps(x, level, SCALE), level, following)
+        (signal, sigma), (signal_t, sigma_t) = twin.at(levels[-1]), twin.at(t)
+        clean = (x - sigma * twin.eps(x, levels[-1], SCALE)) / signal
+        expected = (twin.noised(t) - signal_t * clean) / sigma_t - twin.noise
     else:
         x = twin.inverted(t, -6.5, 0.1)
         signal, sigma = twin.at(t)
         expected = twin.eps(x, t, SCALE) - (x - signal * twin.x0) / sigma
     torch.testing.assert_close((noise - target).double(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-    calls = {"sds": [6], "csd": [6], "ism": [3] * 3 + [3] + [6], "sdi": [6] * 7 + [6]}
+    calls = {"sds": [6], "csd": [6], "ism": [3] * 3 + [3] + [6], "sdi": [6] * 7 + [6], "multistep": [6] * 4}
     assert counts == calls[variant]  # the inversion of ism is unconditional: half the rows
 
 
@@ -142,6 +150,12 @@ def test_the_noise_of_an_inversion_is_ddims():
     assert 0.05 < float((loud - quiet).square().mean().sqrt()) < 1.0
 
 
+def test_a_target_of_one_step_is_that_of_sds():
+    one, sds = (run(views_of(PROCESSES["v"], guidance=kind, target_steps=1)) for kind in ("multistep", "sds"))
+    torch.testing.assert_close(one[0], sds[0])
+    assert torch.equal(one[1], sds[1]) and one[2] == sds[2]
+
+
 def test_strides_scales_and_intervals_are_fields():
     views = views_of(PROCESSES["v"], guidance="ism", inversion_stride=0.1, inversion_scale=1.0, ism_interval=0.02)
     assert run(views)[2] == [3] * 6 + [3] + [6]
@@ -151,7 +165,7 @@ def test_strides_scales_and_intervals_are_fields():
 def test_the_field_is_new_and_named_in_errors():
     assert {"guidance", "ism_interval", "inversion_noise"}.isdisjoint(Distill().model_dump())
     assert Distill(guidance="ism").model_dump()["guidance"] == "ism"
-    with pytest.raises(ValidationError, match=r"geometry\.guidance\n.*'sds', 'csd', 'ism' or 'sdi'"):
+    with pytest.raises(ValidationError, match=r"geometry\.guidance\n.*'sds', 'csd', 'ism', 'sdi' or 'multistep'"):
         RECIPES["draft"].override({"geometry.guidance": "vsd"})
 
 
