@@ -40,10 +40,9 @@ from pipeline_core.io.gltf import load_glb  # noqa: E402
 from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
 from pipeline_core.props.captions import caption  # noqa: E402
+from tests.bench.committed import OTHER_JUDGE  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval, truth_row  # noqa: E402
 
-OTHER_JUDGE = Path(__file__).parent / "judge"
-"""Trained by ``python -m pipeline_core.training.judge_train --seed 9191 --steps 6000 --widths 16 32 64 128``."""
 IMPOSSIBLE = (
     "a photorealistic dragon breathing fire",
     "zxqv blorf",

@@ -1,4 +1,5 @@
-"""The newest result of a GPU that is committed below ``results/``: ``bench.json`` of ``tests/gpu/run.py``."""
+"""What is committed here for benchmarks: a judge that guides and selects nothing, and the newest result of a GPU below
+``results/``, ``bench.json`` of ``tests/gpu/run.py``."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+OTHER_JUDGE = Path(__file__).parent / "judge"
+"""Trained by ``python -m pipeline_core.training.judge_train --seed 9191 --steps 6000 --widths 16 32 64 128``."""
 RESULTS = Path(__file__).parent / "results"
 DISTILLED = "distilled encoder"
 """In the titles of rows whose gradient goes through a distilled encoder: a cheaper method, told apart."""

@@ -2,7 +2,10 @@
 
     python tests/bench/recipes.py --library bench-recipes        # 24 held-out prompts x 2 seeds; kept, and gone on with
     python tests/bench/recipes.py --prompts 2 --seeds 1 --only factory draft --set geometry.steps=4
+    python tests/bench/recipes.py --library bench-recipes --share 3/16           # every 16th prompt and seed, no table
     python tests/bench/recipes.py --library bench-recipes --sheet sheet.jpg        # every result, none left out
+
+On a GPU (``SPLATMILL_SHARE_GPU=1`` for several shares at once) rows have no CPU-seconds, which are a processor's.
 
 Of each asset: the judge's answer and Janus; F-score at 2 and 5 % of the height against the best of 32 procedural
 instances, and how its normals agree with that instance's (1 = everywhere); silhouettes and colours of the mesh and of
@@ -35,8 +38,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 
-from catalog.render import aligned  # noqa: E402
-from pipeline_core import make  # noqa: E402
+from pipeline_core import make, models  # noqa: E402
 from pipeline_core.config import RECIPES, Distill, Init, Recipe  # noqa: E402
 from pipeline_core.errors import SplatmillError  # noqa: E402
 from pipeline_core.files import write_json  # noqa: E402
@@ -50,7 +52,7 @@ from pipeline_core.props.props import PropSpec  # noqa: E402
 from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.texturing.draw import draw  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
-from tests.bench.acceptance import OTHER_JUDGE  # noqa: E402
+from tests.bench.committed import OTHER_JUDGE  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402
 from tests.bench.guidance import FORMS, stage_of  # noqa: E402
 
@@ -82,6 +84,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
         {"geometry.densify.compactness": True, "geometry.densify.fill_share": 0.1},
     ),
     "draft grows": ("draft", GROWS | {"geometry.densify.every": 10}),
+    "60 steps": (FACTORY, {"geometry.steps": 60}),
     "discs": (FACTORY, DISCS),
     "discs, splat not drawn": ("splat not drawn", DISCS),
     "colour by view, splat not drawn": (
@@ -224,13 +227,17 @@ def measured(splat: Gaussians, mesh: TexturedMesh, recipe: Recipe, spec: PropSpe
 
 
 def results(
-    specs: list[PropSpec], seeds: int, chosen: dict[str, Recipe], folder: Path, judge: Judge
-) -> dict[str, list[Row]]:
-    """Rows by variant, in the order of prompts and seeds. What ``folder`` has is read, the rest made."""
+    specs: list[PropSpec], seeds: int, chosen: dict[str, Recipe], folder: Path, judge: Judge,
+    share: tuple[int, int] = (0, 1),
+) -> dict[str, list[Row]]:  # fmt: skip
+    """Rows by variant, in the order of prompts and seeds; of ``share`` (k, n) every n-th prompt and seed from the k-th
+    on. What ``folder`` has is read, the rest made."""
     rows: dict[str, list[Row]] = {name: [] for name in chosen}
     Workshop("a red mug", 0).asset(RECIPES["draft"].override(HASTY))  # loads models and kernels: no asset's time
     for i, spec in enumerate(specs):
         for seed in range(seeds):
+            if (i * seeds + seed) % share[1] != share[0]:
+                continue
             workshop = Workshop(caption(spec), 1000 + 100 * i + seed)
             for name, recipe in chosen.items():
                 path = place(folder, name, i, seed)
@@ -239,7 +246,7 @@ def results(
                     try:
                         splat, mesh, spent = workshop.asset(recipe)
                         row, images = measured(splat, mesh, recipe, spec, judge)
-                        row["cpu_s"] = spent
+                        row |= {} if models.device().type == "cuda" else {"cpu_s": spent}
                     except SplatmillError as error:
                         print(f"{name}, {caption(spec)}, seed {seed}: {error}", file=sys.stderr)
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -309,11 +316,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", dest="changes", action="append", default=[], help="recipe field: geometry.steps=4")
     parser.add_argument("--judge", default=str(OTHER_JUDGE), help="starter, or the folder or hub id of a CLIP model")
     parser.add_argument("--sheet", type=Path, help="JPEG of every result")
+    parser.add_argument("--share", default="0/1", help="K/N: every N-th prompt and seed from the K-th on, and no table")
     args = parser.parse_args(argv)
+    part, parts = map(int, args.share.split("/"))
     chosen = variants(args.only, dict(parse_override(text) for text in args.changes))
     folder = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     specs, judge = heldout_prompts(args.prompts), load_judge(args.judge)
-    rows = results(specs, args.seeds, chosen, folder, judge)
+    rows = results(specs, args.seeds, chosen, folder, judge, (part, parts))
+    if parts > 1:
+        return 0
+    from catalog.render import aligned  # not where only rows are made: it needs more packages
+
     table = {name: summary(each) for name, each in rows.items()}
     print(f"judge {judge.model_id}, {len(specs)} held-out prompts, {args.seeds} seeds each")
     cells = {name: ["-" if row[each] is None else f"{row[each]:.3g}" for each in MEANS] for name, row in table.items()}
