@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,9 +66,9 @@ def other_colour2(spec: PropSpec, rng: np.random.Generator) -> PropSpec:
     return replace(spec, colour2=_pick(rng, [c for c in COLOURS if c not in (spec.colour, spec.colour2)]), part=part)
 
 
-def other_category(spec: PropSpec, rng: np.random.Generator) -> PropSpec:
-    """Another category in the same colour, or colours."""
-    category = _pick(rng, [c for c in judged_categories() if c != spec.category])
+def other_category(spec: PropSpec, rng: np.random.Generator, among: Sequence[str] | None = None) -> PropSpec:
+    """Another category in the same colour, or colours, ``among`` those, else among what the judge knows."""
+    category = _pick(rng, [c for c in among or judged_categories() if c != spec.category])
     part = None if spec.colour2 is None else _pick(rng, list(parts_of(category)))
     return PropSpec(category, spec.colour, spec.colour2, part)
 
@@ -81,13 +82,18 @@ def swapped(spec: PropSpec) -> PropSpec | None:
     return replace(spec, colour=other, colour2=spec.colour, material=material)
 
 
-def draw(kind: str, spec: PropSpec, rng: np.random.Generator) -> PropSpec | None:
-    """One negative of ``kind``: colour, colour2, category, swapped or other; None where there is none."""
+def draw(kind: str, spec: PropSpec, rng: np.random.Generator, among: Sequence[str] | None = None) -> PropSpec | None:
+    """One negative of ``kind``: colour, colour2, category, swapped or other; None where there is none.
+
+    Other things are ``among`` those, else those that the judge knows.
+    """
     if kind == "swapped":
         return swapped(spec)
     if kind == "other":
-        return sample_spec(rng, split="all", category=_pick(rng, list(judged_categories())), composed=0.0)
-    return {"colour": other_colour, "colour2": other_colour2, "category": other_category}[kind](spec, rng)
+        return sample_spec(rng, split="all", category=_pick(rng, list(among or judged_categories())), composed=0.0)
+    if kind == "category":
+        return other_category(spec, rng, among)
+    return {"colour": other_colour, "colour2": other_colour2}[kind](spec, rng)
 
 
 def candidates(spec: PropSpec, count: int = CANDIDATES) -> tuple[list[str], list[str]]:

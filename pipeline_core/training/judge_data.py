@@ -185,7 +185,7 @@ def make_batch(chunks: Chunks, step: int, *, size: int, reuse: float, seed: int)
     texts: list[str | None] = [caption(spec, rng) for spec in specs]
     for spec in specs:
         for kinds in HARD:
-            negative = draw(kinds[int(rng.integers(len(kinds)))], spec, rng)
+            negative = draw(kinds[int(rng.integers(len(kinds)))], spec, rng, CATEGORIES)
             unfair = negative is None or codes_agree(_codes(negative), _codes(spec))
             texts.append(None if negative is None or unfair else caption(negative, rng))
     pixels = torch.from_numpy(np.stack(rgba)).permute(0, 3, 1, 2).float() / 255

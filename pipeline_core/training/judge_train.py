@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,26 @@ def fast_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def new_network(seed: int, widths: tuple[int, ...] = JudgeShape.widths) -> JudgeNetwork:
-    """A network with weights drawn from ``seed``; torch's global generator is left as it was."""
+def new_network(
+    seed: int, widths: tuple[int, ...] = JudgeShape.widths, start: Path | None = None
+) -> JudgeNetwork:
+    """A network with weights drawn from ``seed``; torch's global generator is left as it was.
+
+    What the judge in ``start`` knows of it is that one's: all but the words and the categories that came later.
+    """
+    known = None if start is None else load_network(start)
+    shape = JudgeShape(tuple(VOCABULARY), len(CATEGORIES), len(COLOURS), widths=widths)
+    shape = shape if known is None else replace(known.shape, words=shape.words, categories=shape.categories)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return JudgeNetwork(JudgeShape(tuple(VOCABULARY), len(CATEGORIES), len(COLOURS), widths=widths))
+        network = JudgeNetwork(shape)
+    if known is not None:
+        state, begun = network.state_dict(), known.state_dict()
+        rows = [0, 1, *(shape.words.index(word) + 2 for word in known.shape.words)]
+        for name, value in begun.items():
+            at = rows if name == "text.words.weight" else slice(len(value)) if value.ndim else ...
+            state[name][at] = value
+    return network
 
 
 def train_judge(
@@ -122,11 +137,11 @@ def train_judge(
 ) -> JudgeNetwork | None:
     """Train for ``steps`` steps in all, resuming what ``out`` holds; None when stopped early.
 
-    ``start`` is a judge's folder to go on from, with new data and a new optimiser.
+    ``start`` is a judge's folder to go on from, with new data and a new optimiser; it may know fewer words.
     """
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
-    network = (new_network(seed, widths) if start is None else load_network(start)).train()
+    network = new_network(seed, widths, start).train()
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():
@@ -241,7 +256,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=4242)
-    parser.add_argument("--start", type=Path, help="a judge's folder to go on from, with new data")
+    parser.add_argument("--start", type=Path, help="a judge's folder to go on from, with new data and words")
     parser.add_argument("--widths", type=int, nargs=4, default=JudgeShape.widths, help="channels of the image tower")
     parser.add_argument("--lr", type=float, default=Settings.lr, help="peak learning rate")
     args = parser.parse_args(argv)
