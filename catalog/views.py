@@ -145,11 +145,12 @@ measured as (
         arg_max(value, event_id) filter (name = 'finding_errors') as finding_errors,
         arg_max(value, event_id) filter (name = 'finding_warnings') as finding_warnings,
         arg_max(value, event_id) filter (name = 'materials_named') as materials_named,
-        arg_max(value, event_id) filter (name = 'material_set') as material_set
+        arg_max(value, event_id) filter (name = 'material_set') as material_set,
+        arg_max(value, event_id) filter (name = 'material_points') as material_points
     from {{metrics}}
     where is_latest and name in (
         'faces', 'vertices', 'watertight', 'fidelity', 'consistency', 'finding_errors', 'finding_warnings',
-        'materials_named', 'material_set'
+        'materials_named', 'material_set', 'material_points'
     )
     group by asset_id
 ),
@@ -218,6 +219,7 @@ select
     case
         when material_set > 0 then 'recipe'
         when materials_named > 0 then 'prompt'
+        when material_points > 0 then 'points'
         when materials_named = 0 then 'constant'
     end as material_source,
     try_cast(coalesce(spec_json->>'$.recipe.mesh.face_budget', spec_json->>'$.face_budget') as bigint) as face_budget,
@@ -545,7 +547,7 @@ VIEWS: dict[str, View] = {
             "consistency": "agreement of neighbouring views; higher is better",
             "finding_errors": "rows of findings that are errors (count); NULL where it was not validated",
             "finding_warnings": "rows of findings that are warnings (count); NULL where it was not validated",
-            "material_source": "who says its metallic and roughness: prompt, recipe, or constant where nobody does",
+            "material_source": "who says its metallic and roughness: recipe, prompt, points; constant where nobody does",
             "face_budget": "triangles it was allowed (count)",
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",

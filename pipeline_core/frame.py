@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline_core.errors import DataError
-from pipeline_core.types import Gaussians, Mesh, TexturedMesh, rotation_matrices
+from pipeline_core.types import Gaussians, Mesh, PointCloud, TexturedMesh, rotation_matrices
 
 Vector = tuple[float, float, float]
 STANDARD = {
@@ -74,6 +74,10 @@ class Frame:
     def textured(self, mesh: TexturedMesh) -> TexturedMesh:
         """``mesh`` of object units in metres; its maps are as they were."""
         return replace(mesh, vertices=self.points(mesh.vertices), normals=self.normals(mesh.normals))
+
+    def cloud(self, cloud: PointCloud) -> PointCloud:
+        """``cloud`` of object units in metres."""
+        return replace(cloud, xyz=torch.from_numpy(self.points(cloud.xyz.numpy())))
 
     def gaussians(self, gaussians: Gaussians) -> Gaussians:
         """``gaussians`` of object units in metres. Unequal scales stretch each covariance with the space about it;

@@ -47,6 +47,8 @@ _HEADER_LIMIT = 1 << 16
 MOST_TEXT = 256 * 2**20
 """Bytes of an ASCII PLY that is read at all."""
 _REST_COUNTS = {0: 0, 9: 3, 24: 8, 45: 15}
+FINISH = ("metallic", "roughness")
+"""Properties of a point that say how it reflects."""
 
 
 def save_splat(path: str | Path, gaussians: Gaussians, *, comment: str = "") -> None:
@@ -160,16 +162,20 @@ def _load_splat(path: Path) -> Gaussians:
 
 
 def save_points(path: str | Path, points: PointCloud) -> None:
-    """Write ``points`` as float ``x y z`` and uchar ``red green blue`` (15 bytes a point)."""
-    rows = np.zeros(len(points), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    """Write ``points`` as float ``x y z`` and uchar ``red green blue``, and ``metallic roughness`` where they have
+    a finish (15 or 17 bytes a point)."""
+    shares = points.rgb if points.finish is None else torch.cat([points.rgb, points.finish], dim=1)
+    names = ("red", "green", "blue", *FINISH)[: shares.shape[1]]
+    rows = np.zeros(len(points), dtype=[("xyz", "<f4", 3), ("shares", "u1", len(names))])
     rows["xyz"] = points.xyz.detach().cpu().numpy()
-    rows["rgb"] = np.rint(points.rgb.detach().cpu().numpy().clip(0, 1) * 255)
-    properties = [("float", name) for name in "xyz"] + [("uchar", name) for name in ("red", "green", "blue")]
+    rows["shares"] = np.rint(shares.detach().cpu().numpy().clip(0, 1) * 255)
+    properties = [("float", name) for name in "xyz"] + [("uchar", name) for name in names]
     write_bytes(Path(path), _header(len(points), properties) + rows.tobytes())
 
 
 def load_points(path: str | Path) -> PointCloud:
-    """Read a coloured point cloud: integer colours are divided by their range, float colours taken as [0, 1].
+    """Read a coloured point cloud: integer colours are divided by their range, float colours taken as [0, 1]; so are
+    metallic and roughness where the file has both.
 
     A splat file is read as the points at its means; a file without colours gives mid grey.
     """
@@ -183,8 +189,7 @@ def load_points(path: str | Path) -> PointCloud:
     _refuse_nonfinite(path, "x, y, z", xyz)
     for names in (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")):
         if all(name in table for name in names):
-            columns = [table[name] for name in names]
-            rgb = np.stack([c / np.iinfo(c.dtype).max if c.dtype.kind in "iu" else c for c in columns], axis=1)
+            rgb = _shares(table, names)
             break
     else:
         if all(f"f_dc_{i}" in table for i in range(3)):
@@ -192,7 +197,20 @@ def load_points(path: str | Path) -> PointCloud:
         else:
             rgb = np.full_like(xyz, 0.5)
     _refuse_nonfinite(path, "colours", rgb)
-    return PointCloud(torch.from_numpy(xyz), torch.from_numpy(rgb.astype(np.float32).clip(0, 1)))
+    finish = _shares(table, FINISH) if table.keys() >= set(FINISH) else None
+    if finish is not None:
+        _refuse_nonfinite(path, "metallic, roughness", finish)
+    return PointCloud(torch.from_numpy(xyz), _in_unit(rgb), None if finish is None else _in_unit(finish))
+
+
+def _in_unit(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32).clip(0, 1))
+
+
+def _shares(table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Columns ``names`` side by side, integers divided by their range."""
+    columns = [table[name] for name in names]
+    return np.stack([c / np.iinfo(c.dtype).max if c.dtype.kind in "iu" else c for c in columns], axis=1)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """An asset's materials: what it is made of, its relief, and the light that it gives, as maps over its atlas.
 
-    dressed, told = dress(textured, fine, "a wooden chest with golden bands", recipe.dress)
+    dressed, told = dress(textured, fine, "a wooden chest with golden bands", recipe.dress, cloud)
 
-The prompt decides metallic and roughness (materials.py), else a constant, and ``told`` says which. Where it names two
-materials, each texel is of the one whose usual colour is more like its own, if both then have a part of the surface;
-else the asset is of the first. The texture is not changed: it is the base colour, which a metal reflects as it is.
+The prompt decides metallic and roughness (materials.py), else the points that the asset began with, where their prior
+knows materials, else a constant, and ``told`` says which. Where the prompt names two materials, each texel is of the
+one whose usual colour is more like its own, if both then have a part of the surface; else the asset is of the first.
+The texture is not changed: it is the base colour, which a metal reflects as it is.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from pipeline_core.config import Dress
 from pipeline_core.texturing.bake import chart_texels, nearest_texel
 from pipeline_core.texturing.materials import PLAIN, Material, glow_of, materials_of, nearest_material
 from pipeline_core.texturing.relief import bake_relief
-from pipeline_core.types import Mesh, TexturedMesh
+from pipeline_core.types import Mesh, PointCloud, TexturedMesh
 
 LEAST_PART = 0.02
 """A material that has a smaller share of the texels is not seen: the asset is of the first that is named."""
@@ -26,13 +28,23 @@ WARM, BRIGHT = 0.10, 0.60
 """Texels give light where red is so much above blue, and the mean of red and green so high."""
 LEAST_GLOW = 0.002
 """A smaller share of the texels is no light."""
+ABOUT = 12
+"""Points that say what a texel between them is made of."""
+WIDTH, ALIKE = 0.5, 0.2
+"""A point counts 0.6 times as much at this share of the farthest one's distance, and where its colour is so far from
+the texel's: on the edge of a band, the points of its own side speak for a texel."""
+AT_ONCE = 65536
+"""Texels whose points are looked up together."""
 
 
-def dress(textured: TexturedMesh, fine: Mesh, prompt: str, settings: Dress) -> tuple[TexturedMesh, dict[str, Any]]:
+def dress(
+    textured: TexturedMesh, fine: Mesh, prompt: str, settings: Dress, cloud: PointCloud | None = None
+) -> tuple[TexturedMesh, dict[str, Any]]:
     """``textured`` with its maps, and what they hold in words (JSON).
 
     Args:
         fine: the surface before decimation, in the frame of ``textured``.
+        cloud: the points that the asset began with, in that frame too
     """
     size = textured.texture.shape[0]
     texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
@@ -41,6 +53,9 @@ def dress(textured: TexturedMesh, fine: Mesh, prompt: str, settings: Dress) -> t
     materials, which, source = parts_of(prompt, colours)
     metallic = np.array([material.metallic for material in materials])[which]
     roughness = np.array([material.roughness for material in materials])[which]
+    if source == "constant" and cloud is not None and cloud.finish is not None:
+        metallic, roughness = finish_at(cloud, texels.position, colours)
+        materials, which, source = *kinds(metallic, roughness), "points"
     if settings.metallic is not None or settings.roughness is not None:
         metallic = metallic if settings.metallic is None else np.full(len(which), settings.metallic)
         roughness = roughness if settings.roughness is None else np.full(len(which), settings.roughness)
@@ -78,6 +93,31 @@ def parts_of(prompt: str, colours: np.ndarray) -> tuple[list[Material], np.ndarr
     if np.bincount(which, minlength=len(named)).min() < LEAST_PART * len(which):
         return named[:1], one, "prompt"
     return named, which, "prompt"
+
+
+def finish_at(cloud: PointCloud, position: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Metallic [T], 0 or 1, and roughness [T] of texels at ``position`` [T, 3] with ``colours`` [T, 3]: what most of
+    the points of ``cloud`` about them are, which has a finish, and how rough those."""
+    assert cloud.finish is not None
+    xyz, rgb, finish = (each.double().cpu().numpy() for each in (cloud.xyz, cloud.rgb, cloud.finish))
+    tree, metal, found = cKDTree(xyz), finish[:, 0] > 0.5, np.zeros((2, len(position)))
+    for begin in range(0, len(position), AT_ONCE):
+        some = slice(begin, begin + AT_ONCE)
+        far, near = tree.query(position[some], k=list(range(1, min(ABOUT, len(xyz)) + 1)))
+        off = np.linalg.norm(rgb[near] - colours[some, None], axis=2) / ALIKE
+        weight = np.exp(-0.5 * (off**2 + (far / (WIDTH * np.maximum(far[:, -1:], 1e-12))) ** 2))
+        metallic = (weight * metal[near]).sum(axis=1) > 0.5 * weight.sum(axis=1)
+        weight *= metal[near] == metallic[:, None]
+        found[:, some] = metallic, (weight * finish[near, 1]).sum(axis=1) / weight.sum(axis=1)
+    return found[0], found[1]
+
+
+def kinds(metallic: np.ndarray, roughness: np.ndarray) -> tuple[list[Material], np.ndarray]:
+    """What is metal of an asset and what is not, as rough as it is on average, and which of them each texel is of."""
+    values, which = np.unique(metallic, return_inverse=True)
+    rough = np.bincount(which, roughness) / np.bincount(which)
+    rows = zip(values.tolist(), rough.tolist(), strict=True)
+    return [replace(PLAIN, name="metal" if m else "plain", metallic=m, roughness=round(r, 4)) for m, r in rows], which
 
 
 def light_of(prompt: str, colours: np.ndarray) -> tuple[np.ndarray | None, str | None]:

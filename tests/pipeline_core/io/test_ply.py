@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +119,11 @@ def test_points_round_trip_and_splat_as_points(tmp_path):
     ply.save_points(tmp_path / "p.ply", before)
     after = ply.load_points(tmp_path / "p.ply")
     assert torch.equal(after.xyz, before.xyz)
-    assert (after.rgb - before.rgb).abs().max() <= 0.5 / 255 + 1e-6
+    assert (after.rgb - before.rgb).abs().max() <= 0.5 / 255 + 1e-6 and after.finish is None
+    assert (tmp_path / "p.ply").stat().st_size - (tmp_path / "p.ply").read_bytes().index(b"end_header") == 11 + 15 * 50
+    ply.save_points(tmp_path / "p.ply", replace(before, finish=torch.rand(50, 2, generator=g)))
+    again = ply.load_points(tmp_path / "p.ply")
+    assert torch.equal(again.rgb, after.rgb) and again.finish.shape == (50, 2) and 0 < again.finish.std() < 1
     splat = random_gaussians()
     ply.save_splat(tmp_path / "s.ply", splat)
     assert torch.equal(ply.load_points(tmp_path / "s.ply").xyz, splat.means)

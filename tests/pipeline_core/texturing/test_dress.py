@@ -15,9 +15,10 @@ from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.surface import surfaces
 from pipeline_core.meshing.unwrap import unwrap
 from pipeline_core.metrics.lit import render_lit
-from pipeline_core.texturing.dress import dress, light_of, parts_of
+from pipeline_core.texturing.bake import chart_texels
+from pipeline_core.texturing.dress import dress, finish_at, light_of, parts_of
 from pipeline_core.texturing.materials import GLOWING, MATERIALS, materials_of
-from pipeline_core.types import Mesh, TexturedMesh
+from pipeline_core.types import Mesh, PointCloud, TexturedMesh
 from tests.bench.deliverables import normal_gain
 
 SIZE = 128
@@ -75,8 +76,6 @@ def test_the_map_is_of_unit_vectors_and_flat_where_nothing_was_taken(coarse, dre
 
 
 def test_dents_are_darker_than_bumps(coarse, dressed):
-    from pipeline_core.texturing.bake import chart_texels
-
     texels = chart_texels(coarse.vertices, coarse.faces, coarse.uvs, coarse.normals, SIZE)
     occlusion = dressed[0].orm[tuple(texels.index.T)][:, 0]
     height = np.linalg.norm(texels.position, axis=1)
@@ -102,6 +101,47 @@ def test_a_recipe_may_say_it_and_leave_maps_out(coarse, fine):
     textured, told = dress(coarse, fine, "a wooden ball", settings)
     assert told["material_source"] == "recipe" and textured.normal_map is None
     assert np.unique(textured.orm.reshape(-1, 3), axis=0).tolist() == [pytest.approx([1.0, 0.75, 1.0])]
+
+
+@pytest.fixture(scope="module")
+def banded(fine):
+    """Points of the brown ball, with a belt of metal."""
+    xyz = torch.from_numpy(fine.vertices)
+    belt = xyz[:, 1:2].abs() < 0.25
+    finish = torch.where(belt, torch.tensor([1.0, 0.4]), torch.tensor([0.0, 0.7]))
+    return PointCloud(xyz, torch.tensor(BROWN).expand_as(xyz), finish)
+
+
+def test_where_no_word_says_it_points_that_know_materials_do_texel_by_texel(coarse, fine, banded):
+    settings = Dress(occlusion_sides=0)
+    textured, told = dress(coarse, fine, "a brown ball", settings, banded)
+    texels = chart_texels(coarse.vertices, coarse.faces, coarse.uvs, coarse.normals, SIZE)
+    roughness, metallic = textured.orm[tuple(texels.index.T)][:, 1:].T
+    height = np.abs(texels.position[:, 1])
+    assert metallic[height < 0.1].mean() > 0.9 and metallic[height > 0.5].max() == 0
+    assert roughness[height > 0.5] == pytest.approx(0.7) and set(np.unique(metallic)) == {0.0, 1.0}
+    assert told["material_source"] == "points"
+    assert [(each["name"], each["metallic"]) for each in told["materials"]] == [("plain", 0.0), ("metal", 1.0)]
+    assert sum(each["share"] for each in told["materials"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_words_and_recipes_stand_above_points_and_points_without_materials_say_nothing(coarse, fine, banded):
+    settings = Dress(occlusion_sides=0)
+    assert dress(coarse, fine, "a wooden ball", settings, banded)[1]["material_source"] == "prompt"
+    textured, told = dress(coarse, fine, "a ball", Dress(occlusion_sides=0, metallic=0.0), banded)
+    assert told["material_source"] == "recipe" and textured.orm[..., 2].max() == 0 and np.ptp(textured.orm[..., 1]) > 0
+    unsaid, told = dress(coarse, fine, "a ball", settings, replace(banded, finish=None))
+    assert told == dress(coarse, fine, "a ball", settings)[1] and told["material_source"] == "constant"
+
+
+def test_on_the_edge_of_a_band_the_points_of_the_texels_own_colour_speak_for_it():
+    x = torch.linspace(-1, 1, 41)
+    xyz = torch.stack([x, 0 * x, 0 * x], dim=1)
+    metal = x > 0
+    rgb = torch.where(metal[:, None], torch.tensor(YELLOW), torch.tensor(BROWN))
+    cloud = PointCloud(xyz, rgb, torch.stack([metal.float(), torch.full_like(x, 0.5)], dim=1))
+    position = np.array([[-0.02, 0, 0], [-0.02, 0, 0]])
+    assert finish_at(cloud, position, np.array([YELLOW, BROWN]))[0].tolist() == [1.0, 0.0]
 
 
 def test_the_same_mesh_has_the_same_maps(coarse, fine, dressed):
