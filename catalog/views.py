@@ -547,7 +547,7 @@ VIEWS: dict[str, View] = {
             "consistency": "agreement of neighbouring views; higher is better",
             "finding_errors": "rows of findings that are errors (count); NULL where it was not validated",
             "finding_warnings": "rows of findings that are warnings (count); NULL where it was not validated",
-            "material_source": "who says its metallic and roughness: recipe, prompt, points; constant where nobody does",
+            "material_source": "who says its metallic and roughness: recipe, prompt, points, or constant if none",
             "face_budget": "triangles it was allowed (count)",
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
@@ -614,9 +614,7 @@ VIEWS: dict[str, View] = {
             ),
             "share_s": "seconds charged to it: the time of a process is divided among the assets that it works at",
             "gpu_s": "those of processes with a GPU; NULL without one",
-            "cost": (
-                "share_s at the price that each process had (SPLATMILL_PRICE_PER_HOUR); NULL where none was set"
-            ),
+            "cost": ("share_s at the price that each process had (SPLATMILL_PRICE_PER_HOUR); NULL where none was set"),
         },
         COSTS_SQL,
         "asset_id",

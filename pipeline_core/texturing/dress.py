@@ -132,5 +132,3 @@ def light_of(prompt: str, colours: np.ndarray) -> tuple[np.ndarray | None, str |
     if (glow > 0).mean() < LEAST_GLOW:
         return None, None
     return (colours * glow[:, None]).astype(np.float32), word
-
-

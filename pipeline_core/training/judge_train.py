@@ -99,9 +99,7 @@ def fast_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def new_network(
-    seed: int, widths: tuple[int, ...] = JudgeShape.widths, start: Path | None = None
-) -> JudgeNetwork:
+def new_network(seed: int, widths: tuple[int, ...] = JudgeShape.widths, start: Path | None = None) -> JudgeNetwork:
     """A network with weights drawn from ``seed``; torch's global generator is left as it was.
 
     What the judge in ``start`` knows of it is that one's: all but the words and the categories that came later.
