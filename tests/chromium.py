@@ -1,8 +1,8 @@
 """A real Chromium, without a window and without a network, that tests open pages in: its debugging protocol, no more.
 
-with Chromium(profile) as browser:
-    page = browser.open(path, width=390, height=844)
-    page.key("s"); page.js("document.title"); page.picture()
+    with Chromium(profile) as browser:
+        page = browser.open(path, width=390, height=844)
+        page.key("s"); page.js("document.title"); page.picture()
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def _shade(textured: TexturedMesh, at: np.ndarray, uv: Tensor, viewmat: np.ndarr
     diffuse, mirror = base * (1 - metallic), 0.04 + (base - 0.04) * metallic
     half = _unit(to_eye + to_light)
     nl, nv, nh, vh = (
-        _dot(a, b).clip(1e-4) for a, b in ((normal, to_light), (normal, to_eye), (normal, half), (to_eye, half))
+        _dot(a, b).clip(1e-4)
+        for a, b in ((normal, to_light), (normal, to_eye), (normal, half), (to_eye, half))
     )
     alpha = roughness**2
     spread = alpha**2 / (nh**2 * (alpha**2 - 1) + 1) ** 2

@@ -1,7 +1,7 @@
 """A dataset's files: WebDataset shards (tar), and Parquet with one row an asset. The same samples give the same bytes.
 
-write_tar(Path("train-00000.tar"), [("mug", sample(Finished(folder), {"prompt": "a blue mug"}))])
-write_parquet(Path("train-00000.parquet"), rows, schema(metric_names))
+    write_tar(Path("train-00000.tar"), [("mug", sample(Finished(folder), {"prompt": "a blue mug"}))])
+    write_parquet(Path("train-00000.parquet"), rows, schema(metric_names))
 """
 
 from __future__ import annotations

@@ -125,6 +125,7 @@ class Chaos:
             self.missing += len(before.difference(rows))
             self.doubled += len(rows) - len(set(rows))
 
+
     def read_snapshot(self) -> None:
         """Read the snapshot until it is over."""
         most = 0

@@ -21,8 +21,6 @@ from pathlib import Path
 from flows.server import SERVER, healthy
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 class Missing(SystemExit):
     """Something that the test needs is not installed; the message says what and how to get it."""
 
@@ -159,7 +157,9 @@ class Farm:
         """Start ``splatmill reconcile --every 5``."""
         self.spawn("reconcile", ["flows.cli", "reconcile", "--library", str(self.library), "--every", "5"])
 
-    def spawn(self, name: str, arguments: list[str], more: dict[str, str] | None = None, without: str = "") -> None:
+    def spawn(
+        self, name: str, arguments: list[str], more: dict[str, str] | None = None, without: str = ""
+    ) -> None:
         """Start ``python -m ...``, with ``more`` in its environment and ``without`` one variable."""
         environment = {key: value for key, value in self.environment.items() if key != without} | (more or {})
         with open(self.log / f"{name}.log", "ab") as log:

@@ -1,6 +1,6 @@
 """Run with Blender's Python: import files, tell of each as a line ``LOOK {...}``, and draw the last where asked.
 
-in_blender.py --picture picture.png a.glb b.usd
+    in_blender.py --picture picture.png a.glb b.usd
 """
 
 import json
