@@ -17,7 +17,23 @@ Rows, each over the same prompts (colour and category pairs that the priors were
 * ``ball``            floor: a ball in the prompt's colour, what ``from a ball`` has to beat
 
 Every prompt of the list counts; assets that failed count as wrong everywhere. Intervals are 95 % bootstrap over the
-prompts, paired where two rows are compared. The last line of stdout is one JSON document.
+prompts, paired where two rows are compared. The last line of stdout is one JSON document. Beside the columns of the
+table it has, of the assets, and with ``_truth`` and ``_control`` of those (null where there is nothing to measure):
+
+=====================  ==============================================================================================
+f_score_2, f_score_5   median F-score of 4096 points at 2 and 5 % of the height, against the best of 32 instances
+normal_consistency     mean absolute cosine of the normals of points and of the nearest ones of the best instance, both
+                       ways; a normal is that of the plane through 12 neighbours, of either sign
+parts_shown            share of the wheels, fences and cacti of which most of the gaps are seen through from the front:
+                       what closing the outline of the most similar instance would fill
+edge_width_texels      median width of the texture's edges, in texels of an atlas of 512: contrast over steepest slope
+luma_front_back        light left in the texture: mean relative difference of the lumas of the two sides, of things
+                       that are of one colour
+metallic_gap           mean metallic of clouds of things in metal (golden where they are yellow) less that of the same
+                       things in wood or the like, over so many held-out pairs as there are prompts; with ``_truth``
+mesh_iou               mean overlap of the outlines of mesh and delivered splat, as the stage ``evaluate`` has it
+cpu_s_per_asset        CPU seconds of the run over the assets that it made; null where some were there or failed
+=====================  ==============================================================================================
 """
 
 from __future__ import annotations
@@ -27,6 +43,7 @@ import contextlib
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -37,29 +54,35 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_closing
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline_core.cameras import orbit
 from pipeline_core.config import RECIPES, Recipe
 from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import SplatmillError
 from pipeline_core.gaussians.initialise import ball as ball_cloud
 from pipeline_core.gaussians.initialise import from_points
+from pipeline_core.gaussians.tidy import normals
 from pipeline_core.guidance.prompts import view_prompt, view_word
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.images import save_png
 from pipeline_core.io.ply import load_points, load_splat
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
+from pipeline_core.metrics.judges import caption_of, judged_categories
 from pipeline_core.metrics.negatives import full
 from pipeline_core.metrics.views import render_gaussians
 from pipeline_core.priors.image import load_image_prior
+from pipeline_core.priors.points import DiffusionPointPrior, load_point_prior
 from pipeline_core.priors.sampling import sample_images
 from pipeline_core.props.captions import caption
 from pipeline_core.props.primitives import ball, pack, plain
-from pipeline_core.props.props import CATEGORIES, COLOURS, PropSpec, build, sample_spec
-from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.props.props import CATEGORIES, COLOURS, TABLE, PropSpec, build, is_heldout, sample_spec
+from pipeline_core.props.raycast import render, sample_points, sample_surface
 from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
@@ -79,19 +102,28 @@ ONE_COLOUR = ("chair", "mug", "column", "key", "anvil")
 """Things whose sides are all of one colour, where a prompt names no other."""
 FACING = 0.7
 """Cosine of a normal with a direction from which on it faces there."""
-FAILED = {"r_precision": 0.0, "r_precision_views": 0.0, "category_correct": 0.0, "colour_correct": 0.0, "f_score": 0.0}
+GAPPED = ("wheel", "fence", "cactus")
+"""Things that one sees through between their parts, from the front."""
+MASK, CLOSED, SHOWN_FROM = 96, 5, 0.5
+"""Side of the outlines of those, pixels; steps of the closing that fills their gaps; share of these that is shown."""
+NEAR, CONTRAST = 8, 0.2
+"""Texels on each side of an edge that belong to it, and how far its colours differ at least."""
+FAILED = dict.fromkeys(
+    ("r_precision", "r_precision_views", "category_correct", "colour_correct", "f_score", "f_score_2",
+     "normal_consistency", "mesh_iou"), 0.0,
+)  # fmt: skip
 Row = dict[str, float]
 
 
 def heldout_prompts(count: int, seed: int = 2026) -> list[PropSpec]:
-    """``count`` specs with different captions, held-out pairs only, the categories in turn."""
+    """``count`` specs with different captions, held-out pairs only, the categories in turn; what the judge knows."""
     rng = np.random.default_rng(seed)
     specs: list[PropSpec] = []
     while len(specs) < count:
-        category = CATEGORIES[len(specs) % len(CATEGORIES)]
+        category = judged_categories()[len(specs) % len(judged_categories())]
         drawn = sample_spec(rng, split="heldout", category=category, composed=0.0)
         spec = replace(full(drawn), seed=TRUTH_SEED + len(specs))
-        if caption(spec) not in {caption(s) for s in specs}:
+        if caption_of(caption(spec)) is not None and caption(spec) not in {caption(s) for s in specs}:
             specs.append(spec)
     return specs
 
@@ -100,10 +132,11 @@ def truth_row(spec: PropSpec, judge, prompt: str | None = None) -> Row:
     """The thing itself, asked for ``prompt`` (its own caption)."""
     cameras = fidelity.evaluation_cameras()
     points, _ = sample_points(build(spec), fidelity.POINTS, np.random.default_rng(spec.seed))
-    prompt = prompt or caption(spec)
-    return fidelity.score(
-        fidelity.truth_images(spec), cameras.azimuth, cameras.elevation, prompt, points=points, judge=judge
-    )
+    row = fidelity.score(
+        fidelity.truth_images(spec), cameras.azimuth, cameras.elevation, prompt or caption(spec), points=points,
+        judge=judge,
+    )  # fmt: skip
+    return row | (shape(points, spec, outline(spec)) if prompt is None else {})
 
 
 def truth_splat_row(spec: PropSpec, recipe: Recipe, judge) -> Row:
@@ -144,8 +177,13 @@ def sample_views(prior, prompt: str, guidance_scale: float, steps: int, seed: in
     return sample_images(prior, prompts, generator, guidance_scale=guidance_scale, steps=steps, cameras=angles)
 
 
-def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list[str]) -> None:
-    """Run the factory on the prompts; what the library has is not made again. Failed assets show in the table."""
+def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list[str]) -> float | None:
+    """Run the factory on the prompts; what the library has is not made again. Failed assets show in the table.
+
+    Returns CPU seconds an asset; None where not all of them were made here.
+    """
+    records = [library / "assets" / asset_id(i, spec) / "asset.json" for i, spec in enumerate(specs)]
+    there, before = any(record.is_file() for record in records), resource.getrusage(resource.RUSAGE_CHILDREN)
     manifest = library / "prompts.csv"
     library.mkdir(parents=True, exist_ok=True)
     with manifest.open("w", newline="") as file:
@@ -155,6 +193,9 @@ def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list
     overrides = [part for change in changes for part in ("--set", change)]
     command = [sys.executable, "-m", "flows.cli", "run", str(manifest), "--library", str(library), "--recipe", recipe]
     subprocess.run([*command, *overrides], check=False, stdout=sys.stderr)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return None if there or not all(record.is_file() for record in records) else round(spent / len(specs), 1)
 
 
 def asset_id(index: int, spec: PropSpec) -> str:
@@ -162,27 +203,127 @@ def asset_id(index: int, spec: PropSpec) -> str:
     return f"bench-{index:03d}-{spec.category}"
 
 
-def asset_rows(library: Path, name: str, prompt: str, recipe: Recipe, judge) -> dict[str, tuple[Row, Tensor | None]]:
+def asset_rows(
+    library: Path, name: str, spec: PropSpec, recipe: Recipe, judge
+) -> dict[str, tuple[Row, Tensor | None]]:
     """Scores and pictures of the asset, its splat and its control; wrong everywhere where they are not there."""
-    cameras = fidelity.evaluation_cameras()
+    cameras, prompt = fidelity.evaluation_cameras(), caption(spec)
     try:
         folder = library / "assets" / name
-        keys = json.loads((folder / "asset.json").read_text())["stages"]
+        record = json.loads((folder / "asset.json").read_text())
+        keys = record["stages"]
         textured = load_glb(folder / "asset.glb")
         splat = load_splat(folder / "splat.ply")
         cloud = load_points(library / "stages" / "init_points" / keys["init_points"] / "points.ply")
     except (OSError, KeyError, ValueError, SplatmillError) as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return {row: (dict(FAILED), None) for row in ("asset", "splat", "control")}
+        unseen = {"parts_shown": 0.0} if spec.category in GAPPED else {}
+        return dict.fromkeys(("asset", "splat", "control"), (FAILED | unseen, None))
     control = from_points(cloud, recipe.init, torch.Generator().manual_seed(0))
     asset = fidelity.score_mesh(textured, prompt, judge=judge)
     if len(prompt.split()) == 3 and prompt.endswith(ONE_COLOUR):
         asset["luma_front_back"] = luma_front_back(textured)
+    if (width := edge_width(textured)) is not None:
+        asset["edge_width_texels"] = width
+    if "mesh_iou" in record["metrics"]:
+        asset["mesh_iou"] = record["metrics"]["mesh_iou"]
+    front = orbit(torch.zeros(1), torch.zeros(1), size=MASK)
+    points = fidelity.surface_points(textured.vertices, textured.faces, fidelity.POINTS, np.random.default_rng(0))
+    asset |= shape(points, spec, render_mesh(textured, front)[1][0].squeeze().numpy() > 0.5)
+    splatted = render_gaussians(control, front)[1][0].squeeze().numpy() > 0.5
+    points = np.random.default_rng(0).permutation(control.means.numpy())[: fidelity.POINTS]
+    control_row = fidelity.score_gaussians(control, prompt, judge=judge) | shape(points, spec, splatted)
     return {
         "asset": (asset, render_mesh(textured, cameras)[0]),
         "splat": (fidelity.score_gaussians(splat, prompt, judge=judge), render_gaussians(splat, cameras)[0]),
-        "control": (fidelity.score_gaussians(control, prompt, judge=judge), render_gaussians(control, cameras)[0]),
+        "control": (control_row, render_gaussians(control, cameras)[0]),
     }
+
+
+def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray) -> Row:
+    """F-score at 2 % and normals of ``points`` [N, 3] against the best instances; of what has gaps, whether the outline
+    ``mask`` [S, S] from the front shows most of them."""
+    tree = cKDTree(points)
+    instances = fidelity._instances(spec.category, spec.part, spec.material, fidelity.INSTANCES)
+    scores = [fidelity.f_score(tree, reference, 0.02 * tall)[0] for reference, tall in instances]
+    best = instances[int(np.argmax(scores))][0]
+    own, its = normals(points, 12), normals(best.data, 12)
+    forth = np.abs((own * its[best.query(points)[1]]).sum(axis=1)).mean()
+    back = np.abs((its * own[tree.query(best.data)[1]]).sum(axis=1)).mean()
+    row = {"f_score_2": max(scores), "normal_consistency": float(forth + back) / 2}
+    if spec.category in GAPPED:
+        row["parts_shown"] = float(gaps_shown(mask, spec) >= SHOWN_FROM)
+    return row
+
+
+def outline(spec: PropSpec) -> np.ndarray:
+    """[MASK, MASK] bool: where the procedural thing is, from the front."""
+    return render([build(spec)], np.zeros((1, 1)), np.zeros((1, 1)), size=MASK)[0, 0, ..., 3] > 127
+
+
+def gaps_shown(mask: np.ndarray, spec: PropSpec) -> float:
+    """Share of the gaps of the instance whose outline is most like ``mask`` that are gaps there too."""
+    most, shown = -1.0, 0.0
+    for seed in range(fidelity.INSTANCES):
+        whole = outline(replace(spec, seed=seed))
+        gaps = binary_closing(np.pad(whole, CLOSED), iterations=CLOSED)[CLOSED:-CLOSED, CLOSED:-CLOSED] & ~whole
+        like = (mask & whole).sum() / (mask | whole).sum()
+        if like > most and gaps.any():
+            most, shown = like, float((gaps & ~mask).sum() / gaps.sum())
+    return shown
+
+
+def edge_width(textured: TexturedMesh) -> float | None:
+    """Median width in texels of an atlas of 512 of edges between colours; None where there is none.
+
+    An edge is where colours change fastest along a row or a column, within NEAR texels of the same chart on each side.
+    Its width is how far they differ there over the change of one texel, brought to the direction across the edge.
+    """
+    size = textured.texture.shape[0]
+    texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
+    inside = np.zeros((size, size), bool)
+    inside[tuple(texels.index.T)] = True
+    widths = []
+    for colours, there in ((textured.texture, inside), (textured.texture.swapaxes(0, 1), inside.T)):
+        along, across = np.diff(colours, axis=1)[:-1], np.diff(colours, axis=0)[:, :-1]
+        steep, other = np.linalg.norm(along, axis=2), np.linalg.norm(across, axis=2)
+        span = 2 * NEAR
+        windows = np.lib.stride_tricks.sliding_window_view
+        whole = windows(there[:-1], span, axis=1).all(axis=2)
+        peak = steep[:, NEAR - 1 : NEAR - 1 + whole.shape[1]]
+        top = windows(steep, span - 1, axis=1).max(axis=2)[:, : whole.shape[1]]
+        rows, columns = np.nonzero(whole & (peak == top) & (peak >= other[:, NEAR - 1 : NEAR - 1 + whole.shape[1]]))
+        for row, column in zip(rows, columns, strict=True):
+            step = along[row, column + NEAR - 1]
+            values = colours[row, column : column + span] @ (step / max(float(np.linalg.norm(step)), 1e-9))
+            contrast = float(np.ptp(values))
+            if contrast >= CONTRAST:
+                slope, aside = peak[row, column], other[row, column + NEAR - 1]
+                widths.append(contrast / float(np.hypot(slope, aside)))
+    return float(np.median(widths)) * 512 / size if widths else None
+
+
+def metallic_gap(prior: DiffusionPointPrior, count: int) -> tuple[float | None, float | None]:
+    """Mean metallic of clouds of the first ``count`` held-out pairs in metal, less that in wood or the like; and the
+    truth's. None where the prior knows no materials."""
+    pairs = [(c, k) for k in sorted(COLOURS, reverse=True) for c in CATEGORIES if is_heldout(c, k)]
+    gaps: list[tuple[float, float]] = []
+    for category, colour in pairs if prior.channels > 6 else []:
+        options = TABLE[category].materials
+        metals = ("golden", "metal") if colour == "yellow" else ("metal",)
+        metal = next((m for m in metals if m in options), None)
+        other = next((m for m in ("wooden", *options) if m in options and m not in ("golden", "metal")), None)
+        if metal is None or other is None or len(gaps) == count:
+            continue
+        found = []
+        for material in (metal, other):
+            spec = PropSpec(category, colour, material=material, seed=TRUTH_SEED)
+            generator = torch.Generator().manual_seed(0)
+            cloud = prior.sample([caption(spec)], [generator], guidance_scale=1.0, steps=16, num_points=512)[0]
+            truth = sample_surface(build(spec), 2048, np.random.default_rng(0)).finish
+            found.append((float(cloud.finish[:, 0].mean()), float(truth[:, 0].mean())))
+        gaps.append((found[0][0] - found[1][0], found[0][1] - found[1][1]))
+    return tuple(np.mean(gaps, axis=0).round(4).tolist()) if gaps else (None, None)
 
 
 def luma_front_back(textured: TexturedMesh) -> float:
@@ -221,18 +362,18 @@ def print_table(table: dict[str, list[Row]]) -> None:
         print(f"{label:16}" + "".join(f"{cell:>24}" for cell in cells))
 
 
-def summary(table: dict[str, list[Row]], prompts: int) -> dict[str, float | int | dict | None]:
-    """The numbers of the last line: means over the prompts, the median F-scores, and paired differences."""
+def summary(table: dict[str, list[Row]], prompts: int, others: dict[str, float | None]) -> dict[str, object]:
+    """The numbers of the last line: means over the prompts, the median F-scores, paired differences, and ``others``."""
 
     def mean(label: str, name: str) -> float | None:
         values = column(table.get(label, []), name)
         return round(float(values.mean()), 4) if len(values) else None
 
-    def median(label: str) -> float | None:
-        values = column(table.get(label, []), "f_score")
+    def median(label: str, name: str = "f_score") -> float | None:
+        values = column(table.get(label, []), name)
         return round(float(np.median(values)), 4) if len(values) else None
 
-    result: dict = {
+    result: dict[str, object] = {
         "prompts": prompts,
         "r_precision": mean("asset", "r_precision"),
         "r_precision_truth": mean("truth", "r_precision"),
@@ -253,7 +394,12 @@ def summary(table: dict[str, list[Row]], prompts: int) -> dict[str, float | int 
         "f_score": median("asset"),
         "f_score_control": median("control"),
         "f_score_truth": median("truth"),
-    }
+        "edge_width_texels": median("asset", "edge_width_texels"),
+        "mesh_iou": mean("asset", "mesh_iou"),
+    } | others
+    for label, end in (("asset", ""), ("truth", "_truth"), ("control", "_control")):
+        result |= {f"f_score_2{end}": median(label, "f_score_2"), f"f_score_5{end}": median(label)}
+        result |= {f"{name}{end}": mean(label, name) for name in ("normal_consistency", "parts_shown")}
     if "asset" in table:
         result["r_precision_gain"] = gain(table["asset"], table["control"])
         result["r_precision_views_gain"] = gain(table["asset"], table["control"], "r_precision_views")
@@ -301,12 +447,16 @@ def main(argv: list[str] | None = None) -> int:
         "truth": [truth_row(spec, judge) for spec in specs],
         "truth as splat": [truth_splat_row(spec, recipe, judge) for spec in specs],
     }
+    others: dict[str, float | None] = {"cpu_s_per_asset": None}
+    points = load_point_prior(recipe.init.point_prior)
+    known = isinstance(points, DiffusionPointPrior)
+    others["metallic_gap"], others["metallic_gap_truth"] = metallic_gap(points, len(specs)) if known else (None, None)
     pictures: dict[str, list[Tensor | None]] = {"truth": [fidelity.truth_images(spec) for spec in specs]}
     if not args.skip_assets:
         library = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
-        make_assets(specs, library, args.recipe, args.changes)
+        others["cpu_s_per_asset"] = make_assets(specs, library, args.recipe, args.changes)
         for i, spec in enumerate(specs):
-            for label, (row, images) in asset_rows(library, asset_id(i, spec), prompts[i], recipe, judge).items():
+            for label, (row, images) in asset_rows(library, asset_id(i, spec), spec, recipe, judge).items():
                 table.setdefault(label, []).append(row)
                 pictures.setdefault(label, []).append(images)
     if not args.skip_samples:
@@ -339,7 +489,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"{args.sheet}: one row a prompt; columns {', '.join(order)}; front, quarter, side, back", file=sys.stderr
         )
-    print(json.dumps(summary(table, len(specs))))
+    print(json.dumps(summary(table, len(specs), others)))
     return 0
 
 
