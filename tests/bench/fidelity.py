@@ -203,9 +203,7 @@ def asset_id(index: int, spec: PropSpec) -> str:
     return f"bench-{index:03d}-{spec.category}"
 
 
-def asset_rows(
-    library: Path, name: str, spec: PropSpec, recipe: Recipe, judge
-) -> dict[str, tuple[Row, Tensor | None]]:
+def asset_rows(library: Path, name: str, spec: PropSpec, recipe: Recipe, judge) -> dict[str, tuple[Row, Tensor | None]]:
     """Scores and pictures of the asset, its splat and its control; wrong everywhere where they are not there."""
     cameras, prompt = fidelity.evaluation_cameras(), caption(spec)
     try:
