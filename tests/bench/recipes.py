@@ -85,6 +85,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "draft grows": ("draft", GROWS | {"geometry.densify.every": 10}),
     "60 steps": (FACTORY, {"geometry.steps": 60}),
+    "tidied by 24": (FACTORY, {"init.tidy_neighbours": 24}),
     "discs": (FACTORY, DISCS),
     "discs, splat not drawn": ("splat not drawn", DISCS),
     "colour by view, splat not drawn": (
