@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -197,7 +198,7 @@ class DiffusionPointPrior(OwnsNoise):
 
     def _predict(self, x: Tensor, timesteps: Tensor, condition: Tensor, dtype: torch.dtype) -> Tensor:
         inputs = (x.to(self.device, torch.float32), timesteps.to(self.device), condition.to(self.device))
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        with nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype):
             return self.network(*inputs)[:, : self.channels].float()
 
     def to_model(self, xyz: Tensor, rgb: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def test_without_limits_everything_may_begin():
 
 
 def test_a_run_stops_admitting_in_time_finishes_what_runs_and_says_what_is_left(tmp_path, tiny):
-    request = write(tmp_path, 12, tiny).model_copy(update={"in_flight": 2, "gpu_hours": 1.2 / 3600})
+    request = write(tmp_path, 12, tiny).model_copy(update={"in_flight": 2, "gpu_hours": 1.8 / 3600})
     lock, begun = threading.Lock(), []
 
     def make(journey):

@@ -217,8 +217,8 @@ def test_a_killed_run_goes_on_where_it_was(manifest, tmp_path, tiny):
 
 
 def _optimising(library: Path) -> bool:
-    """Whether both clouds are there, and so an optimisation is under way."""
-    return len(list(library.glob("stages/init_points/*/record.json"))) == 2
+    """Whether the first asset's cloud is there, and so its optimisation under way."""
+    return bool(list(library.glob("stages/init_points/*/record.json")))
 
 
 def test_interrupted_runs_say_how_to_go_on(manifest, tmp_path, tiny, prefect_url):

@@ -90,7 +90,7 @@ def test_a_run_of_one_machine_is_cancelled_by_its_beat(tmp_path, tiny, farm):
         (request.folder / "asked.json").write_text("{}")
         assert "stop at their next step" in commands.cancel_run(request.library, request.run_id)
         thread.join(60)
-    assert len(ended[0].stopped) == 36 and ended[0].stopped_why.startswith("cancelled by ana")
+    assert len(ended[0].stopped) == 39 and ended[0].stopped_why.startswith("cancelled by ana")
 
 
 def test_a_run_of_which_no_process_is_at_work_is_told(tmp_path, tiny, farm):
