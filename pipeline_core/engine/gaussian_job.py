@@ -24,7 +24,7 @@ from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance import schedules
 from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
-from pipeline_core.guidance.prompts import encode_texts, text_of_each
+from pipeline_core.guidance.prompts import encode_texts, text_of_all
 from pipeline_core.guidance.schedules import log_linear, resolution
 from pipeline_core.guidance.sds import sds_gradient, sds_loss
 from pipeline_core.guidance.variants import Views
@@ -160,7 +160,7 @@ class GaussianJob:
             self.posterior = torch.randint(2**31, (len(cameras),), generator=self.generator).tolist()
         self.angles = cameras.azimuth, cameras.elevation  # stay on the CPU: view words are chosen by them
         seen = self._subjects(s.views, self.prior.num_views)
-        self.text = self.texts[0] if self.layout is None else text_of_each([self.texts[_number(k)] for k in seen])
+        self.text = self.texts[0] if self.layout is None else text_of_all([self.texts[_number(k)] for k in seen])
         cameras = cameras if self.layout is None else self.layout.moved(cameras, seen)
         backgrounds = draw_backgrounds(
             s.background, self.prior.background, len(cameras), self.generator, group=self.prior.num_views

@@ -69,8 +69,7 @@ class TextConditioning:
     """Embeddings of one prompt, or of a picture in its place.
 
     ``plain``, ``negative`` [L, D]; ``views`` by word, empty where no words are used. Of views that each have a prompt
-    of their own (:func:`text_of_each`, :func:`text_of_all`) ``plain`` and ``views`` are [B, L, D], and ``negative`` may
-    be.
+    of their own (:func:`text_of_all`) all are [B, L, D].
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
     ``kind`` of render is told with every row: guidance leads away from other things in the same light.
@@ -156,13 +155,7 @@ class TextConditioning:
         return view if view.ndim == 2 else view[row]
 
 
-def text_of_each(texts: Sequence[TextConditioning]) -> TextConditioning:
-    """The text of B views of which each has its own, of one :func:`encode_texts`."""
-    views = {word: torch.stack([text.views[word] for text in texts]) for word in texts[0].views}
-    return replace(texts[0], plain=torch.stack([text.plain for text in texts]), views=views)
-
-
-def text_of_all(texts: Sequence[TextConditioning], views: int) -> TextConditioning:
+def text_of_all(texts: Sequence[TextConditioning], views: int = 1) -> TextConditioning:
     """The text of the views of several prompts of one kind, ``views`` of each, in the order of ``texts``."""
 
     def rows(values: Sequence[Tensor]) -> Tensor:
