@@ -614,7 +614,7 @@ VIEWS: dict[str, View] = {
             ),
             "share_s": "seconds charged to it: the time of a process is divided among the assets that it works at",
             "gpu_s": "those of processes with a GPU; NULL without one",
-            "cost": ("share_s at the price that each process had (SPLATMILL_PRICE_PER_HOUR); NULL where none was set"),
+            "cost": "share_s at the price that each process had (SPLATMILL_PRICE_PER_HOUR); NULL where none was set",
         },
         COSTS_SQL,
         "asset_id",

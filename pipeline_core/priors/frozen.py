@@ -192,12 +192,11 @@ class Heads:
 
 def _stacked(linears: list[nn.Linear]) -> nn.Linear:
     """One layer whose outputs are those of all, one after another."""
-    first = linears[0]
+    bias = linears[0].bias is not None
     stacked = nn.Linear(
-        first.in_features, sum(each.out_features for each in linears), bias=first.bias is not None,
-        device=first.weight.device, dtype=first.weight.dtype,
+        linears[0].in_features, sum(each.out_features for each in linears), bias=bias, device="meta"  # draws nothing
     )  # fmt: skip
-    stacked.weight.data = torch.cat([each.weight.data for each in linears])
-    if first.bias is not None:
-        stacked.bias.data = torch.cat([each.bias.data for each in linears])
-    return stacked.requires_grad_(False)
+    for name in ("weight", "bias") if bias else ("weight",):
+        together = torch.cat([getattr(each, name).detach() for each in linears])
+        setattr(stacked, name, nn.Parameter(together, requires_grad=False))
+    return stacked
