@@ -332,6 +332,10 @@ class Meshing(Section):
     bake_views: int = Field(26, ge=6, le=512)
     bake_resolution: int = Field(512, ge=32, le=4096)
     bake_fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees")
+    sharpen: float = Field(
+        0.0, ge=0, le=1, json_schema_extra=LATER,
+        description="object units that colours have run where they meet, where sharp edges are made again; 0 = off",
+    )  # fmt: skip
 
 
 class Texture(Section):
@@ -575,7 +579,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.guidance_sigma_min":              (...,               ...,               ...,               ...),
     "init.sampler_steps":                   (16,                16,                64,                64),
     "init.num_points":                      (3000,              8192,              5000,              4096),
-    "init.tidy_neighbours":                 (32,                48,                0,                 0),
+    "init.tidy_neighbours":                 (32,                24,                0,                 0),
     "init.opacity":                         (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                    (0.9,               0.9,               1.0,               1.0),
     "init.scale_of":                        (...,               ...,               "rms",             ...),
@@ -583,7 +587,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.radius":                          (...,               ...,               ...,               0.8),
     "init.colours":                         (...,               ...,               ...,               "random"),
 
-    "geometry.steps":                       (30,                100,               500,               2000),
+    "geometry.steps":                       (30,                60,                500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -671,8 +675,9 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "mesh.bake_views":                      (14,                26,                26,                26),
     "mesh.bake_resolution":                 (128,               256,               512,               512),
     "mesh.bake_fovy":                       (...,               ...,               49.1,              54.0),
+    "mesh.sharpen":                         (0.08,              0.05,              ...,               ...),
 
-    "texture.steps":                        (3,                 12,                50,                50),
+    "texture.steps":                        (3,                 4,                 50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),
     "texture.method":                       (...,               ...,               "fit",             ...),
     "texture.fovy":                         (...,               ...,               49.1,              54.0),

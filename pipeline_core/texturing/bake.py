@@ -29,6 +29,7 @@ from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import Charts, cut, pack, size_for
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
+from pipeline_core.texturing.edges import sharpen_edges
 from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
 
 COSINE_POWER = 6.0
@@ -86,6 +87,7 @@ def _baked(gaussians: Gaussians, mesh: Mesh, charts: Charts, settings: Meshing, 
     unseen = weight <= 1e-6
     if unseen.any():
         colour[unseen] = colours_at(gaussians, texels.position[unseen])
+    colour = sharpen_edges(colour, texels.position, texels.normal, settings.sharpen)
     return TexturedMesh(vertices, faces, normals, uvs, colour[nearest_texel(texels)], lightmap_uvs=lightmap_uvs)
 
 

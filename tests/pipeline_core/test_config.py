@@ -44,8 +44,11 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
         "gsgen": "b727b95f6449d486",
     }
     since = {
-        "draft": {"dress.splat": "optimised", "dress.splat_resolution": 512},
-        "factory": {"dress.splat": "optimised"},
+        "draft": {"dress.splat": "optimised", "dress.splat_resolution": 512, "mesh.sharpen": 0.0},
+        "factory": {
+            "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
+            "init.tidy_neighbours": 48,
+        },
     }
     then = {name: RECIPES[name].override(since.get(name, {})) for name in known}
     assert {name: recipe.fingerprint() for name, recipe in then.items()} == known

@@ -1,0 +1,115 @@
+"""Edges between colours that have run, made sharp again: a shock filter on the surface.
+
+    colours = sharpen_edges(colours, texels, reach=0.05)
+
+A texture is as sharp as what it was baked from: where two colours meet, Gaussians leave a ramp. Osher and Rudin (1990)
+steepen it: on the bright side of the ramp's middle a texel takes the brightest colour next to it, on the dark side the
+darkest, over and over, until the two meet as a step. Which side a texel is on a blurred picture says, as in Alvarez and
+Mazorra (1994), so that noise makes no edge, and an edge comes out smooth: a narrow blur of the colours less a wide one
+points, in the space of colours, from the other side's to this one's. Neighbours and blurs are those of the surface,
+wherever the atlas was cut.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+
+FINENESS, AROUND = 6.0, 32
+"""Blurs are of patches, so many to the reach; one pass of a blur is a mean of so many."""
+NARROW, WIDE = 3, 10
+"""Passes of the two blurs, 0.4 and 0.7 of the reach wide. With half of them hoops come out ragged (docs/LOG.md: Edges
+between colours)."""
+RING = 9
+"""Texels, itself among them, of which one takes its colour."""
+MIXED = 8
+"""Patches that a texel asks for its side."""
+FACING = 4.0
+"""Spacings that two texels at one place are apart when they face opposite ways: sides of a sheet keep their colours."""
+FAINT = 0.03
+"""Length of the blurs' difference up to which there is no edge; from twice as much on it is made wholly."""
+MOST = 200
+"""Texels in a reach at most: what is finer is not swept to its end."""
+TOLD = 2
+"""Times that the sides are told: the second time of edges that are half made."""
+
+
+def sharpen_edges(colours: np.ndarray, position: np.ndarray, normal: np.ndarray, reach: float) -> np.ndarray:
+    """``colours`` [T, 3] of texels, their edges made sharp.
+
+    Args:
+        colours: float32 in [0, 1]
+        position, normal: [T, 3] of the texels, which are about evenly spaced on the surface
+        reach: object units from the middle of a ramp to where its colour is whole; 0 = as they are
+    """
+    if reach == 0 or len(colours) <= AROUND:
+        return colours
+    few = cKDTree(position).query(position[:: len(position) // 1000 + 1], k=RING)[0][:, -1]
+    apart = max(float(np.median(few)) * math.sqrt(math.pi / RING), reach / MOST)
+    ring = _nearest(position, normal, position, normal, apart, RING)[1]
+    patches = Patches(position, normal, reach / FINENESS)
+    sweeps = math.ceil(reach / apart)
+    for sweep in range(sweeps):
+        if sweep % math.ceil(sweeps / TOLD) == 0:
+            side, share = patches.sides(colours)
+        beside = colours[ring]
+        chosen = np.einsum("tki,ti->tk", beside, side).argmax(axis=1)
+        colours = colours + share[:, None] * (beside[np.arange(len(ring)), chosen] - colours)
+    # A step as wide as a texel is not jagged; where no edge was made nothing is blurred.
+    return (colours + share[:, None] * (colours[ring[:, :5]].mean(axis=1) - colours) / 2).astype(np.float32)
+
+
+class Patches:
+    """Places about ``size`` apart on the surface, on which colours are blurred however fine the atlas is."""
+
+    def __init__(self, position: np.ndarray, normal: np.ndarray, size: float) -> None:
+        cells = np.concatenate([position / size, normal], axis=1).round().astype(np.int32)
+        of = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
+        members = np.bincount(of)
+        rows = np.arange(len(of))
+        self.gather = csr_matrix(((1 / members[of]).astype(np.float32), (of, rows)), (len(members), len(of)))
+        place, facing = self.gather @ position, self.gather @ normal
+        self.blur, self.near = _mean(place, facing, place, facing, size, AROUND)
+        self.spread, _ = _mean(position, normal, place, facing, size, MIXED)
+
+    def sides(self, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each texel the direction [T, 3] of its side's colour from the other's, and how much of an edge [T] in
+        [0, 1] there is within a reach."""
+        narrow = self.gather @ colours
+        for _ in range(NARROW):
+            narrow = self.blur @ narrow
+        wide = narrow
+        for _ in range(WIDE - NARROW):
+            wide = self.blur @ wide
+        side = narrow - wide
+        edge = np.linalg.norm(side, axis=1)
+        edge = edge[self.near].max(axis=1)[self.near].max(axis=1)
+        return self.spread @ side, np.clip(self.spread @ edge / FAINT - 1, 0, 1)
+
+
+def _nearest(
+    position: np.ndarray, normal: np.ndarray, of: np.ndarray, its: np.ndarray, spacing: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and numbers [N, count] of the places ``of`` [M, 3] with normals ``its`` nearest to ``position`` [N, 3],
+    the nearest first. What faces the opposite way is :data:`FACING` ``spacing`` farther."""
+    weight = FACING / 2 * spacing
+    tree = cKDTree(np.concatenate([of, weight * its], axis=1))
+    found: tuple[np.ndarray, np.ndarray] = tree.query(
+        np.concatenate([position, weight * normal], axis=1), k=np.arange(min(count, len(of))) + 1
+    )
+    return found
+
+
+def _mean(
+    position: np.ndarray, normal: np.ndarray, of: np.ndarray, its: np.ndarray, spacing: float, count: int
+) -> tuple[csr_matrix, np.ndarray]:
+    """The matrix that takes means of values of the ``count`` nearest places, the nearer weighing more; and their
+    numbers."""
+    distance, chosen = _nearest(position, normal, of, its, spacing, count)
+    weight = np.exp(-2 * (distance / np.maximum(distance[:, -1:], 1e-12)) ** 2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    starts = np.arange(0, chosen.size + 1, chosen.shape[1])
+    return csr_matrix((weight.astype(np.float32).ravel(), chosen.ravel(), starts), (len(position), len(of))), chosen
