@@ -52,9 +52,6 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
     }
     then = {name: RECIPES[name].override(since.get(name, {})) for name in known}
     assert {name: recipe.fingerprint() for name, recipe in then.items()} == known
-    for name, recipe in then.items():
-        parts = ("init", "geometry", "appearance", "mesh", "texture")
-        assert all(getattr(recipe, part).fingerprint() == getattr(RECIPES[name], part).fingerprint() for part in parts)
 
 
 def test_a_later_field_is_written_only_where_it_is_used():
