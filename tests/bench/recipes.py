@@ -3,7 +3,7 @@
     python tests/bench/recipes.py --library bench-recipes        # 24 held-out prompts x 2 seeds; kept, and gone on with
     python tests/bench/recipes.py --prompts 2 --seeds 1 --only factory draft --set geometry.steps=4
     python tests/bench/recipes.py --library bench-recipes --share 3/16           # every 16th prompt and seed, no table
-    python tests/bench/recipes.py --library bench-recipes --sheet sheet.jpg        # every result, none left out
+    python tests/bench/recipes.py --library bench-recipes --sheet sheet.webp       # every result, none left out
 
 On a GPU (``SPLATMILL_SHARE_GPU=1`` for several shares at once) rows have no CPU-seconds, which are a processor's.
 
@@ -122,7 +122,7 @@ NOT_OF_THE_CLOUD = {name: Init.model_fields[name].default for name in (
 )}  # fmt: skip
 """What makes Gaussians of a cloud."""
 Row = dict[str, float]
-Made = TypeVar("Made")
+Thing = TypeVar("Thing")
 
 
 def variants(only: list[str], changes: dict[str, Any]) -> dict[str, Recipe]:
@@ -161,13 +161,13 @@ class Workshop:
         """Splat and refined mesh as they are delivered, and the CPU-seconds of all that they took."""
         prompt, seed, spent, key = self.prompt, self.seed, 0.0, ""
 
-        def once(more: str, work: Callable[[], Made]) -> Made:
+        def once(more: str, work: Callable[[], Thing]) -> Thing:
             nonlocal key, spent
             key += more
             if key not in self.made:
                 began = cpu_seconds()
                 self.made[key] = work(), cpu_seconds() - began
-            made: Made = self.made[key][0]
+            made: Thing = self.made[key][0]
             spent += self.made[key][1]
             return made
 
@@ -241,10 +241,9 @@ def results(
         for seed in range(seeds):
             if (i * seeds + seed) % share[1] != share[0]:
                 continue
-            workshop = Workshop(caption(spec), 1000 + 100 * i + seed)
+            workshop, made = Workshop(caption(spec), 1000 + 100 * i + seed), Made(folder, i, seed)
             for name, recipe in chosen.items():
-                path = place(folder, name, i, seed)
-                if not path.exists():
+                if name not in made.rows:
                     row, images = {**dict.fromkeys(MEANS, 0.0), "janus_rate": 1.0, "failed": 1.0}, None
                     try:
                         splat, mesh, spent = workshop.asset(recipe)
@@ -252,21 +251,42 @@ def results(
                         row |= {} if models.device().type == "cuda" else {"cpu_s": spent}
                     except SplatmillError as error:
                         print(f"{name}, {caption(spec)}, seed {seed}: {error}", file=sys.stderr)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    strip = (picture(images).clip(0, 1) * 255).astype(np.uint8)
-                    Image.fromarray(strip).save(path.with_suffix(".png"))
-                    write_json(path, row | {"recipe": recipe.fingerprint()})
-                row = json.loads(path.read_text())
-                if row.pop("recipe") != recipe.fingerprint():
-                    raise SystemExit(f"{path} is of other settings of {name}: name another --library")
-                rows[name].append(row)
+                    made.add(name, row, recipe, (picture(images).clip(0, 1) * 255).astype(np.uint8))
+                rows[name].append(made.row(name, recipe))
             print(f"{caption(spec)}, seed {seed}: done", file=sys.stderr, flush=True)
     return rows
 
 
-def place(folder: Path, name: str, i: int, seed: int) -> Path:
-    """Where the row of an asset is kept."""
-    return folder / name.replace(",", "").replace(" ", "-") / f"{i:03d}-{seed}.json"
+class Made:
+    """Rows and pictures of one prompt and seed in a library: one JSON and one WebP, pictures in the rows' order."""
+
+    def __init__(self, folder: Path, i: int, seed: int) -> None:
+        self.path = folder / f"{i:03d}-{seed}.json"
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.strips: list[np.ndarray] = []
+        if self.path.exists():
+            self.rows = json.loads(self.path.read_text())
+            stack = np.asarray(Image.open(self.path.with_suffix(".webp")).convert("RGB"))
+            self.strips = np.split(stack, len(self.rows))
+
+    def add(self, name: str, row: Row, recipe: Recipe, strip: np.ndarray) -> None:
+        """Keep what ``recipe`` made."""
+        self.rows[name] = {key: round(value, 5) for key, value in row.items()} | {"recipe": recipe.fingerprint()}
+        self.strips.append(strip)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(self.strips)).save(self.path.with_suffix(".webp"), quality=80)
+        write_json(self.path, self.rows)
+
+    def row(self, name: str, recipe: Recipe) -> Row:
+        """What was measured of ``recipe``'s."""
+        row = dict(self.rows[name])
+        if row.pop("recipe") != recipe.fingerprint():
+            raise SystemExit(f"{self.path} is of other settings of {name}: name another --library")
+        return row
+
+    def strip(self, name: str) -> Image.Image:
+        """Its picture."""
+        return Image.fromarray(self.strips[list(self.rows).index(name)])
 
 
 def summary(rows: list[Row]) -> dict[str, float | None]:
@@ -291,22 +311,19 @@ def differences(rows: list[Row], whole: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 def save_sheet(path: Path, folder: Path, specs: list[PropSpec], seeds: int, names: list[str]) -> None:
-    """All results as one JPEG: a row for each prompt and seed, a column for each variant, four sides each."""
-    strips = [
-        [Image.open(place(folder, name, i, seed).with_suffix(".png")) for name in names]
-        for i in range(len(specs)) for seed in range(seeds)
-    ]  # fmt: skip
-    (wide, high), margin = strips[0][0].size, 14
-    sheet = Image.new("RGB", (wide * len(names), margin + (high + margin) * len(strips)), "white")
+    """All results as one picture: a row for each prompt and seed, a column for each variant, four sides each."""
+    made = [Made(folder, i, seed) for i in range(len(specs)) for seed in range(seeds)]
+    (wide, high), margin = made[0].strip(names[0]).size, 14
+    sheet = Image.new("RGB", (wide * len(names), margin + (high + margin) * len(made)), "white")
     pen = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
         pen.text((column * wide + 2, 1), name, "black")
-        for line, row in enumerate(strips):
-            sheet.paste(row[column], (column * wide, margin + line * (high + margin) + margin))
-    for line in range(len(strips)):
+        for line, asset in enumerate(made):
+            sheet.paste(asset.strip(name), (column * wide, margin + line * (high + margin) + margin))
+    for line in range(len(made)):
         said = f"{caption(specs[line // seeds])}, seed {line % seeds}"
         pen.text((2, margin + line * (high + margin)), said, "grey")
-    sheet.save(path, quality=85)
+    sheet.save(path, quality=80)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -318,7 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="recipes and ablations by name; factory is always there")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="recipe field: geometry.steps=4")
     parser.add_argument("--judge", default=str(OTHER_JUDGE), help="starter, or the folder or hub id of a CLIP model")
-    parser.add_argument("--sheet", type=Path, help="JPEG of every result")
+    parser.add_argument("--sheet", type=Path, help="WebP or JPEG of every result")
     parser.add_argument("--share", default="0/1", help="K/N: every N-th prompt and seed from the K-th on, and no table")
     args = parser.parse_args(argv)
     part, parts = map(int, args.share.split("/"))
