@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline_core.errors import RequestError
-from pipeline_core.metrics.judge import load_judge
-from pipeline_core.metrics.judges import WEIGHTS
-from pipeline_core.props.props import CATEGORIES
+from pipeline_core.metrics.judge import JudgeNetwork, JudgeShape, load_judge, load_network, save_judge
+from pipeline_core.props.captions import VOCABULARY
+from pipeline_core.props.props import CATEGORIES, COLOURS
 from pipeline_core.training.judge_data import Chunks, augment, codes_agree, make_batch, make_chunk, side_label
 from pipeline_core.training.judge_train import Settings, examine, new_network, train_judge
 
@@ -54,14 +54,15 @@ def test_augmentation_mirrors_where_it_says_so():
     assert lean[~flip].median() > 0.6 and lean[flip].median() < -0.6
 
 
-def test_a_judge_goes_on_with_more_words_and_categories_and_says_of_the_old_ones_what_it_said():
-    known = load_judge("starter").network
-    grown = new_network(5, start=WEIGHTS).eval()
-    assert len(grown.shape.words) > len(known.shape.words) and grown.shape.categories == len(CATEGORIES)
-    texts = ["a red mug with white spots", "the old tower"]
+def test_a_judge_goes_on_with_more_words_and_categories_and_says_of_the_old_ones_what_it_said(tmp_path):
+    fewer = JudgeShape(tuple(VOCABULARY)[1::2], 5, len(COLOURS), widths=(8, 8, 16, 16))
+    save_judge(JudgeNetwork(fewer), tmp_path)
+    known, grown = load_network(tmp_path).eval(), new_network(5, start=tmp_path).eval()
+    assert grown.shape.words == tuple(VOCABULARY) and grown.shape.categories == len(CATEGORIES)
+    texts = [f"{VOCABULARY[1]} {VOCABULARY[41]} unheard", VOCABULARY[3]]
     torch.testing.assert_close(grown.text(grown.word_ids(texts)), known.text(known.word_ids(texts)))
     features = known.image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(grown.category(features)[:, :36], known.category(features))
+    torch.testing.assert_close(grown.category(features)[:, :5], known.category(features))
 
 
 def test_resume_is_exact_and_the_result_can_be_loaded(tmp_path):
