@@ -234,6 +234,12 @@ class Distill(Section):
         description="what the image prior is shown: colours, these lit from a side by the Gaussians' own normals, or "
         "normals; a prior that tells kinds of render apart is told which",
     )
+    carve: Share = Field(
+        0.0,
+        json_schema_extra=LATER,
+        description="share of the views in which a Gaussian has become the prior's background, from which on it is "
+        "taken away at the end; 0 = off",
+    )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
     weighting: Literal["sds", "uniform", "x0", "velocity"] = Field(

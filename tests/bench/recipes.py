@@ -78,6 +78,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 """What ``factory`` has beyond the papers, each as it would be without."""
 GROWS = {"geometry.densify.grad_quantile": 0.9}
 DISCS = {"init.thickness": 0.3}
+FASTER = {"geometry.lr.sh0": 0.1, "geometry.lr.final_share": 0.5}
 WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "grows": (FACTORY, GROWS | {"geometry.densify.every": 25}),
     "grows, gaps filled": (
@@ -88,6 +89,8 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "100 steps": (FACTORY, {"geometry.steps": 100}),
     "tidied by 48": (FACTORY, {"init.tidy_neighbours": 48}),
     "12 rounds of texture": (FACTORY, {"texture.steps": 12}),
+    "faster colours": (FACTORY, FASTER),
+    "faster colours, carved": (FACTORY, FASTER | {"geometry.carve": 0.3}),
     "discs": (FACTORY, DISCS),
     "discs, splat not drawn": ("splat not drawn", DISCS),
     "colour by view, splat not drawn": (
