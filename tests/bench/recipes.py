@@ -15,7 +15,8 @@ made once for both and counted for both. The judge is one that no recipe asks.
 
 What failed counts as wrong everywhere. Materials, levels, collision and the choice of a start or a seed are not in it:
 ``tests/bench/acceptance.py`` measures the latter. Intervals of the paired differences are 95 % bootstrap over assets.
-A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them. The last line of
+A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them; those made so far
+are in ``tests/bench/results/recipes`` (of 2026-11-27: four prompts, one seed, one thread). The last line of
 stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``of`` and the ``difference`` to it.
 """
 
