@@ -15,8 +15,7 @@ made once for both and counted for both. The judge is one that no recipe asks.
 
 What failed counts as wrong everywhere. Materials, levels, collision and the choice of a start or a seed are not in it:
 ``tests/bench/acceptance.py`` measures the latter. Intervals of the paired differences are 95 % bootstrap over assets.
-A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them; those made so far
-are in ``tests/bench/results/recipes`` (of 2026-11-27: four prompts, one seed, one thread). The last line of
+A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them. The last line of
 stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``of`` and the ``difference`` to it.
 """
 
@@ -255,8 +254,8 @@ def results(
                         row |= {} if models.device().type == "cuda" else {"cpu_s": spent}
                     except SplatmillError as error:
                         print(f"{name}, {caption(spec)}, seed {seed}: {error}", file=sys.stderr)
-                    made.add(name, row, recipe, (picture(images).clip(0, 1) * 255).astype(np.uint8))
-                rows[name].append(made.row(name, recipe))
+                    made.add(name, row, recipe, judge, (picture(images).clip(0, 1) * 255).astype(np.uint8))
+                rows[name].append(made.row(name, recipe, judge))
             print(f"{caption(spec)}, seed {seed}: done", file=sys.stderr, flush=True)
     return rows
 
@@ -273,19 +272,20 @@ class Made:
             stack = np.asarray(Image.open(self.path.with_suffix(".webp")).convert("RGB"))
             self.strips = np.split(stack, len(self.rows))
 
-    def add(self, name: str, row: Row, recipe: Recipe, strip: np.ndarray) -> None:
-        """Keep what ``recipe`` made."""
-        self.rows[name] = {key: round(value, 5) for key, value in row.items()} | {"recipe": recipe.fingerprint()}
+    def add(self, name: str, row: Row, recipe: Recipe, judge: Judge, strip: np.ndarray) -> None:
+        """Keep what ``recipe`` made, and what ``judge`` said of it."""
+        by = {"recipe": recipe.fingerprint(), "judge": judge.model_id}
+        self.rows[name] = {key: round(value, 5) for key, value in row.items()} | by
         self.strips.append(strip)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(self.strips)).save(self.path.with_suffix(".webp"), quality=80)
         write_json(self.path, self.rows)
 
-    def row(self, name: str, recipe: Recipe) -> Row:
+    def row(self, name: str, recipe: Recipe, judge: Judge) -> Row:
         """What was measured of ``recipe``'s."""
         row = dict(self.rows[name])
-        if row.pop("recipe") != recipe.fingerprint():
-            raise SystemExit(f"{self.path} is of other settings of {name}: name another --library")
+        if (row.pop("recipe"), row.pop("judge")) != (recipe.fingerprint(), judge.model_id):
+            raise SystemExit(f"{self.path} is of other settings of {name}, or by another judge: name another --library")
         return row
 
     def strip(self, name: str) -> Image.Image:
