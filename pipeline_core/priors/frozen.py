@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline_core.priors.fused_norm import norm_silu
+from pipeline_core.priors.fused_norm import norm_silu_beside
 
 WIDEST_HEAD = 256
 """Widest head that torch's fused attention takes."""
@@ -100,8 +100,12 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """Of x + ``shift`` [B or 1, C], x [B, C, H, W]."""
+        return self.beside(x, shift)[0]
+
+    def beside(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same, and ``x`` for a branch around it."""
         shift = self.nothing if shift is None else shift
-        return norm_silu(x, shift, self.weight, self.bias, self.groups, self.eps, self.silu)
+        return norm_silu_beside(x, shift, self.weight, self.bias, self.groups, self.eps, self.silu)
 
 
 class ResidualBlock(nn.Module):
@@ -117,7 +121,8 @@ class ResidualBlock(nn.Module):
         shift = self.conv1.bias[None]
         if self.time_emb_proj is not None and temb is not None:
             shift = shift + self.time_emb_proj(F.silu(temb))
-        hidden = F.conv2d(self.norm1(x), self.conv1.weight, padding=1)
+        normed, x = self.norm1.beside(x)
+        hidden = F.conv2d(normed, self.conv1.weight, padding=1)
         hidden = self.conv2(self.norm2(hidden, shift))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -39,6 +39,13 @@ def norm_silu(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True
 ) -> Tensor:
     """The same by the kernels; the answer is channels_last. Sums are float32, whatever the precision of ``x``."""
+    return norm_silu_beside(x, shift, weight, bias, groups, eps, silu)[0]
+
+
+def norm_silu_beside(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The same, and ``x`` for a branch around it: gradients of both are added in one pass, which autograd takes apart."""
     return _NormSilu.apply(x, shift.expand(len(x), -1).contiguous(), weight, bias, groups, eps, silu)
 
 
@@ -46,7 +53,9 @@ class _NormSilu(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        beside = x.view_as(x)
         x = x.contiguous(memory_format=torch.channels_last)
         tiling = _Tiling(x, groups)
         moments = tiling.combine(tiling.sums(_moments, x, shift), eps)
@@ -57,19 +66,22 @@ class _NormSilu(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(x, shift, weight, bias, moments)
         ctx.groups, ctx.silu = groups, silu
-        return y
+        return y, beside
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, beside: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return beside, None, None, None, None, None, None
         x, shift, weight, bias, moments = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
+        more = gradient if beside is None else beside.contiguous(memory_format=torch.channels_last)
         tiling = _Tiling(x, ctx.groups)
         inputs = (x, gradient, shift, weight, bias, moments)
         means = tiling.combine(tiling.sums(_gradient_sums, *inputs, SILU=ctx.silu), None)
         dx = torch.empty_like(x)
         _gradient[tiling.tiles](
-            *inputs, means, dx, tiling.pixels, tiling.channels, ctx.groups, SILU=ctx.silu,
-            ROWS=ROWS, BLOCK=tiling.block, num_warps=WARPS,
+            *inputs, means, more, dx, tiling.pixels, tiling.channels, ctx.groups, SILU=ctx.silu,
+            BESIDE=beside is not None, ROWS=ROWS, BLOCK=tiling.block, num_warps=WARPS,
         )  # fmt: skip
         return dx, None, None, None, None, None, None
 
@@ -237,10 +249,11 @@ def _gradient_sums(
 
 @triton.jit
 def _gradient(
-    x, gradient, shift, weight, bias, moments, means, dx, pixels, channels, groups,
-    SILU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    x, gradient, shift, weight, bias, moments, means, beside, dx, pixels, channels, groups,
+    SILU: tl.constexpr, BESIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """dx = (g - mean(g) - normed * mean(g * normed)) / sqrt(variance + eps), g the gradient at the normalised value."""
+    """dx = (g - mean(g) - normed * mean(g * normed)) / sqrt(variance + eps), g the gradient at the normalised value;
+    and the gradient of who took x ``BESIDE`` it."""
     part, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     channel, there, group = _place(sample, part, block, channels, groups, BLOCK)
     mean = tl.load(moments + sample * 2 * groups + group, there, 0.0)
@@ -254,4 +267,7 @@ def _gradient(
     mask = (pixel < pixels)[:, None] & there[None, :]
     at = (sample * pixels + pixel)[:, None] * channels + channel[None, :]
     normed, arriving = _normed_and_gradient(x, gradient, at, mask, mean, inverse, w, b, added, SILU)
-    tl.store(dx + at, (arriving - level[None, :] - normed * slope[None, :]) * inverse[None, :], mask)
+    answer = (arriving - level[None, :] - normed * slope[None, :]) * inverse[None, :]
+    if BESIDE:
+        answer += tl.load(beside + at, mask, 0.0).to(tl.float32)
+    tl.store(dx + at, answer, mask)

@@ -18,7 +18,7 @@ from pipeline_core.priors.latents import layout_of
 @pytest.fixture
 def pair(monkeypatch):
     """A prior as it comes, and the same sped up."""
-    monkeypatch.setattr(frozen, "norm_silu", norm_silu_reference)
+    monkeypatch.setattr(frozen, "norm_silu_beside", lambda x, *rest: (norm_silu_reference(x, *rest), x))
     monkeypatch.setattr(frozen, "WIDEST_HEAD", 16)
     plain = random_prior("tiny", torch.device("cpu"), torch.float32)
     fast = copy.copy(plain)

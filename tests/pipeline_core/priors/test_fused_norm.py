@@ -28,6 +28,22 @@ def test_answers_and_gradients_are_those_of_torch(shape, silu):
         assert got.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_branch_around_it_adds_its_gradient(both):
+    """In one pass with the norm's own; and alone where nothing comes from the norm."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 32, 5, 7, generator=draw).to(memory_format=torch.channels_last)
+    shift, weight, bias = (torch.randn(n, generator=draw) for n in (64, 32, 32))
+    found = []
+    for call in (lambda x, *rest: (fused_norm.norm_silu_reference(x, *rest), x), fused_norm.norm_silu_beside):
+        leaf = x.detach().requires_grad_()
+        y, beside = call(leaf * 1.0, shift.reshape(2, 32), weight, bias, 8, 1e-6)
+        (gradient,) = torch.autograd.grad((beside.square() + (y.sin() if both else 0)).sum(), leaf)
+        found.append((y.detach(), beside.detach(), gradient))
+    for wanted, got in zip(*found, strict=True):
+        assert (got - wanted).norm() <= 2e-5 * wanted.norm()
+
+
 def test_half_precision_is_summed_in_float32(monkeypatch):
     monkeypatch.setattr(fused_norm, "ROWS", 16)
     x = (torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(0)) + 5).half()
