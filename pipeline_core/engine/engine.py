@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_core.aside import feed_a_gpu
 from pipeline_core.device import indexed
 from pipeline_core.engine.adam import step_together
 from pipeline_core.engine.calls import ModelCalls
@@ -181,6 +182,7 @@ class DistillationEngine:
         """The thread: whatever ends it, nobody waits for ever."""
         try:
             if self.device.type == "cuda":
+                feed_a_gpu()
                 torch.cuda.set_device(self.device)
             self._loop()
         except BaseException as error:

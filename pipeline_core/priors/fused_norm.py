@@ -17,14 +17,14 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNKS = 256
-"""Most parts that the pixels of one sample are summed in: enough programs to fill a GPU with a single image."""
-LEAST_PIXELS = 64
-"""Fewest pixels of a part, so that the sums are small beside what is summed."""
-ROWS = 32
+PROGRAMS = {"moments": 4096, "normalise": 16384, "gradient_sums": 4096, "gradient": 16384}
+"""About so many programs share a tensor: enough to fill a GPU, and few enough that each has more than a few pixels."""
+ROWS = {"moments": 32, "normalise": 32, "gradient_sums": 16, "gradient": 16}
 """Pixels that a program holds at once."""
-WARPS = 4
+WARPS = {"moments": 4, "normalise": 4, "gradient_sums": 4, "gradient": 4}
 """Warps of a program."""
+MOST_PARTS = 1024
+"""Most parts that the pixels of one sample are summed in: one program combines them."""
 
 
 def norm_silu_reference(
@@ -58,12 +58,9 @@ class _NormSilu(torch.autograd.Function):
         beside = x.view_as(x)
         x = x.contiguous(memory_format=torch.channels_last)
         tiling = _Tiling(x, groups)
-        moments = tiling.combine(tiling.sums(_moments, x, shift), eps)
+        moments = tiling.combine(*tiling.sums("moments", _moments, x, shift), eps)
         y = torch.empty_like(x)
-        _normalise[tiling.tiles](
-            x, shift, weight, bias, moments, y, tiling.pixels, tiling.channels, groups, SILU=silu,
-            ROWS=ROWS, BLOCK=tiling.block, num_warps=WARPS,
-        )  # fmt: skip
+        tiling.run("normalise", _normalise, x, shift, weight, bias, moments, y, SILU=silu)
         ctx.save_for_backward(x, shift, weight, bias, moments)
         ctx.groups, ctx.silu = groups, silu
         return y, beside
@@ -77,79 +74,85 @@ class _NormSilu(torch.autograd.Function):
         more = gradient if beside is None else beside.contiguous(memory_format=torch.channels_last)
         tiling = _Tiling(x, ctx.groups)
         inputs = (x, gradient, shift, weight, bias, moments)
-        means = tiling.combine(tiling.sums(_gradient_sums, *inputs, SILU=ctx.silu), None)
+        means = tiling.combine(*tiling.sums("gradient_sums", _gradient_sums, *inputs, SILU=ctx.silu), None)
         dx = torch.empty_like(x)
-        _gradient[tiling.tiles](
-            *inputs, means, more, dx, tiling.pixels, tiling.channels, ctx.groups, SILU=ctx.silu,
-            BESIDE=beside is not None, ROWS=ROWS, BLOCK=tiling.block, num_warps=WARPS,
-        )  # fmt: skip
+        tiling.run("gradient", _gradient, *inputs, means, more, dx, SILU=ctx.silu, BESIDE=beside is not None)
         return dx, None, None, None, None, None, None
 
 
 class _Tiling:
-    """How ``x`` [B, C, H, W] is cut into programs."""
+    """How ``x`` [B, C, H, W] is cut into programs: each has some pixels of a sample, and a block of channels."""
 
     def __init__(self, x: Tensor, groups: int) -> None:
         self.samples, self.channels = x.shape[:2]
         self.pixels, self.groups, self.device = x.shape[2] * x.shape[3], groups, x.device
         self.block = 128 if self.channels % 128 == 0 else 64
         self.blocks = triton.cdiv(self.channels, self.block)
-        self.part = max(triton.cdiv(self.pixels, CHUNKS), LEAST_PIXELS)
-        self.parts = triton.cdiv(self.pixels, self.part)
 
-    @property
-    def tiles(self) -> tuple[int, int, int]:
-        """Programs that hold ``ROWS`` pixels each."""
-        return triton.cdiv(self.pixels, ROWS), self.blocks, self.samples
+    def part(self, name: str) -> int:
+        """Pixels of a program of the kernel ``name``."""
+        parts = min(max(PROGRAMS[name] // (self.blocks * self.samples), 1), MOST_PARTS)
+        return triton.cdiv(triton.cdiv(self.pixels, parts), ROWS[name]) * ROWS[name]
 
-    def sums(self, kernel: Any, *inputs: Tensor, **constants: bool) -> Tensor:
-        """Two sums [B, parts, 2, C] float32 over the pixels of each part."""
-        out = torch.empty(self.samples, self.parts, 2, self.channels, device=self.device)
-        grid = (self.parts, self.blocks, self.samples)
+    def run(self, name: str, kernel: Any, *tensors: Tensor, **constants: bool) -> int:
+        """Launch ``kernel``; pixels of a program."""
+        part = self.part(name)
+        grid = (triton.cdiv(self.pixels, part), self.blocks, self.samples)
         kernel[grid](
-            *inputs, out, self.pixels, self.channels, self.groups, PART=self.part, ROWS=ROWS, BLOCK=self.block,
-            num_warps=WARPS, **constants,
+            *tensors, self.pixels, self.channels, self.groups, part, ROWS=ROWS[name], BLOCK=self.block,
+            num_warps=WARPS[name], **constants,
         )  # fmt: skip
-        return out
+        return part
 
-    def combine(self, sums: Tensor, eps: float | None) -> Tensor:
+    def sums(self, name: str, kernel: Any, *inputs: Tensor, **constants: bool) -> tuple[Tensor, int]:
+        """Two sums [B, parts, 2, C] float32 over the pixels of each part, and how many pixels that are."""
+        parts = triton.cdiv(self.pixels, self.part(name))
+        out = torch.empty(self.samples, parts, 2, self.channels, device=self.device)
+        return out, self.run(name, kernel, *inputs, out, **constants)
+
+    def combine(self, sums: Tensor, part: int, eps: float | None) -> Tensor:
         """Of each group [B, 2, G]: mean and 1 / sqrt(variance + eps); with ``eps`` None the two means."""
         out = torch.empty(self.samples, 2, self.groups, device=self.device)
-        width = self.channels // self.groups
+        width, parts = self.channels // self.groups, sums.shape[1]
         _combine[(self.groups, self.samples)](
-            sums, out, self.pixels, self.part, self.parts, self.channels, self.groups, 0.0 if eps is None else eps,
-            MOMENTS=eps is not None, PARTS=triton.next_power_of_2(self.parts), WIDTH=triton.next_power_of_2(width),
+            sums, out, self.pixels, part, parts, self.channels, self.groups, 0.0 if eps is None else eps,
+            MOMENTS=eps is not None, PARTS=triton.next_power_of_2(parts), WIDTH=triton.next_power_of_2(width),
         )  # fmt: skip
         return out
 
 
 @triton.jit
-def _place(sample, part, block, channels, groups, BLOCK: tl.constexpr):
-    """Channels of a program, which of them exist, and the group of each."""
-    channel = block * BLOCK + tl.arange(0, BLOCK)
-    there = channel < channels
-    return channel, there, channel // (channels // groups)
+def _place(pixels, channels, groups, BLOCK: tl.constexpr):
+    """Channels of a program, which of them exist, the group of each, and where the values of its sample begin."""
+    sample = tl.program_id(2).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    return sample, channel, channel < channels, channel // (channels // groups), sample * pixels * channels
+
+
+@triton.jit
+def _rows(start, end, channel, there, channels, ROWS: tl.constexpr):
+    """Where the next ``ROWS`` pixels of a program lie within their sample, and which of them exist."""
+    pixel = start + tl.arange(0, ROWS)
+    return pixel[:, None] * channels + channel[None, :], (pixel < end)[:, None] & there[None, :]
 
 
 @triton.jit
 def _moments(
-    x, shift, out, pixels, channels, groups, PART: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    x, shift, out, pixels, channels, groups, part, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Sums of x + shift and of its square over a part's pixels."""
-    part, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    channel, there, _ = _place(sample, part, block, channels, groups, BLOCK)
+    sample, channel, there, _, base = _place(pixels, channels, groups, BLOCK)
     added = tl.load(shift + sample * channels + channel, there, 0.0).to(tl.float32)
     first = tl.zeros([ROWS, BLOCK], tl.float32)
     second = tl.zeros([ROWS, BLOCK], tl.float32)
-    end = tl.minimum(part * PART + PART, pixels)
-    for start in range(0, PART, ROWS):
-        pixel = part * PART + start + tl.arange(0, ROWS)
-        mask = (pixel < end)[:, None] & there[None, :]
-        at = (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-        value = tl.where(mask, tl.load(x + at, mask, 0.0).to(tl.float32) + added[None, :], 0.0)
+    begin = tl.program_id(0) * part
+    end = tl.minimum(begin + part, pixels)
+    for start in range(begin, end, ROWS):
+        at, mask = _rows(start, end, channel, there, channels, ROWS)
+        value = tl.where(mask, tl.load(x + base + at, mask, 0.0).to(tl.float32) + added[None, :], 0.0)
         first += value
         second += value * value
-    to = out + ((sample * tl.num_programs(0) + part) * 2) * channels + channel
+    to = out + ((sample * tl.num_programs(0) + tl.program_id(0)) * 2) * channels + channel
     tl.store(to, tl.sum(first, 0), there)
     tl.store(to + channels, tl.sum(second, 0), there)
 
@@ -184,90 +187,97 @@ def _combine(
 
 
 @triton.jit
-def _normalise(
-    x, shift, weight, bias, moments, y, pixels, channels, groups,
-    SILU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """y = silu(normalised * weight + bias)."""
-    part, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    channel, there, group = _place(sample, part, block, channels, groups, BLOCK)
+def _affine(shift, weight, bias, moments, sample, channel, there, group, channels, groups):
+    """Of each channel: what makes x + shift of mean 0, the deviation's inverse, weight, and bias."""
     mean = tl.load(moments + sample * 2 * groups + group, there, 0.0)
-    scale = tl.load(moments + sample * 2 * groups + groups + group, there, 0.0)
-    scale = scale * tl.load(weight + channel, there, 0.0).to(tl.float32)
-    added = tl.load(shift + sample * channels + channel, there, 0.0).to(tl.float32)
-    offset = tl.load(bias + channel, there, 0.0).to(tl.float32) + (added - mean) * scale
-    pixel = part * ROWS + tl.arange(0, ROWS)
-    mask = (pixel < pixels)[:, None] & there[None, :]
-    at = (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-    z = tl.load(x + at, mask, 0.0).to(tl.float32) * scale[None, :] + offset[None, :]
-    if SILU:
-        z = z / (1.0 + tl.exp(-z))
-    tl.store(y + at, z, mask)
+    inverse = tl.load(moments + sample * 2 * groups + groups + group, there, 0.0)
+    w = tl.load(weight + channel, there, 0.0).to(tl.float32)
+    b = tl.load(bias + channel, there, 0.0).to(tl.float32)
+    return tl.load(shift + sample * channels + channel, there, 0.0).to(tl.float32) - mean, inverse, w, b
 
 
 @triton.jit
-def _normed_and_gradient(
-    x, gradient, at, mask, mean, inverse, weight, bias, added, SILU: tl.constexpr
+def _sigmoid(z):
+    """1 / (1 + exp(-z)). A reciprocal root squared: on a GPU that is two instructions, a quotient seven."""
+    root = tl.rsqrt(1.0 + tl.exp(-z))
+    return root * root
+
+
+@triton.jit
+def _normalise(
+    x, shift, weight, bias, moments, y, pixels, channels, groups, part,
+    SILU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The normalised value, and the gradient that arrives at it."""
-    normed = (tl.load(x + at, mask, 0.0).to(tl.float32) + (added - mean)[None, :]) * inverse[None, :]
+    """y = silu(normalised * weight + bias)."""
+    sample, channel, there, group, base = _place(pixels, channels, groups, BLOCK)
+    added, inverse, w, b = _affine(shift, weight, bias, moments, sample, channel, there, group, channels, groups)
+    scale = inverse * w
+    offset = b + added * scale
+    begin = tl.program_id(0) * part
+    end = tl.minimum(begin + part, pixels)
+    for start in range(begin, end, ROWS):
+        at, mask = _rows(start, end, channel, there, channels, ROWS)
+        z = tl.load(x + base + at, mask, 0.0).to(tl.float32) * scale[None, :] + offset[None, :]
+        if SILU:
+            z = z * _sigmoid(z)
+        tl.store(y + base + at, z, mask)
+
+
+@triton.jit
+def _centred_and_gradient(
+    x, gradient, at, mask, added, scale, bias, SILU: tl.constexpr
+):  # fmt: skip
+    """x + shift less its mean, and the gradient that arrives at ``scale`` times that + ``bias``."""
+    centred = tl.load(x + at, mask, 0.0).to(tl.float32) + added[None, :]
     arriving = tl.load(gradient + at, mask, 0.0).to(tl.float32)
     if SILU:
-        z = normed * weight[None, :] + bias[None, :]
-        share = 1.0 / (1.0 + tl.exp(-z))
-        arriving = arriving * share * (1.0 + z * (1.0 - share))
-    return normed, arriving * weight[None, :]
+        z = centred * scale[None, :] + bias[None, :]
+        share = _sigmoid(z)
+        arriving *= share + z * share * (1.0 - share)
+    return centred, arriving
 
 
 @triton.jit
 def _gradient_sums(
-    x, gradient, shift, weight, bias, moments, out, pixels, channels, groups,
-    SILU: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    x, gradient, shift, weight, bias, moments, out, pixels, channels, groups, part,
+    SILU: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sums of the gradient at the normalised value, and of its product with that value, over a part's pixels."""
-    part, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    channel, there, group = _place(sample, part, block, channels, groups, BLOCK)
-    mean = tl.load(moments + sample * 2 * groups + group, there, 0.0)
-    inverse = tl.load(moments + sample * 2 * groups + groups + group, there, 0.0)
-    w = tl.load(weight + channel, there, 0.0).to(tl.float32)
-    b = tl.load(bias + channel, there, 0.0).to(tl.float32)
-    added = tl.load(shift + sample * channels + channel, there, 0.0).to(tl.float32)
+    sample, channel, there, group, base = _place(pixels, channels, groups, BLOCK)
+    added, inverse, w, b = _affine(shift, weight, bias, moments, sample, channel, there, group, channels, groups)
+    scale = inverse * w
     first = tl.zeros([ROWS, BLOCK], tl.float32)
     second = tl.zeros([ROWS, BLOCK], tl.float32)
-    end = tl.minimum(part * PART + PART, pixels)
-    for start in range(0, PART, ROWS):
-        pixel = part * PART + start + tl.arange(0, ROWS)
-        mask = (pixel < end)[:, None] & there[None, :]
-        at = (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-        normed, arriving = _normed_and_gradient(x, gradient, at, mask, mean, inverse, w, b, added, SILU)
+    begin = tl.program_id(0) * part
+    end = tl.minimum(begin + part, pixels)
+    for start in range(begin, end, ROWS):
+        at, mask = _rows(start, end, channel, there, channels, ROWS)
+        centred, arriving = _centred_and_gradient(x + base, gradient + base, at, mask, added, scale, b, SILU)
         first += arriving
-        second += arriving * normed
-    to = out + ((sample * tl.num_programs(0) + part) * 2) * channels + channel
-    tl.store(to, tl.sum(first, 0), there)
-    tl.store(to + channels, tl.sum(second, 0), there)
+        second += arriving * centred
+    to = out + ((sample * tl.num_programs(0) + tl.program_id(0)) * 2) * channels + channel
+    tl.store(to, tl.sum(first, 0) * w, there)
+    tl.store(to + channels, tl.sum(second, 0) * scale, there)
 
 
 @triton.jit
 def _gradient(
-    x, gradient, shift, weight, bias, moments, means, beside, dx, pixels, channels, groups,
+    x, gradient, shift, weight, bias, moments, means, beside, dx, pixels, channels, groups, part,
     SILU: tl.constexpr, BESIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dx = (g - mean(g) - normed * mean(g * normed)) / sqrt(variance + eps), g the gradient at the normalised value;
     and the gradient of who took x ``BESIDE`` it."""
-    part, block, sample = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    channel, there, group = _place(sample, part, block, channels, groups, BLOCK)
-    mean = tl.load(moments + sample * 2 * groups + group, there, 0.0)
-    inverse = tl.load(moments + sample * 2 * groups + groups + group, there, 0.0)
-    w = tl.load(weight + channel, there, 0.0).to(tl.float32)
-    b = tl.load(bias + channel, there, 0.0).to(tl.float32)
-    added = tl.load(shift + sample * channels + channel, there, 0.0).to(tl.float32)
-    level = tl.load(means + sample * 2 * groups + group, there, 0.0)
-    slope = tl.load(means + sample * 2 * groups + groups + group, there, 0.0)
-    pixel = part * ROWS + tl.arange(0, ROWS)
-    mask = (pixel < pixels)[:, None] & there[None, :]
-    at = (sample * pixels + pixel)[:, None] * channels + channel[None, :]
-    normed, arriving = _normed_and_gradient(x, gradient, at, mask, mean, inverse, w, b, added, SILU)
-    answer = (arriving - level[None, :] - normed * slope[None, :]) * inverse[None, :]
-    if BESIDE:
-        answer += tl.load(beside + at, mask, 0.0).to(tl.float32)
-    tl.store(dx + at, answer, mask)
+    sample, channel, there, group, base = _place(pixels, channels, groups, BLOCK)
+    added, inverse, w, b = _affine(shift, weight, bias, moments, sample, channel, there, group, channels, groups)
+    scale = inverse * w
+    level = tl.load(means + sample * 2 * groups + group, there, 0.0) * inverse
+    slope = tl.load(means + sample * 2 * groups + groups + group, there, 0.0) * inverse * inverse
+    begin = tl.program_id(0) * part
+    end = tl.minimum(begin + part, pixels)
+    for start in range(begin, end, ROWS):
+        at, mask = _rows(start, end, channel, there, channels, ROWS)
+        centred, arriving = _centred_and_gradient(x + base, gradient + base, at, mask, added, scale, b, SILU)
+        answer = arriving * scale[None, :] - level[None, :] - centred * slope[None, :]
+        if BESIDE:
+            answer += tl.load(beside + base + at, mask, 0.0).to(tl.float32)
+        tl.store(dx + base + at, answer, mask)

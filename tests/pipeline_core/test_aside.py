@@ -1,5 +1,6 @@
 """Beside a GPU work takes turns; without one nobody waits."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,3 +44,15 @@ def test_a_worker_of_another_pool_works_alone(monkeypatch):
     assert parts == [(0, 1)]
     pool.parallel(lambda part, of: parts.append((part, of)))
     assert sorted(parts[1:]) == [(part, 4) for part in range(4)]
+
+
+def test_who_feeds_a_gpu_waits_little_for_the_interpreter():
+    before = sys.getswitchinterval()
+    try:
+        aside.feed_a_gpu()
+        assert sys.getswitchinterval() == pytest.approx(aside.SWITCH_S, abs=1e-5)
+        sys.setswitchinterval(aside.SWITCH_S / 2)  # somebody asked for less
+        aside.feed_a_gpu()
+        assert sys.getswitchinterval() == pytest.approx(aside.SWITCH_S / 2, abs=1e-5)
+    finally:
+        sys.setswitchinterval(before)

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from pipeline_core.benchmark.random_priors import random_prior
 from pipeline_core.priors import frozen
 from pipeline_core.priors.fused_norm import norm_silu_reference
-from pipeline_core.priors.latents import layout_of
+from pipeline_core.priors.latents import form_of
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_what_is_slow_is_gone_and_the_layout_is_the_weights(pair):
     heads = [module for module in fast.unet.modules() if isinstance(module, Attention)]
     assert heads and all(isinstance(head.processor, frozen.Heads) for head in heads)
     assert {hasattr(head, "to_q") for head in heads} == {True, False}  # of words, and of the picture itself
-    assert layout_of(fast.unet) == layout_of(fast.vae) == torch.channels_last
-    assert layout_of(plain.unet) == layout_of(plain.vae) == torch.contiguous_format
+    assert form_of(fast.unet) == form_of(fast.vae) == (fast.unet.dtype, torch.channels_last)
+    assert form_of(plain.unet) == form_of(plain.vae) == (plain.unet.dtype, torch.contiguous_format)
 
 
 def test_another_make_stays_as_it_is(monkeypatch):
