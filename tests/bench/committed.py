@@ -16,9 +16,23 @@ DISTILLED = "distilled encoder"
 
 
 def newest(folder: Path = RESULTS) -> dict[str, Any] | None:
-    """Its figures and the day, or None where there is none. Files are named ``<card>-<yyyy-mm-dd>-bench.json``."""
-    files = sorted(folder.glob("*-bench.json"), key=lambda file: (file.stem.split("-")[-4:-1], file.stem))
-    return figures(json.loads(files[-1].read_text()), "-".join(files[-1].stem.split("-")[-4:-1])) if files else None
+    """Its figures and the day, or None where there is none. Files are named ``<card>-<yyyy-mm-dd>[-<which>]-bench.json``.
+
+    Rows that the last of a card's day left out are those of the one before it.
+    """
+    files = sorted(folder.glob("*-bench.json"), key=lambda file: (_day(file), file.stem))
+    if not files:
+        return None
+    last = files[-1].stem.partition("-")[0], _day(files[-1])
+    notes: dict[str, Any] = {}
+    for file in files:
+        if (file.stem.partition("-")[0], _day(file)) == last:
+            notes |= json.loads(file.read_text())
+    return figures(notes, last[1])
+
+
+def _day(file: Path) -> str:
+    return "-".join(file.stem.split("-")[1:4])
 
 
 def figures(notes: dict[str, Any], date: str) -> dict[str, Any]:

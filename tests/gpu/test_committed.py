@@ -39,7 +39,16 @@ def test_the_newest_day_counts_whatever_the_card(tmp_path):
     assert newest(tmp_path)["name"] == "a100" and newest(tmp_path)["date"] == "2026-12-01"
 
 
+def test_what_a_day_s_last_run_left_out_is_of_the_one_before(tmp_path):
+    later = {name: value for name, value in NOTES.items() if name != "1 at once"} | {"baseline, ms a step": 70.0}
+    for which, notes in (("", NOTES), ("-later", later)):
+        (tmp_path / f"h200-2026-12-01{which}-bench.json").write_text(json.dumps(notes))
+    (tmp_path / "a100-2026-12-01-bench.json").write_text(json.dumps(NOTES | {"baseline, ms a step": 90.0}))
+    found = newest(tmp_path)
+    assert found["peak_gb_at_1"] == 5.8 and found["vs_dreamgaussian"] == 7.0 and found["date"] == "2026-12-01"
+
+
 def test_the_committed_result_says_everything():
     found = newest()
-    assert found is not None and found["ms_per_asset_step_16"] == pytest.approx(9.80, abs=0.01)
+    assert found is not None and found["ms_per_asset_step_16"] == pytest.approx(9.57, abs=0.01)
     assert set(found["assets_per_hour"]) == {"1", "4", "8", "16"}
