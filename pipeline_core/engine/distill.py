@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline_core.config import Distill
+from pipeline_core.engine.carving import CarvingJob
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Progress
 from pipeline_core.picture import Picture
+from pipeline_core.seeds import stream
 from pipeline_core.types import Gaussians
 
 Result = TypeVar("Result")
@@ -36,7 +38,7 @@ def distill(
     Other threads' calls share the engine's batches. ``checkpoint_path`` is a file that exists only while the stage is
     unfinished: the same call continues from it; ``until`` leaves it so after that many steps. Returns the Gaussians and
     ``curves`` (lists ``step``, ``loss_image``, ``loss_points``, ``gaussians`` of about 50 samples, and ``events``:
-    counts of cloned, split, filled, pruned).
+    counts of cloned, split, filled, pruned, carved).
     Raises DivergedError on NaN, OutOfMemory, or ``concurrent.futures.CancelledError`` when the engine is closed.
     """
     job = GaussianJob(
@@ -44,7 +46,15 @@ def distill(
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip
     outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))
-    return outcome
+    after, curves = outcome
+    if not stage.carve or not job.complete or not stage.steps:
+        return outcome
+    carving = CarvingJob(
+        gaussians, after, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=stream(seed, "carve"),
+        name=name,
+    )  # fmt: skip
+    after, carved = wait(engine.submit(carving))
+    return after, curves | {"events": curves["events"] | {"carved": carved}}
 
 
 def wait(future: Future[Result]) -> Result:

@@ -21,8 +21,7 @@ from pipeline_core.engine.reference import ReferenceView
 from pipeline_core.engine.scenes import Answer, Scene, render
 from pipeline_core.engine.shading import BESIDE_CAMERA, TOWARDS_CAMERA, Shading, side_lights
 from pipeline_core.errors import DataError, DivergedError
-from pipeline_core.gaussians.carve import painted
-from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune, replace_rows
+from pipeline_core.gaussians.strategies import GradientStats, Optimizers, Params, fill_gaps, grow, prune
 from pipeline_core.guidance import schedules
 from pipeline_core.guidance.point_sds import farthest, point_guide, point_rows, subset
 from pipeline_core.guidance.prompts import encode_texts, text_of_all
@@ -109,11 +108,11 @@ class GaussianJob:
             )
         if self.stage.shown != "unlit" and self._initial.shN.shape[1]:
             raise DataError(f"shown={self.stage.shown!r} needs colours alike from everywhere: set init.sh_degree to 0")
-        grows = self.stage.densify.every or self.stage.densify.prune_every
-        if self.stage.carve and (image_prior.background is None or grows or self.layout):
+        single = image_prior.background is not None and image_prior.num_views == 1 and self.stage.shown == "unlit"
+        if self.stage.carve and (not single or self.layout):
             raise DataError(
-                f"carve={self.stage.carve:g} needs an image prior with a background of its own, densify.every=0, "
-                "densify.prune_every=0 and an asset without parts: set it to 0"
+                f"carve={self.stage.carve:g} needs an image prior of single unlit views with a background of its own, "
+                "and an asset without parts: set it to 0"
             )
         prompts = [self.prompt, *(self.layout.prompts if self.layout else ())]
         self.texts = encode_texts(
@@ -288,8 +287,6 @@ class GaussianJob:
 
     def result(self) -> tuple[Gaussians, dict[str, Any]]:
         if self.complete:
-            if self.stage.carve:
-                self._carve()
             self.events["pruned"] += prune(self.params, self.optimizers, self.stage.densify, last=True)
         elif broken := [name for name, value in self.params.items() if not value.isfinite().all()]:
             raise self._diverged(NOT_FINITE.format(", ".join(broken)))
@@ -298,17 +295,6 @@ class GaussianJob:
         for subject in self._all()[1:]:
             self._rows(subject)  # none is left empty
         return gaussians, {**self.curves, "events": self.events, "precision": self.precision}
-
-    def _carve(self) -> None:
-        """Drop what the prior has painted in the colour of its background, unless that is most of it."""
-        assert self.prior.background is not None
-        before = self._initial.to("cpu")
-        after = Gaussians(**{name: self.params[name].detach().to("cpu") for name in before.tensors()})
-        share = painted(before, after, background=self.prior.background, elevation=self.stage.elevation)
-        gone = share >= self.stage.carve
-        if 2 * gone.sum() < len(gone):
-            replace_rows(self.params, self.optimizers, ~gone.to(self.device))
-            self.events["carved"] = int(gone.sum())
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(

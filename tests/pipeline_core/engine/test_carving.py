@@ -1,34 +1,80 @@
-"""A job takes away at its end what became its prior's background; where that cannot be told it is refused."""
+"""A stage takes away at its end what its prior's pictures see through; where they cannot tell it is refused."""
 
 import pytest
 import torch
 
-from pipeline_core.engine import gaussian_job
+from pipeline_core.engine import carving
+from pipeline_core.engine.carving import CarvingJob
+from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
-from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import DataError
+from pipeline_core.types import Gaussians, rgb_to_sh0
 
 
-def test_it_is_refused_where_it_cannot_be_told(exact_prior, stage, make_gaussians, monkeypatch):
-    start = make_gaussians(9, (0.8, 0.1, 0.1))
-    for background, changes in ((None, {}), ((0.5, 0.5, 0.5), {"densify": {"every": 1}})):
-        monkeypatch.setattr(exact_prior, "background", background, raising=False)
-        engine = DistillationEngine(exact_prior, max_active=1)
-        with pytest.raises(DataError, match=r"carve=0\.3 needs an image prior with a background of its own"):
-            settings = stage(steps=1, **changes).model_copy(update={"carve": 0.3})
-            engine.submit(GaussianJob(start, "red", settings)).result(timeout=60)
-        engine.close()
+def disc(hole: float, step: float = 0.035) -> Gaussians:
+    """A red disc that faces the front, of radius 0.6, with a round hole."""
+    line = torch.arange(-0.6, 0.6, step)
+    means = torch.cartesian_prod(line, line, torch.tensor([0.0]))
+    radius = means.norm(dim=1)
+    means = means[(radius < 0.6) & (radius >= hole)]
+    n = len(means)
+    return Gaussians(
+        means, torch.tensor([1.0, 0, 0, 0]).repeat(n, 1), torch.full((n, 3), step).log(), torch.full((n,), 3.0),
+        rgb_to_sh0(torch.tensor([[0.8, 0.1, 0.1]]).expand(n, 3)), torch.zeros(n, 0, 3),
+    )  # fmt: skip
 
 
-def test_what_became_the_background_is_gone_unless_it_is_most_of_it(exact_prior, stage, make_gaussians, monkeypatch):
-    monkeypatch.setattr(exact_prior, "background", (0.5, 0.5, 0.5), raising=False)
-    start = make_gaussians(9, (0.8, 0.1, 0.1))
-    count = len(start)
-    for gone, left in ((count // 3, count - count // 3), (count // 2 + 1, count)):
-        shares = torch.arange(count) < gone
-        monkeypatch.setattr(gaussian_job, "painted", lambda *_, shares=shares, **__: shares.float())
-        engine = DistillationEngine(exact_prior, max_active=1)
-        settings = stage(steps=1).model_copy(update={"carve": 0.3})
-        found, curves = engine.submit(GaussianJob(start, "red", settings)).result(timeout=60)
-        engine.close()
-        assert len(found) == left and curves["events"].get("carved", 0) == count - left
+@pytest.fixture
+def engine(exact_prior):
+    """Of a prior to which a ring has a hole; its pictures are on white."""
+    exact_prior.targets["ring"] = disc(0.25)
+    exact_prior.names.append("ring")
+    exact_prior.num_views = 1
+    with_engine = DistillationEngine(exact_prior, max_active=1)
+    yield with_engine
+    with_engine.close()
+
+
+def settings(stage, **changes):
+    return stage(steps=1, **changes).model_copy(update={"carve": 0.3})
+
+
+@pytest.mark.parametrize("background,changes", [(None, {}), ((1.0, 1.0, 1.0), {"shown": "lit"})])
+def test_it_is_refused_where_it_cannot_be_told(engine, exact_prior, stage, monkeypatch, background, changes):
+    monkeypatch.setattr(exact_prior, "background", background, raising=False)
+    with pytest.raises(DataError, match=r"carve=0\.3 needs an image prior of single unlit views"):
+        distill(disc(0.0), "ring", "", settings(stage, **changes), engine, seed=0)
+
+
+def test_a_hole_that_the_prior_sees_is_there_at_the_end(engine, stage):
+    start = disc(0.0)
+    found, curves = distill(start, "ring", "", settings(stage), engine, seed=0)
+    assert curves["events"]["carved"] == len(start) - len(found) > 0
+    ring, gone = engine.submit(CarvingJob(start, start, "ring", settings(stage))).result(timeout=60)
+    radius, first = ring.means.norm(dim=1), start.means.norm(dim=1)
+    assert gone == len(start) - len(ring) and radius.min() > 0.1
+    assert (radius > 0.33).sum() == (first > 0.33).sum()
+
+
+def test_it_is_off_unless_asked_for_and_only_at_the_end(engine, stage):
+    for each, until in ((stage(steps=2), None), (settings(stage).model_copy(update={"steps": 2}), 1)):
+        found, curves = distill(disc(0.0), "ring", "", each, engine, seed=0, until=until)
+        assert len(found) == len(disc(0.0)) and "carved" not in curves["events"]
+
+
+def test_where_it_would_be_most_nothing_goes(engine, stage, monkeypatch):
+    monkeypatch.setattr(carving, "share_open", lambda opened, closed: torch.ones(opened.shape[1]))
+    found, curves = distill(disc(0.0), "ring", "", settings(stage), engine, seed=0)
+    assert len(found) == len(disc(0.0)) and curves["events"]["carved"] == 0
+
+
+def test_an_interrupted_job_goes_on_to_the_same_result(exact_prior, engine, stage):
+    start = disc(0.0)
+    jobs = [CarvingJob(start, start, "ring", settings(stage), seed=3) for _ in range(2)]
+    whole, _ = engine.submit(jobs[0]).result(timeout=60)
+    jobs[1].steps = 2 * carving.STEPS + 2  # in the middle of a round
+    engine.submit(jobs[1]).result(timeout=60)
+    again = CarvingJob(start, start, "ring", settings(stage), seed=3)
+    begin = again.start
+    again.start = lambda *given: (begin(*given), again.restore(*jobs[1].state()))
+    assert torch.equal(engine.submit(again).result(timeout=60)[0].means, whole.means)
