@@ -237,8 +237,8 @@ class Distill(Section):
     carve: Share = Field(
         0.0,
         json_schema_extra=LATER,
-        description="share of the views that see through a Gaussian in the image prior's own pictures, from which on it "
-        "is taken away at the end; 0 = off",
+        description="share of the views that see through a Gaussian in the image prior's own pictures, from which on "
+        "it is taken away at the end; 0 = off",
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")

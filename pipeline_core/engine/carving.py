@@ -24,7 +24,7 @@ from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.jobs import Judged, Progress, Query
-from pipeline_core.gaussians.carve import openings, painted, seen_through, share_open
+from pipeline_core.gaussians.carve import carved, openings, painted, seen_through, share_open
 from pipeline_core.guidance.prompts import encode_text
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
@@ -45,8 +45,7 @@ and then 0.6 for all a wheel and a fence show 0.39 and 0.33 of their gaps, with 
 
 class CarvingJob:
     """Takes gaps out of ``after``, which a stage made of the Gaussians ``before``: of those only the colours count, for
-    a place that was grey from the start is no gap. The result is ``(Gaussians on the CPU, how many are gone)``; where
-    it would be most of them, none are."""
+    a place that was grey from the start is no gap. The result is ``(Gaussians on the CPU, how many are gone)``."""
 
     even_over = "sphere"
 
@@ -134,9 +133,8 @@ class CarvingJob:
         self.step = values["step"]
 
     def result(self) -> tuple[Gaussians, int]:
-        gone = share_open(self.opened.flatten(0, 1), self.closed.flatten(0, 1)) >= self.stage.carve
-        if 2 * gone.sum() >= len(gone):
-            return self.after, 0
+        share = share_open(self.opened.flatten(0, 1), self.closed.flatten(0, 1))
+        gone = carved(self.after.means, share, self.stage.carve)
         kept = {name: value[~gone] for name, value in self.after.tensors().items()}
         return replace(self.after, **kept), int(gone.sum())
 

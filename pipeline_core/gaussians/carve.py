@@ -2,7 +2,7 @@
 
     clear = openings(pictures, first, cover, ground)              # [V, S, S]: where the prior's pictures see through
     opened, closed = seen_through(gaussians, cameras, clear)      # [V, N] each: what every view says of every Gaussian
-    gone = share_open(opened, closed) >= 0.3
+    gone = carved(gaussians.means, share_open(opened, closed), 0.3)
 
 The pictures are what an image prior makes of renders (``engine/carving.py``). Where such a picture shows its background
 *between* parts of the thing, nothing can stand along the ray, in front or behind (space carving, Kutulakos and Seitz
@@ -17,6 +17,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pipeline_core.cameras import Cameras
@@ -38,6 +41,11 @@ LEAST = 4
 """Views that see through a Gaussian that goes. Not measured."""
 AROUND = 0.1
 """Shares by so much to either side of the limit are painted in part. Not measured."""
+
+MORE, PIECES = 0.05, 0.01
+"""By so much the limit rises until no more than this share of what is left has come off. Not measured."""
+JOINED = 5.0
+"""Median distances to the nearest neighbour within which two Gaussians hang together. Not measured."""
 
 
 def openings(pictures: Tensor, first: Tensor, cover: Tensor, ground: Tensor) -> Tensor:
@@ -85,6 +93,28 @@ def share_open(opened: Tensor, closed: Tensor) -> Tensor:
     """Share [N] of the views [V, N] with a word on a Gaussian that see through it; 0 of what :data:`LEAST` do not."""
     through, count = opened.sum(dim=0), (opened | closed).sum(dim=0)
     return torch.where(through >= LEAST, through / count.clamp(min=1), torch.zeros(()))
+
+
+def carved(means: Tensor, share: Tensor, limit: float) -> Tensor:
+    """[N] bool: those of ``means`` [N, 3] whose ``share`` [N] is ``limit`` or more; fewer, by a higher limit, where the
+    rest would fall into pieces (a wheel would lose its spokes, a mushroom its stem) or be less than half."""
+    apart = cKDTree(means.numpy()).query(means.numpy(), k=2)[0][:, 1]
+    reach, together = JOINED * float(np.median(apart)), None
+    while limit <= 1:
+        gone = share >= limit
+        if 2 * int(gone.sum()) < len(gone):
+            together = _together(means, reach) if together is None else together
+            if _together(means[~gone], reach) >= together - PIECES:
+                return gone
+        limit += MORE
+    return torch.zeros(len(means), dtype=torch.bool)
+
+
+def _together(means: Tensor, reach: float) -> float:
+    """Share of ``means`` [N, 3] in the largest cluster of those that are within ``reach`` of another."""
+    pairs = cKDTree(means.numpy()).query_pairs(reach, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(means), len(means)))
+    return float(np.bincount(connected_components(graph, directed=False)[1]).max() / len(means))
 
 
 def painted(gaussians: Gaussians, opened: Tensor, closed: Tensor, limit: float, ground: Tensor) -> Gaussians:

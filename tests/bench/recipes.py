@@ -90,7 +90,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "tidied by 48": (FACTORY, {"init.tidy_neighbours": 48}),
     "12 rounds of texture": (FACTORY, {"texture.steps": 12}),
     "faster colours": (FACTORY, FASTER),
-    "faster colours, carved": (FACTORY, FASTER | {"geometry.carve": 0.3}),
+    "carved": (FACTORY, {"geometry.carve": 0.3}),
     "discs": (FACTORY, DISCS),
     "discs, splat not drawn": ("splat not drawn", DISCS),
     "colour by view, splat not drawn": (

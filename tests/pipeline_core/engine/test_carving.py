@@ -62,8 +62,8 @@ def test_it_is_off_unless_asked_for_and_only_at_the_end(engine, stage):
         assert len(found) == len(disc(0.0)) and "carved" not in curves["events"]
 
 
-def test_where_it_would_be_most_nothing_goes(engine, stage, monkeypatch):
-    monkeypatch.setattr(carving, "share_open", lambda opened, closed: torch.ones(opened.shape[1]))
+def test_where_nothing_may_go_it_says_so(engine, stage, monkeypatch):
+    monkeypatch.setattr(carving, "share_open", lambda opened, closed: torch.ones(opened.shape[1]))  # all of it
     found, curves = distill(disc(0.0), "ring", "", settings(stage), engine, seed=0)
     assert len(found) == len(disc(0.0)) and curves["events"]["carved"] == 0
 

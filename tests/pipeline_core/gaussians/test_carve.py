@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline_core.cameras import orbit
-from pipeline_core.gaussians.carve import LEAST, gaps, openings, painted, seen_through, share_open
+from pipeline_core.gaussians.carve import LEAST, carved, gaps, openings, painted, seen_through, share_open
 from pipeline_core.types import Gaussians, rgb_to_sh0, sh0_to_rgb
 
 GREY, RED = torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.8, 0.1, 0.1])
@@ -79,3 +79,13 @@ def test_what_is_seen_through_is_painted_by_its_share():
     opened[:3, 0], opened[:, 1], opened[:1, 2] = True, True, True
     colours = sh0_to_rgb(painted(gaussians, opened, ~opened, 0.3, GREY).sh0)
     torch.testing.assert_close(colours[:4], torch.stack([(RED + GREY) / 2, GREY, RED, RED]))
+
+
+def test_a_thing_stays_whole_by_a_higher_limit():
+    means = plate().means
+    x = means[:, 0]
+    bar = (x.abs() < 0.1).float()
+    assert torch.equal(carved(means, 0.4 * bar * (means[:, 1] < 0.2), 0.3), (bar > 0) & (means[:, 1] < 0.2))
+    bridged = bar * torch.where(means[:, 1] < 0.2, 0.6, 0.4)  # at 0.3 it would be two halves, from 0.4 on it is one
+    assert torch.equal(carved(means, bridged, 0.3), bridged > 0.5)
+    assert not carved(means, bar, 0.3).any() and not carved(means, torch.ones(len(means)), 0.3).any()
