@@ -238,7 +238,7 @@ class Distill(Section):
         0.0,
         json_schema_extra=LATER,
         description="share of the views that see through a Gaussian in the image prior's own pictures, from which on "
-        "it is taken away at the end; 0 = off",
+        "it is taken away at the end, of an asset of one part and where the prior has a background of its own; 0 = off",
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
@@ -608,6 +608,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),
     "geometry.latents":                     (...,               ...,               "sample",          "sample"),
     "geometry.view_turns":                  (...,               ...,               (60.0, 120.0),     ...),
+    "geometry.carve":                       (...,               0.3,               ...,               ...),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
@@ -635,7 +636,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.densify.prune_scale":         (0.25,              0.25,              0.4,               0.6),
     "geometry.densify.prune_scale_last":    (0.25,              0.25,              0.1,               0.6),
 
-    "appearance.steps":                     (0,                 30,                0,                 13_000),
+    "appearance.steps":                     (0,                 0,                 0,                 13_000),
     "appearance.views":                     (2,                 4,                 1,                 4),
     "appearance.resolution":                (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "appearance.elevation":                 ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -683,7 +684,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "mesh.bake_fovy":                       (...,               ...,               49.1,              54.0),
     "mesh.sharpen":                         (0.08,              0.05,              ...,               ...),
 
-    "texture.steps":                        (3,                 4,                 50,                50),
+    "texture.steps":                        (3,                 0,                 50,                50),
     "texture.views":                        (4,                 4,                 1,                 1),
     "texture.method":                       (...,               ...,               "fit",             ...),
     "texture.fovy":                         (...,               ...,               49.1,              54.0),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline_core.config import Distill
-from pipeline_core.engine.carving import CarvingJob
+from pipeline_core.engine.carving import CarvingJob, shows_gaps
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Progress
@@ -47,7 +47,7 @@ def distill(
     )  # fmt: skip
     outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))
     after, curves = outcome
-    if not stage.carve or not job.complete or not stage.steps:
+    if not (stage.carve and stage.steps and job.complete and shows_gaps(engine.image_prior, stage, gaussians)):
         return outcome
     carving = CarvingJob(
         gaussians, after, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=stream(seed, "carve"),

@@ -108,12 +108,6 @@ class GaussianJob:
             )
         if self.stage.shown != "unlit" and self._initial.shN.shape[1]:
             raise DataError(f"shown={self.stage.shown!r} needs colours alike from everywhere: set init.sh_degree to 0")
-        single = image_prior.background is not None and image_prior.num_views == 1 and self.stage.shown == "unlit"
-        if self.stage.carve and (not single or self.layout):
-            raise DataError(
-                f"carve={self.stage.carve:g} needs an image prior of single unlit views with a background of its own, "
-                "and an asset without parts: set it to 0"
-            )
         prompts = [self.prompt, *(self.layout.prompts if self.layout else ())]
         self.texts = encode_texts(
             image_prior, prompts, self.negative_prompt, picture=self.picture,

@@ -47,7 +47,7 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
         "draft": {"dress.splat": "optimised", "dress.splat_resolution": 512, "mesh.sharpen": 0.0},
         "factory": {
             "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
-            "init.tidy_neighbours": 48,
+            "init.tidy_neighbours": 48, "geometry.carve": 0.0, "appearance.steps": 30,
         },
     }
     then = {name: RECIPES[name].override(since.get(name, {})) for name in known}

@@ -40,10 +40,10 @@ def settings(stage, **changes):
 
 
 @pytest.mark.parametrize("background,changes", [(None, {}), ((1.0, 1.0, 1.0), {"shown": "lit"})])
-def test_it_is_refused_where_it_cannot_be_told(engine, exact_prior, stage, monkeypatch, background, changes):
+def test_it_is_not_done_where_it_cannot_be_told(engine, exact_prior, stage, monkeypatch, background, changes):
     monkeypatch.setattr(exact_prior, "background", background, raising=False)
-    with pytest.raises(DataError, match=r"carve=0\.3 needs an image prior of single unlit views"):
-        distill(disc(0.0), "ring", "", settings(stage, **changes), engine, seed=0)
+    found, curves = distill(disc(0.0), "ring", "", settings(stage, **changes), engine, seed=0)
+    assert "carved" not in curves["events"] and len(found) == len(disc(0.0))
 
 
 def test_a_hole_that_the_prior_sees_is_there_at_the_end(engine, stage):
@@ -54,6 +54,29 @@ def test_a_hole_that_the_prior_sees_is_there_at_the_end(engine, stage):
     radius, first = ring.means.norm(dim=1), start.means.norm(dim=1)
     assert gone == len(start) - len(ring) and radius.min() > 0.1
     assert (radius > 0.33).sum() == (first > 0.33).sum()
+
+
+def test_what_would_open_something_else_is_left_whole_and_soon(engine, stage, monkeypatch):
+    start = disc(0.0)
+    job = CarvingJob(start, start, "ring", settings(stage))
+    plain = carving.openings
+    monkeypatch.setattr(carving, "openings", lambda *rest: plain(*rest).roll(30, dims=-1))
+    monkeypatch.setattr(job, "_note", _beside(job))
+    left, gone = engine.submit(job).result(timeout=60)
+    assert gone == 0 and len(left) == len(start)
+    assert engine.steps == carving.LOOK * carving.STEPS
+
+
+def _beside(job):
+    """A look that takes the hole to be where it is, and the pictures to see through beside it."""
+    plain = type(job)._note
+
+    def note(pictures):
+        plain(job, pictures)
+        around = job.after.means.norm(dim=1) < 0.2
+        job.opened[job.round], job.closed[job.round] = around.expand_as(job.opened[0]), ~around.expand_as(job.opened[0])
+
+    return note
 
 
 def test_it_is_off_unless_asked_for_and_only_at_the_end(engine, stage):
