@@ -14,9 +14,10 @@ process and its children from prompt to refined texture and splat. What two rows
 made once for both and counted for both. The judge is one that no recipe asks.
 
 What failed counts as wrong everywhere. Materials, levels, collision and the choice of a start or a seed are not in it:
-``tests/bench/acceptance.py`` measures the latter. Intervals of the paired differences are 95 % bootstrap over assets.
-A run that was interrupted goes on from the rows that its ``--library`` has, and new rows join them. The last line of
-stdout is one JSON document: ``recipes`` and ``ablations`` by name, the latter with ``of`` and the ``difference`` to it.
+``tests/bench/acceptance.py`` measures the latter, ``tests/bench/guidance.py`` other forms of guidance. Prompts are of
+every third category. Intervals of the paired differences are 95 % bootstrap over assets. A run that was interrupted
+goes on from the rows that its ``--library`` has, and new rows join them. The last line of stdout is one JSON document:
+``recipes`` and ``ablations`` by name, the latter with ``of`` and the ``difference`` to it.
 """
 
 from __future__ import annotations
@@ -54,31 +55,26 @@ from pipeline_core.texturing.draw import draw  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
 from tests.bench.committed import OTHER_JUDGE  # noqa: E402
 from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402
-from tests.bench.guidance import FORMS, stage_of  # noqa: E402
 
 FACTORY = "factory"
 WITHOUT: dict[str, dict[str, Any]] = {
     "a ball, not a cloud": {"init.start": "ball"},
     "cloud not tidied": {"init.tidy_neighbours": 0},
     "Gaussians as wide as apart": {"init.scale_factor": 1.0},
-    "nothing distilled": {"geometry.steps": 0, "appearance.steps": 0},
-    "appearance not distilled": {"appearance.steps": 0},
-    "white or black behind": {"geometry.background": "white_black", "appearance.background": "white_black"},
+    "nothing distilled": {"geometry.steps": 0},
+    "gaps not carved": {"geometry.carve": 0.0},
+    "white or black behind": {"geometry.background": "white_black"},
     "published noise": {"geometry.t_max": (0.98, 0.02), "geometry.t_min": (0.98, 0.02)},
-    "published guidance": {"geometry.guidance_scale": 100.0, "appearance.guidance_scale": 100.0},
+    "published guidance": {"geometry.guidance_scale": 100.0},
     "density not smoothed": {"mesh.blur": 0.0},
     "surface at density 1": {"mesh.iso": 1.0},
     "surface not smoothed": {"mesh.smooth": 0},
     "surface not settled": {"mesh.settle": False},
     "edges not sharpened": {"mesh.sharpen": 0.0},
-    "texture not refined": {"texture.steps": 0},
-    "texture fitted": {"texture.method": "fit"},
     "splat not drawn": {"dress.splat": "optimised"},
 }
 """What ``factory`` has beyond the papers, each as it would be without."""
 GROWS = {"geometry.densify.grad_quantile": 0.9}
-DISCS = {"init.thickness": 0.3}
-FASTER = {"geometry.lr.sh0": 0.1, "geometry.lr.final_share": 0.5}
 WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "grows": (FACTORY, GROWS | {"geometry.densify.every": 25}),
     "grows, gaps filled": (
@@ -86,16 +82,13 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
         {"geometry.densify.compactness": True, "geometry.densify.fill_share": 0.1},
     ),
     "draft grows": ("draft", GROWS | {"geometry.densify.every": 10}),
-    "100 steps": (FACTORY, {"geometry.steps": 100}),
-    "tidied by 48": (FACTORY, {"init.tidy_neighbours": 48}),
-    "12 rounds of texture": (FACTORY, {"texture.steps": 12}),
-    "faster colours": (FACTORY, FASTER),
-    "carved": (FACTORY, {"geometry.carve": 0.3}),
-    "discs": (FACTORY, DISCS),
-    "discs, splat not drawn": ("splat not drawn", DISCS),
+    "appearance distilled too": (FACTORY, {"appearance.steps": 30}),
+    "texture refined": (FACTORY, {"texture.steps": 4}),
+    "texture fitted": (FACTORY, {"texture.steps": 4, "texture.method": "fit"}),
+    "discs": (FACTORY, {"init.thickness": 0.3}),
     "colour by view, splat not drawn": (
         "splat not drawn",
-        {"init.sh_degree": 1, "geometry.lr.shN": 0.0025, "appearance.lr.shN": 0.0005},  # a 20th of sh0's, as in 3DGS
+        {"init.sh_degree": 1, "geometry.lr.shN": 0.0025},  # a 20th of sh0's, as in 3DGS
     ),
     "judged in 3D too": (
         FACTORY,
@@ -107,9 +100,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """What is there and off: whose it becomes part of, and what it is. Thresholds by quantile and 3D guidance as in
 ``gsgen-starter``."""
-GUIDANCE = {f"guidance {form}": form for form in ("csd", "ism", "sdi", "multistep")}
-"""Other guidance of ``factory``'s geometry, in as many steps as its calls of the image prior pay for."""
-ABLATIONS = dict.fromkeys([*WITHOUT, *GUIDANCE], FACTORY) | {name: base for name, (base, _) in WITH.items()}
+ABLATIONS = dict.fromkeys(WITHOUT, FACTORY) | {name: base for name, (base, _) in WITH.items()}
 """What each is compared with."""
 MEANS = (
     "r_precision", "caption_margin", "splat_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou",
@@ -118,6 +109,8 @@ MEANS = (
 HASTY = {"init.num_points": 500, "init.sampler_steps": 8, "geometry.steps": 1, "texture.steps": 1, "mesh.grid": 32}
 TAUS = {"f_score_2": 0.02, "f_score_5": 0.05}
 """Distances of the F-scores as shares of the height."""
+EVERY = 3
+"""Of so many categories one has a prompt: with 24 prompts all kinds of things are there, a fence and a cactus too."""
 FLAT_OF = 8
 """Points whose plane gives a normal."""
 NOT_OF_THE_CLOUD = {name: Init.model_fields[name].default for name in (
@@ -136,10 +129,6 @@ def variants(only: list[str], changes: dict[str, Any]) -> dict[str, Recipe]:
     found |= {name: found[FACTORY].override(without) for name, without in WITHOUT.items()}
     for name, (base, added) in WITH.items():
         found[name] = found[base].override(added)
-    for name, form in GUIDANCE.items():
-        stage = stage_of(found[FACTORY].geometry, FORMS[form])
-        changed = FORMS[form] | {"steps": stage.steps}
-        found[name] = found[FACTORY].override({f"geometry.{leaf}": value for leaf, value in changed.items()})
     if unknown := set(only) - set(found):
         raise SystemExit(f"--only {sorted(unknown)[0]}: one of {', '.join(found)}")
     wanted = {FACTORY, *(only or found)}
@@ -345,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
     part, parts = map(int, args.share.split("/"))
     chosen = variants(args.only, dict(parse_override(text) for text in args.changes))
     folder = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
-    specs, judge = heldout_prompts(args.prompts), load_judge(args.judge)
+    specs, judge = heldout_prompts(EVERY * args.prompts)[EVERY - 1 :: EVERY], load_judge(args.judge)
     rows = results(specs, args.seeds, chosen, folder, judge, (part, parts))
     if parts > 1:
         return 0
