@@ -608,7 +608,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),
     "geometry.latents":                     (...,               ...,               "sample",          "sample"),
     "geometry.view_turns":                  (...,               ...,               (60.0, 120.0),     ...),
-    "geometry.carve":                       (...,               0.3,               ...,               ...),
+    "geometry.carve":                       (...,               0.25,              ...,               ...),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),
