@@ -29,7 +29,7 @@ SCALE = (3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0)
 BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -1.0)
 """Model coordinates of x, y, z, r, g, b, metallic, roughness: see :class:`IndependentPointDiffusion`."""
 CONTEXT = 256
-"""Points of an object that the encoder sees in training."""
+"""Points of an object that the encoder sees in training, where a folder says nothing else."""
 
 
 def waves(points: Tensor, frequencies: int) -> Tensor:
@@ -149,6 +149,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         num_points: points per cloud it is meant for (it was trained on subsets; any number works)
         scale, bias: a number a channel
         channels: numbers of a point: 6, or 8 with metallic and roughness
+        context: points of an object that the encoder saw in training
     """
 
     @register_to_config
@@ -174,6 +175,7 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         scale: tuple[float, ...] = SCALE[:6],
         bias: tuple[float, ...] = BIAS[:6],
         channels: int = 6,
+        context: int = CONTEXT,
     ) -> None:
         super().__init__()
         self.text_encoder = text_network(vocab_size, text_width, text_layers, tokens, bos_token_id, eos_token_id)
@@ -234,11 +236,11 @@ class IndependentPointDiffusion(ModelMixin, ConfigMixin):
         """Token ids [B, L] and clean clouds ``x`` [B, C, N] in model coordinates to conditions [B, D + Z].
 
         Their z is the mean of q(z | cloud, text), or 0 for the empty prompt. The encoder's maximum over the points
-        depends on how many there are, so it sees about :data:`CONTEXT` at a time, as in training; groups are averaged.
+        depends on how many there are, so it sees about ``context`` at a time, as in training; groups are averaged.
         """
         text = self.encode_text(input_ids)
         points = x.transpose(1, 2)
-        groups = max(points.shape[1] // CONTEXT, 1)
+        groups = max(points.shape[1] // self.config.context, 1)
         split = [points[:, i::groups] for i in range(groups)]
         latent = torch.stack([self.encoder(part, text)[0] for part in split]).mean(dim=0)
         return self._join(input_ids, text, latent)

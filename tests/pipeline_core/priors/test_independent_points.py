@@ -109,3 +109,5 @@ def test_recognise_sees_as_many_points_as_the_encoder_was_trained_on(model):
     assert_close(got[:, 32:], torch.stack(parts).mean(0))
     assert_close(model.recognise(IDS[:1], x[:, :, :7])[:, 32:], model.encoder(x[:, :, :7].transpose(1, 2), text)[0])
     assert not model.recognise(EMPTY, x)[:, 32:].any()
+    model.register_to_config(context=4 * CONTEXT)
+    assert_close(model.recognise(IDS[:1], x)[:, 32:], model.encoder(x.transpose(1, 2), text)[0])
