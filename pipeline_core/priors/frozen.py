@@ -11,6 +11,8 @@ is.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
@@ -19,7 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline_core.priors.fused_norm import norm_silu_beside
+if find_spec("triton"):  # torch's CUDA builds bring it, but for Windows
+    from pipeline_core.priors.fused_norm import norm_silu_beside
+else:
+    from pipeline_core.priors.plain_norm import norm_silu_beside
 
 WIDEST_HEAD = 256
 """Widest head that torch's fused attention takes."""

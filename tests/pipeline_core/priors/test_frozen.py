@@ -4,21 +4,18 @@ import copy
 
 import pytest
 import torch
-
-pytest.importorskip("triton")
-
 from diffusers.models.attention_processor import Attention
 
 from pipeline_core.benchmark.random_priors import random_prior
 from pipeline_core.priors import frozen
-from pipeline_core.priors.fused_norm import norm_silu_reference
 from pipeline_core.priors.latents import form_of
+from pipeline_core.priors.plain_norm import norm_silu_beside
 
 
 @pytest.fixture
 def pair(monkeypatch):
     """A prior as it comes, and the same sped up."""
-    monkeypatch.setattr(frozen, "norm_silu_beside", lambda x, *rest: (norm_silu_reference(x, *rest), x))
+    monkeypatch.setattr(frozen, "norm_silu_beside", norm_silu_beside)
     monkeypatch.setattr(frozen, "WIDEST_HEAD", 16)
     plain = random_prior("tiny", torch.device("cpu"), torch.float32)
     fast = copy.copy(plain)
