@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pipeline_core.aside import elsewhere
 from pipeline_core.benchmark import counters, gpu
 from pipeline_core.benchmark.random_priors import random_encoder, random_prior
 from pipeline_core.cameras import orbit
@@ -461,11 +462,11 @@ meshed(from_points(ball(500, draw), recipe.init.model_copy(update={"opacity": 0.
 
 
 def meshed(gaussians: Gaussians, recipe: Recipe, device: torch.device | str) -> TexturedMesh:
-    """The mesh of ``gaussians`` with its texture, seen once as refinement sees it."""
+    """The mesh of ``gaussians`` with its texture, seen once as refinement sees it: where the tasks have it made."""
     from pipeline_core.meshing.extract import extract_mesh
     from pipeline_core.texturing.bake import bake
 
-    textured = bake(gaussians, extract_mesh(gaussians, recipe.mesh), recipe.mesh)
+    textured = elsewhere(bake, gaussians, elsewhere(extract_mesh, gaussians, recipe.mesh), recipe.mesh)
     views = orbit(torch.zeros(1), torch.zeros(1), size=64)
     visibility(textured.vertices, textured.faces, textured.uvs, views, backend=chosen_backend(torch.device(device)))
     return textured

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SECTIONS = ("parity", "strategies", "graphs", "parts", "bench")
+SECTIONS = ("parity", "strategies", "graphs", "parts", "bench", "batch")
 
 
 @pytest.mark.slow
@@ -21,6 +21,7 @@ def test_every_section_writes_its_results(tmp_path):
     assert found["parity"]["plain"]["seen differently"] == 0 and found["parity"]["together"]["images"] < 1e-6
     assert found["strategies"]["Adam, same bits"] is True
     assert set(found["bench"]) >= {"2 at once, compiled, distilled encoder", "1 at once", "geometry steps", "seconds"}
+    assert found["batch"]["assets"] == 3
 
 
 @pytest.mark.slow
