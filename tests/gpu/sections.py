@@ -201,6 +201,9 @@ def _networks(prior: DiffusersPrior, *, fast: bool) -> dict[str, Any]:
     if fast:
         prior.speed_up()
         found["sped up"] = dict(zip(names, map(difference, answers(prior, 1.0), wanted), strict=True))
+        x, texts = wanted[0].half(), torch.cat([text, text.flip(0)])
+        apart = prior.predict(x.repeat(2, 1, 1, 1), t.repeat(2), texts)
+        found["runs that share their start"] = difference(prior.predict(x, t, texts), apart)
     return found
 
 
@@ -353,8 +356,9 @@ def _model_times(prior: DiffusersPrior, views: int) -> dict[str, float]:
     """Encoder, forward and backward, of ``views``, and U-Net of twice as many rows."""
     images = torch.rand(views, 3, prior.size, prior.size, device=prior.device)
     text = prior.encode_prompts([PROMPT, ""])[torch.arange(2 * views) % 2]
-    x = torch.randn(2 * views, 4, prior.latent_size, prior.latent_size, device=prior.device)
-    t = torch.rand(2 * views, device=prior.device)
+    rows = views if prior.shares_start else 2 * views  # as the engine asks
+    x = torch.randn(rows, 4, prior.latent_size, prior.latent_size, device=prior.device)
+    t = torch.rand(rows, device=prior.device)
 
     def encode() -> None:
         prior.encode(images.clone().requires_grad_()).sum().backward()
