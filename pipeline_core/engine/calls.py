@@ -76,7 +76,8 @@ class ModelCalls:
         ``seeds``: of each row, to sample the encoder's posterior; None (as for all where there are none) its mean.
         """
         alike = [list(parts) for _, parts in groupby(images, key=lambda part: part.shape[1:])]
-        stacked = torch.cat([resize(torch.cat(parts), self.image_prior.size) for parts in alike])
+        pieces = [resize(torch.cat(parts), self.image_prior.size) for parts in alike]
+        stacked = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         if stacked.requires_grad:
             stacked.register_hook(lambda gradient: self.clock.mark("backward_encode"))
             if self.frugal:
