@@ -140,11 +140,11 @@ def _render_alike(scenes: list[Scene]) -> list[Answer]:
         viewmats, Ks, cameras[0].width, cameras[0].height, sh_degree=degree, backgrounds=backgrounds,
     )  # fmt: skip
     images = images if degree is None else _clamp(images)
-    launch = Launch(drawn) if isinstance(drawn, dict) else None
-    own = [
-        Shown(drawn[j], (slice(None), slice(count))) if launch is None else launch.shown(j, count)
-        for j, count in enumerate(counts)
-    ]
+    if isinstance(drawn, dict):
+        launch = Launch(drawn)
+        own = [launch.shown(j, count) for j, count in enumerate(counts)]
+    else:
+        own = [Shown(each, (slice(None), slice(count))) for each, count in zip(drawn, counts, strict=True)]
     return list(zip(images.permute(0, 1, 4, 2, 3), own, strict=True))
 
 
