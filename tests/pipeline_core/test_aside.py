@@ -56,6 +56,7 @@ def test_tensors_and_arrays_cross_over_as_they_are(gpu):
     assert np.array_equal(aside.elsewhere(np.negative, large), -large)
 
 
+@pytest.mark.slow
 def test_a_mesh_baked_there_is_the_same_to_the_last_byte(gpu):
     from pipeline_core.config import RECIPES
     from pipeline_core.gaussians.initialise import ball, from_points
