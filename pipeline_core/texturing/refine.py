@@ -398,7 +398,9 @@ def texels_of(
 
 
 def _load() -> None:
-    """Have a process that rasterises views load this module: the GPU would wait for that in the first round."""
+    """Have a process that rasterises views load what that takes: the GPU would wait for it in the first round."""
+    corners = np.eye(3, dtype=np.float32)
+    samples_of(corners, np.arange(3)[None], corners[:, :2], orbit(torch.zeros(1), torch.zeros(1), size=8))
 
 
 def samples_of(
