@@ -1,28 +1,29 @@
 """Work of the processor beside a GPU: however many assets are meshed, the host must be free to feed it.
 
-With sixteen assets in flight their stages come all at once: on an H200 with 16 cores the GPU stood still for 10 seconds
-while sixteen atlases were baked, and half of the time while sixteen others were unwrapped (docs/LOG.md). Without a GPU
-there is nothing to keep free, and nothing waits.
+    mesh = elsewhere(extract_mesh, gaussians, settings)
 
-The thread that feeds the GPU needs the interpreter a thousand times a step. Python gives it back after 5 ms where
-another thread computes, and a few such threads cost a round of texture 200 of its 750 ms.
+The thread that feeds the GPU needs the interpreter a thousand times a step, and waits for it while another thread
+computes: sixteen textures took 62 s for 32 beside threads that meshed (docs/LOG.md). So whatever computes for longer
+than a blink does it in a child process, and the children leave a part of the cores free. Without a GPU there is nothing
+to feed, and everything is called as it is.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
 
-from pipeline_core.device import loaded_torch
+from pipeline_core.children import Children
+from pipeline_core.device import loaded_torch, thread_count
 
-AT_ONCE = 2
-"""Threads of this process that may be in such work: each call of a kernel in it takes all cores."""
+T = TypeVar("T")
 NICENESS = 10
 """By how much processes of such work give way to this one."""
-
+THREADS_EACH = 2
+"""Threads of such a process: much of the work is a single thread's."""
 SWITCH_S = 0.0002
 """Seconds after which a thread gives the interpreter to one that waits for it, in a process that feeds a GPU."""
 
@@ -38,19 +39,29 @@ def feeds_a_gpu() -> bool:
     return torch is not None and torch.cuda.is_initialized()
 
 
-class Turns:
-    """At most ``places`` at a time beside a GPU; ``with`` it."""
+def elsewhere(function: Callable[..., T], *args: Any, **named: Any) -> T:
+    """What ``function`` of a module returns or raises; beside a GPU in a child process, on three quarters of the cores.
 
-    def __init__(self, places: int) -> None:
-        self._free = threading.Semaphore(places)
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._free if feeds_a_gpu() else nullcontext():
-            yield
+    What it is given and gives can be pickled; tensors arrive in a child, and come back, on the CPU.
+    """
+    return _thorough()(function, *args, **named) if feeds_a_gpu() else function(*args, **named)
 
 
-turn = Turns(AT_ONCE)
-"""``with turn():`` around what keeps all cores of this process busy for a second or more."""
-child_turn = Turns(max(1, (os.cpu_count() or 1) * 3 // 4))
-"""The same around a process of one thread: a quarter of the cores stays free."""
+def promptly(function: Callable[..., T], *args: Any, **named: Any) -> T:
+    """The same for what the GPU will wait for: in other children, of one thread, that give way to nobody."""
+    return _prompt()(function, *args, **named) if feeds_a_gpu() else function(*args, **named)
+
+
+@cache
+def _thorough() -> Children:
+    most = max(1, (os.cpu_count() or 1) * 3 // 4)
+    return Children(most, threads=min(THREADS_EACH, thread_count()), niceness=NICENESS)
+
+
+@cache
+def _prompt() -> Children:
+    return Children(PROMPT)
+
+
+PROMPT = max(2, (os.cpu_count() or 1) // 4)
+"""Calls of :func:`promptly` at once."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from pipeline_core import models
+from pipeline_core.aside import elsewhere
 from pipeline_core.composition import Composed, stretched
 from pipeline_core.composition import compose as composed
 from pipeline_core.config import RECIPES, Distill, Init, Recipe
@@ -147,7 +148,8 @@ def extract_mesh(gaussians: Gaussians, recipe: Recipe = FACTORY) -> TexturedMesh
 
     Raises DataError where there is nothing to mesh, DivergedError where the density has no usable surface.
     """
-    return bake(gaussians, extract.extract_mesh(gaussians, recipe.mesh), recipe.mesh)
+    mesh = elsewhere(extract.extract_mesh, gaussians, recipe.mesh)
+    return elsewhere(bake, gaussians, mesh, recipe.mesh)
 
 
 def refine_texture(

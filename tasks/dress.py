@@ -18,6 +18,7 @@ def dress(
 ) -> dict[str, float]:
     """Write ``asset.glb`` in object units with all its maps, ``material.json``, which says what they hold, and
     ``splat.ply`` where it is drawn on the mesh: then this one is delivered, for the optimised one."""
+    from pipeline_core.aside import elsewhere
     from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb, save_glb
     from pipeline_core.io.npz import load_mesh
@@ -30,13 +31,15 @@ def dress(
     textured = load_glb(path_of(journey, asset, "asset.glb"))
     stretch = stretch_of(textured.vertices, spec.size_m)  # slopes of the relief are those of the asset as delivered
     cloud = stretch.cloud(load_points(path_of(journey, points, "points.ply")))
-    dressed, told = dress_mesh(stretch.textured(textured), stretch.surface(fine), spec.prompt, spec.recipe.dress, cloud)
+    dressed, told = elsewhere(
+        dress_mesh, stretch.textured(textured), stretch.surface(fine), spec.prompt, spec.recipe.dress, cloud
+    )
     dressed = replace(dressed, vertices=textured.vertices, normals=textured.normals)
-    save_glb(folder / "asset.glb", dressed, name="asset")
+    elsewhere(save_glb, folder / "asset.glb", dressed, name="asset")
     write_json(folder / "material.json", told)
     if spec.recipe.dress.splat == "mesh":
         count = len(load_splat(path_of(journey, gaussians, "splat.ply")))
-        save_splat(folder / "splat.ply", draw(textured, count, spec.recipe.dress))
+        save_splat(folder / "splat.ply", elsewhere(draw, textured, count, spec.recipe.dress))
     return {
         "materials_named": float(len(told["materials"]) if told["material_source"] == "prompt" else 0),
         "material_set": float(told["material_source"] == "recipe"),

@@ -1,7 +1,8 @@
 """This stage makes a mesh of the Gaussians: density field, marching cubes, clean-up, decimation, UV atlas, colour bake.
 
 Marching cubes and xatlas hold Python's lock for seconds. They run in processes of their own
-(``pipeline_core.meshing.process``), so the engine beside them never stalls.
+(``pipeline_core.meshing.process``), so the engine beside them never stalls; beside a GPU all of it does
+(``pipeline_core.aside``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[s
     ``surface.npz``: the same before decimation, without colours.
 
     A small part that touches no other is a component that was asked for: ``min_component`` is smaller for it."""
+    from pipeline_core.aside import elsewhere
     from pipeline_core.composition import Composed
     from pipeline_core.frame import frame_of
     from pipeline_core.io.gltf import save_glb
@@ -32,9 +34,9 @@ def extract_mesh(journey: Journey, folder: Path, gaussians: Reference) -> dict[s
     splat = splat_of(journey, gaussians)
     if isinstance(splat, Composed):
         settings = settings.model_copy(update={"min_component": settings.min_component * splat.layout.least})
-    mesh, fine = extract.extract_surfaces(splat, settings)
+    mesh, fine = elsewhere(extract.extract_surfaces, splat, settings)
     metres = max(frame_of(mesh.vertices, spec.height_m, spec.size_m).scale)
-    textured = bake(splat, mesh, settings, metres=metres)
-    save_glb(folder / "mesh.glb", textured, name="mesh")
-    save_mesh(folder / "surface.npz", fine)
+    textured = elsewhere(bake, splat, mesh, settings, metres=metres)
+    elsewhere(save_glb, folder / "mesh.glb", textured, name="mesh")
+    elsewhere(save_mesh, folder / "surface.npz", fine)
     return {"faces": len(mesh.faces), "vertices": len(mesh.vertices), "texture_size": textured.texture.shape[0]}

@@ -13,6 +13,7 @@ from tasks.stage import Reference, path_of
 @stage_task
 def levels(journey: Journey, folder: Path, asset: Reference) -> dict[str, float]:
     """Write ``lods.glb`` and ``collision.glb`` in object units, and ``levels.json``, which says what was left out."""
+    from pipeline_core.aside import elsewhere
     from pipeline_core.frame import stretch_of
     from pipeline_core.io.gltf import load_glb
     from pipeline_core.io.levels import save_bodies, save_levels
@@ -23,10 +24,10 @@ def levels(journey: Journey, folder: Path, asset: Reference) -> dict[str, float]
     textured = load_glb(path_of(journey, asset, "asset.glb"))
     stretch = stretch_of(textured.vertices, journey.spec.size_m)  # they are chosen by the shape that is delivered
     shape, back = stretch.textured(textured), stretch.inverse()
-    made, left_out = levels_of(shape, settings)
+    made, left_out = elsewhere(levels_of, shape, settings)
     named = {f"LOD{i}": back.textured(each.textured) for i, each in enumerate(made)}
-    save_levels(folder / "lods.glb", named, name="asset")
-    bodies, scores = bodies_of(shape.mesh, settings)
+    elsewhere(save_levels, folder / "lods.glb", named, name="asset")
+    bodies, scores = elsewhere(bodies_of, shape.mesh, settings)
     bodies = [(body, back.points(vertices), faces) for body, vertices, faces in bodies]
     save_bodies(folder / "collision.glb", bodies, name="asset")
     metrics = told_of(made, left_out) | scores

@@ -35,6 +35,7 @@ def measure(
     import torch
 
     from pipeline_core import models
+    from pipeline_core.aside import elsewhere
     from pipeline_core.frame import frame_of, stretch_of
     from pipeline_core.metrics import fidelity
     from pipeline_core.metrics.aesthetic import load_predictor
@@ -48,13 +49,13 @@ def measure(
     metrics = {"texture_size": float(textured.texture.shape[0]), "gaussians": float(len(delivered))}
     shape = stretch_of(textured.vertices, spec.size_m).textured(textured)
     metres = max(frame_of(shape.vertices, spec.height_m, spec.size_m).scale)
-    metrics |= {name: float(value) for name, value in mesh_health(shape, metres).items()}
-    metrics |= consistency(delivered, textured, spec.recipe.evaluate, optimised) | look(shape)
+    metrics |= {name: float(value) for name, value in elsewhere(mesh_health, shape, metres).items()}
+    metrics |= elsewhere(consistency, delivered, textured, spec.recipe.evaluate, optimised) | elsewhere(look, shape)
     if spec.init_file:
-        metrics["start_psnr"] = likeness(start, gaussians, spec.recipe.evaluate)
+        metrics["start_psnr"] = elsewhere(likeness, start, gaussians, spec.recipe.evaluate)
     if spec.recipe.evaluate.aesthetic:
         rate = load_predictor(spec.recipe.evaluate.aesthetic, models.device())
-        views = torch.from_numpy(turntable(shape, frames=8, size=rate.size)).permute(0, 3, 1, 2)
+        views = torch.from_numpy(elsewhere(turntable, shape, frames=8, size=rate.size)).permute(0, 3, 1, 2)
         metrics["aesthetic"] = float(rate(views).mean())
     ref = judge_of(spec.prompt, spec.recipe.evaluate)
     if ref is None:

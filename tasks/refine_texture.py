@@ -15,6 +15,7 @@ from tasks.stage import Reference, path_of, picture_of
 def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str, float]:
     """Write ``asset.glb`` in object units; ``record`` writes the delivered asset from it."""
     from pipeline_core import make
+    from pipeline_core.aside import elsewhere
     from pipeline_core.io.gltf import load_glb, save_glb
 
     spec = journey.spec
@@ -29,5 +30,5 @@ def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str,
         checkpoint_path=Library(journey.library).checkpoint("refine_texture", journey.keys["refine_texture"]),
         on_progress=board.follow(spec.asset_id, "refine_texture"),
     )
-    save_glb(folder / "asset.glb", textured, name="asset")
+    elsewhere(save_glb, folder / "asset.glb", textured, name="asset")
     return {"steps": spec.recipe.texture.steps}

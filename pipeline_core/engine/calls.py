@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline_core.device import upload
 from pipeline_core.engine.clock import Clock
-from pipeline_core.engine.fixed_sizes import FixedSizes
+from pipeline_core.engine.fixed_sizes import LARGEST_GRAPH, FixedSizes
 from pipeline_core.engine.jobs import PointRows, Rows
 from pipeline_core.errors import StageError
 from pipeline_core.priors.interface import ImagePrior, KindPrior, PointPrior, kinds_of
@@ -41,10 +41,12 @@ class ModelCalls:
         self._point_prior = point_prior
         on_cuda = device.type == "cuda"
         self._denoise: Callable[..., Tensor] = self._predict
-        self._fixed: FixedSizes | None = None
+        self._denoise_runs: Callable[..., Tensor] = self._predict_runs
+        self._fixed: list[FixedSizes] = []
         if on_cuda if fixed_sizes is None else fixed_sizes:
-            group = image_prior.num_views
-            self._denoise = self._fixed = FixedSizes(self._predict, device, group=group, graphs=on_cuda)
+            self._denoise = FixedSizes(self._predict, device, group=image_prior.num_views, graphs=on_cuda)
+            self._denoise_runs = FixedSizes(self._predict_runs, device, graphs=on_cuda, largest=LARGEST_GRAPH // 2)
+            self._fixed = [self._denoise, self._denoise_runs]
 
     def point_prior(self) -> PointPrior:
         """The point prior, loaded at first use."""
@@ -63,8 +65,8 @@ class ModelCalls:
 
     def release(self) -> None:
         """Give cached memory back to the device."""
-        if self._fixed is not None:
-            self._fixed.forget()
+        for each in self._fixed:
+            each.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -74,7 +76,8 @@ class ModelCalls:
         ``seeds``: of each row, to sample the encoder's posterior; None (as for all where there are none) its mean.
         """
         alike = [list(parts) for _, parts in groupby(images, key=lambda part: part.shape[1:])]
-        stacked = torch.cat([resize(torch.cat(parts), self.image_prior.size) for parts in alike])
+        pieces = [resize(torch.cat(parts), self.image_prior.size) for parts in alike]
+        stacked = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         if stacked.requires_grad:
             stacked.register_hook(lambda gradient: self.clock.mark("backward_encode"))
             if self.frugal:
@@ -97,12 +100,30 @@ class ModelCalls:
         answers: dict[int, Tensor] = {}
         for places in alike.values():
             rows = [parts[at] for at in places]
+            if self._share_start(rows):
+                answers |= zip(places, self._answer_runs(rows))
+                continue
             inputs = [torch.cat([getattr(part, name) for part in rows]) for name in names]
             if kinds_of(self.image_prior):
                 inputs.append(torch.cat([torch.full((len(part),), part.kind) for part in rows]))
             answer = self._denoise(*inputs)
             answers |= zip(places, answer.split([len(part) for part in rows]))
         return torch.cat([answers[at] for at in range(len(parts))])
+
+    def _share_start(self, parts: list[Rows]) -> bool:
+        """Whether all are k runs of the same latents, and the prior takes k texts for a row of them."""
+        copies = {part.copies for part in parts}
+        return len(copies) == 1 and max(copies) > 1 and bool(getattr(self.image_prior, "shares_start", False))
+
+    def _answer_runs(self, parts: list[Rows]) -> list[Tensor]:
+        """The predictions of such parts."""
+        copies, counts = parts[0].copies, [len(part) // part.copies for part in parts]
+        latents, t = (
+            torch.cat([getattr(part, name)[:count] for part, count in zip(parts, counts)]) for name in ("latents", "t")
+        )
+        texts = torch.cat([part.embeddings.unflatten(0, (copies, -1)) for part in parts], 1).transpose(0, 1)
+        answer = self._denoise_runs(latents, t, texts)
+        return [part.transpose(0, 1).flatten(0, 1) for part in answer.split(counts)]
 
     def _predict(
         self, latents: Tensor, t: Tensor, embeddings: Tensor, azimuth: Tensor, elevation: Tensor, *kinds: Tensor
@@ -115,6 +136,12 @@ class ModelCalls:
             prior = cast(KindPrior, self.image_prior)
             return prior.predict(latents, t, embeddings, cameras, upload(kinds[0], self.device))
         return self.image_prior.predict(latents, t, embeddings, cameras)
+
+    def _predict_runs(self, latents: Tensor, t: Tensor, texts: Tensor) -> Tensor:
+        """Predictions [B, k, C, h, w] for ``texts`` [B, k, L, D]."""
+        runs = self.image_prior.predict(latents, t, texts.transpose(0, 1).flatten(0, 1))
+        answers: Tensor = runs.unflatten(0, (-1, len(latents))).transpose(0, 1)
+        return answers
 
     @torch.no_grad()
     def predict_points(self, parts: list[PointRows]) -> Tensor:

@@ -67,10 +67,21 @@ def default_active(image_prior: ImagePrior, device: torch.device) -> int:
     return 4 if image_prior.dtype == torch.bfloat16 else 1
 
 
-def values_of(tensors: list[Tensor]) -> list[list[float]]:
-    """The values of tensors [K] on one device, for one wait."""
-    values = iter(torch.cat(tensors).tolist() if tensors else [])
-    return [[next(values) for _ in range(len(tensor))] for tensor in tensors]
+def values_of(tensors: list[Tensor]) -> Callable[[], list[list[float]]]:
+    """Begin to fetch the values of tensors [K] on one device; the answer waits for them."""
+    if not tensors:
+        return list
+    here, counts = torch.cat(tensors).to("cpu", non_blocking=True), [len(tensor) for tensor in tensors]
+    fetched = torch.cuda.Event() if tensors[0].is_cuda else None
+    if fetched is not None:
+        fetched.record()
+
+    def values() -> list[list[float]]:
+        if fetched is not None:
+            fetched.synchronize()
+        return [part.tolist() for part in here.split(counts)]
+
+    return values
 
 
 def batched(rows: dict[Any, Any], call: Callable[[list[Any]], Tensor]) -> dict[Any, Tensor]:
@@ -94,6 +105,7 @@ class _Active:
     scene: Scene | None = None
     images: Tensor | None = None
     query: Query = field(default_factory=Query)
+    shared: SharesLaunches | None = None
     wanted: Tensor | None = None
     loss: Tensor | None = None
 
@@ -101,6 +113,14 @@ class _Active:
         """Drop what belongs to one step only, graphs above all."""
         self.scene = self.images = self.wanted = self.loss = None
         self.query = Query()
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """The numbers of a step that jobs have not looked at yet."""
+
+    jobs: list[_Active] = field(default_factory=list)
+    values: Callable[[], list[list[float]]] = list
 
 
 class DistillationEngine:
@@ -112,7 +132,7 @@ class DistillationEngine:
     GPU. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
 
     On a GPU the host waits for the device only where gsplat counts what it has to sort (once a step for all jobs that
-    render at one size), at densification events, and when jobs look at their numbers, about 50 times a stage.
+    render at one size) and at densification events. Jobs look at their numbers about 50 times a stage, a step later.
     """
 
     def __init__(
@@ -138,6 +158,7 @@ class DistillationEngine:
         self._calls = ModelCalls(image_prior, point_prior, self.device, self.clock, fixed_sizes)
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
+        self._unseen = _Unseen()
         self._closing = False
         self._wake = threading.Condition()
         self._finishing = ThreadPoolExecutor(2, thread_name_prefix="splatmill-result")
@@ -238,6 +259,7 @@ class DistillationEngine:
         job = entry.job
         if not entry.started:
             job.start(self.image_prior, self._calls.point_prior, self.device)
+            entry.shared = job if self._share_launches and isinstance(job, SharesLaunches) else None
             entry.started = True
             entry.snapshot = load_checkpoint(job.checkpoint_path, job.fingerprint) if job.checkpoint_path else None
         if entry.snapshot is not None:
@@ -253,6 +275,7 @@ class DistillationEngine:
         self._draw()
         mark("render")
         latents = self._encode()
+        self._look()
         self._each(lambda e: setattr(e, "query", e.job.ask(latents.get(e))))
         mark("encode")
         self._answer_queries()
@@ -294,40 +317,42 @@ class DistillationEngine:
                 begun.append(self._judges.begin(owners, [views[owner] for owner in owners]))
         return begun
 
-    def _sharing(self) -> dict[_Active, SharesLaunches]:
-        """The jobs that share launches."""
-        return {e: e.job for e in self._active if self._share_launches and isinstance(e.job, SharesLaunches)}
-
     def _draw(self) -> None:
-        sharing = self._sharing()
-
         def draw(entry: _Active) -> None:
-            if entry in sharing:
-                entry.scene = sharing[entry].scene()
+            if entry.shared is not None:
+                entry.scene = entry.shared.scene()
             else:
                 entry.images = entry.job.draw()
 
         self._each(draw)
-        scenes = {e: e.scene for e in self._active if e.scene is not None}
-        for entry, answer in zip(scenes, render_together(list(scenes.values())), strict=True):
+        shown = [(e, e.shared, e.scene) for e in self._active if e.shared is not None and e.scene is not None]
+        for (entry, job, _), answer in zip(shown, render_together([scene for *_, scene in shown]), strict=True):
             with self._guard(entry):
-                entry.images = sharing[entry].show(*answer)
+                entry.images = job.show(*answer)
 
     def _update(self) -> None:
-        sharing = self._sharing()
-        step_together([optimizer for job in sharing.values() for optimizer in job.due()])
+        step_together([optimizer for e in self._active if e.shared is not None for optimizer in e.shared.due()])
         numbers: dict[_Active, Tensor] = {}
 
         def update(entry: _Active) -> None:
-            if entry not in sharing:
+            if entry.shared is None:
                 entry.job.update()
-            elif (shown := sharing[entry].settle()) is not None:
+            elif (shown := entry.shared.settle()) is not None:
                 numbers[entry] = shown
 
         self._each(update)
-        for entry, values in zip(numbers, values_of(list(numbers.values())), strict=True):
-            with self._guard(entry):
-                sharing[entry].look(values)
+        self._unseen = _Unseen(list(numbers), values_of(list(numbers.values())))
+        if any(entry.job.done for entry in numbers):
+            self._look()
+
+    def _look(self) -> None:
+        """Have jobs look at their numbers of the last step. Once the next is encoded these are there, and a GPU has
+        work meanwhile; before a job is done, checkpointed or dismissed somebody has to wait for them."""
+        unseen, self._unseen = self._unseen, _Unseen()
+        for entry, values in zip(unseen.jobs, unseen.values(), strict=True):
+            if entry in self._active and entry.shared is not None:
+                with self._guard(entry):
+                    entry.shared.look(values)
 
     def _after_step(self, entry: _Active) -> None:
         """Progress, checkpoint and farewell of one job."""
@@ -339,7 +364,9 @@ class DistillationEngine:
         if job.done:
             self._finish(entry)
         elif now - entry.saved_at >= self.checkpoint_seconds:
-            self._checkpoint(entry)
+            self._look()
+            if entry in self._active:
+                self._checkpoint(entry)
 
     def _checkpoint(self, entry: _Active) -> None:
         """Remember the state, on disk too where the job has a place; a full disk costs the insurance, not the job."""
@@ -391,6 +418,8 @@ class DistillationEngine:
 
     def _dismiss_cancelled(self) -> None:
         """Cancelled jobs leave at a step boundary and keep a checkpoint of it."""
+        if any(entry.future.cancelled() for entry in self._active):
+            self._look()
         for entry in [e for e in self._active if e.future.cancelled()]:
             self._active.remove(entry)
             if entry.started and entry.job.step:
@@ -415,6 +444,7 @@ class DistillationEngine:
                 action(entry)
 
     def _batch_failed(self, error: Exception) -> None:
+        self._unseen = _Unseen()
         for entry in self._active:
             entry.forget()
         if not is_out_of_memory(error):

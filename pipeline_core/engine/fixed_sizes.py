@@ -40,13 +40,14 @@ class FixedSizes:
 
     Inputs are copied into buffers that stay where they are; the rows behind them hold what earlier calls left there.
     That changes nothing where rows do not look at each other, or only within runs of ``group`` rows. With ``graphs``
-    (CUDA) each size is recorded once and replayed: one launch instead of a thousand.
+    (CUDA) each size up to ``largest`` is recorded once and replayed: one launch instead of a thousand.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], device: torch.device, *, group: int = 1, graphs: bool = False
-    ) -> None:
-        self.function, self.device, self.group, self.graphs = function, device, group, graphs
+        self, function: Callable[..., Tensor], device: torch.device, *,
+        group: int = 1, graphs: bool = False, largest: int = LARGEST_GRAPH,
+    ) -> None:  # fmt: skip
+        self.function, self.device, self.group, self.graphs, self.largest = function, device, group, graphs, largest
         self._slots: dict[tuple[object, ...], _Slot] = {}
         self._pool: Any = None
 
@@ -68,7 +69,7 @@ class FixedSizes:
         self._pool = None
 
     def _prepare(self, buffers: list[Tensor]) -> Callable[[], Tensor]:
-        if self.graphs and len(buffers[0]) <= LARGEST_GRAPH:
+        if self.graphs and len(buffers[0]) <= self.largest:
             try:
                 return self._record(buffers)
             except RuntimeError as error:

@@ -180,6 +180,7 @@ class GaussianJob:
         return Shading(self.stage.shown, lights, lambert)
 
     def show(self, images: Tensor, info: dict[str, Any]) -> Tensor:
+        info["Ks"] = self.Ks
         self.info = info
         return images
 
@@ -219,7 +220,7 @@ class GaussianJob:
 
     def settle(self) -> Tensor | None:
         if self.stage.image_weight:
-            self.stats.accumulate(self.info | {"Ks": self.Ks})
+            self.stats.accumulate(self.info)
         self.info, self.judged, self.point_prediction = {}, None, None
         self.step += 1
         self._densify()

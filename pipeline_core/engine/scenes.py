@@ -77,9 +77,9 @@ class Scene:
             return whole
 
         means2d = Spread([info["means2d"] for info in infos], spread)
-        return images, infos[0] | {
-            "means2d": means2d, **{name: spread([info[name] for info in infos]) for name in ("radii", "conics")}
-        }  # fmt: skip
+        whole = {name: spread([info[name] for info in infos]) for name in ("radii", "conics")}
+        size = {name: infos[0][name] for name in ("width", "height")}
+        return images, {"means2d": means2d, **whole, **size}
 
 
 @dataclass(frozen=True)
@@ -135,21 +135,30 @@ def _render_alike(scenes: list[Scene]) -> list[Answer]:
     if shadings:  # all of one kind
         together = replace(shadings[0], lights=upload(torch.stack([each.lights for each in shadings]), device))
         colors = together.colours(colors, quats, scales, means, viewmats)
-    images, infos, whole = rasterize_batch(
+    images, drawn = rasterize_batch(
         means, quats, scales, opacities, colors,
         viewmats, Ks, cameras[0].width, cameras[0].height, sh_degree=degree, backgrounds=backgrounds,
     )  # fmt: skip
     images = images if degree is None else _clamp(images)
-    own = [
-        info
-        | {"means2d": Part(info["means2d"], (slice(None), slice(count)))}
-        | {name: info[name][:, :count] for name in ("radii", "conics")}
-        for info, count in zip(infos, counts, strict=True)
-    ]
-    if whole is not None:
-        launch = Launch(whole)
-        own = [info | {"launch": partial(launch.sums, j, count)} for j, (info, count) in enumerate(zip(own, counts))]
+    if isinstance(drawn, dict):
+        launch = Launch(drawn)
+        own = [launch.shown(j, count) for j, count in enumerate(counts)]
+    else:
+        own = [Shown(each, (slice(None), slice(count))) for each, count in zip(drawn, counts, strict=True)]
     return list(zip(images.permute(0, 1, 4, 2, 3), own, strict=True))
+
+
+class Shown(dict[str, Any]):
+    """The info of one scene: of the Gaussians of ``whole`` those at ``index``, which are cut out when they are asked
+    for. Most never are, and a GPU waits for whoever cuts before it encodes."""
+
+    def __init__(self, whole: dict[str, Any], index: Any) -> None:
+        super().__init__(means2d=Part(whole["means2d"], index), width=whole["width"], height=whole["height"])
+        self._whole, self._index = whole, index
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = self._whole[name][self._index]
+        return self[name]
 
 
 class Launch:
@@ -161,6 +170,12 @@ class Launch:
     def __init__(self, info: dict[str, Any]) -> None:
         self._info = info
         self._sums: tuple[Tensor, Tensor] | None = None
+
+    def shown(self, scene: int, count: int) -> Shown:
+        """The info of the first ``count`` Gaussians of a ``scene``."""
+        own = Shown(self._info, (scene, slice(None), slice(count)))
+        own["launch"] = partial(self.sums, scene, count)
+        return own
 
     def sums(self, scene: int, count: int) -> tuple[Tensor, Tensor]:
         """Of the first ``count`` Gaussians of a ``scene``, after the backward: see :func:`gradient_sums`."""

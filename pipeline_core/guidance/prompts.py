@@ -108,7 +108,7 @@ class TextConditioning:
         groups = len(embeddings)
         return Rows(
             latents_t.repeat(groups, 1, 1, 1), t.repeat(groups),
-            torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations), self.kind,
+            torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations), self.kind, groups,
         )  # fmt: skip
 
     def unconditional(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor) -> Rows:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline_core.aside import turn
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Meshing
 from pipeline_core.errors import DataError, DivergedError
@@ -62,9 +61,8 @@ def extract_surfaces(gaussians: Gaussians, settings: Meshing) -> tuple[Mesh, Mes
     """
     gaussians, fixed = solid_part(gaussians), settings.iso
     origin, spacing, shape = grid_for(gaussians, settings.grid)
-    with turn():
-        values = smooth_density(sample_density(gaussians, origin, spacing, shape), settings.blur)
-        iso = choose_level(gaussians, values, origin, spacing) if fixed is None else fixed_level(values, fixed)
+    values = smooth_density(sample_density(gaussians, origin, spacing, shape), settings.blur)
+    iso = choose_level(gaussians, values, origin, spacing) if fixed is None else fixed_level(values, fixed)
     anchors = []
     if settings.settle:
         solid = gaussians.opacities.sigmoid() > ANCHOR_OPACITY

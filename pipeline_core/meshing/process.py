@@ -5,9 +5,9 @@
 xatlas holds the GIL for its whole run (seconds) and PyMCubes nearly so: in a thread they would freeze every other
 asset of the batch. The child is a plain ``python -m pipeline_core.meshing.process`` that reads one ``.npz`` from its
 standard input and writes one to its standard output: nothing is pickled, the caller's ``__main__`` is not imported
-again, no pool or semaphore outlives a kill, and any thread may call it. Beside a GPU children are nice, and wait for
-their turn (aside.py). Functions named here must live in modules that do not import torch, or the child takes seconds to
-start (numba: 0.2 s).
+again, no pool or semaphore outlives a kill, and any thread may call it. Functions named here must live in modules that
+do not import torch, or the child takes seconds to start (numba: 0.2 s). Beside a GPU whole stages of the CPU's work are
+done in other processes (aside.py), and these are children of those: as nice, and no more at once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from typing import Any
 import numpy as np
 
 from pipeline_core import errors, python
-from pipeline_core.aside import NICENESS, child_turn, feeds_a_gpu
 
 TIMEOUT_S = 600.0
-NICE = "SPLATMILL_NICE"
-"""Environment variable of a child: by how much it gives way to others."""
 
 
 def run_in_process(
@@ -43,12 +40,9 @@ def run_in_process(
     named: dict[str, Any] = {f"a{i}": a for i, a in enumerate(arrays)}
     np.savez(request, header=np.array(header), **named)
     command = python.command("pipeline_core.meshing.process")
-    environment = python.environment() | {"OMP_NUM_THREADS": "1", NICE: str(NICENESS if feeds_a_gpu() else 0)}
+    environment = python.environment() | {"OMP_NUM_THREADS": "1"}
     try:
-        with child_turn():
-            child = subprocess.run(
-                command, input=request.getvalue(), capture_output=True, timeout=timeout, env=environment
-            )
+        child = subprocess.run(command, input=request.getvalue(), capture_output=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:
         raise errors.TransientError(f"{target} took longer than {timeout:g} s and was stopped") from None
     if child.returncode != 0:
@@ -65,8 +59,6 @@ def run_in_process(
 
 def _serve() -> None:
     """Answer the one request on standard input."""
-    if hasattr(os, "nice"):
-        os.nice(int(os.environ.get(NICE, "0")))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a package prints goes to standard error, not into the answer
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as request:

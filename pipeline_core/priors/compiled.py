@@ -32,25 +32,27 @@ def patience() -> float:
 
 def compile_when_it_pays(network: nn.Module, least_rows: int, *, differentiated: bool) -> nn.Module:
     """Compile ``network`` for each number of rows from ``least_rows`` on that has come often enough (:func:`patience`).
+    Of inputs with different numbers of rows the largest is meant, and each combination is one of its own.
 
     Smaller batches run as they are, and so do inputs that want a gradient where ``differentiated`` is False, and the
     other way round. What is compiled is kept in the cache folder for the next process. A network that
     cannot be compiled here runs on as it is, with a warning.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    plain, seen, ready = network.forward, Counter[int](), set[int]()
+    plain, seen, ready = network.forward, Counter[tuple[int, ...]](), set[tuple[int, ...]]()
     compiled: Callable[..., Any] | None = torch.compile(plain, dynamic=False)
 
     def forward(x: Tensor, *rest: Any, **named: Any) -> Any:
         nonlocal compiled
-        if len(x) < least_rows or x.requires_grad != differentiated:
+        rows = tuple(len(each) for each in (x, *rest) if isinstance(each, Tensor))
+        if max(rows) < least_rows or x.requires_grad != differentiated:
             return plain(x, *rest, **named)
-        seen[len(x)] += 1
-        if compiled is None or (len(x) not in ready and seen[len(x)] <= patience()):
+        seen[rows] += 1
+        if compiled is None or (rows not in ready and seen[rows] <= patience()):
             return plain(x, *rest, **named)
         try:
             answer = compiled(x, *rest, **named)
-            ready.add(len(x))
+            ready.add(rows)
             return answer
         except torch._dynamo.exc.TorchDynamoException as error:
             log.warning("%s runs as it is, it cannot be compiled: %s", type(network).__name__, error)

@@ -7,19 +7,31 @@ way from images to tokens and back, which diffusers copies; attention with one w
 which no fused kernel of torch takes: plain matrix products are five times as fast as the fallback; and other attention,
 whose projections of one input become one, and which asks for cuDNN's kernel first. Anything of another make stays as it
 is.
+
+Guidance asks for the same latents with several texts. A U-Net that :func:`shares_start` takes such rows as B latents
+and times, and k B texts, run after run: up to the first cross-attention there is nothing to tell the runs apart.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import Any
+
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline_core.priors.fused_norm import norm_silu_beside
+if find_spec("triton"):  # torch's CUDA builds bring it, but for Windows
+    from pipeline_core.priors.fused_norm import norm_silu_beside
+else:
+    from pipeline_core.priors.plain_norm import norm_silu_beside
 
 WIDEST_HEAD = 256
 """Widest head that torch's fused attention takes."""
@@ -50,7 +62,33 @@ def speed_up(network: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.GroupNorm):
                 setattr(parent, name, Norm(child))
+    if shares_start(network):
+        up_blocks: Any = network.up_blocks
+        up_blocks[-1].register_forward_pre_hook(_with_whole_skips, with_kwargs=True)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def shares_start(network: nn.Module) -> bool:
+    """Whether ``network``, sped up, takes fewer latents and times than texts: that is, all of it is known here, and the
+    times are all that enters before the first cross-attention."""
+    if not isinstance(network, UNet2DConditionModel) or not isinstance(network.down_blocks[0], CrossAttnDownBlock2D):
+        return False
+    odd = any(isinstance(module, ResnetBlock2D) for module in network.modules())
+    entering = (network.class_embedding, network.time_embed_act, network.encoder_hid_proj)
+    added, first = network.config.addition_embed_type, network.down_blocks[0].attentions[0]
+    return not odd and added is None and not any(entering) and isinstance(first, Tokens) and first.shares_start
+
+
+def _with_whole_skips(block: nn.Module, args: tuple[()], named: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+    """The last up block's input: what came from before the first cross-attention is repeated for each run."""
+    rows = len(named["hidden_states"])
+    skips = tuple(_repeated(each, rows) for each in named["res_hidden_states_tuple"])
+    return args, named | {"res_hidden_states_tuple": skips}
+
+
+def _repeated(x: Tensor, rows: int) -> Tensor:
+    """``x`` again and again until it has so many ``rows``, in its own layout."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
 
 def _is_plain(block: ResnetBlock2D) -> bool:
@@ -120,7 +158,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         shift = self.conv1.bias[None]
         if self.time_emb_proj is not None and temb is not None:
-            shift = shift + self.time_emb_proj(F.silu(temb))
+            shift = _repeated(shift + self.time_emb_proj(F.silu(temb)), len(x))
         normed, x = self.norm1.beside(x)
         hidden = F.conv2d(normed, self.conv1.weight, padding=1)
         hidden = self.conv2(self.norm2(hidden, shift))
@@ -134,24 +172,49 @@ class Tokens(nn.Module):
         super().__init__()
         self.norm, self.proj_in, self.proj_out = model.norm, model.proj_in, model.proj_out
         self.transformer_blocks, self.linear = model.transformer_blocks, model.use_linear_projection
+        self.shares_start = _is_plain_transformer(model.transformer_blocks[0])
 
     def forward(
         self, x: Tensor, encoder_hidden_states: Tensor, cross_attention_kwargs: None = None,
         attention_mask: None = None, encoder_attention_mask: None = None, return_dict: bool = False,
     ) -> tuple[Tensor]:  # fmt: skip
-        batch, _, height, width = x.shape
+        height, width = x.shape[2:]
         hidden = self.norm(x)
         if not self.linear:
             hidden = self.proj_in(hidden)
         tokens = hidden.permute(0, 2, 3, 1).flatten(1, 2)
         if self.linear:
             tokens = self.proj_in(tokens)
-        for block in self.transformer_blocks:
+        blocks = list(self.transformer_blocks)
+        if len(encoder_hidden_states) > len(tokens):
+            tokens = _begun(blocks.pop(0), tokens, encoder_hidden_states)
+            x = _repeated(x, len(tokens))
+        for block in blocks:
             tokens = block(tokens, encoder_hidden_states=encoder_hidden_states)
         if self.linear:
             tokens = self.proj_out(tokens)
         hidden = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return (x + (hidden if self.linear else self.proj_out(hidden)),)
+
+
+def _is_plain_transformer(block: nn.Module) -> bool:
+    """Attention to itself, to the words, and a layer for each token, each behind a norm."""
+    return (
+        isinstance(block, BasicTransformerBlock)
+        and block.norm_type == "layer_norm"
+        and block.pos_embed is None
+        and not block.only_cross_attention
+        and block.attn2 is not None
+        and block.attn2.is_cross_attention
+    )
+
+
+def _begun(block: Any, tokens: Tensor, words: Tensor) -> Tensor:
+    """What ``block`` (:func:`_is_plain_transformer`) answers to ``tokens`` of one run and ``words`` of several."""
+    tokens = _repeated(block.attn1(block.norm1(tokens)) + tokens, len(words))
+    tokens = block.attn2(block.norm2(tokens), encoder_hidden_states=words) + tokens
+    answer: Tensor = block.ff(block.norm3(tokens)) + tokens
+    return answer
 
 
 class OneHead:

@@ -2,7 +2,7 @@
 
 torch's group norm knows no channels_last: it copies the tensor there and back, which costs more than the convolutions
 gain by the layout. Three Triton kernels do the same here: sums over pixels, their combination, and the
-answer. :func:`norm_silu_reference` is the readable twin that they are tested against, in Triton's interpreter too.
+answer. ``plain_norm.norm_silu`` is the readable twin that they are tested against, in Triton's interpreter too.
 
 The network is frozen, so the backward gives the gradient of ``x`` alone.
 """
@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
 PROGRAMS = {"moments": 2048, "normalise": 16384, "gradient_sums": 2048, "gradient": 8192}
 """About so many programs share a tensor: enough to fill a GPU, and few enough that each has more than a few pixels.
@@ -28,25 +27,20 @@ MOST_PARTS = 1024
 """Most parts that the pixels of one sample are summed in: one program combines them."""
 
 
-def norm_silu_reference(
-    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True
-) -> Tensor:
-    """``silu(group_norm(x + shift))``: x [B, C, H, W], ``shift`` [B, C] or [1, C], ``weight`` and ``bias`` [C]."""
-    normed = F.group_norm(x + shift[:, :, None, None], groups, weight, bias, eps)
-    return F.silu(normed) if silu else normed
-
-
 def norm_silu(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True
 ) -> Tensor:
-    """The same by the kernels; the answer is channels_last. Sums are float32, whatever the precision of ``x``."""
+    """``silu(group_norm(x + shift))``: x [B, C, H, W], ``shift`` [B, C] or [1, C], ``weight`` and ``bias`` [C].
+
+    The answer is channels_last. Sums are float32, whatever the precision of ``x``.
+    """
     return norm_silu_beside(x, shift, weight, bias, groups, eps, silu)[0]
 
 
 def norm_silu_beside(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The same, and ``x`` for a branch around it: gradients of both are added in one pass, which autograd takes apart."""
+    """The same, and ``x`` for a branch around it: their gradients are added in one pass, which autograd takes apart."""
     return _NormSilu.apply(x, shift.expand(len(x), -1).contiguous(), weight, bias, groups, eps, silu)
 
 

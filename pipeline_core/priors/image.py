@@ -95,6 +95,9 @@ class DiffusersPrior(LatentPrior):
     Its predictions are noise, whatever the network predicts.
     """
 
+    shares_start = False
+    """Whether :meth:`predict` takes several texts for the same row."""
+
     def __init__(self, parts: Parts, model_id: str, device: torch.device | str, dtype: torch.dtype) -> None:
         super().__init__(
             Diffusion(parts.process.alphas_cumprod.to(device)),
@@ -115,11 +118,13 @@ class DiffusersPrior(LatentPrior):
         """On a GPU: exchange what is slow in networks of known make (frozen.py), in place."""
         from diffusers import UNet2DConditionModel
 
-        from pipeline_core.priors.frozen import speed_up
+        from pipeline_core.priors.frozen import shares_start, speed_up
 
         super().speed_up()
         if isinstance(self.unet, UNet2DConditionModel):
-            compile_when_it_pays(speed_up(self.unet), COMPILED_ROWS, differentiated=False)
+            speed_up(self.unet)
+            self.shares_start = self.camera == "none" and shares_start(self.unet)
+            compile_when_it_pays(self.unet, COMPILED_ROWS, differentiated=False)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         outputs = [encoder(prompt) for encoder in self.encoders]
@@ -157,7 +162,10 @@ class DiffusersPrior(LatentPrior):
         cameras: tuple[Tensor, Tensor] | None = None,
         kinds: Tensor | None = None,
     ) -> Tensor:
-        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior`` and, for ``kinds``, ``KindPrior``."""
+        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior`` and, for ``kinds``, ``KindPrior``.
+
+        Where it :attr:`shares_start`, ``embeddings`` may be k B rows, for the same B rows of the rest k times over.
+        """
         x = self._for_network(x_t, self.unet)
         timesteps = self._network_process.timestep(t).to(x.device)
         embeddings = embeddings.to(x.device, x.dtype)
@@ -172,7 +180,8 @@ class DiffusersPrior(LatentPrior):
         else:
             output = self._denoise(x, timesteps, embeddings, self._labels(cameras, kinds, x))
         output = output[:, : self.latent_channels].float()  # learned-variance networks have twice the channels
-        return self._network_process.x0_and_noise(x_t.float(), output, t)[1]
+        copies = len(output) // len(x_t)
+        return self._network_process.x0_and_noise(x_t.float().repeat(copies, 1, 1, 1), output, t.repeat(copies))[1]
 
     def _labels(self, cameras: tuple[Tensor, Tensor], kinds: Tensor | None, x: Tensor) -> Tensor | None:
         """What the network is told of the camera and of the kind of render [B, 8 or more], in the precision of ``x``.

@@ -136,8 +136,10 @@ class LatentPrior(OwnsNoise, ABC):
         if self.vae is None:
             return x
         encoder = self.distilled or self.vae
-        scale = GradientScale() if form_of(encoder)[0] == torch.float16 else None
-        encoded = encoder.encode(self._for_network(x if scale is None else scale.out(x), encoder))
+        dtype, layout = form_of(encoder)
+        scale = GradientScale() if dtype == torch.float16 else None
+        x = x if scale is None else scale.out(x)
+        encoded = encoder.encode(x.to(self.device, dtype, memory_format=layout))
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
             z = posterior.mean.float()

@@ -17,7 +17,6 @@ from pipeline_core.device import thread_count
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _size = 0
-_here = threading.local()
 
 
 def parallel(work: Callable[[int, int], None]) -> None:
@@ -26,7 +25,7 @@ def parallel(work: Callable[[int, int], None]) -> None:
     The calling thread takes part 0, then every part that no pool thread has begun: a busy pool (other callers) never
     makes it wait for its turn. ``work`` must not call :func:`parallel`.
     """
-    parts = 1 if getattr(_here, "alone", False) else thread_count()
+    parts = thread_count()
     if parts == 1:
         work(0, 1)
         return
@@ -44,11 +43,6 @@ def parallel(work: Callable[[int, int], None]) -> None:
     for future in futures:
         if not future.cancelled():
             future.result()
-
-
-def work_alone() -> None:
-    """From now on this thread does all parts of its :func:`parallel` by itself: for a worker of a pool of its own."""
-    _here.alone = True
 
 
 def _get_executor(workers: int) -> ThreadPoolExecutor:

@@ -138,38 +138,33 @@ def rasterize_batch(
     *,
     sh_degree: int | None = None,
     backgrounds: Tensor,
-) -> tuple[Tensor, list[dict[str, Any]], dict[str, Any] | None]:
+) -> tuple[Tensor, list[dict[str, Any]] | dict[str, Any]]:
     """:func:`rasterize` of J scenes of N > 0 Gaussians in V views each, on a GPU in one launch.
 
     Every tensor has J in front: means [J, N, 3], colors [J, N, 3] or [J, N, K, 3], viewmats [J, V, 4, 4], backgrounds
-    [J, V, 3] ... Returns colours [J, V, height, width, 3] and each scene's ``info``, in which ``means2d`` is a
-    :class:`Part` and keeps its gradient; and the ``info`` of all [J, V, N, ...] where it was one launch. A Gaussian of
-    opacity 0 is not drawn and gets no gradient: scenes of different sizes are filled up with them.
+    [J, V, 3] ... Returns colours [J, V, height, width, 3] and each scene's ``info``, or where it was one launch that of
+    all [J, V, N, ...]; ``means2d`` keeps its gradient. A Gaussian of opacity 0 is not drawn and gets no gradient:
+    scenes of different sizes are filled up with them.
     """
-    scenes, whole_info = (means, quats, scales, opacities, colors, viewmats, Ks), None
+    scenes = means, quats, scales, opacities, colors, viewmats, Ks
     if _choose(None, means) == "gsplat":
         images, _, info = _gsplat(
             *scenes, width, height, render_mode="RGB", sh_degree=sh_degree, backgrounds=backgrounds, absgrad=False
         )
-        wholes: list[tuple[Tensor, Any]] = [(info["means2d"], j) for j in range(len(means))]
-        shown = [(info["radii"][j], info["conics"][j]) for j in range(len(means))]
-        whole_info = info | {"width": width, "height": height}
-    else:
-        drawn = [
-            rasterize(m, q, s, o, c, view, K, width, height, sh_degree=sh_degree, backgrounds=background)
-            for m, q, s, o, c, view, K, background in zip(*scenes, backgrounds, strict=True)
-        ]
-        images = torch.stack([image for image, _, _ in drawn])
-        wholes = [(info["means2d"], ...) for _, _, info in drawn]
-        shown = [(info["radii"], info["conics"]) for _, _, info in drawn]
-    for whole, _ in wholes:
-        if whole.requires_grad:
-            whole.retain_grad()
-    infos = [
-        {"means2d": Part(whole, index), "radii": radii, "conics": conics, "width": width, "height": height}
-        for (whole, index), (radii, conics) in zip(wholes, shown, strict=True)
+        _keep_gradient(info)
+        return images, info | {"width": width, "height": height}
+    drawn = [
+        rasterize(m, q, s, o, c, view, K, width, height, sh_degree=sh_degree, backgrounds=background)
+        for m, q, s, o, c, view, K, background in zip(*scenes, backgrounds, strict=True)
     ]
-    return images, infos, whole_info
+    for _, _, info in drawn:
+        _keep_gradient(info)
+    return torch.stack([image for image, _, _ in drawn]), [info for _, _, info in drawn]
+
+
+def _keep_gradient(info: dict[str, Any]) -> None:
+    if info["means2d"].requires_grad:
+        info["means2d"].retain_grad()
 
 
 class Part:

@@ -22,11 +22,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
-from pipeline_core.aside import turn
 from pipeline_core.cameras import FOVY, Cameras, orbit
 from pipeline_core.config import Meshing
 from pipeline_core.meshing.normals import vertex_normals
-from pipeline_core.meshing.unwrap import Charts, cut, pack, size_for
+from pipeline_core.meshing.unwrap import cut, pack, size_for
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.texturing.edges import sharpen_edges
@@ -67,11 +66,6 @@ def bake(gaussians: Gaussians, mesh: Mesh, settings: Meshing, *, metres: float =
     large as ``settings.texels_per_metre`` asks where an object unit is so many ``metres``; a light map has its own
     uvs where ``settings.lightmap_size`` asks for them."""
     charts = cut(mesh)
-    with turn():
-        return _baked(gaussians, mesh, charts, settings, metres)
-
-
-def _baked(gaussians: Gaussians, mesh: Mesh, charts: Charts, settings: Meshing, metres: float) -> TexturedMesh:
     size: int = settings.texture_size
     if settings.texels_per_metre is None:
         uvs = pack(charts, size)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,10 +33,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
-from pipeline_core.aside import turn
+from pipeline_core.aside import PROMPT, elsewhere, promptly
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
-from pipeline_core.device import upload
+from pipeline_core.device import thread_count, upload
 from pipeline_core.engine.distill import wait
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.jobs import Judged, Progress, Query
@@ -47,9 +46,8 @@ from pipeline_core.guidance.schedules import linear
 from pipeline_core.guidance.views import around, draw_cameras
 from pipeline_core.picture import SIZE, Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
-from pipeline_core.rendering.pool import work_alone
-from pipeline_core.rendering.visibility import Visibility, chosen_backend, visibility
-from pipeline_core.texturing.bake import chart_texels, nearest_texel, view_weight
+from pipeline_core.rendering.visibility import Backend, chosen_backend, visibility
+from pipeline_core.texturing.bake import Texels, chart_texels, nearest_texel, view_weight
 from pipeline_core.types import TexturedMesh
 
 SUPERSAMPLE = 2
@@ -74,7 +72,7 @@ COARSEST = 16
 """Texels a side below which no mip level is made."""
 
 
-_elsewhere = ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 4), "splatmill-views", work_alone)
+_soon = ThreadPoolExecutor(PROMPT, "splatmill-views")
 
 
 def looks_ahead(device: torch.device) -> bool:
@@ -84,11 +82,14 @@ def looks_ahead(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class View:
-    """Cameras, the same of supersampled pixels, what each sample sees, and how far apart samples are (UV)."""
+    """Cameras, the same of supersampled pixels; of each sample where in the texture it looks (``uv`` [V, H, W, 2]),
+    whether it sees anything (``mask``) and how far away; and how far apart samples are (UV)."""
 
     cameras: Cameras
     fine: Cameras
-    seen: Visibility
+    uv: Tensor
+    mask: Tensor
+    depth: Tensor
     spacing: float
 
 
@@ -127,9 +128,11 @@ class TextureJob:
         self._identity = [settings.fingerprint(), prompt, negative_prompt, seed, digest(textured)]
         self._identity += [] if picture is None else [picture.digest]
         size = textured.texture.shape[0]
-        with turn():
-            texels = chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, size)
-            self._nearest = torch.from_numpy(nearest_texel(texels))
+        texels, nearest = elsewhere(
+            texels_of, textured.vertices, textured.faces, textured.uvs, textured.normals, size
+        )
+        self._nearest = torch.from_numpy(nearest)
+        promptly(_load)
         self._position, self._normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
         row, column = texels.index.T
         self.colours = torch.from_numpy(np.ascontiguousarray(textured.texture[row, column]))
@@ -248,8 +251,9 @@ class TextureJob:
             self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
 
     def result(self) -> TexturedMesh:
-        with turn():
-            self.colours = spread_change(self._before, self.colours, self._position, self.attention / WELL_SEEN)
+        share = self.attention / WELL_SEEN
+        spread = elsewhere(spread_change, self._before, self.colours, self._position, share)
+        self.colours = spread.to(self.device)
         return self._finished()
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -271,7 +275,7 @@ class TextureJob:
         """The colours [T, 3] that ``picture`` has of the texels, and the weight [T, 1] with which it shows them."""
         s, elevation = self.settings, torch.tensor([picture.elevation])
         view = self._view(orbit(torch.zeros(1), elevation, size=SIZE, distance=s.distance, fovy=s.fovy))
-        depth, fine = view.seen.depth.to(self.device), view.fine.to(self.device)
+        depth, fine = view.depth.to(self.device), view.fine.to(self.device)
         seen, uv, w = view_weight(self._position, self._normal, depth[0], fine, 0)
         rgba = torch.from_numpy(picture.rgba).to(self.device).permute(2, 0, 1)[None] / 255
         layers = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)  # what is transparent has no colour
@@ -286,7 +290,7 @@ class TextureJob:
         generator = torch.Generator()
         generator.set_state(self.generator.get_state())
         cameras = self._draw_cameras(generator)
-        self._ahead = _elsewhere.submit(self._view, cameras), generator.get_state()
+        self._ahead = _soon.submit(self._view, cameras), generator.get_state()
 
     def _samples(self) -> int:
         """Samples a side of a render."""
@@ -298,13 +302,14 @@ class TextureJob:
         k = pixels / cameras.width
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
         fine = Cameras(cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, pixels, pixels)
-        mesh = self.textured
-        seen = visibility(mesh.vertices, mesh.faces, mesh.uvs, fine, backend=chosen_backend(self.device))
-        return View(cameras, fine, seen, spacing(seen.uv, seen.mask))
+        mesh, backend = self.textured, chosen_backend(self.device)
+        if backend != "numba":  # that one needs the GPU
+            return View(cameras, fine, *samples_of(mesh.vertices, mesh.faces, mesh.uvs, fine, backend))
+        return View(cameras, fine, *promptly(samples_of, mesh.vertices, mesh.faces, mesh.uvs, fine))
 
     def _look_from(self, view: View) -> None:
-        seen, cameras = view.seen, view.cameras
-        self._uv, self._mask, self._depth = (upload(part, self.device) for part in (seen.uv, seen.mask, seen.depth))
+        cameras = view.cameras
+        self._uv, self._mask, self._depth = (upload(part, self.device) for part in (view.uv, view.mask, view.depth))
         self._fine, self._spacing = view.fine.upload(self.device), view.spacing
         self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
@@ -384,6 +389,28 @@ def agreed_change(gathered: Tensor) -> Tensor:
     return (trust * weight / (weight + HESITATION))[:, None] * mean
 
 
+def texels_of(
+    vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, normals: np.ndarray, size: int
+) -> tuple[Texels, np.ndarray]:
+    """The texels of an atlas, and which of them is nearest to each place of the texture."""
+    texels = chart_texels(vertices, faces, uvs, normals, size)
+    return texels, nearest_texel(texels)
+
+
+def _load() -> None:
+    """Have a process that rasterises views load what that takes: the GPU would wait for it in the first round."""
+    corners = np.eye(3, dtype=np.float32)
+    samples_of(corners, np.arange(3)[None], corners[:, :2], orbit(torch.zeros(1), torch.zeros(1), size=8))
+
+
+def samples_of(
+    vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, fine: Cameras, backend: Backend = "numba"
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """``uv``, ``mask``, ``depth`` and ``spacing`` of a :class:`View`."""
+    seen = visibility(vertices, faces, uvs, fine, backend=backend)
+    return seen.uv, seen.mask, seen.depth, spacing(seen.uv, seen.mask)
+
+
 def spacing(uv: Tensor, mask: Tensor) -> float:
     """Median distance of neighbouring samples ``uv`` [V, H, W, 2] where ``mask`` [V, H, W]; 0 where there are none."""
     step = (uv[:, :, 1:] - uv[:, :, :-1]).norm(dim=-1)[mask[:, :, 1:] & mask[:, :, :-1]]
@@ -410,7 +437,7 @@ def spread_change(before: Tensor, after: Tensor, position: Tensor, share: Tensor
     known = known[:: max(len(known) // KNOWN, 1)]
     place = torch.cat([position, LIKENESS * before], dim=1).cpu().numpy()
     tree = cKDTree(place[known.cpu().numpy()])
-    _, alike = tree.query(place[hidden.cpu().numpy()], k=min(ALIKE, len(known)), workers=-1)
+    _, alike = tree.query(place[hidden.cpu().numpy()], k=min(ALIKE, len(known)), workers=thread_count())
     alike = known[torch.from_numpy(alike.reshape(len(hidden), -1)).to(known.device)]
     change, own = after - before, share[hidden, None]
     result = after.clone()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pipeline_core.aside import elsewhere
 from pipeline_core.benchmark import counters, gpu
 from pipeline_core.benchmark.random_priors import random_encoder, random_prior
 from pipeline_core.cameras import orbit
@@ -200,6 +201,9 @@ def _networks(prior: DiffusersPrior, *, fast: bool) -> dict[str, Any]:
     if fast:
         prior.speed_up()
         found["sped up"] = dict(zip(names, map(difference, answers(prior, 1.0), wanted), strict=True))
+        x, texts = wanted[0].half(), torch.cat([text, text.flip(0)])
+        apart = prior.predict(x.repeat(2, 1, 1, 1), t.repeat(2), texts)
+        found["runs that share their start"] = difference(prior.predict(x, t, texts), apart)
     return found
 
 
@@ -352,8 +356,9 @@ def _model_times(prior: DiffusersPrior, views: int) -> dict[str, float]:
     """Encoder, forward and backward, of ``views``, and U-Net of twice as many rows."""
     images = torch.rand(views, 3, prior.size, prior.size, device=prior.device)
     text = prior.encode_prompts([PROMPT, ""])[torch.arange(2 * views) % 2]
-    x = torch.randn(2 * views, 4, prior.latent_size, prior.latent_size, device=prior.device)
-    t = torch.rand(2 * views, device=prior.device)
+    rows = views if prior.shares_start else 2 * views  # as the engine asks
+    x = torch.randn(rows, 4, prior.latent_size, prior.latent_size, device=prior.device)
+    t = torch.rand(rows, device=prior.device)
 
     def encode() -> None:
         prior.encode(images.clone().requires_grad_()).sum().backward()
@@ -461,11 +466,11 @@ meshed(from_points(ball(500, draw), recipe.init.model_copy(update={"opacity": 0.
 
 
 def meshed(gaussians: Gaussians, recipe: Recipe, device: torch.device | str) -> TexturedMesh:
-    """The mesh of ``gaussians`` with its texture, seen once as refinement sees it."""
+    """The mesh of ``gaussians`` with its texture, seen once as refinement sees it: where the tasks have it made."""
     from pipeline_core.meshing.extract import extract_mesh
     from pipeline_core.texturing.bake import bake
 
-    textured = bake(gaussians, extract_mesh(gaussians, recipe.mesh), recipe.mesh)
+    textured = elsewhere(bake, gaussians, elsewhere(extract_mesh, gaussians, recipe.mesh), recipe.mesh)
     views = orbit(torch.zeros(1), torch.zeros(1), size=64)
     visibility(textured.vertices, textured.faces, textured.uvs, views, backend=chosen_backend(torch.device(device)))
     return textured

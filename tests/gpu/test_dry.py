@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
-
-SECTIONS = ("parity", "strategies", "graphs", "parts", "bench")
+SECTIONS = ("parity", "strategies", "graphs", "parts", "bench", "batch")
 
 
+@pytest.mark.slow
 def test_every_section_writes_its_results(tmp_path):
     environment = os.environ | {"DRY": "1", "OUT": str(tmp_path), "ONLY": ",".join(SECTIONS), "KIT": ""}
     command = [sys.executable, str(Path(__file__).with_name("run.py"))]
@@ -22,8 +21,10 @@ def test_every_section_writes_its_results(tmp_path):
     assert found["parity"]["plain"]["seen differently"] == 0 and found["parity"]["together"]["images"] < 1e-6
     assert found["strategies"]["Adam, same bits"] is True
     assert set(found["bench"]) >= {"2 at once, compiled, distilled encoder", "1 at once", "geometry steps", "seconds"}
+    assert found["batch"]["assets"] == 3
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_how_to_go_on(tmp_path):
     environment = os.environ | {"DRY": "", "OUT": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(Path(__file__).with_name("run.py"))]

@@ -78,6 +78,38 @@ def test_a_part_alone_is_drawn_alone_and_both_ways_of_drawing_agree(prior, start
         assert not each["radii"][3][start.part == 0].any()
 
 
+def test_parts_of_one_launch_are_added_up_each_for_itself(prior, start, stage, monkeypatch):
+    """As a GPU draws them: densification sees what it sees of scenes drawn one by one."""
+    from pipeline_core.engine import scenes
+    from pipeline_core.gaussians.strategies import GradientStats
+
+    def one_launch(*arguments, **options):
+        images, infos = draw(*arguments, **options)
+        whole = {name: torch.stack([info[name] for info in infos]) for name in ("means2d", "radii", "conics")}
+        whole["means2d"] = Stacked([info["means2d"] for info in infos])
+        return images, infos[0] | whole
+
+    class Stacked:
+        def __init__(self, pieces):
+            self.pieces = pieces
+
+        @property
+        def grad(self):
+            return torch.stack([piece.grad for piece in self.pieces])
+
+    draw, found = scenes.rasterize_batch, []
+    for rasterise in (draw, one_launch):
+        monkeypatch.setattr(scenes, "rasterize_batch", rasterise)
+        job = GaussianJob(start, "both", stage(views=4, part_views=0.5, steps=9))
+        job.start(prior, None, torch.device("cpu"))
+        [(images, info)] = render_together([job.scene()])
+        images.square().sum().backward()
+        found.append(GradientStats.zeros(len(start)))
+        found[-1].accumulate(info)
+    assert torch.equal(found[0].total, found[1].total) and found[0].total.any()
+    assert torch.equal(found[0].visible, found[1].visible)
+
+
 def test_whose_a_gaussian_is_outlives_growth_pruning_and_a_checkpoint(prior, start, stage, tmp_path):
     growing = {"every": 4, "grad_threshold": 1e-6, "grow_share": 0.3, "compactness": True, "prune_opacity": 0.79}
     settings = stage(steps=12, views=4, latents="sample", densify=growing)

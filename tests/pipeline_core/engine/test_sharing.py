@@ -1,7 +1,5 @@
 """Jobs that share launches: one rasterisation, one Adam, and each job's result is its own."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -116,6 +114,39 @@ def test_an_engine_that_shares_launches_has_the_results_of_one_that_does_not(
     assert launches["looks"][-9:] == [3] * 6 + [2] * 3
 
 
+def test_jobs_look_at_their_numbers_behind_the_next_pictures(exact_prior, stage, make_gaussians, launches, monkeypatch):
+    """Once a GPU has work again; at the end and before a checkpoint at once, so that nothing is lost with it."""
+    seen = []
+    look = GaussianJob.look
+
+    def watched(job, numbers):
+        seen.append((len(launches["scenes"]), job.step))
+        look(job, numbers)
+
+    monkeypatch.setattr(GaussianJob, "look", watched)
+    curves = []
+    for seconds in (1e9, 0.0):
+        engine = DistillationEngine(exact_prior, max_active=1, share_launches=True, checkpoint_seconds=seconds)
+        curves.append(engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=4))).result(timeout=60)[1])
+        engine.close()
+    assert curves[0] == curves[1] and curves[0]["step"] == [1, 2, 3, 4]
+    assert seen[:4] == [(2, 1), (3, 2), (4, 3), (4, 4)]  # renders so far, and the step that the numbers are of
+    assert seen[4:] == [(5, 1), (6, 2), (7, 3), (8, 4)]
+
+
+def test_a_job_that_diverges_leaves_alone_and_at_its_step(exact_prior, stage, make_gaussians):
+    broken = make_gaussians(9, GREY)
+    broken.means[0, 0] = float("nan")
+    engine = DistillationEngine(exact_prior, max_active=2, share_launches=True)
+    with engine._wake:
+        jobs = [GaussianJob(each, "red", stage(steps=4)) for each in (broken, make_gaussians(9, GREY))]
+        futures = [engine.submit(job) for job in jobs]
+    with pytest.raises(DivergedError, match="at step 1 of 4"):
+        futures[0].result(timeout=60)
+    assert futures[1].result(timeout=60)[1]["step"] == [1, 2, 3, 4]
+    engine.close()
+
+
 def test_gradients_of_one_launch_add_up_for_each_scene_as_alone():
     """Three scenes of one rasterisation, of different lengths: densification sees what it sees of each by itself."""
     draw = torch.Generator().manual_seed(0)
@@ -126,9 +157,12 @@ def test_gradients_of_one_launch_add_up_for_each_scene_as_alone():
     for scene, count in enumerate((9, 4, 1)):
         alone, together = GradientStats.zeros(count), GradientStats.zeros(count)
         own = {"means2d": Part(means2d, (scene, slice(None), slice(count))), "radii": radii[scene, :, :count]}
+        shown = launch.shown(scene, count)
+        assert "radii" not in shown and torch.equal(shown["radii"], own["radii"]) and shown["width"] == 16
+        assert torch.equal(shown["means2d"].grad, own["means2d"].grad)
         own |= {"width": 16, "height": 24}
         alone.accumulate(own)
-        together.accumulate(own | {"launch": partial(launch.sums, scene, count)})
+        together.accumulate(shown)
         assert torch.equal(together.total, alone.total) and alone.total.sum() > 0
         assert torch.equal(together.visible, alone.visible)
 
@@ -157,8 +191,8 @@ def test_views_that_ask_alike_are_judged_as_one(exact_prior, stage, make_gaussia
 
 
 def test_values_of_many_tensors_come_in_their_own_lengths():
-    assert engine_module.values_of([torch.tensor([1.0, 2.0]), torch.tensor([3.0])]) == [[1.0, 2.0], [3.0]]
-    assert engine_module.values_of([]) == []
+    assert engine_module.values_of([torch.tensor([1.0, 2.0]), torch.tensor([3.0])])() == [[1.0, 2.0], [3.0]]
+    assert engine_module.values_of([])() == []
 
 
 def test_broken_numbers_end_their_own_job_only(exact_prior, stage, make_gaussians):

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline_core import aside
 from pipeline_core.cameras import orbit
+from pipeline_core.children import Children
 from pipeline_core.config import Densify, Distill, Texture
+from pipeline_core.device import thread_count
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import DataError, DivergedError
@@ -239,6 +242,16 @@ def test_views_rasterised_ahead_change_nothing(textured, target, refined, monkey
     assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
     assert "splatmill-views" in threads
     test_interrupted_run_equals_uninterrupted(textured, target, refined)
+
+
+def test_what_processes_of_their_own_rasterise_and_spread_is_the_same(textured, target, refined, monkeypatch):
+    children = Children(2, threads=thread_count())
+    monkeypatch.setattr(aside, "feeds_a_gpu", lambda: True)
+    for name in ("_prompt", "_thorough"):
+        monkeypatch.setattr(aside, name, lambda: children)
+    monkeypatch.setattr(R, "looks_ahead", lambda device: True)
+    assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
+    assert children._idle, "nothing was done there"
 
 
 class Looks(TorchDispatchMode):
