@@ -94,7 +94,8 @@ class CarvingJob:
 
     def start(self, image_prior: ImagePrior, point_prior: Callable[[], PointPrior], device: torch.device) -> None:
         assert image_prior.background is not None
-        self.prior, self.device, self.ground = image_prior, device, torch.tensor(image_prior.background, dtype=torch.float32)
+        self.prior, self.device = image_prior, device
+        self.ground = torch.tensor(image_prior.background, dtype=torch.float32)
         self.text = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg, turns=self.stage.view_turns,
