@@ -24,6 +24,8 @@ NICENESS = 10
 """By how much processes of such work give way to this one."""
 THREADS_EACH = 2
 """Threads of such a process: much of the work is a single thread's."""
+PROMPT = max(2, (os.cpu_count() or 1) // 4)
+"""Calls of :func:`promptly` at once."""
 SWITCH_S = 0.0002
 """Seconds after which a thread gives the interpreter to one that waits for it, in a process that feeds a GPU."""
 
@@ -61,7 +63,3 @@ def _thorough() -> Children:
 @cache
 def _prompt() -> Children:
     return Children(PROMPT)
-
-
-PROMPT = max(2, (os.cpu_count() or 1) // 4)
-"""Calls of :func:`promptly` at once."""
