@@ -44,8 +44,8 @@ LEAST = 4
 AROUND = 0.1
 """Shares by so much to either side of the limit are painted in part. Not measured."""
 MEANT = 0.4
-"""Share of what carving opens that must be what the pictures see through. Things with gaps have 0.48 to 0.95 (a cactus with
-spots, a fence with pink rails the least), others, which lose by it, 0.1 to 0.34 (docs/LOG.md)."""
+"""Share of what carving opens that must be what the pictures see through. Things with gaps have 0.48 to 0.95 (a cactus
+with spots, a fence with pink rails the least), others, which lose by it, 0.1 to 0.34 (docs/LOG.md)."""
 MORE, PIECES = 0.05, 0.01
 """By so much the limit rises until no more than this share of what is left has come off. Not measured."""
 JOINED = 5.0
@@ -115,9 +115,9 @@ def carved(means: Tensor, share: Tensor, limit: float) -> Tensor:
 
 
 def opens_gaps(before: Gaussians, after: Gaussians, cameras: Cameras, clear: Tensor) -> bool:
-    """Whether ``after``, of which something is gone, opens in the V views what is ``clear`` there [V, S, S], for a share of
-    :data:`MEANT` of all that it opens. Of a mushroom, a chest, a table it opens mostly something else: their pictures see
-    through in no place alike."""
+    """Whether ``after``, of which something is gone, opens in the V views what is ``clear`` there [V, S, S], for a share
+    of :data:`MEANT` of all that it opens. Of a mushroom, a chest, a table it opens mostly something else: their pictures
+    see through in no place alike."""
     covered, left = (rasterize_views(each, cameras)[1][..., 0] > THERE for each in (before, after))
     new = covered & ~left
     return bool((new & clear).sum() > MEANT * new.sum())

@@ -16,7 +16,7 @@ DISTILLED = "distilled encoder"
 
 
 def newest(folder: Path = RESULTS) -> dict[str, Any] | None:
-    """Its figures and the day, or None where there is none. Files are named ``<card>-<yyyy-mm-dd>[-<which>]-bench.json``.
+    """Its figures and the day, or None where there is none. Files are ``<card>-<yyyy-mm-dd>[-<which>]-bench.json``.
 
     Rows that the last of a card's day left out are those of the one before it.
     """

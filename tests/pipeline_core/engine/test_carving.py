@@ -7,7 +7,6 @@ from pipeline_core.engine import carving
 from pipeline_core.engine.carving import CarvingJob
 from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
-from pipeline_core.errors import DataError
 from pipeline_core.types import Gaussians, rgb_to_sh0
 
 
