@@ -115,9 +115,9 @@ def carved(means: Tensor, share: Tensor, limit: float) -> Tensor:
 
 
 def opens_gaps(before: Gaussians, after: Gaussians, cameras: Cameras, clear: Tensor) -> bool:
-    """Whether ``after``, of which something is gone, opens in the V views what is ``clear`` there [V, S, S], for a share
-    of :data:`MEANT` of all that it opens. Of a mushroom, a chest, a table it opens mostly something else: their pictures
-    see through in no place alike."""
+    """Whether ``after``, of which something is gone, opens in the V views what is ``clear`` there [V, S, S], for a
+    share of :data:`MEANT` of all that it opens. Of a mushroom, a chest, a table it opens mostly something else: their
+    pictures see through in no place alike."""
     covered, left = (rasterize_views(each, cameras)[1][..., 0] > THERE for each in (before, after))
     new = covered & ~left
     return bool((new & clear).sum() > MEANT * new.sum())

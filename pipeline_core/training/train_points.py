@@ -54,8 +54,8 @@ class PointSettings:
     points: int = 64
     """Points of an object denoised per step."""
     context: int = 256
-    """Other points of the same object that the encoder sees. At 256 what it says of an object varies with their draw by a
-    third of what it varies from object to object (docs/LOG.md)."""
+    """Other points of the same object that the encoder sees. At 256 what it says varies with their draw by a third of
+    what it varies from object to object (docs/LOG.md)."""
     kl: float = 1e-5
     """Weight of the latent's bits. At 2e-4 it said one number about an object, and shapes were means over many."""
     flow_weight: float = 0.3
