@@ -26,7 +26,7 @@ from pipeline_core.composition import Composed
 from pipeline_core.config import Distill
 from pipeline_core.device import upload
 from pipeline_core.engine.jobs import Judged, Progress, Query
-from pipeline_core.gaussians.carve import carved, openings, opens_gaps, painted, seen_through, share_open
+from pipeline_core.gaussians.carve import carved, grown, openings, opens_gaps, painted, seen_through, share_open
 from pipeline_core.guidance.prompts import encode_text
 from pipeline_core.picture import Picture
 from pipeline_core.priors.interface import ImagePrior, PointPrior
@@ -192,7 +192,7 @@ class CarvingJob:
         """What ``pictures`` [V, S, S, 3] of this round say, in place of what they said a sweep before."""
         first, cover = rasterize_views(self.before, self.cameras)
         clear = openings(pictures, first, cover[..., 0], self.ground)
-        self.opened[self.round], self.closed[self.round] = seen_through(self.after, self.cameras, clear)
+        self.opened[self.round], self.closed[self.round] = seen_through(self.after, self.cameras, grown(clear))
         self.clear[self.round] = clear
 
     def _carved(self) -> Gaussians | None:
