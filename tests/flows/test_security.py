@@ -104,7 +104,8 @@ def test_no_module_pickles_evaluates_or_opens_a_shell(path):
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
     }
-    assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    if path.relative_to(ROOT).as_posix() not in PICKLES:
+        assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     for name, words in calls(tree):
         assert name not in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "yaml.unsafe_load")
         given = {word: ast.unparse(value) for word, value in words.items()}
@@ -121,6 +122,8 @@ def test_no_module_pickles_evaluates_or_opens_a_shell(path):
             assert given["Loader"] in ("Loader", "yaml.BaseLoader")  # our own safe one; the one that knows only texts
 
 
+PICKLES = ("pipeline_core/children.py",)
+"""Calls between a process and its own children, over pipes that nobody else can write; no file, nothing of a user's."""
 REMOTE_CODE = ("pipeline_core/priors/image.py",)
 """May run a model folder's own code, where the caller says allow_remote_code: no command and no recipe does."""
 

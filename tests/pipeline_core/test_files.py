@@ -280,6 +280,7 @@ BY_HAND = re.compile(r"\bfcntl\b|os\.replace\(|Path\.home\(|XDG_|NamedTemporaryF
 ALLOWED = {
     "catalog/store.py": "moves files and outputs aside, into trash/ and quarantine/",
     "catalog/snapshot.py": "lets the two database files change names",
+    "pipeline_core/children.py": "asks for wider pipes",
 }
 
 
