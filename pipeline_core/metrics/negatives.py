@@ -1,12 +1,13 @@
 """Captions that are nearly right: what a judge must tell a true caption from.
 
     texts, kinds = candidates(parse_caption("a red mushroom with white spots"))   # 32 captions, the true one first
+    texts, kinds = candidates(spec, 128, HARDER)                                  # what benchmarks ask
     texts, kinds = free_candidates("a brass kraken with ruby eyes")               # of any text
 
 The kinds: the same category in another colour; the same colour of another category; the two colours swapped between
-the parts; another second colour; and captions of other things. Of any text, by its words as SugarCrepe (Hsieh et al.
-2023) does it: another colour, two of them swapped, another material or quality, another thing in the place of the one
-that is named.
+the parts; another second colour; the second colour on another part; and captions of other things. Of any text, by its
+words as SugarCrepe (Hsieh et al. 2023) does it: another colour, two of them swapped, another material or quality,
+another thing in the place of the one that is named.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ CANDIDATES = 32
 """Captions an asset is ranked against, the true one included."""
 SHARES = (("colour", 11), ("swapped", 1), ("colour2", 4), ("category", 9))
 """Most of each kind among the candidates; captions of other things fill up."""
+
+HARDER = (("colour", 11), ("swapped", 1), ("part", 3), ("colour2", 20), ("category", 71))
+"""The same among 128: every other colour, every other category in its colour, and four times the second colours."""
 
 
 def _pick(rng: np.random.Generator, options: list[str]) -> str:
@@ -66,6 +70,14 @@ def other_colour2(spec: PropSpec, rng: np.random.Generator) -> PropSpec:
     return replace(spec, colour2=_pick(rng, [c for c in COLOURS if c not in (spec.colour, spec.colour2)]), part=part)
 
 
+def other_part(spec: PropSpec, rng: np.random.Generator) -> PropSpec | None:
+    """The same thing with its second colour on another part; None without one, or another part."""
+    if spec.colour2 is None:
+        return None
+    others = [part for part in parts_of(spec.category) if part != full(spec).part]
+    return replace(spec, part=_pick(rng, others)) if others else None
+
+
 def other_category(spec: PropSpec, rng: np.random.Generator, among: Sequence[str] | None = None) -> PropSpec:
     """Another category in the same colour, or colours, ``among`` those, else among what the judge knows."""
     category = _pick(rng, [c for c in among or judged_categories() if c != spec.category])
@@ -83,7 +95,7 @@ def swapped(spec: PropSpec) -> PropSpec | None:
 
 
 def draw(kind: str, spec: PropSpec, rng: np.random.Generator, among: Sequence[str] | None = None) -> PropSpec | None:
-    """One negative of ``kind``: colour, colour2, category, swapped or other; None where there is none.
+    """One negative of ``kind``: colour, colour2, part, category, swapped or other; None where there is none.
 
     Other things are ``among`` those, else those that the judge knows.
     """
@@ -93,10 +105,13 @@ def draw(kind: str, spec: PropSpec, rng: np.random.Generator, among: Sequence[st
         return sample_spec(rng, split="all", category=_pick(rng, list(among or judged_categories())), composed=0.0)
     if kind == "category":
         return other_category(spec, rng, among)
-    return {"colour": other_colour, "colour2": other_colour2}[kind](spec, rng)
+    kinds = {"colour": other_colour, "colour2": other_colour2, "part": other_part}
+    return kinds[kind](spec, rng)
 
 
-def candidates(spec: PropSpec, count: int = CANDIDATES) -> tuple[list[str], list[str]]:
+def candidates(
+    spec: PropSpec, count: int = CANDIDATES, shares: Sequence[tuple[str, int]] = SHARES
+) -> tuple[list[str], list[str]]:
     """``count`` canonical captions and their kinds; the true one is the first, none of the others is true as well.
 
     They depend on the spec's caption alone, so every asset of a prompt faces the same ones.
@@ -104,7 +119,7 @@ def candidates(spec: PropSpec, count: int = CANDIDATES) -> tuple[list[str], list
     truth = caption(spec)
     rng = _drawn_for(truth)
     texts, kinds = [truth], ["truth"]
-    for kind, most in (*SHARES, ("other", count)):
+    for kind, most in (*shares, ("other", count)):
         found = 0
         for _ in range(20 * most):
             if found == most or len(texts) == count:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline_core.metrics.negatives import (
+    HARDER,
     also_true,
     candidates,
     free_candidates,
@@ -32,6 +33,17 @@ SPOTTED = PropSpec("mushroom", "red", "white", "spots")
 )
 def test_which_captions_are_true_as_well(said, thing, verdict):
     assert also_true(said, thing) is verdict
+
+
+@pytest.mark.parametrize("text", ["a red mushroom with white spots", "a teal mug", "a blue table with yellow checks"])
+def test_the_harder_ones_are_128_that_are_not_true(text):
+    spec = full(parse_caption(text))
+    texts, kinds = candidates(spec, 128, HARDER)
+    assert texts[0] == caption(spec) and len(set(texts)) == len(kinds) == 128
+    assert not any(also_true(full(parse_caption(other)), spec) for other in texts[1:])
+    assert kinds.count("colour") >= 10 and kinds.count("category") >= 60
+    two = spec.colour2 is not None
+    assert ("swapped" in kinds) == (two and spec.part != "checks") and ("part" in kinds) <= two
 
 
 def test_candidates_are_what_their_kinds_say():
