@@ -105,8 +105,14 @@ def seen_through(gaussians: Gaussians, cameras: Cameras, clear: Tensor) -> tuple
 
 def share_open(opened: Tensor, closed: Tensor) -> Tensor:
     """Share [N] of the views [V, N] with a word on a Gaussian that see through it; 0 of what :data:`LEAST` do not."""
-    through, count = opened.sum(dim=0), (opened | closed).sum(dim=0)
-    return torch.where(through >= LEAST, through / count.clamp(min=1), torch.zeros(()))
+    through, share = _heard(opened, closed)
+    return torch.where(through >= LEAST, share, torch.zeros(()))
+
+
+def _heard(opened: Tensor, closed: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of the views [V, N] see through each Gaussian [N], and their share of those with a word on it."""
+    through = opened.sum(dim=0)
+    return through, through / (opened | closed).sum(dim=0).clamp(min=1)
 
 
 def carved(means: Tensor, share: Tensor, limit: float) -> Tensor:
@@ -143,7 +149,7 @@ def _together(means: Tensor, reach: float) -> float:
 def painted(gaussians: Gaussians, opened: Tensor, closed: Tensor, limit: float, ground: Tensor) -> Gaussians:
     """``gaussians`` with the colour ``ground`` [3] where the views so far [V, N] see through: half of it at a share of
     ``limit``. A picture of that has its gaps where earlier ones had theirs."""
-    through, count = opened.sum(dim=0), (opened | closed).sum(dim=0)
-    weight = ((through / count.clamp(min=1) - limit) / (2 * AROUND) + 0.5).clamp(0, 1) * (through / 2).clamp(max=1)
+    through, share = _heard(opened, closed)
+    weight = ((share - limit) / (2 * AROUND) + 0.5).clamp(0, 1) * (through / 2).clamp(max=1)
     colours = sh0_to_rgb(gaussians.sh0)
     return replace(gaussians, sh0=rgb_to_sh0(colours + weight[:, None] * (ground - colours)))
