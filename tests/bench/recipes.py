@@ -40,7 +40,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 
 from pipeline_core import make, models  # noqa: E402
-from pipeline_core.config import RECIPES, Distill, Init, Recipe  # noqa: E402
+from pipeline_core.config import RECIPES, Distill, Init, LearningRates, Recipe  # noqa: E402
 from pipeline_core.errors import SplatmillError  # noqa: E402
 from pipeline_core.files import write_json  # noqa: E402
 from pipeline_core.manifest import parse_override  # noqa: E402
@@ -66,6 +66,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "white or black behind": {"geometry.background": "white_black"},
     "published noise": {"geometry.t_max": (0.98, 0.02), "geometry.t_min": (0.98, 0.02)},
     "published guidance": {"geometry.guidance_scale": 100.0},
+    "published rates": {f"geometry.lr.{name}": field.default for name, field in LearningRates.model_fields.items()},
     "density not smoothed": {"mesh.blur": 0.0},
     "surface at density 1": {"mesh.iso": 1.0},
     "surface not smoothed": {"mesh.smooth": 0},
@@ -106,6 +107,8 @@ MEANS = (
     "r_precision", "caption_margin", "splat_margin", "janus_rate", "f_score_2", "f_score_5", "normals", "mesh_iou",
     "mesh_psnr", "watertight", "self_intersections", "cpu_s",
 )  # fmt: skip
+WRONG = set(MEANS) - {"self_intersections", "cpu_s"}
+"""What is 0 where an asset failed; what it has none of says nothing of what it costs."""
 HASTY = {"init.num_points": 500, "init.sampler_steps": 8, "geometry.steps": 1, "texture.steps": 1, "mesh.grid": 32}
 TAUS = {"f_score_2": 0.02, "f_score_5": 0.05}
 """Distances of the F-scores as shares of the height."""
@@ -236,7 +239,7 @@ def results(
             workshop, made = Workshop(caption(spec), 1000 + 100 * i + seed), Made(folder, i, seed)
             for name, recipe in chosen.items():
                 if name not in made.rows:
-                    row, images = {**dict.fromkeys(MEANS, 0.0), "janus_rate": 1.0, "failed": 1.0}, None
+                    row, images = {**dict.fromkeys(WRONG, 0.0), "janus_rate": 1.0, "failed": 1.0}, None
                     try:
                         splat, mesh, spent = workshop.asset(recipe)
                         row, images = measured(splat, mesh, recipe, spec, judge)
@@ -250,7 +253,8 @@ def results(
 
 
 class Made:
-    """Rows and pictures of one prompt and seed in a library: one JSON and one WebP, pictures in the rows' order."""
+    """Rows and pictures of one prompt and seed in a library: one JSON and one WebP, whose pictures are below
+    each other as they came."""
 
     def __init__(self, folder: Path, i: int, seed: int) -> None:
         self.path = folder / f"{i:03d}-{seed}.json"
@@ -263,7 +267,7 @@ class Made:
 
     def add(self, name: str, row: Row, recipe: Recipe, judge: Judge, strip: np.ndarray) -> None:
         """Keep what ``recipe`` made, and what ``judge`` said of it."""
-        by = {"recipe": recipe.fingerprint(), "judge": judge.model_id}
+        by = {"recipe": recipe.fingerprint(), "judge": judge.model_id, "picture": len(self.strips)}
         self.rows[name] = {key: round(value, 5) for key, value in row.items()} | by
         self.strips.append(strip)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,13 +277,14 @@ class Made:
     def row(self, name: str, recipe: Recipe, judge: Judge) -> Row:
         """What was measured of ``recipe``'s."""
         row = dict(self.rows[name])
+        row.pop("picture")
         if (row.pop("recipe"), row.pop("judge")) != (recipe.fingerprint(), judge.model_id):
             raise SystemExit(f"{self.path} is of other settings of {name}, or by another judge: name another --library")
         return row
 
     def strip(self, name: str) -> Image.Image:
         """Its picture."""
-        return Image.fromarray(self.strips[list(self.rows).index(name)])
+        return Image.fromarray(self.strips[self.rows[name]["picture"]])
 
 
 def summary(rows: list[Row]) -> dict[str, float | None]:

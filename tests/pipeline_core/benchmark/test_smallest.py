@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -33,3 +34,15 @@ def test_it_runs_and_says_what_it_should(name, tmp_path):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert keys <= said.keys()
+
+
+def test_a_picture_is_found_again_by_its_row(tmp_path):
+    from tests.bench.recipes import RECIPES, Made, load_judge
+
+    judge = load_judge("starter")
+    for value, name in enumerate(("z", "a", "m")):
+        strip = np.full((8, 16, 3), 80 * value, np.uint8)
+        Made(tmp_path, 0, 1).add(name, {"cpu_s": value}, RECIPES["draft"], judge, strip)
+    made = Made(tmp_path, 0, 1)
+    assert [round(np.asarray(made.strip(name)).mean() / 80) for name in ("a", "m", "z")] == [1, 2, 0]
+    assert [made.row(name, RECIPES["draft"], judge) for name in "az"] == [{"cpu_s": 1}, {"cpu_s": 0}]
