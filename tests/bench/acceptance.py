@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--impossible", type=int, default=len(IMPOSSIBLE), help="of those that nobody can make")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--library", type=Path, help="kept between calls (default: a temporary folder)")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="recipe field: geometry.steps=200")
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     library = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     library.mkdir(parents=True, exist_ok=True)
     judge, specs = load_judge(args.other_judge), heldout_prompts(args.prompts, seed=77)
-    prompts = [caption(spec) for spec in specs] + list(IMPOSSIBLE)
+    prompts = [caption(spec) for spec in specs] + list(IMPOSSIBLE[: args.impossible])
     columns, rows = {}, {}
     for candidates in (1, args.candidates):
         ids = make(library, prompts, candidates, args.changes)

@@ -33,10 +33,9 @@ from torch import Tensor, nn
 from pipeline_core.guidance.prompts import view_prompt
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import load_judge
-from pipeline_core.priors.image import camera_embedding
 from pipeline_core.props.captions import caption
 from pipeline_core.props.props import PropSpec, build
-from pipeline_core.props.raycast import render
+from pipeline_core.props.raycast import UNLIT_COLOUR, render
 from pipeline_core.training.data import DISTANCE, ELEVATION, FOVY, view_word
 from pipeline_core.training.pictures import ResidentPictures, as_planes, over
 from pipeline_core.training.tokenizer import tokenize
@@ -75,9 +74,9 @@ class Images(Contestant):
     """An image prior in training, and how it is judged."""
 
     def __init__(
-        self, name: str, folder: Path, batch: int, first: Images | None, device: torch.device, chunks: int
+        self, name: str, folder: Path, batch: int, first: Images | None, device: torch.device, data: dict[str, int]
     ) -> None:
-        part = ImagePart(ImageSettings(**{"chunks": chunks, **VARIANTS[name]}), folder, seed=0, batch=batch)
+        part = ImagePart(ImageSettings(**{**data, **VARIANTS[name]}), folder, seed=0, batch=batch)
         steps = None
         if first is not None:
             part.steps.pool = first.part.steps.pool
@@ -105,7 +104,7 @@ class Images(Contestant):
         """Mean squared error of x_0 [one number a band] over straight RGBA [B, 4, S, S] in [0, 1]."""
         part, s = self.part, self.part.settings
         texts, azimuth = self.asked(texts, azimuth, elevation)
-        ids, camera = tokenize(part.tokenizer, texts), camera_embedding(azimuth, elevation)
+        ids, camera = tokenize(part.tokenizer, texts), part.steps.labels(azimuth, elevation, torch.zeros(len(texts)))
         rgba, ids, camera = (x.to(self.device) for x in (rgba, ids, camera))
         latents = part.vae.encode(over(rgba, s.background)).latent_dist.mean * part.vae.config.scaling_factor
         text = part.modules["text_encoder"](ids).last_hidden_state
@@ -144,7 +143,8 @@ class Images(Contestant):
         ]
         names = {"r_precision": "r_precision", "category": "category_correct", "colour": "colour_correct",
                  "front": "front_found"}  # fmt: skip
-        return {short: float(np.mean([row[name] for row in rows if name in row])) for short, name in names.items()}
+        told = {short: [row[name] for row in rows if name in row] for short, name in names.items()}
+        return {short: float(np.mean(values)) for short, values in told.items() if values}  # not all have a front
 
 
 def muon(modules: nn.ModuleDict, lr: float) -> list[torch.optim.Optimizer]:
@@ -160,11 +160,12 @@ def muon(modules: nn.ModuleDict, lr: float) -> list[torch.optim.Optimizer]:
 
 
 def heldout_renders(specs: list[PropSpec], seed: int = 5) -> tuple[Tensor, list[str], Tensor, Tensor]:
-    """Straight RGBA [B, 4, S, S] in [0, 1] of ``specs`` under cameras as in training, captions, angles [B]."""
+    """Straight unlit RGBA [B, 4, S, S] in [0, 1] of ``specs`` under cameras as in training, captions, angles [B]."""
     rng = np.random.default_rng(seed)
     azimuth, elevation = rng.uniform(-180, 180, (len(specs), 2)), rng.uniform(*ELEVATION, (len(specs), 2))
     props = [build(spec) for spec in specs]
-    rgba = render(props, azimuth, elevation, size=ImageSettings.size, distance=DISTANCE, fovy=FOVY, threads=1)
+    unlit, size = np.full(azimuth.shape, UNLIT_COLOUR), ImageSettings.size
+    rgba = render(props, azimuth, elevation, size=size, distance=DISTANCE, fovy=FOVY, kind=unlit, threads=1)
     texts = [caption(spec) for spec in specs for _ in range(2)]
     angles = [torch.from_numpy(a.reshape(-1)).float() for a in (azimuth, elevation)]
     return as_planes(torch.from_numpy(rgba.reshape(-1, *rgba.shape[2:]))), texts, *angles
@@ -178,7 +179,9 @@ def main() -> None:
         "--workers", type=int, default=0, help="processes that write the data for a GPU; 0: another does"
     )
     parser.add_argument("--chunks", type=int, default=ImageSettings.chunks)
+    parser.add_argument("--chunk-size", type=int, default=ImageSettings.chunk_size)
     parser.add_argument("--prompts", type=int, default=36, help="held-out prompts to sample")
+    parser.add_argument("--renders", type=int, default=256, help="of held-out pairs, of which errors are")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--only", help=f"comma-separated, of: {', '.join(VARIANTS)}")
     parser.add_argument("--data", type=Path, help="where renders are kept (default: a temporary folder)")
@@ -190,14 +193,15 @@ def main() -> None:
     folder = options.data or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     contestants: list[Images] = []
     device = torch.device(options.device)
+    data = {"chunks": options.chunks, "chunk_size": options.chunk_size}
     for name in names:  # all draw from the same renders
         first = contestants[0] if contestants else None
-        contestants.append(Images(name, folder, options.batch, first, device, options.chunks))
+        contestants.append(Images(name, folder, options.batch, first, device, data))
     if options.workers:
         contestants[0].part.steps.pool.fill(options.workers, wait=False)
     train_in_turns(contestants, options.seconds)
     contestants[0].part.steps.pool.close()
-    renders, judge = heldout_renders(heldout_prompts(128)), load_judge("starter")
+    renders, judge = heldout_renders(heldout_prompts(options.renders // 2)), load_judge("starter")
     specs = heldout_prompts(options.prompts)
     result: dict[str, object] = {"prompts": len(specs), "seconds": options.seconds, "device": name_of(device)}
     for c in contestants:
