@@ -5,7 +5,7 @@ reads its settings once. Waiting threads must sleep (``OMP_WAIT_POLICY=PASSIVE``
 times the time on a machine whose cores are busy, and ours are, with several priors, numba kernels and meshers.
 
 One number of threads holds for everything: that of ``SPLATMILL_THREADS``, else of ``OMP_NUM_THREADS``, else the cores
-this process may use.
+this process may use (``limits.py``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_core.errors import RequestError
+from pipeline_core.limits import cores
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +41,14 @@ LIBRARIES = (
 
 
 def thread_count() -> int:
-    """Threads to use: ``SPLATMILL_THREADS``, else ``OMP_NUM_THREADS``, else the cores this process may run on."""
+    """Threads to use: ``SPLATMILL_THREADS``, else ``OMP_NUM_THREADS``, else the cores this process may use."""
     for name in (THREADS, POOLS[0]):
         if text := os.environ.get(name, "").strip():
             first = text.partition(",")[0]  # of OpenMP's list, one number for each depth
             if not first.isdecimal() or not 1 <= int(first) <= 1024:
                 raise RequestError(f"{name}={text!r} is not a number of threads; set it to 1 to 1024 or unset it")
             return int(first)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def configure(threads: int | None = None) -> int:

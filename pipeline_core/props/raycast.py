@@ -13,7 +13,6 @@ hit in proportion to area, and keeping the outermost hits leaves out whatever no
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from pipeline_core.limits import cores
 from pipeline_core.props.primitives import (
     BALL,
     BOUND,
@@ -462,7 +462,7 @@ def _lights(
 
 def _spread(work, count: int, threads: int | None) -> None:
     """Run work(lo, hi) over chunks of range(count), on threads when it is worth starting them."""
-    threads = min(threads or os.cpu_count() or 1, max(1, count // 4))
+    threads = min(threads or cores(), max(1, count // 4))
     if threads <= 1:
         work(0, count)
         return

@@ -10,6 +10,7 @@ import torch
 
 from pipeline_core import device
 from pipeline_core.errors import RequestError
+from pipeline_core.limits import cores
 
 
 def run(code, **environment):
@@ -68,7 +69,7 @@ def test_a_silly_number_of_threads_is_refused(monkeypatch, text):
 def test_default_is_the_cores_of_this_process(monkeypatch):
     for name in (device.THREADS, device.POOLS[0]):
         monkeypatch.delenv(name, raising=False)
-    assert device.thread_count() == len(os.sched_getaffinity(0))
+    assert device.thread_count() == cores()
     monkeypatch.setenv("OMP_NUM_THREADS", "5,1")  # OpenMP's list, one number for each depth
     assert device.thread_count() == 5
     monkeypatch.setenv(device.THREADS, "3")
