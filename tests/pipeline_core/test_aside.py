@@ -5,17 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
+import pipeline_core.frame
 from pipeline_core import aside, python
 from pipeline_core.children import Children
 from pipeline_core.device import thread_count
-from pipeline_core.errors import DivergedError, TransientError
+from pipeline_core.errors import DivergedError, StageError, TransientError
+from tests.called import Demanding, Unspeakable, die_once, raise_one
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def test_without_a_gpu_it_is_done_here():
 def test_beside_a_gpu_children_do_it_and_are_kept(gpu):
     first, second = aside.elsewhere(os.getpid), aside.promptly(os.getpid)
     assert first == second != os.getpid()
-    assert aside.elsewhere(os.nice, 0) == os.nice(0) + 1
+    assert aside.elsewhere(os.nice, 0) == min(os.nice(0) + 1, 19)
     assert aside.elsewhere(os.getenv, "CUDA_VISIBLE_DEVICES") == ""
     assert aside.elsewhere(thread_count) == thread_count()
 
@@ -87,14 +91,88 @@ def test_errors_come_back_as_what_they_are(gpu):
     assert gpu(os.getpid) == child
 
 
-def test_a_child_that_dies_is_a_transient_error_and_replaced(gpu):
+@pytest.mark.parametrize("kind, values, words", [
+    (Unspeakable, (), "Unspeakable: the mesh is cursed"), (Demanding, (1, 2), "Demanding: 1 and 2"),
+])  # fmt: skip
+def test_an_error_that_cannot_be_pickled_is_named(gpu, kind, values, words):
+    child = gpu(os.getpid)
+    with pytest.raises(StageError, match=words) as caught:
+        gpu(raise_one, kind, *values)
+    assert "in raise_one" in caught.value.__notes__[0]
+    assert gpu(os.getpid) == child
+
+
+def test_what_cannot_be_pickled_is_an_error_and_the_child_lives(gpu):
+    child = gpu(os.getpid)
+    with pytest.raises(StageError, match=r"_thread\.lock") as caught:
+        gpu(threading.Lock)
+    assert "cannot be pickled" in caught.value.__notes__[-1]
+    gone = types.FunctionType((lambda: None).__code__, {}, "gone")
+    gone.__module__, gone.__qualname__ = "pipeline_core.frame", "gone"
+    pipeline_core.frame.gone = gone  # here, and not there
+    try:
+        with pytest.raises(AttributeError, match="gone"):
+            gpu(gone)
+    finally:
+        del pipeline_core.frame.gone
+    assert gpu(os.getpid) == child
+
+
+def test_a_child_that_dies_is_a_transient_error(gpu):
     with pytest.raises(TransientError, match=r"posix\._exit ended with status 7"):
         gpu(os._exit, 7)
+    assert gpu(os.getpid) != os.getpid()
+
+
+def test_a_child_that_died_at_rest_is_replaced(gpu):
     child = gpu(os.getpid)
     os.kill(child, signal.SIGKILL)
-    with pytest.raises(TransientError, match="status -9"):
-        gpu(os.getpid)
-    assert gpu(os.getpid) != child
+    while at_work(child):
+        time.sleep(0.05)
+    assert gpu(os.getpid) not in (child, os.getpid())
+
+
+def test_a_call_whose_child_died_is_made_once_more_where_it_was_not_new(gpu, tmp_path):
+    with pytest.raises(TransientError, match="ended with status 7"):
+        gpu(die_once, tmp_path / "new")
+    child = gpu(os.getpid)
+    assert gpu(die_once, tmp_path / "old") != child
+    with pytest.raises(TransientError, match="ended with status 7"):
+        gpu(os._exit, 7)
+
+
+@pytest.mark.parametrize("hung", ["at work", "before it has read the call"])
+def test_a_call_that_takes_too_long_is_stopped(hung):
+    children = Children(1, patience=1.0)
+    child, began = children(os.getpid), time.monotonic()
+    if hung != "at work":
+        os.kill(child, signal.SIGSTOP)
+    with pytest.raises(TransientError, match="took longer than 1 s and was stopped"):
+        children(time.sleep, 60) if hung == "at work" else children(np.negative, np.ones(10**7))
+    assert time.monotonic() - began < 20 and not children._idle and not at_work(child)
+
+
+def test_an_idle_child_ends_and_is_replaced():
+    children = Children(1, idle=0.3)
+    child = children(os.getpid)
+    until = time.monotonic() + 30
+    while at_work(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert children(time.sleep, 0.6) is None and children(os.getpid) != child
+
+
+def test_children_are_started_before_they_are_asked():
+    children = Children(2, first="decimal:no_such_function")  # whoever calls is told what is missing
+    children.start(), children.start()
+    ready = [child._process.pid for child in children._idle]
+    assert len(set(ready)) == 2 and children(os.getpid) in ready
+    assert Children(1, first="decimal:getcontext")(eval, "'decimal' in __import__('sys').modules")
+    os.kill(ready[0], signal.SIGKILL), os.kill(ready[1], signal.SIGKILL)
+    for child in children._idle:
+        child._process.wait()
+    children.start()
+    assert children(os.getpid) not in ready
 
 
 PARENT = """
