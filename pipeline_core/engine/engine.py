@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline_core.aside import feed_a_gpu
+from pipeline_core.aside import feed_a_gpu, warm_up
 from pipeline_core.device import indexed
 from pipeline_core.engine.adam import step_together
 from pipeline_core.engine.calls import ModelCalls
@@ -205,6 +205,7 @@ class DistillationEngine:
             if self.device.type == "cuda":
                 feed_a_gpu()
                 torch.cuda.set_device(self.device)
+                warm_up()
             self._loop()
         except BaseException as error:
             self._died(error)

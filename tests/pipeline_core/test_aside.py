@@ -1,5 +1,6 @@
 """Beside a GPU work is done in child processes, and to the same bytes; without one it is done here."""
 
+import importlib
 import operator
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -173,6 +175,33 @@ def test_children_are_started_before_they_are_asked():
         child._process.wait()
     children.start()
     assert children(os.getpid) not in ready
+
+
+def test_threads_that_ask_at_once_share_the_children(monkeypatch):
+    made = []
+
+    def slow(*given, **named):
+        made.append(given)
+        time.sleep(0.1)
+        return given
+
+    monkeypatch.setattr(aside, "Children", slow)
+    for which in (aside._once(lambda: aside.Children(1)), aside._prompt, aside._thorough):
+        before = len(made)
+        with ThreadPoolExecutor(4) as pool:
+            found = [each.result() for each in [pool.submit(which) for _ in range(4)]]
+        assert all(each is found[0] for each in found) and len(made) - before <= 1
+
+
+def test_soon_is_later_beside_a_gpu_and_at_once_without(gpu, monkeypatch):
+    assert aside.soon(os.getpid).result() not in (os.getpid(), None)
+    monkeypatch.setattr(aside, "feeds_a_gpu", lambda: False)
+    assert aside.soon(os.getpid).done() and aside.soon(os.getpid).result() == os.getpid()
+
+
+def test_what_prompt_ones_load_first_is_there():
+    module, _, name = aside.PROMPT_FIRST.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 PARENT = """

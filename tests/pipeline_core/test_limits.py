@@ -1,11 +1,12 @@
 """Cores and memory of a container are not those of its host."""
 
 import math
+import os
 
 import psutil
 import pytest
 
-from pipeline_core import limits
+from pipeline_core import aside, device, limits
 
 
 @pytest.fixture
@@ -52,3 +53,23 @@ def test_memory_is_what_is_there_or_what_a_group_may_have(group, monkeypatch):
     assert limits.memory(group(FIRST, **{limit: "9223372036854771712"})) == 8 << 30
     assert limits.memory(group(FIRST, **{limit: str(2 << 30)})) == 2 << 30
     assert limits.memory(group("0::/x", **{"sys/fs/cgroup/x/memory.max": str(1 << 30)})) == 1 << 30
+
+
+def test_threads_and_children_keep_to_affinity_quota_and_setting(monkeypatch):
+    """Of a host with 64 cores."""
+    for name in (device.THREADS, device.POOLS[0]):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(aside, "memory", lambda: 64 << 30)
+    monkeypatch.setattr(limits, "quota", lambda: math.inf)
+    assert (device.thread_count(), aside.most_children()) == (16, (12, 4))
+    for quota, threads, most in ((7.5, 8, (6, 2)), (2.0, 2, (1, 2)), (0.5, 1, (1, 1))):
+        monkeypatch.setattr(limits, "quota", lambda quota=quota: quota)
+        assert (device.thread_count(), aside.most_children()) == (threads, most)
+    monkeypatch.setattr(limits, "quota", lambda: math.inf)
+    for threads, most in (("4", (3, 2)), ("32", (12, 4))):
+        monkeypatch.setenv(device.THREADS, threads)
+        assert aside.most_children() == most
+    monkeypatch.setattr(aside, "memory", lambda: 8 * aside.CHILD_BYTES)
+    assert aside.most_children() == (3, 2)

@@ -10,6 +10,7 @@ import torch
 from pipeline_core import models
 from pipeline_core.cameras import orbit
 from pipeline_core.config import RECIPES, LearningRates
+from pipeline_core.engine import engine as engine_module
 from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
@@ -544,6 +545,17 @@ def test_a_result_that_takes_long_keeps_nobody_waiting(exact_prior, stage, make_
     other.set()
     assert len(slow.result(timeout=60)[0])
     engine.close()
+
+
+def test_an_engine_on_a_gpu_starts_the_processes_that_it_will_wait_for(exact_prior, monkeypatch):
+    told = []
+    monkeypatch.setattr(engine_module, "feed_a_gpu", lambda: told.append("feeds"))
+    monkeypatch.setattr(engine_module, "warm_up", lambda: told.append("warm"))
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    DistillationEngine(exact_prior).close()
+    assert not told
+    DistillationEngine(exact_prior, device="cuda:1").close()
+    assert told == ["feeds", torch.device("cuda", 1), "warm"]
 
 
 def test_a_closed_engine_gives_its_memory_back(exact_prior, monkeypatch):
