@@ -34,7 +34,7 @@ from pipeline_core.engine.adam import step_together
 from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import Clock
-from pipeline_core.engine.jobs import Job, Query, SharesLaunches
+from pipeline_core.engine.jobs import Forgets, Job, Query, SharesLaunches
 from pipeline_core.engine.judging import Judges, Judging
 from pipeline_core.engine.scenes import Scene, render_together
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
@@ -113,6 +113,8 @@ class _Active:
         """Drop what belongs to one step only, graphs above all."""
         self.scene = self.images = self.wanted = self.loss = None
         self.query = Query()
+        if isinstance(self.job, Forgets):
+            self.job.forget()
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class GaussianJob:
         self.posterior: list[int] = []  # seeds of its latents, where they are samples
         self.judged: Judged | None = None  # what this step's views came to
         self.point_prediction: Tensor | None = None
+        self.x = torch.zeros(0)  # what the point prior sees of this step, with its graph
         self._found: tuple[Tensor, list[Tensor]] | None = None  # whose each Gaussian is, and those of each part
         self.stats: GradientStats
         self.layout = gaussians.layout if isinstance(gaussians, Composed) else None
@@ -221,13 +222,16 @@ class GaussianJob:
     def settle(self) -> Tensor | None:
         if self.stage.image_weight:
             self.stats.accumulate(self.info)
-        self.info, self.judged, self.point_prediction = {}, None, None
+        self.forget()
         self.step += 1
         self._densify()
         if self.step % max(self.steps // CURVE_SAMPLES, 1) and not self.complete:
             return None
         finite_leaves = torch.stack([value.isfinite().all() for value in self.params.values()])
         return torch.cat([self._sums, finite_leaves])
+
+    def forget(self) -> None:
+        self.info, self.judged, self.point_prediction, self.x = {}, None, None, torch.zeros(0)
 
     def look(self, numbers: list[float]) -> None:
         (image, points, finite, steps, *reference), leaves = numbers[: len(self._sums)], numbers[len(self._sums) :]
@@ -260,6 +264,7 @@ class GaussianJob:
         )
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.forget()
         for name, optimizer in self.optimizers.items():
             optimizer.state.clear()
             leaf = torch.nn.Parameter(tensors[f"params.{name}"].to(self.device, copy=True))

@@ -31,7 +31,7 @@ from pipeline_core.guidance.rows import PointRows, Rows
 from pipeline_core.guidance.variants import Judged, Views
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
-__all__ = ["Job", "Judged", "PointRows", "Progress", "Query", "Rows", "SharesLaunches", "Views"]
+__all__ = ["Forgets", "Job", "Judged", "PointRows", "Progress", "Query", "Rows", "SharesLaunches", "Views"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
@@ -110,6 +110,15 @@ class Job(Protocol):
 
     def result(self) -> Any:
         """What the future resolves to, on the CPU; called once, when ``done``, on a thread that may take its time."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A job that holds on to something of a step, a graph above all, which is in the way where memory has run out."""
+
+    def forget(self) -> None:
+        """Drop what belongs to one step only; called after each, and where one came to nothing."""
         ...
 
 

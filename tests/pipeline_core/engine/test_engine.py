@@ -1,6 +1,7 @@
 """The engine against a prior whose answer is known: convergence, independence, isolation, resumption."""
 
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from pipeline_core.engine.clock import PARTS, Clock
 from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine, default_active
 from pipeline_core.engine.gaussian_job import GaussianJob, digest, render
+from pipeline_core.engine.jobs import Judged
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 from pipeline_core.priors.noise import row_noise
@@ -335,6 +337,67 @@ def test_one_asset_that_does_not_fit_gets_a_second_chance(exact_prior, stage, ma
     got, _ = distill(start, "red", "", stage(steps=4), engine, seed=0)
     assert engine.saves_memory and same(got, want)
     roomy.close(), engine.close()
+
+
+class Held:
+    """What a step's graph holds."""
+
+
+class Full(torch.autograd.Function):
+    """The identity, with something that lives as long as the graph; in the backward of it memory runs out."""
+
+    runs_out, held = True, []
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.held = Held()
+        Full.held.append(weakref.ref(ctx.held))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if Full.runs_out:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return gradient
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_memory_that_runs_out_in_the_backward_is_free_for_the_next_try(
+    exact_prior, stage, make_gaussians, monkeypatch, share
+):
+    """Also that of jobs which wait for their turn, with half of them at work."""
+    encode, release, judged, alive = exact_prior.encode, ModelCalls.release, [], []
+    monkeypatch.setattr(Full, "runs_out", True)
+    monkeypatch.setattr(Full, "held", [])
+
+    class Watched(GaussianJob):
+        def receive(self, image, points):
+            judged.append(weakref.ref(image))
+            return super().receive(image, points)
+
+    def released(calls):
+        alive.append([sum(each() is not None for each in known) for known in (judged, Full.held)])
+        Full.runs_out = len(alive) < 2
+        release(calls)
+
+    exact_prior.encode = lambda images, *rest: encode(Full.apply(images), *rest)
+    monkeypatch.setattr(ModelCalls, "release", released)
+    engine = DistillationEngine(exact_prior, max_active=2, share_launches=share)
+    jobs = [Watched(make_gaussians(9, GREY), name, stage(steps=2)) for name in ("red", "blue")]
+    assert all(len(future.result(timeout=60)[0]) for future in block_until(engine, jobs))
+    assert engine.saves_memory and engine.max_active == 1 and len(judged) == 2 + 2 + 2 * 2
+    assert alive[0] == [0, 0] and alive[1][0] == 0  # on a CPU torch keeps rows that it did not come to in its queue
+    engine.close()
+
+
+def test_a_job_that_is_put_back_has_nothing_of_the_step(exact_prior, stage, make_gaussians):
+    job = GaussianJob(make_gaussians(9, GREY), "red", stage(steps=2))
+    job.start(exact_prior, lambda: None, torch.device("cpu"))
+    state = job.state()
+    job.judged, job.point_prediction = Judged(torch.ones(()), torch.ones(())), torch.ones(1)
+    job.info, job.x = {"means2d": torch.ones(1)}, torch.ones(1)
+    job.restore(*state)
+    assert job.info == {} and job.judged is None and job.point_prediction is None and not len(job.x)
 
 
 def test_less_memory_costs_another_encoding_and_nothing_else(exact_prior):
