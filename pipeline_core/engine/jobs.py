@@ -8,12 +8,12 @@ One engine step runs, for all active jobs together, with one model call per line
     loss    = job.loss(images)       scalar with a graph, or None        -> one backward of the sum
     job.update()                     optimiser step, densification, schedules
 
-Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine
-steps draws once, asks ten times, decodes once and only then has a loss. Guidance that takes several calls one after
-another (DDIM inversion) goes on until it is done: its further rows and those of other jobs are answered together.
-A job draws random numbers from its own generator only, so its result does not depend on who shares its batch. All
-methods run on the engine's thread, except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut
-once more, for a GPU.
+Any line may be skipped by returning None (or an empty :class:`Query`): a texture job that denoises for ten engine steps
+draws once, asks ten times, decodes once and only then has a loss. A job that waits for the CPU elsewhere returns
+nothing at all, and does not count the step. Guidance that takes several calls one after another (DDIM inversion) goes
+on until it is done: its further rows and those of other jobs are answered together. A job draws random numbers from its
+own generator only, so its result does not depend on who shares its batch. All methods run on the engine's thread,
+except ``__init__`` and ``result``. A job that also :class:`SharesLaunches` is cut once more, for a GPU.
 """
 
 from __future__ import annotations

@@ -1,12 +1,20 @@
 """A stage takes away at its end what its prior's pictures see through; where they cannot tell it is refused."""
 
+import threading
+import time
+from concurrent.futures import Future
+
 import pytest
 import torch
 
+from pipeline_core import aside
+from pipeline_core.children import Children
 from pipeline_core.engine import carving
 from pipeline_core.engine.carving import CarvingJob
 from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.errors import TransientError
 from pipeline_core.types import Gaussians, rgb_to_sh0
 
 
@@ -56,26 +64,20 @@ def test_a_hole_that_the_prior_sees_is_there_at_the_end(engine, stage):
 
 
 def test_what_would_open_something_else_is_left_whole_and_soon(engine, stage, monkeypatch):
-    start = disc(0.0)
-    job = CarvingJob(start, start, "ring", settings(stage))
-    plain = carving.openings
+    """The hole is taken to be where it is, and the pictures to see through beside it."""
+    start, plain, noted = disc(0.0), carving.openings, carving.noted
+
+    def beside(thing, words, number, images):
+        words = noted(thing, words, number, images)
+        around = thing.after.means.norm(dim=1) < 0.2
+        words.opened[number], words.closed[number] = around, ~around
+        return words
+
     monkeypatch.setattr(carving, "openings", lambda *rest: plain(*rest).roll(30, dims=-1))
-    monkeypatch.setattr(job, "_note", _beside(job))
-    left, gone = engine.submit(job).result(timeout=60)
+    monkeypatch.setattr(carving, "noted", beside)
+    left, gone = engine.submit(CarvingJob(start, start, "ring", settings(stage))).result(timeout=60)
     assert gone == 0 and len(left) == len(start)
     assert engine.steps == carving.LOOK * carving.STEPS
-
-
-def _beside(job):
-    """A look that takes the hole to be where it is, and the pictures to see through beside it."""
-    plain = type(job)._note
-
-    def note(pictures):
-        plain(job, pictures)
-        around = job.after.means.norm(dim=1) < 0.2
-        job.opened[job.round], job.closed[job.round] = around.expand_as(job.opened[0]), ~around.expand_as(job.opened[0])
-
-    return note
 
 
 def test_it_is_off_unless_asked_for_and_only_at_the_end(engine, stage):
@@ -100,3 +102,57 @@ def test_an_interrupted_job_goes_on_to_the_same_result(exact_prior, engine, stag
     begin = again.start
     again.start = lambda *given: (begin(*given), again.restore(*jobs[1].state()))
     assert torch.equal(engine.submit(again).result(timeout=60)[0].means, whole.means)
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [1e9, 0.0])
+def test_what_comes_between_rounds_keeps_no_other_job_waiting_beside_a_gpu(
+    engine, exact_prior, stage, monkeypatch, checkpoint_seconds
+):
+    """It is done elsewhere, to the same bits; a checkpoint waits for it."""
+    start, threads = disc(0.0), set()
+    whole, _ = engine.submit(CarvingJob(start, start, "ring", settings(stage), seed=3)).result(timeout=60)
+    assert engine.steps == carving.SWEEPS * len(carving.ROUNDS) * carving.STEPS
+    children = Children(1)
+
+    def slowly(function, *args, **named):
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        time.sleep(0.02)
+        return children(function, *args, **named)
+
+    monkeypatch.setattr(aside, "feeds_a_gpu", lambda: True)
+    for name in ("_prompt", "_thorough"):
+        monkeypatch.setattr(aside, name, lambda: slowly)
+    beside = DistillationEngine(exact_prior, max_active=2, checkpoint_seconds=checkpoint_seconds)
+    with beside._wake:
+        carving_one = beside.submit(CarvingJob(start, start, "ring", settings(stage), seed=3))
+        other = beside.submit(GaussianJob(disc(0.0, 0.1), "ring", stage(steps=100, views=1)))
+    assert torch.equal(carving_one.result(timeout=60)[0].means, whole.means)
+    assert len(other.result(timeout=60)[0])
+    beside.close()
+    assert threads == {"splatmill-soon", "splatmill-result"}
+    if checkpoint_seconds:
+        assert beside.steps > engine.steps  # those that it sat out
+
+
+def test_cameras_are_made_once_and_are_those_of_each_round(stage, monkeypatch):
+    made, plain = [], carving.orbit
+    monkeypatch.setattr(carving, "orbit", lambda *given, **named: made.append(1) or plain(*given, **named))
+    job = CarvingJob(disc(0.0), disc(0.0), "ring", settings(stage))
+    (low, high), number = job.stage.elevation, 3
+    azimuth = torch.tensor(carving.ROUNDS[number] * len(carving.TILTS), dtype=torch.float32)
+    elevation = torch.tensor([low + (high - low) * tilt for tilt in carving.TILTS]).repeat_interleave(2)
+    own = plain(azimuth, elevation, size=carving.SIZE, distance=job.stage.distance, fovy=job.stage.fovy)
+    assert made == [1] and torch.equal(job.thing.views(number).viewmats, own.viewmats)
+    assert all(map(torch.equal, job.angles[number], (own.azimuth, own.elevation)))
+
+
+def test_a_process_that_fails_ends_its_own_job_only(engine, stage, monkeypatch):
+    def failing(*given, **named):
+        future = Future()
+        future.set_exception(TransientError("the process for carving ended"))
+        return future
+
+    monkeypatch.setattr(carving, "soon", failing)
+    with pytest.raises(TransientError, match="carving ended"):
+        engine.submit(CarvingJob(disc(0.0), disc(0.0), "ring", settings(stage))).result(timeout=60)
+    engine.submit(GaussianJob(disc(0.0, 0.1), "ring", stage(steps=1))).result(timeout=60)
