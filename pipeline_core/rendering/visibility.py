@@ -15,7 +15,7 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from pipeline_core.cameras import Cameras
 from pipeline_core.rendering.jit import inlined, kernel
 from pipeline_core.rendering.pool import parallel
 
-Backend = Literal["numba", "nvdiffrast"]
+Backend = Literal["numba"] | torch.device
+"""Our own kernels, or nvdiffrast on this CUDA device."""
 NVDIFFRAST = "SPLATMILL_NVDIFFRAST"
 """Environment variable: 1 = refine textures with nvdiffrast on a GPU. Never by itself: see its licence."""
 NEAR = 1e-3
@@ -55,8 +56,8 @@ class Visibility:
 
 
 def chosen_backend(device: torch.device) -> Backend:
-    """nvdiffrast on a GPU where the user has asked for it, else numba."""
-    return "nvdiffrast" if device.type == "cuda" and os.environ.get(NVDIFFRAST, "") == "1" else "numba"
+    """nvdiffrast on ``device`` if that is a GPU and the user has asked for it, else numba."""
+    return device if device.type == "cuda" and os.environ.get(NVDIFFRAST, "") == "1" else "numba"
 
 
 def visibility(
@@ -73,11 +74,11 @@ def visibility(
     same depth to the one with the lower index. Faces that cross the near plane are clipped by it per pixel. Faces
     with a non-finite vertex or no area are never seen. The result does not depend on the number of threads.
     """
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend={backend!r} must be one of {', '.join(get_args(Backend))}")
+    if backend != "numba" and not isinstance(backend, torch.device):
+        raise ValueError(f"backend={backend!r} must be numba, or the torch.device on which nvdiffrast does it")
     points, triangles, coordinates = _check(vertices, faces, uvs)
-    if backend == "nvdiffrast":
-        return _nvdiffrast(points, triangles, coordinates, cameras)
+    if isinstance(backend, torch.device):
+        return _nvdiffrast(points, triangles, coordinates, cameras, backend)
     views, height, width = len(cameras), cameras.height, cameras.width
     rotation = cameras.viewmats[:, :3, :3].double().cpu().numpy()
     translation = cameras.viewmats[:, :3, 3].double().cpu().numpy()
@@ -228,16 +229,17 @@ def _context(device: torch.device, thread: int) -> Any:
     return dr.RasterizeCudaContext(device=device)
 
 
-def _nvdiffrast(points: np.ndarray, triangles: np.ndarray, coordinates: np.ndarray, cameras: Cameras) -> Visibility:
-    """The same on CUDA through nvdiffrast, whose clip space is OpenGL's with row 0 at the bottom."""
+def _nvdiffrast(
+    points: np.ndarray, triangles: np.ndarray, coordinates: np.ndarray, cameras: Cameras, device: torch.device
+) -> Visibility:
+    """The same on a CUDA ``device`` through nvdiffrast, whose clip space is OpenGL's with row 0 at the bottom."""
     try:
         import nvdiffrast.torch as dr
     except ImportError as error:
         raise ImportError(
-            f"backend='nvdiffrast' was asked for but cannot be imported ({error}); install it from "
+            f"nvdiffrast was asked for but cannot be imported ({error}); install it from "
             "https://github.com/NVlabs/nvdiffrast (non-commercial licence), or use backend='numba'"
         ) from error
-    device = cameras.viewmats.device if cameras.viewmats.is_cuda else torch.device("cuda")
     cameras = cameras.to(device)
     p = torch.from_numpy(points).to(device)
     faces = torch.from_numpy(triangles).to(device, torch.int32)

@@ -141,7 +141,7 @@ def test_faces_that_cannot_be_seen() -> None:
         ({"faces": np.zeros((1, 3))}, r"faces must be \[F, 3\] integers"),
         ({"faces": np.array([[0, 1, 99]])}, "faces refer to vertices 0..99, but there are 8"),
         ({"uvs": np.zeros((3, 2))}, r"uvs must be \[8, 2\]"),
-        ({"backend": "gl"}, "backend='gl' must be one of"),
+        ({"backend": "gl"}, "backend='gl' must be numba"),
     ],
 )
 def test_bad_input_is_named(change: dict, message: str) -> None:
@@ -160,18 +160,37 @@ def test_nvdiffrast_is_used_only_on_a_gpu_and_only_when_asked(monkeypatch):
     monkeypatch.delenv(NVDIFFRAST, raising=False)
     assert chosen_backend(torch.device("cuda")) == "numba"
     monkeypatch.setenv(NVDIFFRAST, "1")
-    assert chosen_backend(torch.device("cuda")) == "nvdiffrast" and chosen_backend(torch.device("cpu")) == "numba"
+    second = torch.device("cuda", 1)
+    assert chosen_backend(second) == second and chosen_backend(torch.device("cpu")) == "numba"
 
 
-def test_nvdiffrasts_buffers_are_made_once(monkeypatch):
-    made = []
-    fake = types.ModuleType("nvdiffrast.torch")
-    fake.RasterizeCudaContext = lambda device: made.append(device) or object()
-    package = types.ModuleType("nvdiffrast")
+def test_nvdiffrast_works_on_the_device_that_it_is_told(monkeypatch):
+    """Whatever is current on the thread: those that look ahead have not set any, and have the first GPU."""
+    seen = []
+
+    def rasterize(context, clip, faces, size):
+        seen.append((context, clip.device, faces.device))
+        return torch.zeros(*clip.shape[:1], *size, 4, device=clip.device), None
+
+    nvdiffrast(monkeypatch, RasterizeCudaContext=lambda device: device, rasterize=rasterize)
+    there, (vertices, faces) = torch.device("meta"), box()
+    found = visibility(vertices, faces, None, orbit(torch.zeros(1), torch.zeros(1), size=8), backend=there)
+    assert seen == [(there, there, there)] and found.face_id.device == there
+
+
+def nvdiffrast(monkeypatch, **functions):
+    """A package of that name with these ``functions``."""
+    fake, package = types.ModuleType("nvdiffrast.torch"), types.ModuleType("nvdiffrast")
+    vars(fake).update(functions)
     package.torch = fake
     monkeypatch.setitem(sys.modules, "nvdiffrast", package)
     monkeypatch.setitem(sys.modules, "nvdiffrast.torch", fake)
     visibility_module._context.cache_clear()
+
+
+def test_nvdiffrasts_buffers_are_made_once(monkeypatch):
+    made = []
+    nvdiffrast(monkeypatch, RasterizeCudaContext=lambda device: made.append(device) or object())
     device = torch.device("cuda", 0)
     contexts = {id(visibility_module._context(device, thread)) for thread in (1, 1, 2)}
     visibility_module._context.cache_clear()
