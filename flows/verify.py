@@ -39,12 +39,14 @@ from tasks.progress import board
 SAME, WITHIN, DIFFERS, DAMAGED, FAILED = "same", "within", "differs", "damaged", "failed"
 GOOD = (SAME, WITHIN)
 RUN_ID = "verify"
-ROUNDING = ("threads", "at_once")
+ROUNDING = ("threads", "threads_beside", "at_once")
 """What numbers may be rounded differently for: where nothing else differs, metrics are held to their tolerance."""
 
 WORDS = {"code_version": "code", "config_hash": "settings", "model_ids": "models", "device": "device"}
 WORDS |= {"gpu_name": "GPU"}
 """Columns of a row that tell how it was made, and what people call them."""
+SAID = {"at_once": "stages at once in the process", "cpu": "processor", "threads_beside": "threads beside a GPU"}
+"""What people call a part of ``made_with``, where that is not its name."""
 
 ROWS_SQL = """
 select stage_runs.*, list({role: role, path: path, sha256: sha256, bytes: bytes}) as artifacts
@@ -293,7 +295,7 @@ def _circumstances(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
         before["at_once"] = after["at_once"]  # with one thread no asset is batched with others
     for name in before | after:
         if before.get(name) != after.get(name):
-            word = {"at_once": "stages at once in the process", "cpu": "processor"}.get(name, name)
+            word = SAID.get(name, name)
             yield name, f"{word}: was {before.get(name, 'none')}, is {after.get(name, 'none')}"
 
 

@@ -19,14 +19,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pipeline_core.children import Children
-from pipeline_core.device import loaded_torch, thread_count
+from pipeline_core.device import BESIDE, loaded_torch, thread_count
 from pipeline_core.limits import cores, memory
 
 T = TypeVar("T")
 NICENESS = 10
 """By how much processes of such work give way to this one."""
-THREADS_EACH = 2
-"""Threads of such a process: much of the work is a single thread's."""
 CHILD_BYTES = 330_000_000
 """Memory of a process that has loaded torch. Of what is free children may take half."""
 PROMPT = max(2, cores() // 4)
@@ -101,7 +99,7 @@ def _once(make: Callable[[], T]) -> Callable[[], T]:
 
 @_once
 def _thorough() -> Children:
-    threads = min(THREADS_EACH, thread_count())
+    threads = min(BESIDE, thread_count())
     return Children(most_children()[0], threads=threads, niceness=NICENESS, patience=ELSEWHERE_S)
 
 

@@ -31,6 +31,8 @@ THREADS = "SPLATMILL_THREADS"
 """Name of the environment variable that sets the number of threads."""
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Where the libraries read theirs. A user may set the first in place of ours."""
+BESIDE = 2
+"""Threads of a process that works beside a GPU (``aside.py``): much of the work is a single thread's."""
 PRECISION = "SPLATMILL_PRECISION"
 """Name of the environment variable that sets the denoisers' precision: float32, bfloat16 or float16."""
 LIBRARIES = (
@@ -167,6 +169,8 @@ def made_with() -> dict[str, str]:
     told["threads"] = str(thread_count())
     if torch := loaded_torch():
         told["threads"] = str(torch.get_num_threads())
+        if torch.cuda.is_initialized():  # all but the engine's work is done by processes of their own
+            told["threads_beside"] = str(min(BESIDE, thread_count()))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         told["precision"] = str(default_dtype(device)).removeprefix("torch.")
     return told

@@ -160,6 +160,8 @@ ROW = {
     ({"made_with": '{"torch": "3.0", "threads": "2", "cpu": "x", "at_once": "1"}'}, "torch", "torch: was 2.9, is 3.0"),
     ({"made_with": '{"torch": "2.9", "threads": "2", "cpu": "x", "at_once": "4"}'}, "at_once",
      "stages at once in the process: was 1, is 4"),
+    ({"made_with": '{"torch": "2.9", "threads": "2", "cpu": "x", "at_once": "1", "threads_beside": "2"}'},
+     "threads_beside", "threads beside a GPU: was none, is 2"),
 ])  # fmt: skip
 def test_what_differed_is_named(change, name, says):
     assert dict(_circumstances(ROW, ROW)) == {}

@@ -76,6 +76,14 @@ def test_default_is_the_cores_of_this_process(monkeypatch):
     assert device.thread_count() == 3
 
 
+def test_threads_of_what_works_beside_a_gpu_are_recorded_too(monkeypatch):
+    assert "threads_beside" not in device.made_with()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for own, beside in (("1", "1"), ("16", "2")):
+        monkeypatch.setenv(device.THREADS, own)
+        assert device.made_with()["threads_beside"] == beside
+
+
 def test_devices():
     auto = device.pick_device()
     assert auto.type == ("cuda" if torch.cuda.is_available() else "cpu")
