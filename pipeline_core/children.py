@@ -65,7 +65,7 @@ class Children:
         first: str = "",
     ) -> None:
         self._most, self._patience, self._options = most, patience, (threads, niceness, idle, first)
-        self._free, self._lock = threading.Semaphore(most), threading.Lock()
+        self._free, self._lock = threading.Semaphore(most), threading.RLock()
         self._there: weakref.WeakSet[_Child] = weakref.WeakSet()
         self._idle: list[_Child] = []
 
@@ -86,7 +86,7 @@ class Children:
         """Start all that are not there yet, and wait for none."""
         with self._lock:
             missing = self._most - sum(child.is_alive() for child in self._there)
-        self._idle += [self._new() for _ in range(missing)]
+            self._idle += [self._new() for _ in range(missing)]
 
     def _new(self) -> _Child:
         child = _Child(*self._options)
@@ -114,7 +114,8 @@ class Children:
             if again:
                 return self._ask(self._new(), call, again=False)
             raise TransientError(f"{name} ended with status {status}") from None
-        self._idle.append(child)
+        with self._lock:
+            self._idle.append(child)
         return answer
 
 
