@@ -241,6 +241,12 @@ class Distill(Section):
         "it is taken away at the end, of an asset of one part and where the prior has a background of its own; 0 = off",
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
+    distilled_guidance: bool = Field(
+        True,
+        json_schema_extra=LATER,
+        description="ask an image prior that guidance was distilled into by one row for two, at scales it was taught; "
+        "not with a negative prompt, perp_neg, guidance_rescale or csd",
+    )
     guidance_rescale: Share = Field(0.0, description="threestudio's std rescale of the guided x0")
     weighting: Literal["sds", "uniform", "x0", "velocity"] = Field(
         "sds", description="w(t): noise variance, 1, or what makes it the residual of x0, or of the velocity"
@@ -361,6 +367,7 @@ class Texture(Section):
     perp_neg: bool = Field(False, json_schema_extra=LATER, description="as in distillation")
     rate: Share = Field(0.5, description="share of the prior's change that is painted in a round")
     guidance_scale: float = Field(7.5, ge=0, le=1000)
+    distilled_guidance: bool = Field(True, json_schema_extra=LATER, description="as in distillation")
     reference_weight: float = Field(
         0.0, ge=0, json_schema_extra=LATER, description="views that the row's image counts as in each round"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from pipeline_core.engine.clock import Clock
 from pipeline_core.engine.fixed_sizes import LARGEST_GRAPH, FixedSizes
 from pipeline_core.engine.jobs import PointRows, Rows
 from pipeline_core.errors import StageError
-from pipeline_core.priors.interface import ImagePrior, KindPrior, PointPrior, kinds_of
+from pipeline_core.priors.interface import ImagePrior, PointPrior, guidance_scales_of, kinds_of
 
 DECODE_ROWS = 8
 """Latents decoded at a time: enough to fill a GPU at 512 pixels, and few enough to bound the memory."""
@@ -104,8 +104,8 @@ class ModelCalls:
                 answers |= zip(places, self._answer_runs(rows))
                 continue
             inputs = [torch.cat([getattr(part, name) for part in rows]) for name in names]
-            if kinds_of(self.image_prior):
-                inputs.append(torch.cat([torch.full((len(part),), part.kind) for part in rows]))
+            for name in self._told():
+                inputs.append(torch.cat([torch.full((len(part),), getattr(part, name)) for part in rows]))
             answer = self._denoise(*inputs)
             answers |= zip(places, answer.split([len(part) for part in rows]))
         return torch.cat([answers[at] for at in range(len(parts))])
@@ -126,16 +126,21 @@ class ModelCalls:
         return [part.transpose(0, 1).flatten(0, 1) for part in answer.split(counts)]
 
     def _predict(
-        self, latents: Tensor, t: Tensor, embeddings: Tensor, azimuth: Tensor, elevation: Tensor, *kinds: Tensor
+        self, latents: Tensor, t: Tensor, embeddings: Tensor, azimuth: Tensor, elevation: Tensor, *told: Tensor
     ) -> Tensor:
-        """``kinds``: one more tensor of rows, where the prior is told them."""
-        if self.image_prior.camera == "none":
-            return self.image_prior.predict(latents, t, embeddings, None)
-        cameras = upload(azimuth, self.device), upload(elevation, self.device)
-        if kinds:
-            prior = cast(KindPrior, self.image_prior)
-            return prior.predict(latents, t, embeddings, cameras, upload(kinds[0], self.device))
-        return self.image_prior.predict(latents, t, embeddings, cameras)
+        """``told``: what :meth:`_told` names, of each row."""
+        cameras = None
+        if self.image_prior.camera != "none":
+            cameras = upload(azimuth, self.device), upload(elevation, self.device)
+        more = {f"{name}s": upload(each, self.device) for name, each in zip(self._told(), told, strict=True)}
+        prior: Any = self.image_prior
+        answer: Tensor = prior.predict(latents, t, embeddings, cameras, **more)
+        return answer
+
+    def _told(self) -> list[str]:
+        """What else of :class:`Rows` the image prior is told."""
+        known = {"kind": kinds_of(self.image_prior), "scale": guidance_scales_of(self.image_prior)}
+        return [name for name, values in known.items() if values]
 
     def _predict_runs(self, latents: Tensor, t: Tensor, texts: Tensor) -> Tensor:
         """Predictions [B, k, C, h, w] for ``texts`` [B, k, L, D]."""

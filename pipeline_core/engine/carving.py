@@ -190,7 +190,7 @@ class CarvingJob:
         self.text = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg, turns=self.stage.view_turns,
-            front_words=self.stage.front_words,
+            front_words=self.stage.front_words, distilled=self.stage.distilled_guidance,
         )  # fmt: skip
 
     def draw(self) -> Tensor | None:

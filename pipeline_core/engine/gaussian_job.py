@@ -114,6 +114,7 @@ class GaussianJob:
             image_prior, prompts, self.negative_prompt, picture=self.picture,
             view_prompts=self.stage.view_prompts, perp_neg=self.stage.perp_neg,
             turns=self.stage.view_turns, front_words=self.stage.front_words, shown=self.stage.shown,
+            distilled=self.stage.distilled_guidance and not self.stage.guidance_rescale,
         )  # fmt: skip
         self.precision = str(image_prior.dtype).removeprefix("torch.")
         models = [image_prior.model_id, None]

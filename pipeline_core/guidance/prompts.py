@@ -20,7 +20,7 @@ from pipeline_core.errors import RequestError
 from pipeline_core.guidance.rows import Rows
 from pipeline_core.picture import Picture
 from pipeline_core.priors.checks import LIT, UNLIT
-from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior, kinds_of
+from pipeline_core.priors.interface import Camera, ImagePrior, Negative, PicturePrior, guidance_scales_of, kinds_of
 from pipeline_core.priors.wording import VIEW_WORDS, view_prompt, without
 
 TURNS = (45.0, 135.0)
@@ -73,6 +73,7 @@ class TextConditioning:
 
     ``camera`` is the prior's kind: under ``angles`` the unconditional row has no camera, under ``mvdream`` it has.
     ``kind`` of render is told with every row: guidance leads away from other things in the same light.
+    ``scales``: the lowest and highest guidance that one row is asked for; None = it takes two.
     """
 
     plain: Tensor
@@ -82,19 +83,22 @@ class TextConditioning:
     camera: Camera
     turns: tuple[float, float] = TURNS
     kind: int = 0
+    scales: tuple[float, float] | None = None
 
     def rows(
         self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor, *, scale: float, contrast: bool = False
     ) -> Rows:
         """The U-Net rows of B views: B positive, then B unconditional, then 2 B of Perp-Neg.
 
-        Guidance scale 1 without Perp-Neg asks for the positive rows only, unless for the ``contrast``. All inputs have
-        B rows. The angles may stay on the CPU: choosing words by angles on a GPU would wait for it.
+        Guidance scale 1 without Perp-Neg asks for the positive rows only, and so does one of ``scales``, unless for the
+        ``contrast``. All inputs have B rows. The angles may stay on the CPU: choosing words by angles on a GPU would
+        wait for it.
         """
+        told = not contrast and self.scales is not None and self.scales[0] <= scale <= self.scales[1]
         angles = list(zip(azimuth.tolist(), elevation.tolist(), strict=True)) if self.views else []
         embeddings = [self._positive(angles, len(azimuth))]
         azimuths, elevations = [azimuth], [elevation]
-        if contrast or self.perp_neg or scale != 1.0:
+        if contrast or self.perp_neg or (scale != 1.0 and not told):
             without = self.unconditional(latents_t, t, azimuth, elevation)
             embeddings.append(without.embeddings)
             azimuths.append(without.azimuth)
@@ -109,6 +113,7 @@ class TextConditioning:
         return Rows(
             latents_t.repeat(groups, 1, 1, 1), t.repeat(groups),
             torch.cat(embeddings), torch.cat(azimuths), torch.cat(elevations), self.kind, groups,
+            scale if told else 1.0,
         )  # fmt: skip
 
     def unconditional(self, latents_t: Tensor, t: Tensor, azimuth: Tensor, elevation: Tensor) -> Rows:
@@ -182,12 +187,16 @@ def encode_texts(
     turns: tuple[float, float] = TURNS,
     front_words: Collection[str] = (),
     shown: str = UNLIT,
+    distilled: bool = False,
 ) -> list[TextConditioning]:
     """Encode ``prompts`` in one call for ``prior``, which is to judge renders of the kind ``shown``. View words only
     where it takes no camera.
 
     ``front_words`` are left out of the prompts of the other sides, which they contradict (prompt debiasing, Hong et al.
-    2023). With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes
+    2023). With ``distilled`` a prior that guidance was distilled into is asked by one row for two, unless there is a
+    negative prompt, which it was not taught.
+
+    With a ``picture`` the prior is shown that, and reads no prompt. Raises :class:`RequestError` where it takes
     none, for ``perp_neg`` and ``front_words``, which need view words, where it takes a camera, and for renders of
     which it knows nothing.
     """
@@ -208,8 +217,9 @@ def encode_texts(
     first, negative, *others = prior.encode_prompts([texts[0], Negative(negative_prompt), *texts[1:]])
     embeddings, each = [first, *others], len(texts) // len(prompts)
     views = [dict(zip(VIEW_WORDS, embeddings[at + 1 : at + each])) for at in range(0, len(embeddings), each)]
+    scales = guidance_scales_of(prior) if distilled and not (perp_neg or negative_prompt) else None
     return [
-        TextConditioning(plain, negative, sides, perp_neg, prior.camera, turns, kind)
+        TextConditioning(plain, negative, sides, perp_neg, prior.camera, turns, kind, scales)
         for plain, sides in zip(embeddings[::each], views, strict=True)
     ]
 

@@ -13,8 +13,8 @@ class Rows:
 
     ``latents`` [R, C, h, w] noisy; ``t`` [R] shares of the noise schedule; ``embeddings`` [R, L, D] from
     ``ImagePrior.encode_prompts``; ``azimuth``, ``elevation`` [R] degrees, NaN for rows without a camera. ``kind`` is
-    the place in ``KindPrior.kinds`` of what all of them show, which other priors are not told. Latents and ``t`` are
-    ``copies`` times the same, run after run.
+    the place in ``KindPrior.kinds`` of what all of them show, which other priors are not told, and ``scale`` the
+    guidance that a ``DistilledPrior`` is told. Latents and ``t`` are ``copies`` times the same, run after run.
     """
 
     latents: Tensor
@@ -24,6 +24,7 @@ class Rows:
     elevation: Tensor
     kind: int = 0
     copies: int = 1
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         rows = self.latents.shape[0]

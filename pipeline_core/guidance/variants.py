@@ -71,6 +71,7 @@ class Views:
         return (
             stage.guidance, stage.guidance_scale, stage.guidance_rescale, stage.weighting, self.clip,
             self.encoded.shape, text.plain.shape[-2:], text.perp_neg, tuple(text.views), text.turns, text.kind,
+            text.scales,
         )  # fmt: skip
 
     @cached_property

@@ -170,12 +170,29 @@ def check_unet(folder: Path) -> Camera:
             f"{path}: addition_embed_type {added!r} with {encoders} text encoder(s) is not supported: SDXL's "
             "'text_time' has two, other U-Nets None or 'text'; give a text-to-image model with parts of its own"
         )
-    if unet.get("time_cond_proj_dim"):
+    if taught_scales(folder) is None and unet.get("time_cond_proj_dim"):
         raise RequestError(
             f"{path}: time_cond_proj_dim is {unet['time_cond_proj_dim']}: a latent consistency model was distilled "
-            "with its guidance and has no unconditional answer; use its base model"
+            "with its guidance and has no unconditional answer; use its base model, or where guidance alone was "
+            'distilled into it say so in splatmill.json ("guidance_scales": [1, 10])'
         )
     return "mvdream" if unet.get("_class_name") == "MultiViewUNetModel" else _camera(folder, unet)
+
+
+def taught_scales(folder: Path) -> tuple[float, float] | None:
+    """The lowest and highest guidance scale that were distilled into a folder's U-Net, by its ``splatmill.json``; None
+    where that names none. Raises :class:`RequestError` where the U-Net is told no scale, or these are no range."""
+    side = folder / "splatmill.json"
+    said = _read(side).get("guidance_scales") if side.exists() else None
+    if said is None:
+        return None
+    if not (isinstance(said, list) and len(said) == 2 and all(map(_is_number, said)) and 1 <= said[0] <= said[1]):
+        raise RequestError(f"{side}: guidance_scales {said!r} must be the lowest and the highest, from 1 on")
+    width = _read(folder / "unet" / "config.json").get("time_cond_proj_dim")
+    if not isinstance(width, int) or width < 4 or width % 2:
+        why = f"the U-Net's time_cond_proj_dim is {width}: it is told none"
+        raise RequestError(f"{side}: guidance_scales {said!r}, but {why}")
+    return float(said[0]), float(said[1])
 
 
 def _camera(folder: Path, unet: dict[str, Any]) -> Camera:

@@ -15,7 +15,8 @@ executed unless ``allow_remote_code`` is given.
 
 ``splatmill.json`` in the folder may say what diffusers has no field for: ``background`` (the colour the prior was
 trained on), ``camera`` (``"angles"``: :func:`camera_embedding` as class labels), ``kinds`` (the kinds of render that it
-draws, of which it is told one behind the angles: :func:`kind_embedding`) and ``size`` in pixels.
+draws, of which it is told one behind the angles: :func:`kind_embedding`), ``guidance_scales`` (from and to, that were
+distilled into it: :func:`scale_embedding`) and ``size`` in pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from pipeline_core.config import ModelRef, Named
 from pipeline_core.device import default_dtype
 from pipeline_core.errors import ModelNotFound, RequestError
-from pipeline_core.priors.checks import check_unet, diffusion_problem
+from pipeline_core.priors.checks import check_unet, diffusion_problem, taught_scales
 from pipeline_core.priors.compiled import compile_when_it_pays
 from pipeline_core.priors.encoder import load_encoder
 from pipeline_core.priors.families import family_of
@@ -74,6 +75,14 @@ def kind_embedding(kinds: Tensor, count: int) -> Tensor:
     return (kinds[:, None] == torch.arange(count, device=kinds.device)).float()
 
 
+def scale_embedding(scales: Tensor, width: int) -> Tensor:
+    """[B, width] float32: sines and cosines of guidance scales [B], as latent consistency models have them (Luo et al.
+    2023; ``get_guidance_scale_embedding`` of diffusers, whose w is s - 1)."""
+    rate = torch.exp(-torch.arange(width // 2, device=scales.device) * (math.log(10_000.0) / (width // 2 - 1)))
+    angles = 1000.0 * (scales.float() - 1.0)[:, None] * rate
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a folder holds, loaded. ``vae`` None = the prior works on pixels; ``process`` is the U-Net's own."""
@@ -87,6 +96,7 @@ class Parts:
     size: int
     zero_empty_prompt: bool
     kinds: tuple[str, ...] = ()
+    guidance_scales: tuple[float, float] | None = None
 
 
 class DiffusersPrior(LatentPrior):
@@ -106,6 +116,7 @@ class DiffusersPrior(LatentPrior):
         )  # fmt: skip
         self._network_process = parts.process.to(device)
         self.unet, self.camera, self.kinds = parts.unet, parts.camera, parts.kinds
+        self.guidance_scales = parts.guidance_scales
         if torch.device(device).type == "cpu" and dtype == torch.bfloat16 and parts.camera != "mvdream":
             self.unet = parts.unet.to(memory_format=torch.channels_last)  # 7 % there, nothing in float32 (docs/LOG.md)
         self.num_views = 4 if self.camera == "mvdream" else 1
@@ -161,8 +172,10 @@ class DiffusersPrior(LatentPrior):
         embeddings: Tensor,
         cameras: tuple[Tensor, Tensor] | None = None,
         kinds: Tensor | None = None,
+        scales: Tensor | None = None,
     ) -> Tensor:
-        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior`` and, for ``kinds``, ``KindPrior``.
+        """Predicted noise [B, C, h, w] float32: see ``interface.ImagePrior``, ``KindPrior`` for ``kinds`` and
+        ``DistilledPrior`` for ``scales``.
 
         Where it :attr:`shares_start`, ``embeddings`` may be k B rows, for the same B rows of the rest k times over.
         """
@@ -178,7 +191,7 @@ class DiffusersPrior(LatentPrior):
             views = mvdream_cameras(*cameras).to(x.dtype)
             output = self.unet(x, timesteps, embeddings, views, num_frames=self.num_views)
         else:
-            output = self._denoise(x, timesteps, embeddings, self._labels(cameras, kinds, x))
+            output = self._denoise(x, timesteps, embeddings, self._labels(cameras, kinds, x), self._scale(scales, x))
         output = output[:, : self.latent_channels].float()  # learned-variance networks have twice the channels
         copies = len(output) // len(x_t)
         return self._network_process.x0_and_noise(x_t.float().repeat(copies, 1, 1, 1), output, t.repeat(copies))[1]
@@ -197,12 +210,23 @@ class DiffusersPrior(LatentPrior):
             labels = torch.cat([labels, kind_embedding(told, len(self.kinds))], dim=1)
         return labels.to(x.dtype)
 
-    def _denoise(self, x: Tensor, timesteps: Tensor, embeddings: Tensor, labels: Tensor | None) -> Tensor:
+    def _scale(self, scales: Tensor | None, x: Tensor) -> Tensor | None:
+        """What the network is told of the guidance [B, W], in the precision of ``x``."""
+        if self.guidance_scales is None:
+            return None
+        scales = torch.ones(len(x), device=x.device) if scales is None else scales.to(x.device)
+        return scale_embedding(scales, self.unet.config.time_cond_proj_dim).to(x.dtype)
+
+    def _denoise(
+        self, x: Tensor, timesteps: Tensor, embeddings: Tensor, labels: Tensor | None, scale: Tensor | None
+    ) -> Tensor:
         added = None
         if self._added == "text_time":
             embeddings, pooled = unpack_pooled(embeddings, self.encoders[-1].model.config.projection_dim)
             added = {"text_embeds": pooled, "time_ids": self._time_ids.to(x.dtype).expand(len(x), 6)}
-        return self.unet(x, timesteps, embeddings, class_labels=labels, added_cond_kwargs=added, return_dict=False)[0]
+        told = {"class_labels": labels, "added_cond_kwargs": added}
+        told |= {} if scale is None else {"timestep_cond": scale}
+        return self.unet(x, timesteps, embeddings, **told, return_dict=False)[0]
 
 
 # ------------------------------------------------------------------------------------------------------ loading
@@ -289,6 +313,7 @@ def assemble(
         size=int(wanted or side.get("size") or _sample_size(unet) * factor),
         zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", False)),
         kinds=tuple(side.get("kinds", ())),
+        guidance_scales=taught_scales(folder),
     )
     return DiffusersPrior(parts, folder_id(ref, weights), device, dtype)
 

@@ -158,6 +158,34 @@ def kinds_of(prior: ImagePrior) -> tuple[str, ...]:
 
 
 @runtime_checkable
+class DistilledPrior(KindPrior, Protocol):
+    """An image prior that guidance was distilled into (Meng et al. 2023, their first stage): told a guidance scale, one
+    row is the guided answer.
+
+    ``guidance_scales``: the lowest and the highest that it was taught; None = none was distilled into it.
+    """
+
+    guidance_scales: tuple[float, float] | None
+
+    def predict(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        embeddings: Tensor,
+        cameras: tuple[Tensor, Tensor] | None = None,
+        kinds: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """As ``KindPrior.predict``; ``scales`` [B] of guidance, 1 for rows that are as they are asked."""
+        ...
+
+
+def guidance_scales_of(prior: ImagePrior) -> tuple[float, float] | None:
+    """The lowest and highest guidance scale that one row of ``prior`` answers, None where it was taught none."""
+    return prior.guidance_scales if isinstance(prior, DistilledPrior) else None
+
+
+@runtime_checkable
 class PointPrior(NoiseProcess, Protocol):
     """A frozen text-to-point-cloud model. Clouds are [B, C, N] in its own channels (:meth:`to_model`).
 

@@ -164,7 +164,7 @@ class TextureJob:
         self.text: TextConditioning = encode_text(
             image_prior, self.prompt, self.negative_prompt, picture=self.picture,
             view_prompts=self.settings.view_prompts, perp_neg=self.settings.perp_neg,
-            front_words=self.settings.front_words,
+            front_words=self.settings.front_words, distilled=self.settings.distilled_guidance,
         )  # fmt: skip
         identity = [*self._identity, image_prior.model_id, str(image_prior.dtype)]
         self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

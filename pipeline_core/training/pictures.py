@@ -361,7 +361,7 @@ class PicturePart(ABC):
         with autocast():
             text = self.encode(self.modules, inputs["ids"])
             out = self.denoise(self.modules, noisy, t, text, inputs["camera"]).float()
-        answer = self.clean(noisy, out, t)
+        answer, latents = self.clean(noisy, out, t), self.target(latents, noisy, inputs, autocast)
         variance = self.steps.noise_variance(t).reshape(-1, 1, 1, 1)
         rough = (inputs["seen"] != inputs["images"]).flatten(1).any(1).reshape(-1, 1, 1, 1)
         floor = torch.where(rough, DEGRADED_VARIANCE, self.smallest_variance)
@@ -369,6 +369,10 @@ class PicturePart(ABC):
         if not self.settings.words_weight:
             return error
         return error + self.settings.words_weight * self.word_loss(text[0].float(), inputs["ids"])
+
+    def target(self, latents: Tensor, noisy: Tensor, inputs: dict[str, Tensor], autocast) -> Tensor:
+        """What the x_0 of ``noisy`` should be [B, C, h, w]: the clean ``latents``."""
+        return latents
 
     def word_loss(self, text: Tensor, ids: Tensor) -> Tensor:
         """Whether the text encoder's outputs [B, L, D] still tell each token, the one before, and at the end all.
@@ -486,8 +490,9 @@ GRID_PROMPTS = (
 def go_on_from(network: nn.Module, known: Mapping[str, Tensor], tokenizer: CLIPTokenizer, start: Path) -> None:
     """Give ``network`` the weights ``known`` of the folder ``start``, so that it begins as the same function.
 
-    Labels may have become wider, and weigh nothing where they did. Embeddings of tokens go by the token: those that are
-    new are drawn as wide as the others are. Raises RequestError where anything else has another shape.
+    Labels may have become wider, and weigh nothing where they did, nor does a guidance scale that was not told before.
+    Embeddings of tokens go by the token: those that are new are drawn as wide as the others are. Raises RequestError
+    where anything else has another shape.
     """
     known = dict(known)
     for name, own in network.state_dict().items():
@@ -496,6 +501,8 @@ def go_on_from(network: nn.Module, known: Mapping[str, Tensor], tokenizer: CLIPT
             continue
         if name.endswith("token_embedding.weight"):
             value = embeddings_by_token(tokenizer, theirs, start)
+        elif name == "time_embedding.cond_proj.weight" and name not in known:
+            value = torch.zeros_like(own)
         elif name == "class_embedding.linear_1.weight" and own.shape[1] > theirs.shape[1]:
             value = torch.zeros_like(own)
             value[:, : theirs.shape[1]] = theirs

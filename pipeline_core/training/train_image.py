@@ -8,6 +8,7 @@ stand for "no camera" and "no kind"; unconditional rows have neither text nor ca
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline_core.errors import RequestError
 from pipeline_core.priors.checks import CAMERA_DIM, KINDS
+from pipeline_core.priors.image import scale_embedding
 from pipeline_core.priors.process import Diffusion, PredictionType
 from pipeline_core.training.pictures import (
     TIMESTEPS,
@@ -28,9 +31,17 @@ from pipeline_core.training.pictures import (
     Text,
     build_text_encoder,
 )
+from pipeline_core.training.resident import uniform
+from pipeline_core.training.tokenizer import tokenize
 
 MIDDLE = (0.04, 0.4)
 """Timesteps as shares of the schedule."""
+
+
+SCALE_DIM = 64
+"""Numbers that say the guidance scale."""
+GUIDED = 0.5
+"""Share of the images whose target is guided, where guidance is distilled."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,9 @@ class ImageSettings(PictureSettings):
     kinds: bool = True
     middle: float = 0.5
     """Share of the timesteps that are drawn from MIDDLE, where distillation works; the rest are from everywhere."""
+    guidance: tuple[float, float] | None = None
+    """The lowest and highest guidance scale that are distilled into the network, of half of the images; None = none.
+    What guides is the network that training begins with (``--start``)."""
 
 
 def build_unet(settings: ImageSettings) -> UNet2DConditionModel:
@@ -68,8 +82,11 @@ def build_unet(settings: ImageSettings) -> UNet2DConditionModel:
         encoder_hid_dim=None,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
+        time_cond_proj_dim=SCALE_DIM if s.guidance else None,
     )
     nn.init.zeros_(unet.conv_out.weight)
+    if s.guidance:
+        nn.init.zeros_(unet.time_embedding.cond_proj.weight)
     for module in unet.modules():
         if type(module).__name__ == "ResnetBlock2D":
             nn.init.zeros_(module.conv2.weight)
@@ -135,6 +152,22 @@ class ImageSteps(PictureSteps):
         self.variance = self.variance.to(t.device)
         return self.variance[t]
 
+    def labels(self, azimuth: Tensor, elevation: Tensor, kinds: Tensor) -> Tensor:
+        """With ``guidance`` there is one number more: its scale, 1 here."""
+        labels = super().labels(azimuth, elevation, kinds)
+        return F.pad(labels, (0, 1), value=1.0) if self.settings.guidance else labels
+
+    def assemble(
+        self, rgba: Tensor, twins: Tensor, ids: Tensor, camera: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        inputs = super().assemble(rgba, twins, ids, camera, generator)
+        if self.settings.guidance:
+            low, high = self.settings.guidance
+            scale = low + (high - low) * uniform(self.size, generator)
+            guided = uniform(self.size, generator) < GUIDED
+            inputs["camera"] = torch.cat([camera[:, :-1], torch.where(guided, scale, 1.0)[:, None]], dim=1)
+        return inputs
+
 
 class ImagePart(PicturePart):
     """The U-Net of the starter."""
@@ -157,6 +190,12 @@ class ImagePart(PicturePart):
             ),
         }
         super().__init__(settings, steps, networks, start=start)
+        self.teacher: nn.ModuleDict | None = None
+        if settings.guidance:
+            if start is None:
+                raise RequestError("guidance is distilled out of a trained network: name its folder with --start")
+            self.teacher = copy.deepcopy(nn.ModuleDict({name: self.modules[name] for name in networks}))
+            self.teacher.requires_grad_(False)
 
     @property
     def text_dim(self) -> int:
@@ -169,13 +208,36 @@ class ImagePart(PicturePart):
         else:
             normalise_in_half(self.modules["unet"])
         self.process = self.process.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
         super().prepare(device)
 
     def encode(self, modules: nn.ModuleDict, ids: Tensor) -> Text:
         return (modules["text_encoder"](ids).last_hidden_state,)
 
     def denoise(self, modules: nn.ModuleDict, x_t: Tensor, t: Tensor, text: Text, camera: Tensor) -> Tensor:
-        return modules["unet"](x_t, t, text[0], class_labels=camera).sample
+        told: dict[str, Tensor] = {"class_labels": camera}
+        if self.settings.guidance:
+            told = {"class_labels": camera[:, :-1], "timestep_cond": scale_embedding(camera[:, -1], SCALE_DIM)}
+        return modules["unet"](x_t, t, text[0], **told).sample
+
+    @torch.no_grad()
+    def target(self, latents: Tensor, noisy: Tensor, inputs: dict[str, Tensor], autocast) -> Tensor:
+        """The clean ``latents``; with ``guidance``, of what has a scale above 1, what the network that training began
+        with says, guided by it (Meng et al. 2023, eq. 7)."""
+        if self.teacher is None:
+            return latents
+        camera, t, ids = inputs["camera"], inputs["t"], inputs["ids"]
+        plain = torch.cat([camera[:, :-1], torch.ones_like(camera[:, -1:])], dim=1)
+        blind = torch.cat([torch.zeros_like(camera[:, :CAMERA_DIM]), plain[:, CAMERA_DIM:]], dim=1)
+        empty = tokenize(self.tokenizer, [""]).to(ids.device).expand_as(ids)
+        with autocast():
+            text = self.encode(self.teacher, torch.cat([ids, empty]))
+            both = self.denoise(self.teacher, noisy.repeat(2, 1, 1, 1), t.repeat(2), text, torch.cat([plain, blind]))
+        conditional, unconditional = both.float().chunk(2)
+        scale = camera[:, -1].reshape(-1, 1, 1, 1)
+        guided = self.clean(noisy, unconditional + scale * (conditional - unconditional), t)
+        return torch.where(scale > 1, guided, latents)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return self.process.add_noise(latents, noise, t / TIMESTEPS)
@@ -196,4 +258,5 @@ class ImagePart(PicturePart):
         }
 
     def side_facts(self) -> dict[str, Any]:
-        return super().side_facts() | {"camera": "angles"}
+        facts = super().side_facts() | {"camera": "angles"}
+        return facts | ({"guidance_scales": list(self.settings.guidance)} if self.settings.guidance else {})

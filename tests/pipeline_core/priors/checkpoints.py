@@ -129,7 +129,7 @@ def write_index(folder, class_name, **parts):
     write_json(folder / "model_index.json", {"_class_name": class_name, **base, **parts})
 
 
-def write_stable_diffusion(folder, prediction_type="epsilon", length=16):
+def write_stable_diffusion(folder, prediction_type="epsilon", length=16, **unet):
     """The layout of SD 1.5 and 2.1; ``length`` of the text window, 77 in the published ones."""
     from transformers import CLIPTextModel
 
@@ -137,10 +137,18 @@ def write_stable_diffusion(folder, prediction_type="epsilon", length=16):
     vocab = write_clip_tokenizer(folder / "tokenizer", length)
     CLIPTextModel(clip_config(vocab, length)).save_pretrained(folder / "text_encoder")
     use_published_text_keys(folder / "text_encoder" / "model.safetensors")
-    write_unet(folder)
+    write_unet(folder, **unet)
     write_vae(folder)
     write_scheduler(folder, prediction_type)
     write_index(folder, "StableDiffusionPipeline", vae=["diffusers", "AutoencoderKL"])
+    return folder
+
+
+def write_distilled(folder):
+    """The same, of which guidance from 1 to 12 was distilled into the U-Net: it is told the scale as latent consistency
+    models are."""
+    write_stable_diffusion(folder, time_cond_proj_dim=32)
+    write_json(folder / "splatmill.json", {"guidance_scales": [1, 12]})
     return folder
 
 
@@ -557,6 +565,7 @@ WRITERS = {
     "sd-v": lambda folder: write_stable_diffusion(folder, "v_prediction"),
     "sd-sample": lambda folder: write_stable_diffusion(folder, "sample"),
     "sd-77": lambda folder: write_stable_diffusion(folder, length=77),
+    "sd-distilled": write_distilled,
     "sdxl": write_sdxl,
     "sdxl-77": lambda folder: write_sdxl(folder, length=77),
     "ssd-1b": lambda folder: write_sdxl(folder, block_out_channels=(8, 16, 16), **PRUNED, **SSD_1B),

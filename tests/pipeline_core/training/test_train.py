@@ -398,6 +398,44 @@ def test_the_target_of_a_degraded_image_is_the_clean_one(tmp_path):
     assert part.loss(inputs, contextlib.nullcontext) > 1e-2
 
 
+def test_guidance_is_distilled_out_of_the_network_that_training_begins_with(tmp_path):
+    run("image", tmp_path, "first", steps=4)
+    start = tmp_path / "first" / "model"
+    old, new = image_part(tmp_path / "old", start=start), image_part(tmp_path / "new", start=start, guidance=[1, 8])
+    inputs = new.steps[0]
+    for part in (old, new):
+        part.steps.pool.close()
+        part.prepare(torch.device("cpu"))
+    camera, scale = inputs["camera"][:, :-1], inputs["camera"][:, -1].reshape(-1, 1, 1, 1)
+    assert 0 < (scale == 1).sum() < len(scale) and scale.max() <= 8
+    latents = new.latents(inputs["images"])
+    noisy = new.add_noise(latents, inputs["noise"], inputs["t"])
+    found = new.target(latents, noisy, inputs, contextlib.nullcontext)
+    blind = torch.cat([torch.zeros_like(camera[:, :8]), camera[:, 8:]], dim=1)
+    with torch.no_grad():
+        text, empty = (old.encode(old.modules, ids) for ids in (inputs["ids"], tokenize(old.tokenizer, [""] * 4)))
+        c = old.denoise(old.modules, noisy, inputs["t"], text, camera)
+        u = old.denoise(old.modules, noisy, inputs["t"], empty, blind)
+    wanted = torch.where(scale > 1, old.clean(noisy, u + scale * (c - u), inputs["t"]), latents)
+    assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    with pytest.raises(RequestError, match="name its folder with --start"):
+        image_part(tmp_path / "none", guidance=[1, 8])
+
+
+def test_a_network_with_guidance_says_so_in_its_folder_and_begins_as_it_was(tmp_path):
+    run("image", tmp_path, "first", steps=2)
+    part = image_part(tmp_path / "new", start=tmp_path / "first" / "model", guidance=[1, 8])
+    part.steps.pool.close()
+    part.prepare(torch.device("cpu"))
+    part.export(part.modules, tmp_path / "model")
+    before, after = (load_image_prior(str(tmp_path / name), dtype=torch.float32) for name in ("first/model", "model"))
+    assert before.guidance_scales is None and after.guidance_scales == (1.0, 8.0)
+    x, t, cameras = torch.randn(1, 4, 4, 4), torch.tensor([0.3]), (torch.tensor([10.0]), torch.tensor([20.0]))
+    text = after.encode_prompts(["a red crate"])
+    for scales in (None, torch.tensor([6.0])):
+        assert torch.equal(after.predict(x, t, text, cameras, scales=scales), before.predict(x, t, text, cameras))
+
+
 class Answer(nn.Module):
     """A network that says what it was given."""
 
