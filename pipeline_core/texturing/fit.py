@@ -15,8 +15,8 @@ from torch.nn.functional import grid_sample, interpolate
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.config import Texture
+from pipeline_core.engine.engine import values_of
 from pipeline_core.engine.jobs import Judged
-from pipeline_core.errors import DivergedError
 from pipeline_core.texturing.refine import TextureJob, sharp_enough
 from pipeline_core.types import TexturedMesh
 
@@ -36,11 +36,11 @@ class FitJob(TextureJob):
     """
 
     even_over = "degrees"
+    fineness = 1.0
 
     def __init__(self, textured: TexturedMesh, prompt: str, settings: Texture, **options: Any) -> None:
         super().__init__(textured, prompt, settings, **options)
         self.leaf = torch.nn.Parameter(self.colours.clamp(MARGIN, 1 - MARGIN).logit())
-        self.fineness = 1.0
 
     def _levels(self, index: int) -> list[float]:
         """The published noise levels: of ``denoise_steps`` of DDIM, spaced from the first timestep on, the last few.
@@ -82,9 +82,7 @@ class FitJob(TextureJob):
             wanted, weight = self._shown
             apart = (weight * (self.leaf.sigmoid() - wanted).square()).sum() / (3 * weight.sum()).clamp(min=1e-12)
             error = error + self.settings.reference_weight * apart
-        self.change = float(error.detach())
-        if not math.isfinite(self.change):
-            raise DivergedError(f"{self.name}: the prior's pictures in round {self.round + 1} are not finite")
+        self._numbers = values_of([error.detach()[None]])
         return error
 
     def update(self) -> None:
@@ -118,16 +116,13 @@ class FitJob(TextureJob):
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _draw_cameras(self, generator: torch.Generator) -> Cameras:
+    def _draw_round(self, generator: torch.Generator) -> tuple[Cameras, float]:
         low, high = FINENESS
-        self.fineness = min(max(2 * float(torch.rand(1, generator=generator)), low), high)
-        return super()._draw_cameras(generator)
+        fineness = min(max(2 * float(torch.rand(1, generator=generator)), low), high)
+        return super()._draw_round(generator)[0], fineness
 
-    def _look_ahead(self) -> None:
-        """Not here: a round's fineness belongs to it."""
-
-    def _samples(self) -> int:
-        return max(round(self.settings.resolution * self.fineness / 8), 1) * 8
+    def _samples(self, fineness: float) -> int:
+        return max(round(self.settings.resolution * fineness / 8), 1) * 8
 
     def _render(self) -> Tensor:
         """Images [V, 3, H, W] on the prior's background, with a graph; the sigmoid comes after the look-up."""

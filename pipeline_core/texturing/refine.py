@@ -38,7 +38,7 @@ from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
 from pipeline_core.device import thread_count, upload
 from pipeline_core.engine.distill import wait
-from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.engine import DistillationEngine, values_of
 from pipeline_core.engine.jobs import Judged, Progress, Query
 from pipeline_core.errors import DataError, DivergedError
 from pipeline_core.guidance.prompts import TextConditioning, encode_text
@@ -82,10 +82,12 @@ def looks_ahead(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class View:
-    """Cameras, the same of supersampled pixels; of each sample where in the texture it looks (``uv`` [V, H, W, 2]),
-    whether it sees anything (``mask``) and how far away; and how far apart samples are (UV)."""
+    """Cameras, samples a pixel side (``fineness``), the same cameras of so fine pixels; of each sample where in the
+    texture it looks (``uv`` [V, H, W, 2]), whether it sees anything (``mask``) and how far away; and how far apart
+    samples are (UV)."""
 
     cameras: Cameras
+    fineness: float
     fine: Cameras
     uv: Tensor
     mask: Tensor
@@ -103,6 +105,8 @@ class TextureJob:
     checkpoint_path: Path | None
     even_over = "sphere"
     """What the cameras' elevations are spread evenly over."""
+    fineness: float = SUPERSAMPLE
+    """Samples a pixel side of this round's renders."""
 
     def __init__(
         self,
@@ -140,6 +144,7 @@ class TextureJob:
         # Sums over the views of a group: w * change [3], w * |change|^2, w, w^2.
         self.gathered = torch.zeros(len(self.colours), 6)
         self._broken: list[Tensor] = []  # of each round of a group: its number if its pictures are not finite, else 0
+        self._numbers: Callable[[], list[list[float]]] = list  # of what was painted: its change, and those numbers
         self.attention = torch.zeros(len(self.colours))  # total weight of the views that saw each texel
 
     def _levels(self, index: int) -> list[float]:
@@ -182,7 +187,7 @@ class TextureJob:
         if self.phase:
             return None
         if self._ahead is None:
-            self._look_from(self._view(self._draw_cameras(self.generator)))
+            self._look_from(self._view(*self._draw_round(self.generator)))
         else:
             view, state = self._ahead
             self._look_from(view.result())
@@ -221,6 +226,7 @@ class TextureJob:
             self._paint()
 
     def update(self) -> None:
+        self._take_numbers()
         self.step, self.phase = self.step + 1, self.phase + 1
         if self.phase == len(self.rounds[self.round]):
             self.round, self.phase, self.x, self.clean = self.round + 1, 0, None, None
@@ -243,12 +249,12 @@ class TextureJob:
         self.generator.set_state(tensors["generator"])
         self.step, self.round, self.phase, self.change = (values[k] for k in ("step", "round", "phase", "change"))
         self.x = self.clean = self._ahead = None
-        self._broken.clear()
+        self._broken, self._numbers = [], list
         if self.phase:
             self.x, self.clean = (tensors[k].to(self.device, copy=True) for k in ("x", "clean"))
             size = self.settings.resolution
             viewmats, Ks, azimuth, elevation = (tensors[k] for k in ("viewmats", "Ks", "azimuth", "elevation"))
-            self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size)))
+            self._look_from(self._view(Cameras(viewmats, Ks, azimuth, elevation, size, size), self.fineness))
 
     def result(self) -> TexturedMesh:
         share = self.attention / WELL_SEEN
@@ -263,18 +269,21 @@ class TextureJob:
         level = torch.tensor([self.rounds[self.round][phase]], dtype=torch.float64)
         return torch.full((len(self.cameras),), float(self.prior.nearest(level)), device=self.device)
 
-    def _draw_cameras(self, generator: torch.Generator) -> Cameras:
+    def _draw_round(self, generator: torch.Generator) -> tuple[Cameras, float]:
+        """The next round's cameras and fineness."""
         s = self.settings
         elevation = s.elevation if self.picture is None else around(s.elevation, self.picture.elevation)
-        return draw_cameras(
+        cameras = draw_cameras(
             s.views, s.resolution, generator, elevation=elevation, distance=s.distance, fovy=s.fovy,
             even_over=self.even_over, group=self.prior.num_views,
         )  # fmt: skip
+        return cameras, self.fineness
 
     def _look_up(self, picture: Picture) -> tuple[Tensor, Tensor]:
         """The colours [T, 3] that ``picture`` has of the texels, and the weight [T, 1] with which it shows them."""
         s, elevation = self.settings, torch.tensor([picture.elevation])
-        view = self._view(orbit(torch.zeros(1), elevation, size=SIZE, distance=s.distance, fovy=s.fovy))
+        cameras = orbit(torch.zeros(1), elevation, size=SIZE, distance=s.distance, fovy=s.fovy)
+        view = self._view(cameras, self.fineness)
         depth, fine = view.depth.to(self.device), view.fine.to(self.device)
         seen, uv, w = view_weight(self._position, self._normal, depth[0], fine, 0)
         rgba = torch.from_numpy(picture.rgba).to(self.device).permute(2, 0, 1)[None] / 255
@@ -289,28 +298,27 @@ class TextureJob:
         """Begin to rasterise the next round's views. The job's generator stands still until they are used."""
         generator = torch.Generator()
         generator.set_state(self.generator.get_state())
-        cameras = self._draw_cameras(generator)
-        self._ahead = _soon.submit(self._view, cameras), generator.get_state()
+        self._ahead = _soon.submit(self._view, *self._draw_round(generator)), generator.get_state()
 
-    def _samples(self) -> int:
+    def _samples(self, fineness: float) -> int:
         """Samples a side of a render."""
-        return SUPERSAMPLE * self.settings.resolution
+        return round(fineness * self.settings.resolution)
 
-    def _view(self, cameras: Cameras) -> View:
-        """Rasterise the mesh for ``cameras``, at the samples of a render."""
-        pixels = self._samples() * cameras.width // self.settings.resolution
+    def _view(self, cameras: Cameras, fineness: float) -> View:
+        """Rasterise the mesh for ``cameras``, at the samples of a render of this ``fineness``."""
+        pixels = self._samples(fineness) * cameras.width // self.settings.resolution
         k = pixels / cameras.width
         scale = torch.tensor([[k, 1, k], [1, k, k], [1, 1, 1]], dtype=torch.float32)
         fine = Cameras(cameras.viewmats, cameras.Ks * scale, cameras.azimuth, cameras.elevation, pixels, pixels)
         mesh, backend = self.textured, chosen_backend(self.device)
         if backend != "numba":  # that one needs the GPU
-            return View(cameras, fine, *samples_of(mesh.vertices, mesh.faces, mesh.uvs, fine, backend))
-        return View(cameras, fine, *promptly(samples_of, mesh.vertices, mesh.faces, mesh.uvs, fine))
+            return View(cameras, fineness, fine, *samples_of(mesh.vertices, mesh.faces, mesh.uvs, fine, backend))
+        return View(cameras, fineness, fine, *promptly(samples_of, mesh.vertices, mesh.faces, mesh.uvs, fine))
 
     def _look_from(self, view: View) -> None:
         cameras = view.cameras
         self._uv, self._mask, self._depth = (upload(part, self.device) for part in (view.uv, view.mask, view.depth))
-        self._fine, self._spacing = view.fine.upload(self.device), view.spacing
+        self._fine, self._spacing, self.fineness = view.fine.upload(self.device), view.spacing, view.fineness
         self.cameras, self.angles = cameras, (cameras.azimuth, cameras.elevation)  # words are chosen on the CPU
 
     def _texture(self) -> Tensor:
@@ -354,16 +362,21 @@ class TextureJob:
         """Add the gathered changes to the texture, and begin a new group."""
         weight = self.gathered[:, 4]
         delta = self.settings.rate * agreed_change(self.gathered)
-        self.change, *broken = torch.stack([delta.abs().mean(), *self._broken]).tolist()  # the one wait for the device
-        if any(broken) or not math.isfinite(self.change):  # the latter after a checkpoint within the group
-            first = round(next(filter(None, broken), self.round + 1))
-            raise DivergedError(f"{self.name}: the prior's pictures in round {first} are not finite")
-        self._broken.clear()
+        self._numbers, self._broken = values_of([torch.stack([delta.abs().mean(), *self._broken])]), []
         if self._shown is not None:
             delta, weight = self._beside_the_picture(delta, weight, *self._shown)
         self.colours = (self.colours + delta).clamp(0, 1)
         self.attention += weight
         self.gathered = torch.zeros_like(self.gathered)
+
+    def _take_numbers(self) -> None:
+        """Those of this step: the one wait for a GPU, which has the losses of all jobs and the backward by now."""
+        for change, *broken in self._numbers():
+            self.change = change
+            if any(broken) or not math.isfinite(change):  # the latter after a checkpoint within the group
+                first = round(next(filter(None, broken), self.round + 1))
+                raise DivergedError(f"{self.name}: the prior's pictures in round {first} are not finite")
+        self._numbers = list
 
     def _beside_the_picture(self, delta: Tensor, weight: Tensor, shown: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the prior's change ``delta`` [T, 3] of ``weight`` [T] and that towards the picture's colours."""

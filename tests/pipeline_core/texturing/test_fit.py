@@ -1,5 +1,6 @@
 """DreamGaussian's second stage as published, against an exact prior: noise levels, convergence, resuming."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from pipeline_core.config import Texture
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import DivergedError
 from pipeline_core.rendering.mesh import render_mesh
+from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.fit import FitJob
 from pipeline_core.texturing.refine import refine_texture
-from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior
+from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior, Looks
 
 SETTINGS = Texture(
     method="fit", steps=20, views=4, resolution=32, guidance_scale=1.0, strength=(0.4, 0.2), denoise_steps=5
@@ -33,6 +35,11 @@ def run(textured, prior, **options):
         engine.close()
 
 
+@pytest.fixture(scope="module")
+def fitted(textured, target):
+    return run(textured, ExactPrior(target))
+
+
 def test_noise_levels_are_the_published_ones(textured):
     """main2.py and sd_utils.py: of 50 steps of DDIM the last 10 from t = 181 at first, the last 3 from t = 41."""
     rounds = FitJob(textured, "a ball", Texture(method="fit", steps=50)).rounds
@@ -43,15 +50,30 @@ def test_noise_levels_are_the_published_ones(textured):
         assert len(levels) == 50 - int(50 * (0.8 + 0.15 * (index + 1) / 50) + 1e-9)
 
 
-def test_the_texture_becomes_what_the_prior_believes(textured, target):
-    fitted = run(textured, ExactPrior(target))
+def test_the_texture_becomes_what_the_prior_believes(textured, target, fitted):
     cameras = orbit(torch.tensor([0.0, 120.0, 240.0]), torch.tensor([10.0]), size=32)
     before, after, wanted = (render_mesh(each, cameras)[0] for each in (textured, fitted, target))
     assert (after - wanted).abs().mean() < 0.4 * (before - wanted).abs().mean()
     assert np.array_equal(fitted.uvs, textured.uvs) and 0 <= fitted.texture.min() and fitted.texture.max() <= 1
 
 
-def test_a_resumed_job_ends_with_the_same_bits(textured, target):
+def test_views_rasterised_ahead_change_nothing(textured, target, fitted, monkeypatch):
+    """Every one is, a resumed job's too; and each round is seen as finely as it would have been."""
+    threads = []
+    look = R.visibility
+
+    def watched(*args, **options):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        return look(*args, **options)
+
+    monkeypatch.setattr(R, "visibility", watched)
+    monkeypatch.setattr(R, "looks_ahead", lambda device: True)
+    assert run(textured, ExactPrior(target)).texture.tobytes() == fitted.texture.tobytes()
+    assert threads[1:] == ["splatmill-views"] * SETTINGS.steps  # the first only loads what that takes
+    test_a_resumed_job_ends_with_the_same_bits(textured, target, fitted)
+
+
+def test_a_resumed_job_ends_with_the_same_bits(textured, target, fitted):
     prior = ExactPrior(target)
 
     def begun():
@@ -65,7 +87,7 @@ def test_a_resumed_job_ends_with_the_same_bits(textured, target):
     other.restore(*job.state())
     steps(job, prior, job.steps - 3)
     steps(other, prior, other.steps - 3)
-    assert other.done and other.result().texture.tobytes() == job.result().texture.tobytes()
+    assert other.done and other.result().texture.tobytes() == job.result().texture.tobytes() == fitted.texture.tobytes()
 
 
 def steps(job, prior, count):
@@ -84,3 +106,16 @@ def steps(job, prior, count):
 def test_a_prior_that_breaks_is_told(textured, target):
     with pytest.raises(DivergedError, match="round 1 are not finite"):
         run(textured, ExactPrior(target, broken=True))
+
+
+def test_a_round_looks_at_no_number_until_it_is_over(textured, target):
+    """By then a GPU has other jobs' losses and the backward to go on with."""
+    prior = ExactPrior(target)
+    job = FitJob(textured, "a ball", SETTINGS)
+    job.start(prior, lambda: None, torch.device("cpu"))
+    job.draw()
+    with Looks() as looks:
+        job.loss(torch.rand(SETTINGS.views, 3, 32, 32)).backward()
+        assert looks.count == 0 and job.change == 0
+    job.update()
+    assert job.change > 0

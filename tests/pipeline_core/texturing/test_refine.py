@@ -269,7 +269,7 @@ def test_a_round_looks_at_no_number_before_it_is_painted(textured, target):
     job = R.TextureJob(textured, "a ball", SETTINGS)
     job.start(ExactPrior(target), lambda: None, torch.device("cpu"))
     with Looks() as looks:
-        view = job._view(job._draw_cameras(job.generator))
+        view = job._view(*job._draw_round(job.generator))
         assert looks.count > 0, "the watch is not looking"
         looks.count = 0
         job._look_from(view)
