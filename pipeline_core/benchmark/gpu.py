@@ -33,7 +33,7 @@ from pipeline_core.engine.jobs import Job
 from pipeline_core.errors import RequestError, StageError
 from pipeline_core.gaussians.initialise import ball, from_points
 from pipeline_core.priors.image import DiffusersPrior
-from pipeline_core.texturing.refine import TextureJob
+from pipeline_core.texturing.refine import texture_job
 from pipeline_core.types import Gaussians, TexturedMesh
 
 PROMPT = "a red mug"
@@ -123,7 +123,7 @@ def measure(
 
     def textures(rounds: int) -> list[Job]:
         settings = recipe.texture.model_copy(update={"steps": rounds})
-        return [TextureJob(mesh, PROMPT, settings, seed=i, name=f"asset {i}") for i in range(active)]
+        return [texture_job(mesh, PROMPT, settings, seed=i, name=f"asset {i}") for i in range(active)]
 
     try:
         run_all(engine, shapes(recipe.geometry.model_copy(update={"steps": 3})))

@@ -466,6 +466,13 @@ def digest(textured: TexturedMesh) -> str:
     return sha.hexdigest()[:16]
 
 
+def texture_job(textured: TexturedMesh, prompt: str, settings: Texture, **options: Any) -> TextureJob:
+    """What refines ``textured`` by ``settings.method``: painted, or fitted as published (``fit.py``)."""
+    from pipeline_core.texturing.fit import FitJob
+
+    return (FitJob if settings.method == "fit" else TextureJob)(textured, prompt, settings, **options)
+
+
 def refine_texture(
     textured: TexturedMesh,
     prompt: str,
@@ -481,12 +488,9 @@ def refine_texture(
 ) -> TexturedMesh:
     """Refine the texture of ``textured`` on ``engine``; blocks until done, other threads' calls share its batches.
 
-    By ``settings.method``: painted, or fitted as published (``fit.py``). Geometry and UVs stay as they are. Raises
-    DivergedError when the prior answers NaN.
+    Geometry and UVs stay as they are. Raises DivergedError when the prior answers NaN.
     """
-    from pipeline_core.texturing.fit import FitJob
-
-    job = (FitJob if settings.method == "fit" else TextureJob)(
+    job = texture_job(
         textured, prompt, settings, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name,
         checkpoint_path=checkpoint_path, on_progress=on_progress,
     )  # fmt: skip

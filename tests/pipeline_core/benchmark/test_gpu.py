@@ -10,7 +10,10 @@ import torch
 from pipeline_core.benchmark import dreamgaussian, gpu
 from pipeline_core.config import RECIPES
 from pipeline_core.engine.clock import PARTS
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import OutOfMemory, RequestError
+from pipeline_core.texturing.fit import FitJob
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):
@@ -22,16 +25,18 @@ def test_without_a_gpu_it_says_so(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
-    """Standard output of a whole trial, and its table."""
+    """Standard output of a whole trial, its table, and the kinds of jobs that it ran."""
     import contextlib
     import io
 
-    path, out = tmp_path_factory.mktemp("bench") / "results" / "toy.csv", io.StringIO()
+    path, out, kinds = tmp_path_factory.mktemp("bench") / "results" / "toy.csv", io.StringIO(), set()
+    submit = DistillationEngine.submit
     with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLATMILL_PRECISION", "float32")
+        patch.setattr(DistillationEngine, "submit", lambda self, job: kinds.add(type(job)) or submit(self, job))
         assert gpu.main(["--device", "cpu", "--tiny", "--active", "1", "2", "--csv", str(path), "--ablate"]) == 0
     with path.open() as file:
-        return out.getvalue(), list(csv.DictReader(file))
+        return out.getvalue(), list(csv.DictReader(file)), kinds
 
 
 def test_a_trial_prints_one_document_at_the_end(trial):
@@ -51,6 +56,10 @@ def test_the_table_has_a_line_for_each_number_of_assets(trial):
         parts = [float(row[f"{part}_s"]) for part in PARTS]
         assert 0.8 * float(row["step_s"]) < sum(parts) <= 1.01 * float(row["step_s"])
         assert row["peak_gb"] == "" and row["out_of_memory"] == "False"
+
+
+def test_both_stages_are_the_recipe_s(trial):
+    assert RECIPES["dreamgaussian"].texture.method == "fit" and trial[2] == {GaussianJob, FitJob}
 
 
 def row(active, rate, geometry, short=False):
