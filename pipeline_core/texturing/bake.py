@@ -24,6 +24,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 
 from pipeline_core.cameras import FOVY, Cameras, orbit
 from pipeline_core.config import Meshing
+from pipeline_core.device import upload
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import cut, pack, size_for
 from pipeline_core.rendering.rasterize import rasterize_views
@@ -140,23 +141,31 @@ def view_weight(
         depth: [H, W] of the mesh, 0 where there is none.
 
     Returns:
-        numbers [S] of the texels seen, their image coordinates [S, 2] in [-1, 1] for ``grid_sample``, cos^p [S].
+        numbers [S] of the texels seen, their image coordinates [S, 2] in [-1, 1] for ``grid_sample``, cos^p [S]. On a
+        GPU of all texels, with a weight of 0 for those not seen.
     """
     viewmat, K = cameras.viewmats[view], cameras.Ks[view]
     eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
     ray = eye - position
-    facing = ((normal * ray).sum(dim=1) > MIN_COSINE * ray.norm(dim=1)).nonzero()[:, 0]
-    ray, normal = ray[facing], normal[facing]
+    facing = (normal * ray).sum(dim=1) > MIN_COSINE * ray.norm(dim=1)
+    numbers = where(facing)
+    ray, normal = ray[numbers], normal[numbers]
     cosine = (normal * ray).sum(dim=1) / ray.norm(dim=1)
     camera = -ray @ viewmat[:3, :3].T
     xy = camera[:, :2] / camera[:, 2:] * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
-    grid = xy / torch.tensor([cameras.width, cameras.height], device=xy.device) * 2 - 1
+    grid = xy / upload(torch.tensor([cameras.width, cameras.height]), xy.device) * 2 - 1
     # The nearest surface in the 3x3 pixels around: a texel just behind an edge would pick up what is in front of it.
     near = torch.where(depth > 0, depth, torch.inf)
     near = -max_pool2d(-near[None, None], 3, stride=1, padding=1)[0, 0]
     x, y = (xy[:, 0].long().clamp(0, cameras.width - 1), xy[:, 1].long().clamp(0, cameras.height - 1))
-    ok = (grid.abs() < 1).all(dim=1) & (camera[:, 2] < near[y, x] + DEPTH_SLACK)
-    return facing[ok], grid[ok], cosine[ok] ** COSINE_POWER
+    ok = facing[numbers] & (grid.abs() < 1).all(dim=1) & (camera[:, 2] < near[y, x] + DEPTH_SLACK)
+    seen = where(ok)
+    return numbers[seen], grid[seen], torch.where(ok, cosine, 0)[seen] ** COSINE_POWER
+
+
+def where(mask: Tensor) -> Tensor:
+    """Numbers of the places where ``mask`` [T] holds; on a GPU of all: it would be waited for to know how many hold."""
+    return mask.nonzero()[:, 0] if mask.device.type == "cpu" else torch.arange(len(mask), device=mask.device)
 
 
 def colours_at(gaussians: Gaussians, points: np.ndarray) -> np.ndarray:

@@ -4,10 +4,12 @@ CPU tensor to the device must be an asynchronous one."""
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline_core.benchmark.gpu import sphere
 from pipeline_core.benchmark.random_priors import random_prior
-from pipeline_core.config import Distill
+from pipeline_core.config import Distill, Texture
 from pipeline_core.engine import gaussian_job
 from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.clock import Clock
@@ -15,6 +17,7 @@ from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.judging import Judges
 from pipeline_core.priors.point_e import PointEBase
 from pipeline_core.priors.points import DiffusionPointPrior, Schedule, Space, cosine_schedule
+from pipeline_core.texturing import fit, refine
 
 META = torch.device("meta")
 
@@ -35,6 +38,20 @@ class Copies(TorchDispatchMode):
             if source.device != result.device and source.numel():
                 asynchronous = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
                 self.seen.append((name, tuple(source.shape), bool(asynchronous)))
+        return result
+
+
+class Made(TorchFunctionMode):
+    """Adds to those copies what ``torch.tensor`` makes on the device of the host's numbers: it waits too."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.seen = copies.seen
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.tensor and result.device.type != "cpu":
+            self.seen.append(("tensor", tuple(result.shape), False))
         return result
 
 
@@ -97,17 +114,49 @@ def test_nothing_in_a_step_waits(monkeypatch, prior, points, make_gaussians, fea
     calls = ModelCalls(prior, points, META, Clock(META), fixed_sizes=True)
     for job in jobs:
         job.start(prior, lambda: points, META)
-    with Copies() as copies:
+    with Copies() as copies, Made(copies):
         steps(jobs, calls, 2)
+    assert copies.seen, "the watch is not looking"
+    assert [copy for copy in copies.seen if not copy[2]] == []
+
+
+@pytest.mark.parametrize("method", ["paint", "fit"])
+def test_nothing_in_a_round_of_textures_waits(monkeypatch, prior, method):
+    """But for the numbers of a step, which are asked for when the backward of all jobs is queued."""
+    asked, looked = [], 0
+    for module in (refine, fit):
+        monkeypatch.setattr(module, "values_of", lambda them: lambda: [asked.append(each) or [0.0] for each in them])
+    monkeypatch.setattr(refine, "looks_ahead", lambda device: True)
+    settings = Texture(method=method, steps=refine.GROUP, views=2, resolution=32, denoise_steps=10)
+    job = refine.texture_job(sphere(64), "a red mug", settings)
+    calls = ModelCalls(prior, None, META, Clock(META), fixed_sizes=True)
+    job.start(prior, lambda: None, META)
+    with Copies() as copies, Made(copies):
+        while not job.done:
+            images = job.draw()
+            latents = None if images is None else calls.encode([images])
+            wanted = job.receive(calls.predict_image([job.ask(latents).image]), None)
+            loss = job.loss(None if wanted is None else calls.decode([wanted]))
+            if loss is not None:
+                loss.backward()
+            before = len(asked)
+            job.update()
+            looked += len(asked) - before
+    assert looked == len(asked) == (1 if method == "paint" else refine.GROUP)
     assert copies.seen, "the watch is not looking"
     assert [copy for copy in copies.seen if not copy[2]] == []
 
 
 def test_the_watch_sees_what_waits(prior):
     value = torch.zeros(3, device=META)
-    for look in (value.sum().item, value.tolist, value.nonzero, value.cpu, value.isfinite().all().__bool__):
+    waits = [
+        value.sum().item, value.tolist, value.nonzero, value.cpu, value.isfinite().all().__bool__,
+        lambda: value[value > 0],
+    ]  # fmt: skip
+    for look in waits:
         with pytest.raises((NotImplementedError, RuntimeError)):
             look()
-    with Copies() as copies:
+    with Copies() as copies, Made(copies):
         torch.zeros(3).to(META)
-    assert copies.seen == [("_to_copy", (3,), False)]
+        torch.tensor([1.0, 2.0], device=META)
+    assert copies.seen == [("_to_copy", (3,), False), ("tensor", (2,), False)]

@@ -15,7 +15,7 @@ from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.fit import FitJob
 from pipeline_core.texturing.refine import refine_texture
-from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior, Looks
+from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior
 
 SETTINGS = Texture(
     method="fit", steps=20, views=4, resolution=32, guidance_scale=1.0, strength=(0.4, 0.2), denoise_steps=5
@@ -106,16 +106,3 @@ def steps(job, prior, count):
 def test_a_prior_that_breaks_is_told(textured, target):
     with pytest.raises(DivergedError, match="round 1 are not finite"):
         run(textured, ExactPrior(target, broken=True))
-
-
-def test_a_round_looks_at_no_number_until_it_is_over(textured, target):
-    """By then a GPU has other jobs' losses and the backward to go on with."""
-    prior = ExactPrior(target)
-    job = FitJob(textured, "a ball", SETTINGS)
-    job.start(prior, lambda: None, torch.device("cpu"))
-    job.draw()
-    with Looks() as looks:
-        job.loss(torch.rand(SETTINGS.views, 3, 32, 32)).backward()
-        assert looks.count == 0 and job.change == 0
-    job.update()
-    assert job.change > 0
