@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import torch
 
@@ -33,12 +34,13 @@ class Clock:
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by part so far; waits for the device."""
-        if len(self._marks) > 1:
-            self._marks[-1][1].synchronize()
-            for (_, before), (part, event) in zip(self._marks, self._marks[1:], strict=False):
+        marks = list(self._marks)  # the engine's thread adds to them meanwhile
+        if len(marks) > 1:
+            marks[-1][1].synchronize()
+            for (_, before), (part, event) in pairwise(marks):
                 if part is not None:
                     self._seconds[part] += before.elapsed_time(event) / 1000
-            del self._marks[:-1]
+            del self._marks[: len(marks) - 1]
         return dict(self._seconds)
 
     def _mark(self, part: str | None) -> None:

@@ -442,6 +442,39 @@ def test_images_are_rendered_at_the_scheduled_size_and_encoded_at_the_priors(exa
     engine.close()
 
 
+def test_a_clock_that_is_read_while_it_marks_loses_nothing(monkeypatch):
+    """The engine's thread marks on while another waits for what is marked: that is of the next look."""
+
+    class Event:
+        made = []
+
+        def __init__(self, enable_timing):
+            self.made.append(self)
+            self.at, self.done = len(self.made), False
+
+        def record(self):
+            pass
+
+        def synchronize(self):
+            for event in self.made:
+                event.done = event.done or event.at <= self.at
+            if len(self.made) < 6:
+                clock.mark("render")
+                clock.mark("unet")
+
+        def elapsed_time(self, other):
+            if not (self.done and other.done):
+                raise RuntimeError("Both events must be completed before calculating elapsed time.")
+            return 1000.0 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = Clock(torch.device("cuda"))
+    clock.start()
+    clock.mark("render")
+    assert clock.seconds["render"] == 1 and clock.seconds["unet"] == 1
+    assert clock.seconds == dict.fromkeys(PARTS, 0.0) | {"render": 3, "unet": 2}
+
+
 def test_the_clock_tells_every_part_and_the_curves_the_precision(engine, stage, make_gaussians):
     _, curves = distill(make_gaussians(9, GREY), "red", "", stage(steps=3), engine, seed=0)
     seconds = engine.clock.seconds
