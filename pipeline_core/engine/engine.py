@@ -67,6 +67,11 @@ def default_active(image_prior: ImagePrior, device: torch.device) -> int:
     return 4 if image_prior.dtype == torch.bfloat16 else 1
 
 
+def finishers(device: torch.device, active: int) -> int:
+    """Threads that make the results of jobs: two, which compute; beside a GPU one a job, which waits for a child."""
+    return max(2, active) if device.type == "cuda" else 2
+
+
 def values_of(tensors: list[Tensor]) -> Callable[[], list[list[float]]]:
     """Begin to fetch the values of tensors [K] on one device; the answer waits for them."""
     if not tensors:
@@ -163,7 +168,7 @@ class DistillationEngine:
         self._unseen = _Unseen()
         self._closing = False
         self._wake = threading.Condition()
-        self._finishing = ThreadPoolExecutor(2, thread_name_prefix="splatmill-result")
+        self._finishing = ThreadPoolExecutor(finishers(self.device, self.max_active), "splatmill-result")
         self._thread = threading.Thread(target=self._run, name="splatmill-engine", daemon=True)
         self._thread.start()
         _alive.add(self)

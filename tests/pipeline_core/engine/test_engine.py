@@ -16,7 +16,7 @@ from pipeline_core.engine.calls import ModelCalls, resize
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import PARTS, Clock
 from pipeline_core.engine.distill import distill
-from pipeline_core.engine.engine import DistillationEngine, default_active
+from pipeline_core.engine.engine import DistillationEngine, default_active, finishers
 from pipeline_core.engine.gaussian_job import GaussianJob, digest, render
 from pipeline_core.engine.jobs import Judged
 from pipeline_core.errors import DataError, DivergedError, OutOfMemory, StageError, is_out_of_memory
@@ -668,6 +668,12 @@ def test_a_result_is_made_even_when_no_thread_starts_any_more(exact_prior, stage
     result, _ = engine.submit(GaussianJob(make_gaussians(9, GREY), "red", stage(steps=1))).result(timeout=60)
     assert len(result)
     engine.close()
+
+
+def test_results_beside_a_gpu_wait_for_children_all_at_once():
+    assert finishers(torch.device("cpu"), 16) == 2
+    assert finishers(torch.device("cuda"), 16) == 16
+    assert finishers(torch.device("cuda"), 1) == 2
 
 
 def test_a_point_prior_that_is_callable_too_is_not_called(exact_points):
