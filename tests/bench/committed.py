@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ DISTILLED = "distilled encoder"
 def newest(folder: Path = RESULTS) -> dict[str, Any] | None:
     """Its figures and the day, or None where there is none. Files are ``<card>-<yyyy-mm-dd>[-<which>]-bench.json``.
 
-    Rows that the last of a card's day left out are those of the one before it.
+    What the last of a card's day left out is that of the one before it; each ratio is of one file, that is of one host.
     """
     files = sorted(folder.glob("*-bench.json"), key=lambda file: (_day(file), file.stem))
     if not files:
         return None
     last = files[-1].stem.partition("-")[0], _day(files[-1])
-    notes: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for file in files:
         if (file.stem.partition("-")[0], _day(file)) == last:
-            notes |= json.loads(file.read_text())
-    return figures(notes, last[1])
+            new = figures(json.loads(file.read_text()), last[1])
+            rates = found.get("assets_per_hour", {}) | new["assets_per_hour"]
+            found = {name: found.get(name) if value is None else value for name, value in new.items()}
+            found["assets_per_hour"] = dict(sorted(rates.items(), key=lambda rate: int(rate[0])))
+    return found
 
 
 def _day(file: Path) -> str:
@@ -36,26 +40,32 @@ def _day(file: Path) -> str:
 
 
 def figures(notes: dict[str, Any], date: str) -> dict[str, Any]:
-    """The figures of one ``bench.json``.
+    """The figures of one ``bench.json``; None where its rows were left out.
 
     Assets per hour are of both stages at the published numbers of steps: what was run is a share of them with the same
     mix of render sizes and noise levels, so its seconds are divided by that share.
     """
     fit = {name: value for name, value in notes.items() if " at once" in name and not value["out_of_memory"]}
-    distilled = [value["ms_per_asset_step"] for name, value in fit.items() if DISTILLED in name]
     rows = [value for name, value in fit.items() if DISTILLED not in name]
     geometry, texture = (done / of for done, of in (notes["geometry steps"], notes["texture rounds"]))
     seconds = {row["active"]: row["geometry_s"] / geometry + row["texture_s"] / texture for row in rows}
     rates = {active: 3600 * active / each for active, each in seconds.items()}
-    best = min(rows, key=lambda row: row["ms_per_asset_step"])
+
+    def least(rows: Iterable[dict[str, Any]]) -> float | None:
+        return min((row["ms_per_asset_step"] for row in rows), default=None)
+
+    def ratio(value: float | None, to: float | None = 1.0) -> float | None:
+        return None if value is None or to is None else round(value / to, 2)
+
+    distilled = least(value for name, value in fit.items() if DISTILLED in name)
     return {
         "name": notes["card"],
         "date": date,
         "assets_per_hour": {str(active): round(rate, 1) for active, rate in sorted(rates.items())},
-        "ms_per_asset_step_16": round(min(row["ms_per_asset_step"] for row in rows if row["active"] == 16), 2),
-        "peak_gb_at_1": round(next(row["peak_gb"] for row in rows if row["active"] == 1), 2),
-        "vs_sequential": round(max(rates.values()) / rates[1], 2),
-        "vs_dreamgaussian": round(notes["baseline, ms a step"] / best["ms_per_asset_step"], 2),
-        "vs_dreamgaussian_distilled": round(notes["baseline, ms a step"] / min(distilled), 2) if distilled else None,
-        "fraction_of_peak": round(max(row["fraction_of_peak"] for row in rows), 3),
+        "ms_per_asset_step_16": ratio(least(row for row in rows if row["active"] == 16)),
+        "peak_gb_at_1": ratio(next((row["peak_gb"] for row in rows if row["active"] == 1), None)),
+        "vs_sequential": ratio(max(rates.values(), default=None), rates.get(1)),
+        "vs_dreamgaussian": ratio(notes["baseline, ms a step"], least(rows)),
+        "vs_dreamgaussian_distilled": ratio(notes["baseline, ms a step"], distilled),
+        "fraction_of_peak": round(max((row["fraction_of_peak"] for row in rows), default=0.0), 3) or None,
     }

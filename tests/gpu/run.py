@@ -5,8 +5,8 @@ as it goes, so that a stop loses nothing. Environment:
 
     OUT     folder of the results (default: gpu-results)
     ONLY    sections to run, with commas between: parity,strategies,asset,graphs,parts,bench,batch
-    LIMIT   seconds for all of it (default 360); a section that no longer fits is skipped and says so: batch wants 300
-            for itself
+    LIMIT   seconds for all of it (default 360); a section that no longer fits is skipped and says so: batch wants 240
+            for itself, so it runs alone or with a higher limit
     DRY     1 = walk through it on a CPU at toy sizes: a check of the program
     KIT     folder with ``wheels/*.whl`` to install aside and packages to import first, for a machine without an index
 """
@@ -123,7 +123,7 @@ def main() -> int:
     todo = [
         ("parity", sections.parity, 10), ("strategies", sections.strategies, 5), ("asset", sections.asset, 40),
         ("graphs", sections.graphs, 15), ("parts", sections.parts, 20), ("bench", sections.bench, 45),
-        ("batch", sections.batch, 240),
+        ("batch", sections.batch, sections.BATCH_S),
     ]  # fmt: skip
     went = [run(name, section, 0 if DRY else least) for name, section, least in todo]
     return 0 if all(went) else 1

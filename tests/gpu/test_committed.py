@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.bench.committed import figures, newest
+from tests.gpu.sections import BATCH_S, batch_s
 
 
 def row(active, geometry, texture, peak, fraction, fits=True):
@@ -39,16 +40,40 @@ def test_the_newest_day_counts_whatever_the_card(tmp_path):
     assert newest(tmp_path)["name"] == "a100" and newest(tmp_path)["date"] == "2026-12-01"
 
 
+def without(*names):
+    return {name: value for name, value in NOTES.items() if name not in names}
+
+
+def test_what_was_left_out_is_none():
+    found = figures(without("1 at once"), "2026-11-26")
+    assert found["peak_gb_at_1"] is None and found["vs_sequential"] is None and found["ms_per_asset_step_16"] == 10.0
+    found = figures(without("16 at once", "16 at once, compiled"), "2026-11-26")
+    assert found["ms_per_asset_step_16"] is None and found["vs_sequential"] == 1.0 and found["vs_dreamgaussian"] == 2.0
+    found = figures({name: value for name, value in NOTES.items() if " at once" not in name}, "2026-11-26")
+    assert found.pop("assets_per_hour") == {} and found.pop("name") == "a card" and found.pop("date")
+    assert set(found.values()) == {None}
+
+
 def test_what_a_day_s_last_run_left_out_is_of_the_one_before(tmp_path):
-    later = {name: value for name, value in NOTES.items() if name != "1 at once"} | {"baseline, ms a step": 70.0}
-    for which, notes in (("", NOTES), ("-later", later)):
+    """But no ratio is of two hosts: the later run's rate at 16 is not divided by the rate at 1 of the one before."""
+    faster = {"16 at once, compiled": row(16, 8.0, 2.0, 26.0, 0.5), "baseline, ms a step": 70.0}
+    for which, notes in (("", NOTES), ("-later", without("1 at once") | faster)):
         (tmp_path / f"h200-2026-12-01{which}-bench.json").write_text(json.dumps(notes))
     (tmp_path / "a100-2026-12-01-bench.json").write_text(json.dumps(NOTES | {"baseline, ms a step": 90.0}))
     found = newest(tmp_path)
-    assert found["peak_gb_at_1"] == 5.8 and found["vs_dreamgaussian"] == 7.0 and found["date"] == "2026-12-01"
+    assert found["peak_gb_at_1"] == 5.8 and found["vs_dreamgaussian"] == 14.0 and found["date"] == "2026-12-01"
+    assert found["assets_per_hour"] == {"1": 180.0, "16": 960.0} and found["vs_sequential"] == 2.67
 
 
 def test_the_committed_result_says_everything():
     found = newest()
     assert found is not None and found["ms_per_asset_step_16"] == pytest.approx(9.57, abs=0.01)
     assert set(found["assets_per_hour"]) == {"1", "4", "8", "16"}
+
+
+def test_time_is_kept_for_the_batch_only_where_it_can_run(monkeypatch):
+    for only, left, kept in (
+        ("", 400, BATCH_S), ("bench,batch", 241, BATCH_S), ("", 230, 0), ("bench", 400, 0), ("bench,batches", 400, 0)
+    ):  # fmt: skip
+        monkeypatch.setenv("ONLY", only)
+        assert batch_s(left) == kept
