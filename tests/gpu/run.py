@@ -5,7 +5,7 @@ as it goes, so that a stop loses nothing. Environment:
 
     OUT     folder of the results (default: gpu-results)
     ONLY    sections to run, with commas between: parity,strategies,asset,graphs,parts,bench,batch
-    LIMIT   seconds for all of it (default 360); a section that no longer fits is skipped and says so: batch wants 240
+    LIMIT   seconds for all of it (default 360); a section that no longer fits is skipped and says so: batch wants 300
             for itself, so it runs alone or with a higher limit
     DRY     1 = walk through it on a CPU at toy sizes: a check of the program
     KIT     folder with ``wheels/*.whl`` to install aside and packages to import first, for a machine without an index

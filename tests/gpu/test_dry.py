@@ -1,4 +1,4 @@
-"""The GPU's program at toy sizes, so that it never rots; the slow sections of one asset are for ``DRY=1 make gpu``."""
+"""The GPU's program at toy sizes, so that it never rots."""
 
 import json
 import os
@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
-SECTIONS = ("parity", "strategies", "graphs", "parts", "bench", "batch")
+from pipeline_core.stages import names
+
+SECTIONS = ("parity", "strategies", "asset", "graphs", "parts", "bench", "batch")
 
 
 @pytest.mark.slow
 def test_every_section_writes_its_results(tmp_path):
     environment = os.environ | {"DRY": "1", "OUT": str(tmp_path), "ONLY": ",".join(SECTIONS), "KIT": ""}
     command = [sys.executable, str(Path(__file__).with_name("run.py"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in SECTIONS}
     assert found["parity"]["plain"]["seen differently"] == 0 and found["parity"]["together"]["images"] < 1e-6
     assert found["strategies"]["Adam, same bits"] is True
     assert set(found["bench"]) >= {"2 at once, compiled, distilled encoder", "1 at once", "geometry steps", "seconds"}
-    assert found["batch"]["assets"] == 3
+    assert found["asset"]["cpu, torch.float32"]["faces"] > 0
+    assert found["batch"]["assets"] == 3 and found["batch"]["mean of an asset"]["finding_errors"] == 0
+    assert set(names()) - set(found["batch"]["mean of an asset"]) == {"densify_prune", "accept", "record"}
 
 
 @pytest.mark.slow
