@@ -139,7 +139,8 @@ class DistillationEngine:
     GPU. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
 
     On a GPU the host waits for the device only where gsplat counts what it has to sort (once a step for all jobs that
-    render at one size) and at densification events. Jobs look at their numbers about 50 times a stage, a step later.
+    render at one size), at densification events, and for a texture's numbers, with all work of the step queued. Other
+    jobs look at their numbers about 50 times a stage, a step later.
     """
 
     def __init__(
