@@ -548,15 +548,16 @@ class Recipe(Section):
         return {"image": image, "points": ModelRef(self.init.point_prior), **judging}
 
     def override(self, values: dict[str, Any]) -> Recipe:
-        """A recipe with dotted leaves replaced, validated again. Raises ``pydantic.ValidationError``."""
-        tree, known = self.model_dump(), {"name", *leaf_names()}
+        """A recipe with dotted leaves replaced, validated again; ``model_fields_set`` of its sections are those that
+        were given, whatever their value. Raises ``pydantic.ValidationError``."""
+        tree, known = self.model_dump(exclude_unset=True), {"name", *leaf_names()}
         for dotted, value in values.items():
             if dotted not in known:
                 raise KeyError(dotted)
             *groups, leaf = dotted.split(".")
             node = tree
             for group in groups:
-                node = node.setdefault(group, {})  # a section that came later is not written while it is unused
+                node = node.setdefault(group, {})
             node[leaf] = value
         return Recipe.model_validate(tree)
 

@@ -109,9 +109,11 @@ def misfit(spec: AssetSpec) -> Problem | None:
         if settings.steps and settings.views % wanted.views:
             said = f"a multiple of {wanted.views}: image_prior {name} looks at {wanted.views} views together"
             return f"{section}.views", settings.views, said
-        if settings.steps and settings.perp_neg and wanted.camera:
-            said = f"false: it needs view words, and image_prior {name} is told the camera itself"
-            return f"{section}.perp_neg", True, said
+        for field in ("perp_neg", "view_prompts"):  # the latter is on by default, and nothing where nobody asked
+            asked = getattr(settings, field) and field in settings.model_fields_set
+            if settings.steps and asked and wanted.camera:
+                said = f"false: it needs view words, and image_prior {name} is told the camera itself"
+                return f"{section}.{field}", True, said
         if settings.steps and settings.front_words and (wanted.camera or not settings.view_prompts):
             why = f"image_prior {name} is told the camera itself" if wanted.camera else f"{section}.view_prompts is off"
             return f"{section}.front_words", list(settings.front_words), f"none: they need view words, and {why}"

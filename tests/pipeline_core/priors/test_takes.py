@@ -9,6 +9,7 @@ import pytest
 
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import RequestError
+from pipeline_core.manifest import load_manifest
 from pipeline_core.priors.takes import misfit, takes
 from pipeline_core.spec import AssetSpec
 
@@ -44,6 +45,7 @@ def test_what_fits_is_left_alone(row):
         ("mvdream", {"geometry.views": 8}, {}, "texture.views", "a multiple of 4"),
         ("starter-image", {"geometry.perp_neg": True}, {}, "geometry.perp_neg", "false: it needs view words, and"),
         ("starter-image", {"texture.perp_neg": True}, {}, "texture.perp_neg", "false: it needs view words, and"),
+        ("starter-image", {"geometry.view_prompts": True}, {}, "geometry.view_prompts", "false: it needs view words, and"),
         ("starter-image", {"geometry.front_words": ["face"]}, {}, "geometry.front_words", "none: .* told the camera"),
         ("sd", {"geometry.front_words": ["face"], "geometry.view_prompts": False}, {}, "geometry.front_words",
          "none: they need view words, and geometry.view_prompts is off"),
@@ -54,6 +56,17 @@ def test_what_fits_is_left_alone(row):
 def test_what_does_not_fit_is_told_by_field(row, kind, changes, spec, field, said):
     found = misfit(row(kind, changes, **spec))
     assert found is not None and found[0] == field and re.match(said, found[2]), found
+
+
+def test_view_words_are_refused_where_somebody_asks_for_them_and_are_nothing_by_default(checkpoint, tmp_path):
+    path, prior = tmp_path / "props.csv", {"image_prior": str(checkpoint("starter-image"))}
+    path.write_text("prompt,geometry.view_prompts\na mug,true\na cup,\na jug,false\n")
+    asked, *others = load_manifest(path, overrides=prior).specs
+    assert misfit(asked)[:2] == ("geometry.view_prompts", True) and not any(map(misfit, others))
+    swapped = prior | {"geometry.view_prompts": False, "texture.view_prompts": True}
+    for spec in load_manifest(path, recipe="draft", overrides=swapped).specs:
+        assert misfit(spec)[0] == "texture.view_prompts"
+    assert misfit(asked.model_copy(update={"recipe": asked.recipe.override({"geometry.steps": 0})})) is None
 
 
 def test_a_name_that_does_not_tell_which_training_it_is_is_asked_before_it_is_loaded(checkpoint, tmp_path):
