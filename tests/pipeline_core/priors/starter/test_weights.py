@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
+from pipeline_core.config import RECIPES, Densify, Init, LearningRates
+from pipeline_core.engine.engine import DistillationEngine
+from pipeline_core.engine.gaussian_job import GaussianJob
+from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.priors.checks import KINDS
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.points import load_point_prior
 from pipeline_core.priors.resolve import resolve_model
 from pipeline_core.props.props import PropSpec, build
 from pipeline_core.props.raycast import render, sample_points
+from pipeline_core.types import Gaussians
 
 ROOT = resolve_model("starter")
 
@@ -92,3 +99,27 @@ def test_point_prior_prefers_the_right_prompt():
     right = error([f"a {colour} {category}" for category, colour in specs])
     assert right < error([f"a {specs[i - 1][1]} {category}" for i, (category, _) in enumerate(specs)])
     assert right < error([f"a {colour} {specs[i - 1][0]}" for i, (_, colour) in enumerate(specs)])
+
+
+def test_3d_guidance_leads_towards_the_clouds_in_the_starters_window_and_away_in_the_published_one(checkpoint):
+    """docs/LOG.md, The papers at the starter's scale: distances to clouds of other seeds, of a cloud that was shaken."""
+    points, image = load_point_prior("starter"), load_image_prior(str(checkpoint("starter-image")))
+    points.num_points, prompt = 256, "a blue table with red stripes"
+    generators = [torch.Generator().manual_seed(seed) for seed in range(6)]
+    own, *others = points.sample([prompt] * 6, generators, guidance_scale=1.0, steps=8, num_points=256)
+    tree = cKDTree(torch.cat([other.xyz for other in others]).numpy())
+
+    def apart(gaussians: Gaussians) -> float:
+        return float(tree.query(gaussians.means.detach().numpy())[0].mean())
+
+    begun = from_points(own, Init(num_points=256), generators[0])
+    begun = replace(begun, means=begun.means + 0.04 * torch.randn(256, 3, generator=generators[0]))
+    alone = {"steps": 60, "image_weight": 0.0, "point_weight": 1.0, "point_draws": 1, "densify": Densify(every=0)}
+    alone |= {"point_subset": "opacity", "lr": LearningRates(means=0.002, means_final=0.002)}
+    moved = {}
+    for recipe in ("gsgen-starter", "gsgen"):
+        engine = DistillationEngine(image, points)
+        job = GaussianJob(begun, prompt, RECIPES[recipe].geometry.model_copy(update=alone), seed=0)
+        moved[recipe] = apart(engine.submit(job).result(timeout=100)[0])
+        engine.close()
+    assert moved["gsgen-starter"] < 0.95 * apart(begun) and moved["gsgen"] > 1.1 * apart(begun), (apart(begun), moved)
