@@ -22,6 +22,7 @@ from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing import bake
 from pipeline_core.texturing import refine as R
 from pipeline_core.texturing.bake import chart_texels
+from pipeline_core.texturing.fit import FitJob
 from pipeline_core.types import Gaussians
 
 TINT = np.float32([0.7, 1.0, 0.8])
@@ -202,6 +203,18 @@ def test_steps_are_counted_and_no_steps_is_the_identity(textured, target):
 def test_nan_is_an_error_of_this_asset(textured, target):
     with pytest.raises(DivergedError, match="round 1 are not finite"):
         run(textured, ExactPrior(target, broken=True))
+
+
+@pytest.mark.parametrize("kind", [R.TextureJob, FitJob])
+def test_the_prior_is_shown_the_textures_own_field_of_view(textured, target, kind):
+    job = kind(textured, "a ball", SETTINGS.model_copy(update={"fovy": 60.0}))
+    job.start(ExactPrior(target), lambda: None, torch.device("cpu"))
+    shown = job.draw().detach().permute(0, 2, 3, 1)
+    apart = {}
+    for fovy in (40.0, 60.0):
+        wanted, _ = render_mesh(textured, orbit(*job.angles, size=64, fovy=fovy), supersample=2)
+        apart[fovy] = float((shown - wanted).abs().mean())
+    assert apart[60.0] < 0.02 < 0.05 < apart[40.0], apart
 
 
 def test_a_multiview_prior_needs_groups_of_four(textured, target):
