@@ -363,7 +363,7 @@ class Texture(Section):
     resolution: int = Field(512, ge=32, le=4096)
     elevation: tuple[float, float] = Field((-30.0, 30.0), description="degrees, sampled uniformly on the sphere")
     distance: Positive = Field(2.5, json_schema_extra=LATER)
-    fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees; its own as mesh.bake_fovy is")
+    fovy: float = Field(40.0, gt=1, lt=170, json_schema_extra=LATER, description="degrees; its own, as bake_fovy is")
     view_prompts: bool = Field(True, json_schema_extra=LATER, description="as in distillation")
     front_words: tuple[Word, ...] = Field((), json_schema_extra=LATER, description="as in distillation")
     perp_neg: bool = Field(False, json_schema_extra=LATER, description="as in distillation")

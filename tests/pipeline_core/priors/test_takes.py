@@ -45,7 +45,7 @@ def test_what_fits_is_left_alone(row):
         ("mvdream", {"geometry.views": 8}, {}, "texture.views", "a multiple of 4"),
         ("starter-image", {"geometry.perp_neg": True}, {}, "geometry.perp_neg", "false: it needs view words, and"),
         ("starter-image", {"texture.perp_neg": True}, {}, "texture.perp_neg", "false: it needs view words, and"),
-        ("starter-image", {"geometry.view_prompts": True}, {}, "geometry.view_prompts", "false: it needs view words, and"),
+        ("starter-image", {"geometry.view_prompts": True}, {}, "geometry.view_prompts", "false: it needs view words"),
         ("starter-image", {"geometry.front_words": ["face"]}, {}, "geometry.front_words", "none: .* told the camera"),
         ("sd", {"geometry.front_words": ["face"], "geometry.view_prompts": False}, {}, "geometry.front_words",
          "none: they need view words, and geometry.view_prompts is off"),

@@ -102,7 +102,7 @@ def test_point_prior_prefers_the_right_prompt():
 
 
 def test_3d_guidance_leads_towards_the_clouds_in_the_starters_window_and_away_in_the_published_one(checkpoint):
-    """docs/LOG.md, The papers at the starter's scale: distances to clouds of other seeds, of a cloud that was shaken."""
+    """docs/LOG.md, The papers at the starter's scale. Distances from a shaken cloud to those of other seeds."""
     points, image = load_point_prior("starter"), load_image_prior(str(checkpoint("starter-image")))
     points.num_points, prompt = 256, "a blue table with red stripes"
     generators = [torch.Generator().manual_seed(seed) for seed in range(6)]
