@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from pipeline_core.config import Densify, Init
+from pipeline_core.config import RECIPES, Densify
 from pipeline_core.errors import DivergedError
 from pipeline_core.gaussians.initialise import ball, from_points, neighbour_distance
 from pipeline_core.gaussians.strategies import (
@@ -199,12 +199,12 @@ def test_what_was_just_cloned_hides_no_gap_and_gaps_run_out():
 
 
 def test_a_ball_of_the_papers_opacity_is_not_pruned():
-    """0.01 as a float32 logit is 0.0099999998 again."""
-    cloud = ball(1000, generator())
-    start = from_points(cloud, Init(num_points=1000, opacity=0.01), generator())
+    """The release has 0.1; a recipe may have 0.01, which as a float32 logit is 0.0099999998 again."""
+    recipe = RECIPES["dreamgaussian"].override({"init.opacity": 0.01})
+    start = from_points(ball(recipe.init.num_points, generator()), recipe.init, generator())
     params = {name: torch.nn.Parameter(value) for name, value in start.tensors().items()}
-    assert (params["opacities"].sigmoid() < 0.01).any()
-    assert prune(params, {}, Densify(prune_opacity=0.01)) == 0
+    assert recipe.geometry.densify.prune_opacity == 0.01 and (params["opacities"].sigmoid() < 0.01).any()
+    assert all(prune(params, {}, recipe.geometry.densify, last=last) == 0 for last in (False, True))
 
 
 def test_a_threshold_may_be_a_quantile_of_what_was_seen():

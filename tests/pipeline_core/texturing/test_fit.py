@@ -13,7 +13,7 @@ from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import DivergedError
 from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing import refine as R
-from pipeline_core.texturing.fit import FitJob
+from pipeline_core.texturing.fit import FINENESS, MARGIN, RATE, FitJob
 from pipeline_core.texturing.refine import refine_texture
 from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior
 
@@ -48,6 +48,16 @@ def test_noise_levels_are_the_published_ones(textured):
     assert rounds[-1] == pytest.approx([0.041, 0.021, 0.001])
     for index, levels in enumerate(rounds):
         assert len(levels) == 50 - int(50 * (0.8 + 0.15 * (index + 1) / 50) + 1e-9)
+
+
+def test_rate_and_fineness_are_the_published_ones(textured):
+    """configs/text.yaml: texture_lr; main2.py: ssaa = min(2, max(0.125, 2 U)); mesh_renderer.py: multiples of 8."""
+    assert RATE == 0.2 and FINENESS == (0.125, 2.0) and MARGIN == 1e-6
+    job = FitJob(textured, "a ball", Texture(method="fit"))
+    job.start(ExactPrior(textured), lambda: None, torch.device("cpu"))
+    sides = [job._samples(job._draw_round(job.generator)[1]) for _ in range(200)]
+    assert min(sides) == 64 and 1000 < max(sides) <= 1024 and not any(side % 8 for side in sides)
+    assert np.mean(sides) == pytest.approx(512, abs=50)
 
 
 def test_the_texture_becomes_what_the_prior_believes(textured, target, fitted):
