@@ -584,8 +584,9 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _COLUMNS = ("draft", "factory", "dreamgaussian", "gsgen")
 _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     # `...` leaves the field's default. The papers' columns: DreamGaussian configs/text.yaml; GSGen base.yaml with the
-    # prompt-independent part of regular.yaml. GSGen writes guidance as c + s (c - u), hence s + 1; its rates on RGB and
-    # thresholds in its own image plane are converted to SH and NDC units; geometry + appearance are its 15000 steps.
+    # prompt-independent part of regular.yaml. GSGen writes guidance as c + s (c - u), hence s + 1; its rates on logits
+    # of RGB (at grey, where a fourth of them is RGB's) and thresholds in its own image plane are converted to SH and
+    # NDC units; geometry + appearance are its 15000 steps.
     # (a) in the paper, switched off in base.yaml. (b) DreamGaussian's 100 there is a default nobody overrode.
     #                                        draft              factory            dreamgaussian      gsgen
     "image_prior":                          ("starter",         "starter",         SD21_BASE,         SD15),
@@ -632,7 +633,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.lr.scales_final":             (0.0002,            0.0002,            0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":                (0.05,              0.05,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.05,              0.05,              0.01,              0.035),  # RGB
+    "geometry.lr.sh0":                      (0.05,              0.05,              0.01,              0.0089),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                2000),
     "geometry.densify.last":                (...,               ...,               True,              True),
@@ -665,7 +666,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.lr.scales_final":           (0.00001,           0.00001,           0.005,             0.001),
     "appearance.lr.quats":                  (0.00001,           0.00001,           0.005,             0.003),
     "appearance.lr.opacities":              (0.00001,           0.00001,           0.05,              0.003),
-    "appearance.lr.sh0":                    (0.01,              0.01,              0.01,              0.035),
+    "appearance.lr.sh0":                    (0.01,              0.01,              0.01,              0.0089),
     "appearance.lr.final_share":            (0.2,               0.2,               1.0,               1.0),
     "appearance.densify.every":             (0,                 0,                 0,                 1000),
     "appearance.densify.stop":              (...,               ...,               ...,               0.55),   # to 9000
@@ -894,10 +895,11 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     # GSGen on the starter: a cloud of the point prior in random colours, judged in 3D beside the pictures, then
     # compactness; its sizes, prunings and windows of t. 120 steps for 15000, hence events closer together; rates of
     # centres and sizes a third or less (at the published ones things were round within a hundred steps), that of
-    # opacities ten times as high, or none would change. Cameras and background are the image prior's, and the cloud
-    # keeps its own size, which that prior knows things by. Guidance 5 for 101; in 3D none, t from 0.3 down and a tenth
-    # of the weight: with the published ones the cloud moves away from its prior. Growth by quantile, at most a tenth
-    # filled in at an event: what is filled in makes surfaces puffy, so the mesh settles as in factory (docs/LOG.md).
+    # opacities ten times as high, or none would change, and of colours four times. Cameras and background are the image
+    # prior's, and the cloud keeps its own size, which that prior knows things by. Guidance 5 for 101; in 3D none, and t
+    # from 0.3 down: with the published ones the cloud moves away from its prior. Weights are 1 in 2D and 0.01 in 3D,
+    # for 0.1 and 0.01. Growth by quantile, at most a tenth filled in at an event: what is filled in makes surfaces
+    # puffy, so the mesh settles as in factory (docs/LOG.md).
     "gsgen-starter": ("gsgen", {
         "image_prior": "starter",
         "init.point_prior": "starter",
@@ -921,6 +923,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "geometry.lr.scales": 0.001,
         "geometry.lr.scales_final": 0.0005,
         "geometry.lr.opacities": 0.03,
+        "geometry.lr.sh0": 0.035,
         "geometry.densify.every": 60,
         "geometry.densify.grad_quantile": 0.9,
         "geometry.densify.fill_share": 0.1,
@@ -934,6 +937,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "appearance.lr.scales": 0.0005,
         "appearance.lr.scales_final": 0.0002,
         "appearance.lr.opacities": 0.03,
+        "appearance.lr.sh0": 0.035,
         "appearance.densify.every": 30,
         "appearance.densify.grad_quantile": 0.9,
         "appearance.densify.fill_share": 0.1,
