@@ -98,7 +98,8 @@ def here(tmp_path, monkeypatch):
             runs.append(
                 StageRun(run_id=f"night-{night}", asset_id="chair-07", stage=stage, status="ok", recipe="draft",
                          started_at=ended, finished_at=ended, duration_s=2.0 + night, metrics={"faces": 9800.0},
-                         tags={"geometry.guidance_scale": ("5", "20")[night]}),
+                         tags={"geometry.guidance_scale": ("5", "20")[night],
+                               "recipe": ("dreamgaussian-starter", "gsgen-starter")[night]}),
             )  # fmt: skip
         append(library, runs)
         run = f"night-{night}"
