@@ -218,7 +218,7 @@ NEITHERS = {
     *("image_lora", "image_encoder", "image_config", "image_size"),
     *("init.guidance_sigma_min", "init.tidy_neighbours", "init.thickness", "init.file_frame", "init.file_turn"),
     *("init.max_gaussians", "mesh.settle", "mesh.texels_per_metre", "mesh.lightmap_size", "mesh.sharpen"),
-    *("texture.front_words", "texture.perp_neg", "texture.reference_weight"),
+    *("texture.front_words", "texture.perp_neg", "texture.reference_weight", "texture.distilled_guidance"),
     *in_both_stages(dict.fromkeys((
         "part_views", "framing", "inversion_stride", "inversion_scale", "inversion_noise", "ism_interval",
         "target_steps", "shown", "carve", "guidance_rescale", "front_words", "reference_weight",
@@ -227,7 +227,7 @@ NEITHERS = {
         "densify.max_gaussians", "distilled_guidance",
     ))),
 }  # fmt: skip
-"""What neither has, ours or of other publications: as it is by default, which is off or a bound."""
+"""What neither has, ours or of other publications: as it is by default: off, a bound, or nothing to their priors."""
 OURS = {
     "dreamgaussian": (
         "init.point_prior", "init.guidance_scale", "init.sampler_steps", "init.scale", "init.radius", "init.colours",
