@@ -298,6 +298,9 @@ class Distill(Section):
         json_schema_extra=LATER,
         description="such a cloud: Gaussians drawn by opacity, or the farthest from each other (GSGen)",
     )
+    point_colours: bool = Field(
+        True, json_schema_extra=LATER, description="it moves colours too, not centres alone (GSGen: centres)"
+    )
     reference_weight: float = Field(
         0.0, ge=0, json_schema_extra=LATER, description="of the mean squared distance to the row's image, at its view"
     )
@@ -626,6 +629,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.point_scale":                 (...,               ...,               ...,               0.625),
     "geometry.point_draws":                 (...,               ...,               ...,               4),
     "geometry.point_subset":                (...,               ...,               ...,               "farthest"),
+    "geometry.point_colours":               (...,               ...,               ...,               False),
     "geometry.lr.means":                    (0.0002,            0.0002,            0.01,              0.005),
     "geometry.lr.means_final":              (0.00005,           0.00005,           0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
@@ -918,6 +922,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "geometry.point_t_min": (0.3, 0.05),
         "geometry.point_scale": 1.0,
         "geometry.point_draws": 1,
+        "geometry.point_colours": True,
         "geometry.lr.means": 0.001,
         "geometry.lr.means_final": 0.0003,
         "geometry.lr.scales": 0.001,

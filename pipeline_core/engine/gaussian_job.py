@@ -349,7 +349,9 @@ class GaussianJob:
             chosen = farthest(means, count, self.generator)
         else:
             chosen = subset(opacities.sigmoid(), count, self.generator)
-        return prior.to_model(means[chosen] * self.stage.point_scale, sh0_to_rgb(sh0[chosen]))
+        colours = sh0_to_rgb(sh0[chosen])
+        colours = colours if self.stage.point_colours else colours.detach()
+        return prior.to_model(means[chosen] * self.stage.point_scale, colours)
 
     @torch.no_grad()
     def _point_condition(self, prior: PointPrior, subject: int | None) -> Tensor:

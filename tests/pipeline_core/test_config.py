@@ -49,7 +49,7 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
             "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
             "init.tidy_neighbours": 48, "geometry.carve": 0.0, "appearance.steps": 30,
         },
-        "gsgen": {"geometry.lr.sh0": 0.035, "appearance.lr.sh0": 0.035},
+        "gsgen": {"geometry.lr.sh0": 0.035, "appearance.lr.sh0": 0.035, "geometry.point_colours": True},
     }
     then = {name: RECIPES[name].override(since.get(name, {})) for name in known}
     assert {name: recipe.fingerprint() for name, recipe in then.items()} == known

@@ -191,6 +191,7 @@ GSGEN = {
     "geometry.point_guidance_scale": 100.0,
     "geometry.point_draws": 4,
     "geometry.point_subset": "farthest",
+    "geometry.point_colours": False,  # auxiliary.mean_only
     "geometry.point_t_max": None,  # that of the images: auxiliary.max_step_percent is 0.98 too
     "geometry.point_t_min": None,
     "geometry.lr.means": 0.005,

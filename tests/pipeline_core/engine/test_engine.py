@@ -566,6 +566,16 @@ def test_the_point_prior_moves_the_centres(exact_prior, exact_points, stage, mak
     engine.close()
 
 
+def test_the_point_prior_may_move_the_centres_alone(exact_prior, exact_points, stage, make_gaussians):
+    engine = DistillationEngine(exact_prior, lambda: exact_points(torch.full((6, 64), 0.4)))
+    settings = stage(steps=20, image_weight=0.0, point_weight=1.0, point_guidance_scale=1.0, point_colours=False)
+    start = make_gaussians(9, GREY)
+    result, _ = distill(start, "red", "", settings, engine, seed=0)
+    engine.close()
+    assert torch.equal(result.sh0, start.sh0)
+    assert (result.means - start.means).abs().max() > 0.01
+
+
 def test_the_point_prior_has_a_window_of_its_own(exact_prior, exact_points, stage, make_gaussians):
     asked, points = [], exact_points(torch.zeros(6, 64))
     predict = points.predict
