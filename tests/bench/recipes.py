@@ -86,6 +86,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "appearance distilled too": (FACTORY, {"appearance.steps": 30}),
     "texture refined": (FACTORY, {"texture.steps": 4}),
     "texture fitted": (FACTORY, {"texture.steps": 4, "texture.method": "fit"}),
+    "fewer steps": (FACTORY, {"geometry.steps": 48}),
     "discs": (FACTORY, {"init.thickness": 0.3}),
     "colour by view, splat not drawn": (
         "splat not drawn",
@@ -263,7 +264,7 @@ class Made:
         if self.path.exists():
             self.rows = json.loads(self.path.read_text())
             stack = np.asarray(Image.open(self.path.with_suffix(".webp")).convert("RGB"))
-            self.strips = np.split(stack, len(self.rows))
+            self.strips = np.split(stack, 1 + max(row["picture"] for row in self.rows.values()))
 
     def add(self, name: str, row: Row, recipe: Recipe, judge: Judge, strip: np.ndarray) -> None:
         """Keep what ``recipe`` made, and what ``judge`` said of it."""
