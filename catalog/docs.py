@@ -43,9 +43,9 @@ jump.
 many; `splatmill catalog snapshot` brings `catalog.duckdb` up to date at the cost
 of what is new. Both may run at any time, beside writers and readers, and be killed at any time. A library
 on an object store (`s3://bucket/library`) is kept the same way: a commit is one conditional PUT. Its snapshot lies
-in the user's cache folder (`SPLATMILL_CACHE`). Assets are made in a local folder; `splatmill catalog push
-s3://bucket/library` brings outputs, assets and events of any number of machines into the bucket, where `sql`,
-`compare`, `gallery`, `gc`, `catalog fsck` and `catalog rebuild` work on them directly.
+in the user's cache folder (`SPLATMILL_CACHE`). Runs and farms take such an address for their library, and `sql`,
+`compare`, `gallery`, `gc`, `catalog fsck` and `catalog rebuild` work on it directly; `splatmill catalog push
+s3://bucket/library` copies a local folder's outputs, assets and events into it.
 
 `splatmill sql` runs strangers' SQL: the snapshot is opened read-only, with no access to files or network, a locked
 configuration and limits on time (`--timeout`), memory (`--memory`) and rows (`--limit`). `--live` reads the files

@@ -544,7 +544,7 @@ VIEWS: dict[str, View] = {
                 "how much better its views fit the prompt than the best of 31 captions that are nearly right, by the "
                 "judge (difference of cosines): it ranks assets of one judge, and above 0 the prompt is first"
             ),
-            "consistency": "agreement of neighbouring views; higher is better",
+            "consistency": "agreement of each view with the others (mean cosine); higher is better",
             "finding_errors": "rows of findings that are errors (count); NULL where it was not validated",
             "finding_warnings": "rows of findings that are warnings (count); NULL where it was not validated",
             "material_source": "who says its metallic and roughness: recipe, prompt, points, or constant if none",
@@ -552,7 +552,7 @@ VIEWS: dict[str, View] = {
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
             **{name: text for name, (_, text) in FILE_COLUMNS.items()},
-            "accepted": "a person's verdict where there is one, else the contract's; NULL while neither is known",
+            "accepted": "a person's verdict where there is one, else the contract's, else whether a judge saw it; NULL if none",
             "judge": "model that said whether it shows its prompt; NULL where none could",
             "verdict": "accepted or rejected by a person; NULL when nobody looked, or it was taken back",
             "reviewed_by": "who gave the verdict",
