@@ -243,7 +243,7 @@ def geometry(points: np.ndarray, spec: PropSpec, instances: int = INSTANCES) -> 
     if len(points) == 0:
         return {"f_score": 0.0, "chamfer": 1.0}
     tree, best, nearest = cKDTree(points), -1.0, 1.0
-    for reference, height in _instances(spec.category, spec.part, spec.material, instances):
+    for reference, height in instances_of(spec.category, spec.part, spec.material, instances):
         value, distance = f_score(tree, reference, TAU * height)
         if value > best:
             best, nearest = value, distance / height
@@ -251,7 +251,7 @@ def geometry(points: np.ndarray, spec: PropSpec, instances: int = INSTANCES) -> 
 
 
 @functools.lru_cache(maxsize=64)
-def _instances(category: str, part: str | None, material: str | None, count: int) -> list[tuple[cKDTree, float]]:
+def instances_of(category: str, part: str | None, material: str | None, count: int) -> list[tuple[cKDTree, float]]:
     """Trees over POINTS points of ``count`` instances, and their heights. Colours do not matter; parts add geometry."""
     colour2 = "blue" if part else None
     found = []

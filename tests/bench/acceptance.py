@@ -21,9 +21,7 @@ over the prompts. The last line of stdout is one JSON document.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -31,17 +29,16 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from catalog import query  # noqa: E402
-from catalog.render import aligned  # noqa: E402
-from pipeline_core.io.gltf import load_glb  # noqa: E402
-from pipeline_core.metrics import fidelity  # noqa: E402
-from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
-from pipeline_core.props.captions import caption  # noqa: E402
-from tests.bench.committed import OTHER_JUDGE  # noqa: E402
-from tests.bench.fidelity import heldout_prompts, interval, truth_row  # noqa: E402
+from catalog import query
+from catalog.render import aligned
+from pipeline_core.io.gltf import load_glb
+from pipeline_core.metrics import fidelity
+from pipeline_core.metrics.judge import Judge, load_judge
+from pipeline_core.props.captions import caption
+from tests.bench.committed import OTHER_JUDGE
+from tests.bench.shared import heldout_prompts, paired, run_factory, truth_row
 
 IMPOSSIBLE = (
     "a photorealistic dragon breathing fire",
@@ -70,16 +67,10 @@ where stage_key in (select stage_key from stage_runs where starts_with(asset_id,
 def make(library: Path, prompts: list[str], candidates: int, changes: list[str]) -> list[str]:
     """Run the factory on ``prompts``; returns the assets' ids."""
     ids = [f"best-of-{candidates}-{i:02d}" for i in range(len(prompts))]
-    manifest, contract = library / f"best-of-{candidates}.csv", library / "contract.yaml"
+    contract = library.resolve() / "contract.yaml"
     contract.write_text(CONTRACT)
-    with manifest.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "prompt", "seed"])
-        writer.writerows([name, prompt, 2000 + i] for i, (name, prompt) in enumerate(zip(ids, prompts, strict=True)))
-    changes = [f"choice.candidates={candidates}", *changes]
-    options = [part for change in changes for part in ("--set", change)]
-    command = [sys.executable, "-m", "flows.cli", "run", str(manifest), "--library", str(library), "--skip-invalid"]
-    subprocess.run([*command, "--accept", str(contract), *options], check=False, stdout=sys.stderr, cwd=ROOT)
+    changes, options = [f"choice.candidates={candidates}", *changes], ("--skip-invalid", "--accept", str(contract))
+    run_factory(library, f"best-of-{candidates}.csv", ids, prompts, 2000, changes, *options)
     return ids
 
 
@@ -146,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     result |= {
         "wrongly_accepted": max(column["wrongly_accepted"] for column in columns.values()),
         "impossible_accepted": max(column["impossible_accepted"] for column in columns.values()),
-        "margin_gain": {"mean": round(float(np.mean(pairs)), 4), "interval": interval(np.array(pairs))},
+        "margin_gain": paired(pairs),
         "right_truth": sum(row["r_precision"] > 0 for row in truths),
         "margin_truth": round(float(np.mean([row["caption_margin"] for row in truths])), 4),
     }

@@ -52,8 +52,8 @@ from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.texturing.bake import bake  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
 from tests.bench.committed import OTHER_JUDGE  # noqa: E402
-from tests.bench.fidelity import heldout_prompts, interval  # noqa: E402
 from tests.bench.recipes import shape  # noqa: E402
+from tests.bench.shared import heldout_prompts, paired  # noqa: E402
 
 ROOMS = {
     "tidy": "gaussians.tidy", "initialise": "gaussians.initialise", "extract": "meshing.extract",
@@ -228,10 +228,7 @@ def table(rows: list[dict[str, Row]], names: list[str]) -> dict[str, dict[str, A
             pairs = [(each[key], each[there(name)]) for each in rows if key in each]
             found[key] = {"failed": len(rows) - len(pairs)}
             for figure in MEANS if pairs else ():
-                change = np.array([a[figure] - b[figure] for a, b in pairs])
-                found[key][figure] = {
-                    "mean": round(float(change.mean()), 5), "interval": [round(x, 5) for x in interval(change)]
-                }  # fmt: skip
+                found[key][figure] = paired((a[figure] - b[figure] for a, b in pairs), 5)
     return found
 
 

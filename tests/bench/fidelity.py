@@ -42,24 +42,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
 from scipy.ndimage import binary_closing
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from pipeline_core.cameras import orbit
 from pipeline_core.config import RECIPES, Recipe
@@ -69,36 +67,37 @@ from pipeline_core.errors import SplatmillError
 from pipeline_core.gaussians.initialise import ball as ball_cloud
 from pipeline_core.gaussians.initialise import from_points
 from pipeline_core.gaussians.tidy import normals
-from pipeline_core.guidance.prompts import view_prompt, view_word
 from pipeline_core.io.gltf import load_glb
 from pipeline_core.io.images import save_png
 from pipeline_core.io.ply import load_points, load_splat
 from pipeline_core.metrics import fidelity
 from pipeline_core.metrics.judge import Judge, load_judge
-from pipeline_core.metrics.judges import caption_of, judged_categories
 from pipeline_core.metrics.negatives import HARDER, candidates, full
 from pipeline_core.metrics.views import render_gaussians
 from pipeline_core.priors.image import load_image_prior
 from pipeline_core.priors.points import DiffusionPointPrior, load_point_prior
-from pipeline_core.priors.sampling import sample_images
 from pipeline_core.props.captions import caption
 from pipeline_core.props.primitives import ball, pack, plain
-from pipeline_core.props.props import CATEGORIES, COLOURS, TABLE, PropSpec, build, is_heldout, sample_spec
+from pipeline_core.props.props import CATEGORIES, COLOURS, TABLE, PropSpec, build, is_heldout
 from pipeline_core.props.raycast import render, sample_points, sample_surface
 from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.types import Gaussians, PointCloud, TexturedMesh
+from tests.bench.shared import (
+    FROM_A_BALL,
+    TRUTH_SEED,
+    Row,
+    column,
+    gain,
+    heldout_prompts,
+    interval,
+    picture,
+    run_factory,
+    sample_views,
+    truth_points,
+    truth_row,
+)
 
-FROM_A_BALL = RECIPES["dreamgaussian"].override(
-    {
-        "init.num_points": 2000, "geometry.steps": 120, "geometry.views": 4, "geometry.resolution": ((1.0, 128),),
-        "geometry.elevation": (-15.0, 50.0), "geometry.fovy": 40.0, "geometry.background": "prior",
-        "geometry.guidance_scale": 10.0,
-    }
-)  # fmt: skip
-"""DreamGaussian's first stage, its rates and its noise, with the starter prior's cameras, guidance and budget."""
-TRUTH_SEED = 1_000_003
-"""Seeds of the true things start here, away from the instances that the F-score compares with."""
 SHOWN = (
     "r_precision", "r_precision_128", "r_precision_views", "category_correct", "colour_correct", "front_found", "janus",
     "f_score",
@@ -117,31 +116,6 @@ FAILED = dict.fromkeys(
     ("r_precision", "r_precision_views", "category_correct", "colour_correct", "f_score", "f_score_2",
      "normal_consistency", "mesh_iou"), 0.0,
 )  # fmt: skip
-Row = dict[str, float]
-
-
-def heldout_prompts(count: int, seed: int = 2026) -> list[PropSpec]:
-    """``count`` specs with different captions, held-out pairs only, the categories in turn; what the judge knows."""
-    rng = np.random.default_rng(seed)
-    specs: list[PropSpec] = []
-    while len(specs) < count:
-        category = judged_categories()[len(specs) % len(judged_categories())]
-        drawn = sample_spec(rng, split="heldout", category=category, composed=0.0)
-        spec = replace(full(drawn), seed=TRUTH_SEED + len(specs))
-        if caption_of(caption(spec)) is not None and caption(spec) not in {caption(s) for s in specs}:
-            specs.append(spec)
-    return specs
-
-
-def truth_row(spec: PropSpec, judge, prompt: str | None = None) -> Row:
-    """The thing itself, asked for ``prompt`` (its own caption)."""
-    cameras = fidelity.evaluation_cameras()
-    points, _ = sample_points(build(spec), fidelity.POINTS, np.random.default_rng(spec.seed))
-    row = fidelity.score(
-        fidelity.truth_images(spec), cameras.azimuth, cameras.elevation, prompt or caption(spec), points=points,
-        judge=judge,
-    )  # fmt: skip
-    return row | (shape(points, spec, outline(spec)) if prompt is None else {})
 
 
 def truth_splat_row(spec: PropSpec, recipe: Recipe, judge) -> Row:
@@ -170,34 +144,15 @@ def from_a_ball(engine: DistillationEngine, spec: PropSpec, seed: int) -> Gaussi
     return distill(start, caption(spec), "", FROM_A_BALL.geometry, engine, seed=seed)[0]
 
 
-def sample_views(prior, prompt: str, guidance_scale: float, steps: int, seed: int) -> Tensor:
-    """Images [8, 3, S, S] of the image prior at the evaluation cameras, told in words where it takes none."""
-    cameras = fidelity.evaluation_cameras()
-    angles = (cameras.azimuth, cameras.elevation) if prior.camera == "angles" else None
-    generator = torch.Generator().manual_seed(seed)
-    prompts = [prompt] * len(cameras)
-    if prior.camera == "none":
-        views = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
-        prompts = [view_prompt(prompt, view_word(*view)) for view in views]
-    return sample_images(prior, prompts, generator, guidance_scale=guidance_scale, steps=steps, cameras=angles)
-
-
 def make_assets(specs: list[PropSpec], library: Path, recipe: str, changes: list[str]) -> float | None:
     """Run the factory on the prompts; what the library has is not made again. Failed assets show in the table.
 
     Returns CPU seconds an asset; None where not all of them were made here.
     """
-    records = [library / "assets" / asset_id(i, spec) / "asset.json" for i, spec in enumerate(specs)]
+    ids = [asset_id(i, spec) for i, spec in enumerate(specs)]
+    records = [library / "assets" / name / "asset.json" for name in ids]
     there, before = any(record.is_file() for record in records), resource.getrusage(resource.RUSAGE_CHILDREN)
-    manifest = library / "prompts.csv"
-    library.mkdir(parents=True, exist_ok=True)
-    with manifest.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "prompt", "seed"])
-        writer.writerows([asset_id(i, spec), caption(spec), 1000 + i] for i, spec in enumerate(specs))
-    overrides = [part for change in changes for part in ("--set", change)]
-    command = [sys.executable, "-m", "flows.cli", "run", str(manifest), "--library", str(library), "--recipe", recipe]
-    subprocess.run([*command, *overrides], check=False, stdout=sys.stderr)
+    run_factory(library, "prompts.csv", ids, map(caption, specs), 1000, changes, "--recipe", recipe)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return None if there or not all(record.is_file() for record in records) else round(spent / len(specs), 1)
@@ -247,7 +202,7 @@ def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray) -> Row:
     """F-score at 2 % and normals of ``points`` [N, 3] against the best instances; of what has gaps, whether the outline
     ``mask`` [S, S] from the front shows most of them."""
     tree = cKDTree(points)
-    instances = fidelity._instances(spec.category, spec.part, spec.material, fidelity.INSTANCES)
+    instances = fidelity.instances_of(spec.category, spec.part, spec.material, fidelity.INSTANCES)
     scores = [fidelity.f_score(tree, reference, 0.02 * tall)[0] for reference, tall in instances]
     best = instances[int(np.argmax(scores))][0]
     own, its = normals(points, 12), normals(best.data, 12)
@@ -296,12 +251,12 @@ def edge_width(textured: TexturedMesh) -> float | None:
         peak = steep[:, NEAR - 1 : NEAR - 1 + whole.shape[1]]
         top = windows(steep, span - 1, axis=1).max(axis=2)[:, : whole.shape[1]]
         rows, columns = np.nonzero(whole & (peak == top) & (peak >= other[:, NEAR - 1 : NEAR - 1 + whole.shape[1]]))
-        for row, column in zip(rows, columns, strict=True):
-            step = along[row, column + NEAR - 1]
-            values = colours[row, column : column + span] @ (step / max(float(np.linalg.norm(step)), 1e-9))
+        for row, left in zip(rows, columns, strict=True):
+            step = along[row, left + NEAR - 1]
+            values = colours[row, left : left + span] @ (step / max(float(np.linalg.norm(step)), 1e-9))
             contrast = float(np.ptp(values))
             if contrast >= CONTRAST:
-                slope, aside = peak[row, column], other[row, column + NEAR - 1]
+                slope, aside = peak[row, left], other[row, left + NEAR - 1]
                 widths.append(contrast / float(np.hypot(slope, aside)))
     return float(np.median(widths)) * 512 / size if widths else None
 
@@ -338,19 +293,6 @@ def luma_front_back(textured: TexturedMesh) -> float:
     luma = textured.texture[row, column] @ np.array([0.299, 0.587, 0.114])
     front, back = (luma[side * texels.normal[:, 2] > FACING].mean() for side in (1, -1))
     return float(abs(front - back) / (front + back) * 2)
-
-
-def interval(values: np.ndarray, resamples: int = 4000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of ``values`` [n]."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def column(rows: list[Row], name: str) -> np.ndarray:
-    """The values of the rows that have ``name``."""
-    return np.array([row[name] for row in rows if name in row])
 
 
 def print_table(table: dict[str, list[Row]]) -> None:
@@ -413,28 +355,12 @@ def summary(table: dict[str, list[Row]], prompts: int, others: dict[str, float |
     return result
 
 
-def gain(rows: list[Row], before: list[Row], name: str = "r_precision") -> dict[str, float | tuple[float, float]]:
-    """Paired difference of ``name`` with its 95 % interval."""
-    differences = np.array([a[name] - b[name] for a, b in zip(rows, before)])
-    return {"mean": round(float(differences.mean()), 4), "interval": interval(differences)}
-
-
 def first_of_128(images: Tensor, spec: PropSpec, judge: Judge) -> float:
     """1 where the caption of ``spec`` fits eight ``images`` better than 127 that are nearly right."""
     images = images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
     texts, _ = candidates(full(spec), 128, HARDER)
     fits = judge.embed_images(images).mean(0) @ judge.embed_texts(texts).T
     return float(fits[0] > fits[1:].max())
-
-
-def picture(images: Tensor | None) -> np.ndarray:
-    """Front, quarter, side and back of eight images, side by side in a white frame; grey where there is nothing."""
-    if images is None:
-        images = torch.full((8, fidelity.SIZE, fidelity.SIZE, 3), 0.5)
-    images = images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images
-    images = interpolate(images, (fidelity.SIZE, fidelity.SIZE), mode="area").permute(0, 2, 3, 1)
-    row = np.concatenate([images[i].numpy() for i in (0, 1, 2, 4)], axis=1)
-    return np.pad(row, ((2, 2), (2, 2), (0, 0)), constant_values=1.0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -457,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
     specs = heldout_prompts(args.prompts)
     prompts = [caption(spec) for spec in specs]
     table: dict[str, list[Row]] = {
-        "truth": [truth_row(spec, judge) for spec in specs],
+        "truth": [truth_row(spec, judge) | shape(truth_points(spec), spec, outline(spec)) for spec in specs],
         "truth as splat": [truth_splat_row(spec, recipe, judge) for spec in specs],
     }
     others: dict[str, float | None] = {"cpu_s_per_asset": None}

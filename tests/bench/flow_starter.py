@@ -50,7 +50,7 @@ from pipeline_core.priors.image import load_image_prior
 from pipeline_core.props.captions import caption
 from pipeline_core.props.props import CATEGORIES, PropSpec
 from pipeline_core.types import Gaussians, PointCloud
-from tests.bench.fidelity import FROM_A_BALL, Row, column, gain, heldout_prompts, picture, sample_views
+from tests.bench.shared import FROM_A_BALL, Row, column, gain, heldout_prompts, picture, sample_views
 
 GREY = RECIPES["factory"].override({"init.num_points": 2000})
 """Points of the starter's point prior, as the recipe ``factory`` takes them."""

@@ -4,7 +4,7 @@
     python tests/bench/guidance.py --prompts 24 --only sds,ism
     python tests/bench/guidance.py --ball              # from a grey ball, at DreamGaussian's rates and noise
 
-Each form gets as many rows of the U-Net as ``draft``'s geometry stage has (or half of ``fidelity.FROM_A_BALL``'s), in
+Each form gets as many rows of the U-Net as ``draft``'s geometry stage has (or half of ``shared.FROM_A_BALL``'s), in
 as many steps as that pays for; all else is that stage's. A margin is the caption margin of the splat's pictures, by the
 starter's judge. The last line is JSON.
 """
@@ -32,7 +32,7 @@ from pipeline_core.metrics.fidelity import score_gaussians  # noqa: E402
 from pipeline_core.metrics.judge import load_judge  # noqa: E402
 from pipeline_core.priors.image import load_image_prior  # noqa: E402
 from pipeline_core.props.captions import caption  # noqa: E402
-from tests.bench.fidelity import FROM_A_BALL, heldout_prompts  # noqa: E402
+from tests.bench.shared import FROM_A_BALL, heldout_prompts  # noqa: E402
 
 FORMS: dict[str, dict[str, Any]] = {
     "sds": {},

@@ -41,7 +41,7 @@ from pipeline_core.training.pictures import ResidentPictures, as_planes, over
 from pipeline_core.training.tokenizer import tokenize
 from pipeline_core.training.train_image import ImagePart, ImageSettings
 from tests.bench.equal_compute import Contestant, name_of, train_in_turns
-from tests.bench.fidelity import heldout_prompts
+from tests.bench.shared import heldout_prompts
 
 BANDS = {"low": (0.05, 0.1, 0.2), "middle": (0.27, 0.35, 0.42, 0.5), "high": (0.6, 0.7, 0.8, 0.9, 0.95)}
 """Variances of the noise at which errors are taken."""

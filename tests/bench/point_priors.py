@@ -53,7 +53,7 @@ from pipeline_core.props.raycast import sample_points
 from pipeline_core.training.tokenizer import tokenize
 from pipeline_core.training.train_points import PointPart, PointSettings, ResidentClouds
 from tests.bench.equal_compute import Contestant, name_of, train_in_turns
-from tests.bench.fidelity import heldout_prompts, interval
+from tests.bench.shared import heldout_prompts, interval
 
 POINTS = 2048
 """Points of a sampled cloud."""
@@ -179,7 +179,7 @@ def score(cloud: np.ndarray, spec: PropSpec) -> dict[str, float]:
     said, there = palette.query(cloud[:, 3:])[1], palette.query(truth_rgb[near].reshape(-1, 3))[1].reshape(-1, 8)
     tree, found = cKDTree(cloud[:, :3]), {}
     for percent in (2, 5):
-        instances = fidelity._instances(spec.category, spec.part, spec.material, fidelity.INSTANCES)
+        instances = fidelity.instances_of(spec.category, spec.part, spec.material, fidelity.INSTANCES)
         found[f"f{percent}"] = max(fidelity.f_score(tree, them, percent / 100 * tall)[0] for them, tall in instances)
     return found | {"colour": float((said[:, None] == there).any(1).mean())}
 

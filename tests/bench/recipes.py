@@ -54,7 +54,7 @@ from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.texturing.draw import draw  # noqa: E402
 from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
 from tests.bench.committed import OTHER_JUDGE  # noqa: E402
-from tests.bench.fidelity import heldout_prompts, interval, picture  # noqa: E402
+from tests.bench.shared import heldout_prompts, paired, picture  # noqa: E402
 
 FACTORY = "factory"
 WITHOUT: dict[str, dict[str, Any]] = {
@@ -195,7 +195,7 @@ def shape(textured: TexturedMesh, spec: PropSpec) -> Row:
     points = fidelity.surface_points(textured.vertices, textured.faces, fidelity.POINTS, np.random.default_rng(0))
     tree, best = cKDTree(points), dict.fromkeys(TAUS, -1.0)
     nearest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-    for reference, height in fidelity._instances(spec.category, spec.part, spec.material, fidelity.INSTANCES):
+    for reference, height in fidelity.instances_of(spec.category, spec.part, spec.material, fidelity.INSTANCES):
         (there, forth), (back, here) = reference.query(points), tree.query(reference.data)
         for name, tau in TAUS.items():
             precision, recall = (there < tau * height).mean(), (back < tau * height).mean()
@@ -298,15 +298,9 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
 
 def differences(rows: list[Row], whole: list[Row]) -> dict[str, dict[str, Any]]:
     """What is lost or gained against ``whole``, paired, with 95 % intervals."""
-    found = {}
-    for name in MEANS:
-        pairs = np.array([a[name] - b[name] for a, b in zip(rows, whole, strict=True) if name in a and name in b])
-        if len(pairs):
-            found[name] = {
-                "mean": round(float(pairs.mean()), 4),
-                "interval": [round(bound, 4) for bound in interval(pairs)],
-            }
-    return found
+    both = list(zip(rows, whole, strict=True))
+    pairs = {name: [a[name] - b[name] for a, b in both if name in a and name in b] for name in MEANS}
+    return {name: paired(each, 4) for name, each in pairs.items() if each}
 
 
 def save_sheet(path: Path, folder: Path, specs: list[PropSpec], seeds: int, names: list[str]) -> None:
