@@ -552,7 +552,8 @@ VIEWS: dict[str, View] = {
             "texture_size": "side of the texture it was allowed, texels",
             "height_m": "height in metres it was asked for",
             **{name: text for name, (_, text) in FILE_COLUMNS.items()},
-            "accepted": "a person's verdict where there is one, else the contract's, else whether a judge saw it; NULL if none",
+            "accepted": "a person's verdict where there is one, else the contract's, else whether a judge saw it; "
+            "NULL if none",
             "judge": "model that said whether it shows its prompt; NULL where none could",
             "verdict": "accepted or rejected by a person; NULL when nobody looked, or it was taken back",
             "reviewed_by": "who gave the verdict",
