@@ -20,7 +20,7 @@ ELEVATIONS = (15.0, 40.0, -10.0)
 """Elevations of the views compared, in turn."""
 
 
-def evaluation_cameras(count: int, size: int) -> Cameras:
+def ring_cameras(count: int, size: int) -> Cameras:
     """``count`` cameras evenly around the asset, their elevations taking turns."""
     i = torch.arange(count)
     return orbit(i * (360.0 / count), torch.tensor(ELEVATIONS)[i % len(ELEVATIONS)], size=size)
@@ -33,7 +33,7 @@ def consistency(
 
     ``optimised_iou``: the same of the mesh and ``optimised``, where the splat is another than was optimised.
     """
-    cameras = evaluation_cameras(settings.views, settings.resolution)
+    cameras = ring_cameras(settings.views, settings.resolution)
     splat, alpha = render_gaussians(gaussians.detach().to("cpu"), cameras)
     mesh, coverage = render_mesh(textured, cameras)
     inside, outside = alpha > 0.5, coverage > 0.5
@@ -52,7 +52,7 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 def likeness(one: Gaussians, other: Gaussians, settings: Evaluate) -> float:
     """PSNR of the renders of two splats on white, over the pixels where either is."""
-    cameras = evaluation_cameras(settings.views, settings.resolution)
+    cameras = ring_cameras(settings.views, settings.resolution)
     (a, inside), (b, outside) = (render_gaussians(each.detach().to("cpu"), cameras) for each in (one, other))
     either = (inside > 0.5) | (outside > 0.5)
     return psnr(a[either], b[either])

@@ -42,7 +42,7 @@ from pipeline_core.files import write_json  # noqa: E402
 from pipeline_core.manifest import parse_override  # noqa: E402
 from pipeline_core.meshing import extract, surface  # noqa: E402
 from pipeline_core.metrics import fidelity  # noqa: E402
-from pipeline_core.metrics.consistency import evaluation_cameras, overlap, psnr  # noqa: E402
+from pipeline_core.metrics.consistency import overlap, psnr, ring_cameras  # noqa: E402
 from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
 from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
 from pipeline_core.metrics.views import render_gaussians  # noqa: E402
@@ -178,7 +178,7 @@ class Workshop:
 def alike(splat: Gaussians, mesh: TexturedMesh) -> Row:
     """Overlap of the silhouettes of ``splat`` and ``mesh``, and PSNR of their colours where both are: what the way of
     the outline takes no part in."""
-    cameras = evaluation_cameras(8, 256)
+    cameras = ring_cameras(8, 256)
     (theirs, alpha), (ours, coverage) = render_gaussians(splat, cameras), render_mesh(mesh, cameras)
     both = (alpha > 0.9) & (coverage > 0.9)
     return {"mesh_iou": overlap(alpha > 0.5, coverage > 0.5), "colours": psnr(theirs[both], ours[both])}

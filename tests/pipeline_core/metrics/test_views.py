@@ -7,7 +7,7 @@ import torch
 from pipeline_core.cameras import DISTANCE, FOVY, orbit
 from pipeline_core.config import Evaluate
 from pipeline_core.metrics import views
-from pipeline_core.metrics.consistency import consistency, evaluation_cameras, psnr
+from pipeline_core.metrics.consistency import consistency, psnr, ring_cameras
 from pipeline_core.types import Gaussians, TexturedMesh, rgb_to_sh0
 
 
@@ -97,8 +97,8 @@ def test_psnr():
     assert psnr(torch.ones(0), torch.ones(0)) == 0
 
 
-def test_evaluation_cameras_go_all_the_way_round():
-    cameras = evaluation_cameras(8, 16)
+def test_ring_cameras_go_all_the_way_round():
+    cameras = ring_cameras(8, 16)
     assert len(cameras) == 8 and cameras.width == 16
     assert cameras.azimuth.tolist() == [45.0 * i for i in range(8)]
     assert len(set(cameras.elevation.tolist())) == 3
