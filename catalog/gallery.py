@@ -56,7 +56,6 @@ def write_gallery(
     root: str | os.PathLike[str] | Store,
     out: str | os.PathLike[str] | None = None,
     *,
-    live: bool = True,
     viewers: int = MAX_VIEWERS,
 ) -> Path:
     """Write the gallery and return the path of its ``index.html``.
@@ -79,17 +78,15 @@ def write_gallery(
     folder = Path(out) if out is not None else Path(store.library) / "gallery"
     with disk_errors(folder):
         (folder / "view").mkdir(parents=True, exist_ok=True)
-        write_text(folder / "index.html", index(store, folder, live=live, viewers=viewers))
+        write_text(folder / "index.html", index(store, folder, viewers=viewers))
     return folder / "index.html"
 
 
-def index(
-    store: Store, folder: Path, *, live: bool = True, viewers: int = MAX_VIEWERS, served: dict[str, str] | None = None
-) -> str:
+def index(store: Store, folder: Path, *, viewers: int = MAX_VIEWERS, served: dict[str, str] | None = None) -> str:
     """The page: a card for each asset, and what belongs to all. ``served``: where it is, whose verdicts, and the token.
     Writes viewers and, of an object store, pictures into ``folder``."""
     cards = []
-    for asset in gallery_assets(store, live=live):
+    for asset in gallery_assets(store):
         cards.append(card := _card(store, folder, asset, with_view=viewers > 0))
         viewers -= "view" in card
     command = f"splatmill export --ids-from selection.json --to shipped --library {shlex.quote(store.library)}"
@@ -98,11 +95,11 @@ def index(
     return _page("gallery", page | {"served": served})
 
 
-def gallery_assets(store: Store, *, live: bool = True) -> list[dict[str, Any]]:
+def gallery_assets(store: Store) -> list[dict[str, Any]]:
     """Every asset, newest first: a row of ``assets``, and ``tags`` and current ``metrics`` as {name: value}, and
     ``findings`` as sentences, worst first, ``sha256s`` of its files,
     ``duplicates``: ids of what looks like it, and what :func:`_judged` tells."""
-    with query.connect(store, live=live) as con:
+    with query.connect(store) as con:
         assets = con.sql("select * from assets order by last_seen_at desc, asset_id").to_arrow_table().to_pylist()
         numbers = con.execute(f"""
             select asset_id, name, arg_max(value, (stage = '{stages.DELIVERY}', event_id)) from metrics

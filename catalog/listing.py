@@ -66,7 +66,6 @@ class Visible:
     live: tuple[str, ...]  # names in live/, oldest first
     sealed: tuple[str, ...]  # names in sealed/
     index: tuple[dict, ...]  # rows of all index files
-    foreign: tuple[str, ...]  # names in live/ that are not ours
 
     @property
     def files(self) -> list[str]:
@@ -138,7 +137,6 @@ def _resolve(numbers: Sequence[int], names: Sequence[str], index: list[dict]) ->
         live=tuple(sorted(name for name in ours if name[:36] not in replaced)),
         sealed=tuple(sorted({sealed_name(row) for row in index if row["cid"] and row["cid"] not in superseded})),
         index=tuple(index),
-        foreign=tuple(sorted(set(names).difference(ours))),
     )
 
 

@@ -16,7 +16,7 @@ from tasks.progress import Position, board
 
 
 @contextlib.contextmanager
-def progress(assets: int, *, quiet: bool = False) -> Iterator[None]:
+def progress(*, quiet: bool = False) -> Iterator[None]:
     """Show progress on standard error while the block runs."""
     board.clear()
     if quiet or logs.as_json():

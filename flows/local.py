@@ -39,7 +39,7 @@ def run_here(request: BatchRequest, *, as_json: bool) -> int:
     if not plan.todo.missing:
         summary = run_batch(request, _nothing_to_make, plan=plan)  # the files say so: no server and no models
     else:
-        with progress(plan.todo.asked, quiet=as_json), _orderly_end() as stop:
+        with progress(quiet=as_json), _orderly_end() as stop:
             _warm_up(plan.todo.missing[0])
             with prefect_server(library.local), beating(request.folder, "here", stop, tied=False):
                 summary = _run_flow(plan, stop)

@@ -75,7 +75,7 @@ class Damaged(DataError):
 def show_verified(library: str, asset_ids: Sequence[str], *, keep: bool, as_json: bool) -> int:
     """Verify assets and print what came of each; returns the exit code."""
     told = []
-    with progress(len(asset_ids), quiet=as_json):
+    with progress(quiet=as_json):
         for asset_id in asset_ids:
             scratch = Path(mkdtemp(prefix="splatmill-verify-"))
             try:

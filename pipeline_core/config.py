@@ -596,7 +596,6 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.start":                           ("prior",           "prior",           "ball",            "prior"),
     "init.point_prior":                     ("starter",         "starter",         "starter",         "point-e"),
     "init.guidance_scale":                  (1.0,               1.0,               3.0,               3.0),
-    "init.guidance_sigma_min":              (...,               ...,               ...,               ...),
     "init.sampler_steps":                   (16,                16,                64,                64),
     "init.num_points":                      (3000,              8192,              5000,              4096),
     "init.tidy_neighbours":                 (32,                24,                0,                 0),
@@ -675,7 +674,6 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.every":             (0,                 0,                 0,                 1000),
     "appearance.densify.stop":              (...,               ...,               ...,               0.55),   # to 9000
     "appearance.densify.grad_threshold":    (...,               ...,               ...,               0.038),  # 0.02
-    "appearance.densify.grow_share":        (...,               ...,               ...,               1.0),
     "appearance.densify.split_scale":       (...,               ...,               ...,               0.02),
     "appearance.densify.compactness":       (False,             False,             False,             True),   # a
     "appearance.densify.prune_opacity":     (0.02,              0.02,              0.01,              0.05),   # a
@@ -684,7 +682,6 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "appearance.densify.prune_spread":      (...,               ...,               ...,               1.0),
     "appearance.densify.prune_scale":       (0.25,              0.25,              0.4,               0.6),
     "appearance.densify.prune_scale_last":  (0.25,              0.25,              0.1,               0.6),
-    "appearance.densify.max_gaussians":     (...,               ...,               100_000,           100_000),
 
     "mesh.grid":                            (48,                96,                128,               256),
     "mesh.iso":                             (...,               ...,               1.0,               ...),

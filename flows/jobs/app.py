@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -129,10 +129,7 @@ def _described() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}, "parameters": [key, *parameters, SETTING]}
 
 
-def make_app(
-    library: str, keeper: Keeper, *, tokens: Mapping[str, str], user: str, in_flight: int = 4,
-    take: Callable[..., tuple[Job, bool]] = intake.take,
-) -> FastAPI:  # fmt: skip
+def make_app(library: str, keeper: Keeper, *, tokens: Mapping[str, str], user: str, in_flight: int = 4) -> FastAPI:
     """The application. ``tokens``: users by the sha256 of their token; without any, everybody is ``user``."""
     app = FastAPI(
         title="splatmill", version="1", description="Jobs: manifests in, game-ready assets out.",
@@ -167,7 +164,7 @@ def make_app(
         if not planning.acquire(timeout=PATIENCE_S):
             raise Refusal(503, "other manifests are being looked at; try again")
         try:
-            return take(library, who, kind, parameters, body, key, in_flight)
+            return intake.take(library, who, kind, parameters, body, key, in_flight)
         finally:
             planning.release()
 

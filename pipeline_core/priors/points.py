@@ -307,9 +307,7 @@ def resample(cloud: PointCloud, count: int, generator: torch.Generator) -> Point
 # ------------------------------------------------------------------------------------------------------ loading
 
 
-def load_point_prior(
-    ref: Named, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, allow_remote_code: bool = False
-) -> PointPrior:
+def load_point_prior(ref: Named, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> PointPrior:
     """Load a point prior, frozen; its weights stay float32.
 
     Args:
@@ -319,7 +317,6 @@ def load_point_prior(
         device: where it runs
         dtype: precision of its noise predictions for distillation, and for samples where it is bfloat16 and the
             network the starter's; None = ``device.default_dtype``
-        allow_remote_code: accepted for symmetry with the image prior; no point prior has code of its own
 
     Raises:
         ModelNotFound: the folder is missing or incomplete, or its weights do not fit
@@ -327,7 +324,7 @@ def load_point_prior(
     """
     folder, dtype = resolve_model(ref, "points"), dtype or default_dtype(device)
     load = family_of(folder, "points").load
-    prior: PointPrior = load(ref, folder, device=device, dtype=dtype, allow_remote_code=allow_remote_code)
+    prior: PointPrior = load(ref, folder, device=device, dtype=dtype, allow_remote_code=False)
     return prior
 
 

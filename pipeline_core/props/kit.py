@@ -40,8 +40,6 @@ from pipeline_core.props.primitives import (
 )
 
 SKY = (0.62, 0.84, 0.95)
-BRICK = (0.55, 0.24, 0.16)
-SLATE = (0.30, 0.33, 0.40)
 ROSE = (0.80, 0.22, 0.30)
 NAVY = (0.22, 0.32, 0.62)
 SOIL = (0.36, 0.25, 0.17)

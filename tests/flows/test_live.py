@@ -41,6 +41,6 @@ def test_a_new_stage_forgets_the_steps_of_the_old():
 
 
 def test_progress_is_silent_when_told_so(capsys):
-    with progress(1, quiet=True):
+    with progress(quiet=True):
         board.update("mug", state="running", stage="init_points")
     assert capsys.readouterr() == ("", "")
