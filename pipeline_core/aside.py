@@ -65,7 +65,7 @@ def promptly(function: Callable[..., T], *args: Any, **named: Any) -> T:
 def soon(function: Callable[..., T], *args: Any, **named: Any) -> Future[T]:
     """The same, begun: its result can be waited for later. Without a GPU it is there when this returns."""
     if feeds_a_gpu():
-        return _soon.submit(promptly, function, *args, **named)
+        return WAITING.submit(promptly, function, *args, **named)
     done = Future[T]()
     done.set_result(function(*args, **named))
     return done
@@ -83,7 +83,8 @@ def most_children() -> tuple[int, int]:
     return max(1, room * 3 // 4), min(room, max(2, room // 4))
 
 
-_soon = ThreadPoolExecutor(PROMPT, "splatmill-soon")
+WAITING = ThreadPoolExecutor(PROMPT, "splatmill-soon")
+"""Threads that wait for calls of :func:`promptly`."""
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:

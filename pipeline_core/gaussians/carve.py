@@ -18,13 +18,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from pipeline_core.cameras import Cameras
+from pipeline_core.gaussians.strategies import linked
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.types import Gaussians, rgb_to_sh0, sh0_to_rgb
 
@@ -141,9 +140,7 @@ def opens_gaps(before: Gaussians, after: Gaussians, cameras: Cameras, clear: Ten
 
 def _together(means: Tensor, reach: float) -> float:
     """Share of ``means`` [N, 3] in the largest cluster of those that are within ``reach`` of another."""
-    pairs = cKDTree(means.numpy()).query_pairs(reach, output_type="ndarray")
-    graph = coo_matrix((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(means), len(means)))
-    return float(np.bincount(connected_components(graph, directed=False)[1]).max() / len(means))
+    return float(np.bincount(linked(means.numpy(), reach)).max() / len(means))
 
 
 def painted(gaussians: Gaussians, opened: Tensor, closed: Tensor, limit: float, ground: Tensor) -> Gaussians:

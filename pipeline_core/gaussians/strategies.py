@@ -258,7 +258,11 @@ def clusters(means: np.ndarray) -> np.ndarray:
     neighbour distances are linked."""
     if len(means) < 4:
         return np.zeros(len(means), dtype=np.int32)
-    reach = LINKED * float(np.median(neighbour_distance(means)))
+    return linked(means, LINKED * float(np.median(neighbour_distance(means))))
+
+
+def linked(means: np.ndarray, reach: float) -> np.ndarray:
+    """Number [N] of the cluster of each of ``means`` [N, 3]: those within ``reach`` of each other are linked."""
     pairs = cKDTree(means).query_pairs(reach, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(means),) * 2)
     label: np.ndarray = connected_components(links, directed=False)[1]

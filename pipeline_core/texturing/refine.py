@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample
 
-from pipeline_core.aside import PROMPT, elsewhere, promptly
+from pipeline_core.aside import WAITING, elsewhere, promptly
 from pipeline_core.cameras import Cameras, orbit
 from pipeline_core.config import Texture
 from pipeline_core.device import thread_count, upload
@@ -70,9 +70,6 @@ ALIKE, KNOWN = 8, 20_000
 the time of the search). Not measured."""
 COARSEST = 16
 """Texels a side below which no mip level is made."""
-
-
-_soon = ThreadPoolExecutor(PROMPT, "splatmill-views")
 
 
 def looks_ahead(device: torch.device) -> bool:
@@ -298,7 +295,7 @@ class TextureJob:
         """Begin to rasterise the next round's views. The job's generator stands still until they are used."""
         generator = torch.Generator()
         generator.set_state(self.generator.get_state())
-        self._ahead = _soon.submit(self._view, *self._draw_round(generator)), generator.get_state()
+        self._ahead = WAITING.submit(self._view, *self._draw_round(generator)), generator.get_state()
 
     def _samples(self, fineness: float) -> int:
         """Samples a side of a render."""

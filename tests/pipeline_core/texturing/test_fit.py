@@ -79,7 +79,7 @@ def test_views_rasterised_ahead_change_nothing(textured, target, fitted, monkeyp
     monkeypatch.setattr(R, "visibility", watched)
     monkeypatch.setattr(R, "looks_ahead", lambda device: True)
     assert run(textured, ExactPrior(target)).texture.tobytes() == fitted.texture.tobytes()
-    assert threads[1:] == ["splatmill-views"] * SETTINGS.steps  # the first only loads what that takes
+    assert threads[1:] == ["splatmill-soon"] * SETTINGS.steps  # the first only loads what that takes
     test_a_resumed_job_ends_with_the_same_bits(textured, target, fitted)
 
 

@@ -253,7 +253,7 @@ def test_views_rasterised_ahead_change_nothing(textured, target, refined, monkey
     monkeypatch.setattr(R, "visibility", watched)
     monkeypatch.setattr(R, "looks_ahead", lambda device: True)
     assert run(textured, ExactPrior(target)).texture.tobytes() == refined.texture.tobytes()
-    assert "splatmill-views" in threads
+    assert "splatmill-soon" in threads
     test_interrupted_run_equals_uninterrupted(textured, target, refined)
 
 
