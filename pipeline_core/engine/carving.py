@@ -11,11 +11,9 @@ does it (``aside.py``), and the job sits out the engine's steps until it is done
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +142,6 @@ class CarvingJob:
     """Takes gaps out of ``after``, which a stage made of the Gaussians ``before``: of those only the colours count, for
     a place that was grey from the start is no gap. The result is ``(Gaussians on the CPU, how many are gone)``."""
 
-    even_over = "sphere"
-
     def __init__(
         self,
         before: Gaussians,
@@ -167,8 +163,8 @@ class CarvingJob:
         self.generator = torch.Generator().manual_seed(seed)
         self.step, self.steps = 0, SWEEPS * len(ROUNDS) * STEPS
         self.checkpoint_path: Path | None = None
+        self.fingerprint = ""  # nobody reads it: there is no checkpoint on disk
         self.on_progress: Progress | None = None
-        self.fingerprint = sha256(json.dumps([stage.fingerprint(), prompt, negative_prompt, seed]).encode()).hexdigest()
         rounds, views = len(ROUNDS), len(cameras[0])
         opened, closed = (torch.zeros(rounds, views, len(after), dtype=torch.bool) for _ in range(2))
         self.words = Words(opened, closed, torch.zeros(rounds, views, SIZE, SIZE, dtype=torch.bool))

@@ -34,7 +34,7 @@ from pipeline_core.engine.adam import step_together
 from pipeline_core.engine.calls import ModelCalls
 from pipeline_core.engine.checkpoint import load_checkpoint, save_checkpoint
 from pipeline_core.engine.clock import Clock
-from pipeline_core.engine.jobs import Forgets, Job, Query, SharesLaunches
+from pipeline_core.engine.jobs import Forgets, Job, Query, Samples, SharesLaunches
 from pipeline_core.engine.judging import Judges, Judging
 from pipeline_core.engine.scenes import Scene, render_together
 from pipeline_core.errors import DivergedError, OutOfMemory, StageError, is_out_of_memory
@@ -139,8 +139,9 @@ class DistillationEngine:
     GPU. :attr:`clock` tells where the time goes, on a GPU only with ``profile``.
 
     On a GPU the host waits for the device only where gsplat counts what it has to sort (once a step for all jobs that
-    render at one size), at densification events, and for a texture's numbers, with all work of the step queued. Other
-    jobs look at their numbers about 50 times a stage, a step later.
+    render at one size), at densification events, for the places of a job whose ``point_subset`` is "farthest" (every
+    step), and for a texture's numbers, with all work of the step queued; and for a carving job's process up to
+    ``TURN_S`` a step (carving.py). Other jobs look at their numbers about 50 times a stage, a step later.
     """
 
     def __init__(
@@ -492,7 +493,8 @@ class DistillationEngine:
         seeds: list[int | None] = []
         for entry in self._active:
             if entry.images is not None:
-                seeds += getattr(entry.job, "posterior", None) or [None] * len(entry.images)
+                drawn = entry.job.posterior if isinstance(entry.job, Samples) else []
+                seeds += drawn or [None] * len(entry.images)
         return self._batched(lambda e: e.images, lambda images: self._calls.encode(images, seeds))
 
     def _batched(self, part: Callable[[_Active], Any], call: Callable[[list[Any]], Tensor]) -> dict[_Active, Tensor]:

@@ -31,7 +31,7 @@ from pipeline_core.guidance.rows import PointRows, Rows
 from pipeline_core.guidance.variants import Judged, Views
 from pipeline_core.priors.interface import ImagePrior, PointPrior
 
-__all__ = ["Forgets", "Job", "Judged", "PointRows", "Progress", "Query", "Rows", "SharesLaunches", "Views"]
+__all__ = ["Forgets", "Job", "Judged", "PointRows", "Progress", "Query", "Rows", "Samples", "SharesLaunches", "Views"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """``on_progress(step, steps, report)``; called on the engine's thread, so it must be quick."""
@@ -120,6 +120,13 @@ class Forgets(Protocol):
     def forget(self) -> None:
         """Drop what belongs to one step only; called after each, and where one came to nothing."""
         ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A job whose latents may be samples of the encoder's posterior: seeds of them, one an image; none = its mean."""
+
+    posterior: list[int]
 
 
 @runtime_checkable
