@@ -1,7 +1,7 @@
 """The gallery over HTTP, for the people at this machine: verdicts go into the catalogue at once, a selection comes as a
 ZIP.
 
-    serve("library", port=8480, by="ana")        # prints the address; Ctrl-C ends it
+    serve("library", port=8480, by="ana", viewers=1000)      # prints the address; Ctrl-C ends it
 
 It listens on loopback only. Other pages that the browser has open are kept out: a request must name this machine as its
 host and carry the token of the printed address (afterwards in a cookie); one that changes something must come from our

@@ -11,18 +11,22 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
     optimize_gaussians   gaussians/initialise.py      points to Gaussians
                          engine/gaussian_job.py       one step: render, encode, noise, guide, back
                          guidance/sds.py              the gradient of score distillation (DreamFusion, Equation 3)
+                         guidance/variants.py         its other forms, which ask otherwise: CSD, ISM, SDI, multistep
                          guidance/point_sds.py        the same in 3D, by the point prior (GSGen)
                          priors/process.py            how priors add noise and take it away: diffusion, rectified flow
                          guidance/prompts.py          guidance, view prompts, Perp-Neg
                          guidance/views.py            cameras;  guidance/schedules.py: noise levels, rates, sizes
                          rendering/reference.py       the rasteriser that the fast ones are tested against
+                         engine/carving.py            gaps that the prior sees through;  gaussians/carve.py: what goes
     densify_prune        gaussians/strategies.py      clone, split, fill, prune (3DGS, DreamGaussian, GSGen)
     extract_mesh         rendering/density.py         the field of the Gaussians (DreamGaussian, Equation 4)
                          meshing/surface.py           marching cubes, clean-up;  meshing/settle.py, meshing/unwrap.py
                          texturing/bake.py            colours onto the atlas
     refine_texture       texturing/refine.py          noise a render, denoise it, paint the change (SDEdit)
+                         texturing/fit.py             the same by gradient descent, as DreamGaussian published it
     dress                texturing/dress.py           materials.py: what it is made of;  relief.py: normals, occlusion
                          texturing/draw.py            a splat on the finished mesh
+    levels               meshing/levels.py            fewer triangles from afar;  meshing/collision.py: convex bodies
     evaluate             metrics/                     fidelity.py, judge.py, consistency.py, mesh_health.py, views.py
     validate             validation/asset.py          what is wrong with the files: findings
     accept               acceptance.py                the contract's clauses, and the verdict

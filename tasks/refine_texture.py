@@ -13,7 +13,7 @@ from tasks.stage import Reference, path_of, picture_of
 
 @stage_task
 def refine_texture(journey: Journey, folder: Path, mesh: Reference) -> dict[str, float]:
-    """Write ``asset.glb`` in object units; ``record`` writes the delivered asset from it."""
+    """Write ``asset.glb`` in object units, which ``dress`` gives its materials."""
     from pipeline_core import make
     from pipeline_core.aside import elsewhere
     from pipeline_core.io.gltf import load_glb, save_glb

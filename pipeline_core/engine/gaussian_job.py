@@ -342,7 +342,7 @@ class GaussianJob:
         return rows
 
     def _cloud(self, prior: PointPrior, subject: int | None) -> Tensor:
-        """Some of the Gaussians, as a cloud [6, P] that the point prior can judge."""
+        """Some of the Gaussians, as a cloud [C, P] that the point prior can judge."""
         means, opacities, sh0 = self._of(subject)
         count = prior.num_points
         if self.stage.point_subset == "farthest":

@@ -63,7 +63,7 @@ def _farthest(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def point_rows(prior: NoiseProcess, x: Tensor, t: Tensor, noise: Tensor, condition: Tensor, scale: float) -> PointRows:
-    """Rows of B noisy clouds ``x`` [B, 6, N] (model space): B conditional, then B unconditional unless scale is 1.
+    """Rows of B noisy clouds ``x`` [B, C, N] (model space): B conditional, then B unconditional unless scale is 1.
 
     ``t`` [B] shares of the prior's schedule; ``condition`` [2, ...]: the prompt, then the empty prompt.
     """
@@ -74,7 +74,7 @@ def point_rows(prior: NoiseProcess, x: Tensor, t: Tensor, noise: Tensor, conditi
 
 
 def point_guide(predictions: Tensor, scale: float) -> Tensor:
-    """Guided prediction [B, 6, N] of the answer to :func:`point_rows`."""
+    """Guided prediction [B, C, N] of the answer to :func:`point_rows`."""
     if scale == 1.0:
         return predictions
     conditional, unconditional = predictions.chunk(2)

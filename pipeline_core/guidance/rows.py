@@ -37,7 +37,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class PointRows:
-    """R rows of one call of the point prior: ``x`` [R, 6, N] noisy, ``t`` [R], ``condition`` [R, ...]."""
+    """R rows of one call of the point prior: ``x`` [R, C, N] noisy, ``t`` [R], ``condition`` [R, ...]."""
 
     x: Tensor
     t: Tensor

@@ -1,7 +1,7 @@
 """Triangles with colours from strangers' files, and points that are drawn on them.
 
-surfaces = load_surfaces("mug.glb")            # or .obj, or a .ply with faces
-cloud = sample(surfaces, 8192, generator)      # uniform by area, in the file's own axes and units
+surfaces = load_surfaces(Path("mug.glb"))                  # or .obj, or a .ply with faces
+cloud = sample("mug.glb", surfaces, 8192, generator)       # uniform by area, in the file's own axes and units
 """
 
 from __future__ import annotations

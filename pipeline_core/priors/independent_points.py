@@ -1,11 +1,12 @@
 """The starter's point network: diffusion over single coloured points, tied together by a per-object latent.
 
 Given the text and the latent z of one object, its points are independent draws from one density, so the denoiser is
-an MLP on single points [x y z r g b] with the timestep, text and z entering through FiLM (Perez et al. 2018): no
-attention, any number of points. z is a conditional variational autoencoder's: a PointNet (Qi et al. 2017) encodes it
-from a clean cloud in training, and p(z | text), learnt alongside, is sampled afterwards: a Gaussian seen through
-a flow, as in PointFlow (Yang et al. 2019), since things of one caption come in kinds. The diffusion is Point-E's
-(cosine schedule, 1024 steps, noise prediction), so Point-E's sampler drives it.
+an MLP on single points of C numbers (x y z r g b, then metallic and roughness where they are trained on) with the
+timestep, text and z entering through FiLM (Perez et al. 2018): no attention, any number of points. z is a conditional
+variational autoencoder's: a PointNet (Qi et al. 2017) encodes it from a clean cloud in training, and p(z | text),
+learnt alongside, is sampled afterwards: a Gaussian seen through a flow, as in PointFlow (Yang et al. 2019), since
+things of one caption come in kinds. The diffusion is Point-E's (cosine schedule, 1024 steps, noise prediction), so
+Point-E's sampler drives it.
 
     model = IndependentPointDiffusion.from_pretrained(folder)
     cond = model.condition(input_ids, generators)                 # [B, D + Z]

@@ -67,7 +67,7 @@ def guided_denoiser(
 ) -> Denoise:
     """Denoiser for :func:`sample_heun` out of an eps-model ``predict_noise(x, t [B], condition [B, ...])``.
 
-    x_0 is kept within +- ``limits`` (broadcast against [B, 6, N]; Point-E: 1), then guided: u + s (c - u). A scale of
+    x_0 is kept within +- ``limits`` (broadcast against [B, C, N]; Point-E: 1), then guided: u + s (c - u). A scale of
     0 or 1 means no guidance, one call a step on ``condition`` alone, as in Point-E; so does a sigma below
     ``guidance_sigma_min`` (Kynkaanniemi et al. 2024, "Applying guidance in a limited interval").
     """

@@ -1,4 +1,5 @@
-"""The starter's point network: diffusion over single points that read a set of latents, drawn from text by a flow.
+"""A point network beside the starter's: diffusion over single points that read a set of latents, drawn from text by a
+flow. It trains and loads as that does (``train_points.py``); what ships is ``independent_points.py``.
 
 One vector for an object cannot say where each of seven spokes is; a few dozen tokens can (3DShape2VecSet, Zhang et
 al. 2023). Given the tokens of one object its points are independent draws from one density, so any number of them is

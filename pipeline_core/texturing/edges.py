@@ -1,6 +1,6 @@
 """Edges between colours that have run, made sharp again: a shock filter on the surface.
 
-    colours = sharpen_edges(colours, texels, reach=0.05)
+    colours = sharpen_edges(colours, position, normal, reach=0.05)
 
 A texture is as sharp as what it was baked from: where two colours meet, Gaussians leave a ramp. Osher and Rudin (1990)
 steepen it: on the bright side of the ramp's middle a texel takes the brightest colour next to it, on the dark side the

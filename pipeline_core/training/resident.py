@@ -1,6 +1,6 @@
 """Training data that stays on the device: what a GPU trains on, which would wait for any CPU to draw its batches.
 
-    chunks = ResidentChunks(limit=100, rows=2048, read=read, device=torch.device("cuda"))
+    chunks = ResidentChunks(100, 2048, exists, read, device=torch.device("cuda"))
     chunks.require(8)                       # waits until chunks 0 .. 7 are there
     batch = chunks["rgba"][rows]            # of every chunk: [limit * rows, ...]
 

@@ -137,7 +137,7 @@ class PointSteps:
         return torch.from_numpy(np.stack(clouds)), tokenize(self.tokenizer, captions), used
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """A chunk's arrays for :class:`ResidentChunks`: points [n, N, 6] and token ids ``ids`` [n, TEXTS, L]."""
+        """A chunk's arrays for :class:`ResidentChunks`: points [n, N, C] and token ids ``ids`` [n, TEXTS, L]."""
         s, chunk = self.settings, Chunk.open(self.pool.folder, index, self.pool.names)
         rng = np.random.default_rng([self.seed, 5, index])
         texts = [
@@ -352,7 +352,7 @@ GRID_PROMPTS = (
 
 
 def draw_cloud(cloud: np.ndarray, azimuth: float, *, size: int = 96, elevation: float = 20.0) -> np.ndarray:
-    """Painter's-algorithm picture uint8 [size, size, 3] of a cloud [N, 6] on white, orthographic, 2-pixel points."""
+    """Painter's-algorithm picture uint8 [size, size, 3] of a cloud [N, C] on white, orthographic, 2-pixel points."""
     az, el = np.deg2rad([azimuth, elevation])
     right = np.array([np.cos(az), 0, -np.sin(az)])
     back = np.array([np.cos(el) * np.sin(az), np.sin(el), np.cos(el) * np.cos(az)])

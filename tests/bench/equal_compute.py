@@ -22,7 +22,7 @@ DECAY_SHARE = 0.2
 
 
 class Contestant:
-    """A part of the starter prior in training: ``part`` as in `starter/train.py`, from scratch, with an average.
+    """A part of the starter prior in training: ``part`` as in `training/train.py`, from scratch, with an average.
 
     ``optimisers`` None is AdamW, as the trainer has it. ``steps`` are the inputs of each step, None the part's own.
     """
