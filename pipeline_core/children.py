@@ -43,6 +43,8 @@ PATIENCE_S = 600.0
 """Seconds that a call may take, where nothing else is said."""
 IDLE_S = 600.0
 """Seconds after which an idle child ends: it holds a third of a gigabyte. Not measured."""
+TICK_S = 0.2
+"""Seconds between two looks at whether a call takes too long."""
 PIPE_BYTES = 1 << 20
 """Size of the pipes, where that can be asked for: the interpreter is needed once for so many bytes."""
 
@@ -122,6 +124,15 @@ class Children:
 _alive: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 
+def _time(reference: weakref.ref[_Child]) -> None:
+    """Stop a child when a call takes too long, until it ends or nobody knows it any more. Not a timer for each call:
+    where the caller frees one, an interrupt that comes just then is lost."""
+    while (child := reference()) is not None and child.is_alive():
+        child.stop_if_due()
+        del child
+        time.sleep(TICK_S)
+
+
 @atexit.register
 def _end_all() -> None:
     for child in list(_alive):
@@ -132,7 +143,7 @@ class _Child:
     """One process, and the pipes to it."""
 
     def __init__(self, threads: int, niceness: int, idle: float, first: str) -> None:
-        self.stopped = False
+        self.stopped, self._due = False, math.inf
         environment = python.environment() | dict.fromkeys((THREADS, *POOLS), str(threads))
         environment["CUDA_VISIBLE_DEVICES"] = ""
         command = python.command("pipeline_core.children", str(niceness), str(os.getpid()), str(idle), first)
@@ -140,22 +151,22 @@ class _Child:
         _alive.add(self)
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe)
+        threading.Thread(target=_time, args=(weakref.ref(self),), daemon=True).start()
 
     def ask(self, call: Any, patience: float) -> Any:
         """Its answer; EOFError or BrokenPipeError where it ends before, as it is made to after ``patience`` seconds."""
         assert self._process.stdin and self._process.stdout
-        clock = threading.Timer(patience, self._stop)
-        clock.daemon = True
-        clock.start()
+        self._due = time.monotonic() + patience
         try:
             _send(self._process.stdin, call)
             return _receive(self._process.stdout)()
         finally:
-            clock.cancel()
+            self._due = math.inf
 
-    def _stop(self) -> None:
-        self.stopped = True
-        self._process.kill()
+    def stop_if_due(self) -> None:
+        if time.monotonic() > self._due:
+            self.stopped = True
+            self._process.kill()
 
     def is_alive(self) -> bool:
         return self._process.poll() is None

@@ -78,6 +78,7 @@ def whole(
     metrics = measure(spec, start, start, textured)
     lap("evaluate")
     errors = [each for each in check_asset(delivered(spec, folder), spec, whole=False) if each.severity == "error"]
+    print(*errors, sep="\n", flush=True)
     lap("validate")
     return metrics | {"distilled": len(gaussians), "faces": len(textured.faces), "finding_errors": len(errors)}
 
