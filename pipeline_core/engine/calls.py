@@ -38,6 +38,8 @@ class ModelCalls:
     ) -> None:
         self.image_prior, self.device, self.clock = image_prior, device, clock
         self.frugal = False
+        known = {"kind": kinds_of(image_prior), "scale": guidance_scales_of(image_prior)}
+        self._told = [name for name, values in known.items() if values]  # what else of Rows the image prior is told
         self._point_prior = point_prior
         on_cuda = device.type == "cuda"
         self._denoise: Callable[..., Tensor] = self._predict
@@ -104,7 +106,7 @@ class ModelCalls:
                 answers |= zip(places, self._answer_runs(rows))
                 continue
             inputs = [torch.cat([getattr(part, name) for part in rows]) for name in names]
-            for name in self._told():
+            for name in self._told:
                 inputs.append(torch.cat([torch.full((len(part),), getattr(part, name)) for part in rows]))
             answer = self._denoise(*inputs)
             answers |= zip(places, answer.split([len(part) for part in rows]))
@@ -128,19 +130,14 @@ class ModelCalls:
     def _predict(
         self, latents: Tensor, t: Tensor, embeddings: Tensor, azimuth: Tensor, elevation: Tensor, *told: Tensor
     ) -> Tensor:
-        """``told``: what :meth:`_told` names, of each row."""
+        """``told``: what ``_told`` names, of each row."""
         cameras = None
         if self.image_prior.camera != "none":
             cameras = upload(azimuth, self.device), upload(elevation, self.device)
-        more = {f"{name}s": upload(each, self.device) for name, each in zip(self._told(), told, strict=True)}
+        more = {f"{name}s": upload(each, self.device) for name, each in zip(self._told, told, strict=True)}
         prior: Any = self.image_prior
         answer: Tensor = prior.predict(latents, t, embeddings, cameras, **more)
         return answer
-
-    def _told(self) -> list[str]:
-        """What else of :class:`Rows` the image prior is told."""
-        known = {"kind": kinds_of(self.image_prior), "scale": guidance_scales_of(self.image_prior)}
-        return [name for name, values in known.items() if values]
 
     def _predict_runs(self, latents: Tensor, t: Tensor, texts: Tensor) -> Tensor:
         """Predictions [B, k, C, h, w] for ``texts`` [B, k, L, D]."""

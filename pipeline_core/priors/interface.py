@@ -136,20 +136,10 @@ class KindPrior(ImagePrior, Protocol):
     """An image prior that is told what kind of render it is asked for.
 
     ``kinds``: some of ``checks.KINDS``, the one that is meant where none is told first; empty = it knows one kind only.
+    Its ``predict`` takes ``kinds`` [B] too: places in these, for unconditional rows as well.
     """
 
     kinds: tuple[str, ...]
-
-    def predict(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        embeddings: Tensor,
-        cameras: tuple[Tensor, Tensor] | None = None,
-        kinds: Tensor | None = None,
-    ) -> Tensor:
-        """As ``ImagePrior.predict``; ``kinds`` [B] are places in :attr:`kinds`, for unconditional rows too."""
-        ...
 
 
 def kinds_of(prior: ImagePrior) -> tuple[str, ...]:
@@ -162,22 +152,11 @@ class DistilledPrior(KindPrior, Protocol):
     """An image prior that guidance was distilled into (Meng et al. 2023, their first stage): told a guidance scale, one
     row is the guided answer.
 
-    ``guidance_scales``: the lowest and the highest that it was taught; None = none was distilled into it.
+    ``guidance_scales``: the lowest and the highest that it was taught; None = none was distilled into it. Its
+    ``predict`` takes ``scales`` [B] too: 1 for rows that are as they are asked.
     """
 
     guidance_scales: tuple[float, float] | None
-
-    def predict(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        embeddings: Tensor,
-        cameras: tuple[Tensor, Tensor] | None = None,
-        kinds: Tensor | None = None,
-        scales: Tensor | None = None,
-    ) -> Tensor:
-        """As ``KindPrior.predict``; ``scales`` [B] of guidance, 1 for rows that are as they are asked."""
-        ...
 
 
 def guidance_scales_of(prior: ImagePrior) -> tuple[float, float] | None:

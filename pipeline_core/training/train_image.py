@@ -36,8 +36,6 @@ from pipeline_core.training.tokenizer import tokenize
 
 MIDDLE = (0.04, 0.4)
 """Timesteps as shares of the schedule."""
-
-
 SCALE_DIM = 64
 """Numbers that say the guidance scale."""
 GUIDED = 0.5
@@ -210,6 +208,7 @@ class ImagePart(PicturePart):
         self.process = self.process.to(device)
         if self.teacher is not None:
             self.teacher.to(device)
+            self.empty = tokenize(self.tokenizer, [""]).to(device)  # here: a recorded step may not wait for a copy
         super().prepare(device)
 
     def encode(self, modules: nn.ModuleDict, ids: Tensor) -> Text:
@@ -230,9 +229,9 @@ class ImagePart(PicturePart):
         camera, t, ids = inputs["camera"], inputs["t"], inputs["ids"]
         plain = torch.cat([camera[:, :-1], torch.ones_like(camera[:, -1:])], dim=1)
         blind = torch.cat([torch.zeros_like(camera[:, :CAMERA_DIM]), plain[:, CAMERA_DIM:]], dim=1)
-        empty = tokenize(self.tokenizer, [""]).to(ids.device).expand_as(ids)
         with autocast():
-            text = self.encode(self.teacher, torch.cat([ids, empty]))
+            (words,) = self.encode(self.teacher, torch.cat([ids, self.empty]))
+            text = (torch.cat([words[:-1], words[-1:].expand_as(words[:-1])]),)
             both = self.denoise(self.teacher, noisy.repeat(2, 1, 1, 1), t.repeat(2), text, torch.cat([plain, blind]))
         conditional, unconditional = both.float().chunk(2)
         scale = camera[:, -1].reshape(-1, 1, 1, 1)
