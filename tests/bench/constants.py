@@ -5,11 +5,12 @@
     python tests/bench/constants.py --library bench-constants --share 1/2      # every second prompt, and no table
 
 What ``factory`` makes of a prompt is made once, and from the stage on in which a constant counts again with each of its
-values (:data:`TRIED`): from the cloud of the point prior, without distillation; from the distilled Gaussians; from
-their surface; or from its texture, which is then refined by four rounds. Of each mesh: F-score at 2 % of the height and
-normals as ``tests/bench/recipes.py`` has them, overlap of silhouettes and PSNR of colours (where both are) with the
-Gaussians that it was drawn around, caption margin by a judge that no recipe asks, crossing faces, and whether it is
-watertight.
+values (:data:`TRIED`): from the cloud of the point prior, without distillation; from the Gaussians that are not carved
+yet; from those that are; from their surface; or from its texture, which is then refined by four rounds. Of each mesh:
+F-score at 2 % of the height and normals as ``tests/bench/recipes.py`` has them, overlap of silhouettes and PSNR of
+colours (where both are) with the Gaussians that it was drawn around, caption margin by a judge that no recipe asks,
+crossing faces, and whether it is watertight. Carving has prompts of its own, half of them things with gaps, whose share
+that is shown is ``gaps``. What grows and is pruned is a ball, by ``dreamgaussian-starter``.
 
 The differences to the value that is there are paired, with 95 % bootstrap intervals over the prompts. The last line of
 stdout is one JSON document: ``constants``, by name and value.
@@ -25,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,8 +37,10 @@ sys.path[0] = str(ROOT)  # not this folder: a module here may have a room's name
 
 import numpy as np  # noqa: E402
 
-from pipeline_core import make  # noqa: E402
+from pipeline_core import make, models  # noqa: E402
 from pipeline_core.config import RECIPES, Recipe  # noqa: E402
+from pipeline_core.engine.carving import CarvingJob  # noqa: E402
+from pipeline_core.engine.distill import wait  # noqa: E402
 from pipeline_core.errors import SplatmillError  # noqa: E402
 from pipeline_core.files import write_json  # noqa: E402
 from pipeline_core.manifest import parse_override  # noqa: E402
@@ -44,29 +48,42 @@ from pipeline_core.meshing import extract, surface  # noqa: E402
 from pipeline_core.metrics import fidelity  # noqa: E402
 from pipeline_core.metrics.consistency import overlap, psnr, ring_cameras  # noqa: E402
 from pipeline_core.metrics.judge import Judge, load_judge  # noqa: E402
+from pipeline_core.metrics.judges import judged_categories  # noqa: E402
 from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
 from pipeline_core.metrics.views import render_gaussians  # noqa: E402
 from pipeline_core.props.captions import caption  # noqa: E402
 from pipeline_core.props.props import PropSpec  # noqa: E402
 from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.texturing.bake import bake  # noqa: E402
-from pipeline_core.types import Gaussians, TexturedMesh  # noqa: E402
+from pipeline_core.types import Gaussians, Mesh, PointCloud, TexturedMesh  # noqa: E402
 from tests.bench.committed import OTHER_JUDGE  # noqa: E402
+from tests.bench.fidelity import GAPPED, front_mask, gaps_shown  # noqa: E402
 from tests.bench.recipes import shape  # noqa: E402
 from tests.bench.shared import heldout_prompts, paired  # noqa: E402
 
 ROOMS = {
+    "strategies": "gaussians.strategies", "carve": "gaussians.carve", "carving": "engine.carving",
     "tidy": "gaussians.tidy", "initialise": "gaussians.initialise", "extract": "meshing.extract",
     "surface": "meshing.surface", "settle": "meshing.settle", "sharpen": "meshing.sharpen",
     "untangle": "meshing.untangle", "bake": "texturing.bake", "edges": "texturing.edges",
     "refine": "texturing.refine",
 }  # fmt: skip
 """Where constants live, below ``pipeline_core``."""
-STAGES = {"cloud": ("tidy", "initialise"), "mesh": ("extract", "surface", "settle", "sharpen", "untangle"),
+STAGES = {"ball": ("strategies",), "carving": ("carve", "carving"),
+          "cloud": ("tidy", "initialise"), "mesh": ("extract", "surface", "settle", "sharpen", "untangle"),
           "bake": ("bake", "edges"), "texture": ("refine",)}  # fmt: skip
 """Whose constants count from which stage on."""
 VIEWS = extract.SILHOUETTE_VIEWS
 TRIED: dict[str, tuple[Any, ...]] = {
+    "strategies.LINKED": (2.0, 8.0),
+    "carve.OWN": (0.1, 0.4),
+    "carve.THERE": (0.15, 0.6),
+    "carve.LEAST": (2, 8),
+    "carve.AROUND": (0.05, 0.2),
+    "carve.MORE": (0.025, 0.1),
+    "carve.PIECES": (0.005, 0.02),
+    "carve.JOINED": (2.5, 10.0),
+    "carving.TILTS": ((0.0, 0.23), (0.54, 0.85)),
     "tidy.STRAY_NEIGHBOURS": (6, 24),
     "tidy.STRAY_FACTOR": (2.0, 4.0),
     "tidy.ROUNDS": (1, 6),
@@ -125,7 +142,7 @@ FLAT_ONES = ("initialise.NORMAL_NEIGHBOURS", "extract.THINNEST", "extract.FLAT")
 """Constants of Gaussians that are discs: measured on those of the cloud, with ``init.thickness`` 0.3."""
 REFINED = {"texture.steps": 4}
 THERE = "there"
-MEANS = ("f_score_2", "normals", "mesh_iou", "colours", "caption_margin", "watertight", "self_intersections")
+MEANS = ("f_score_2", "gaps", "normals", "mesh_iou", "colours", "caption_margin", "watertight", "self_intersections")
 Row = dict[str, float]
 
 
@@ -147,32 +164,68 @@ def changed(name: str, value: Any) -> Iterator[None]:
 class Workshop:
     """What ``recipe`` makes of one prompt, from each stage on."""
 
-    def __init__(self, spec: PropSpec, recipe: Recipe, judge: Judge, seed: int) -> None:
-        self.spec, self.recipe, self.judge, self.seed = spec, recipe, judge, seed
-        self.cloud = make.points(caption(spec), recipe, seed=seed)
-        begun = make.start(self.cloud, recipe, seed=seed)
-        self.splat = make.distill(begun, caption(spec), recipe, seed=seed)
-        self.mesh = extract.extract_mesh(self.splat, recipe.mesh)
-        self.textured = bake(self.splat, self.mesh, recipe.mesh)
+    def __init__(self, spec: PropSpec, recipe: Recipe, ball: Recipe, judge: Judge, seed: int) -> None:
+        self.spec, self.recipe, self.ball, self.judge, self.seed = spec, recipe, ball, judge, seed
+        self.prompt = caption(spec)
+
+    @cached_property
+    def cloud(self) -> PointCloud:
+        """As the point prior drew it."""
+        return make.points(self.prompt, self.recipe, seed=self.seed)
+
+    @cached_property
+    def whole(self) -> Gaussians:
+        """Distilled, before anything is carved away."""
+        return make.distill(self.cloud, self.prompt, self.recipe.override({"geometry.carve": 0.0}), seed=self.seed)
+
+    def carved(self) -> Gaussians:
+        """What is left of them."""
+        begun, stage, seed = make.start(self.cloud, self.recipe, seed=self.seed), self.recipe.geometry, self.seed
+        return wait(models.engine(self.recipe).submit(CarvingJob(begun, self.whole, self.prompt, stage, seed=seed)))[0]
+
+    @cached_property
+    def splat(self) -> Gaussians:
+        """Distilled and carved."""
+        return make.distill(self.cloud, self.prompt, self.recipe, seed=self.seed)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """Their surface."""
+        return extract.extract_mesh(self.splat, self.recipe.mesh)
+
+    @cached_property
+    def textured(self) -> TexturedMesh:
+        """With their colours."""
+        return bake(self.splat, self.mesh, self.recipe.mesh)
 
     def row(self, stage: str, flat: bool = False) -> Row:
         """The figures of what is made from ``stage`` on."""
         if stage == "texture":
             settings = self.recipe.override(REFINED)
-            return self.measured(make.refine_texture(self.textured, caption(self.spec), settings, seed=self.seed))
+            return self.measured(make.refine_texture(self.textured, self.prompt, settings, seed=self.seed), self.splat)
         if stage == "bake":
-            return self.measured(bake(self.splat, self.mesh, self.recipe.mesh))
-        splat = self.splat
-        if stage == "cloud":
-            settings = self.recipe.override({"init.thickness": 0.3}) if flat else self.recipe
-            splat = make.start(self.cloud, settings, seed=self.seed)
-        return self.measured(bake(splat, extract.extract_mesh(splat, self.recipe.mesh), self.recipe.mesh), splat)
+            return self.measured(bake(self.splat, self.mesh, self.recipe.mesh), self.splat)
+        if stage == "mesh":
+            return self.surface_of(self.splat, self.recipe)
+        if stage == "carving":
+            return self.surface_of(self.carved(), self.recipe)
+        if stage == "ball":
+            ball = make.points(self.prompt, self.ball, seed=self.seed)
+            return self.surface_of(make.distill(ball, self.prompt, self.ball, seed=self.seed), self.ball)
+        settings = self.recipe.override({"init.thickness": 0.3}) if flat else self.recipe
+        return self.surface_of(make.start(self.cloud, settings, seed=self.seed), self.recipe)
 
-    def measured(self, mesh: TexturedMesh, splat: Gaussians | None = None) -> Row:
-        """The figures of ``mesh``, drawn around ``splat`` (the distilled one if none is given)."""
-        told = fidelity.score_mesh(mesh, caption(self.spec), judge=self.judge)
-        row = shape(mesh, self.spec) | alike(splat or self.splat, mesh) | mesh_health(mesh) | told
-        return {name: round(float(row[name]), 6) for name in MEANS}
+    def surface_of(self, splat: Gaussians, recipe: Recipe) -> Row:
+        """The figures of the mesh that is drawn around ``splat``."""
+        return self.measured(bake(splat, extract.extract_mesh(splat, recipe.mesh), recipe.mesh), splat)
+
+    def measured(self, mesh: TexturedMesh, splat: Gaussians) -> Row:
+        """The figures of ``mesh``, drawn around ``splat``."""
+        told = fidelity.score_mesh(mesh, self.prompt, judge=self.judge)
+        row = shape(mesh, self.spec) | alike(splat, mesh) | mesh_health(mesh) | told
+        if self.spec.category in GAPPED:
+            row["gaps"] = gaps_shown(front_mask(mesh), self.spec)
+        return {name: round(float(row[name]), 6) for name in MEANS if name in row}
 
 
 def alike(splat: Gaussians, mesh: TexturedMesh) -> Row:
@@ -192,21 +245,19 @@ def stage_of(name: str) -> str:
 
 def measure(shop: Workshop, names: list[str], rows: dict[str, Row], path: Path) -> dict[str, Row]:
     """Rows by ``constant=value``, and those of what is there by stage; ``path`` has those that are made."""
-    def once(key: str, name: str, value: Any) -> None:
-        if key not in rows:
-            with changed(name, value):
-                rows[key] = shop.row(stage_of(name), name in FLAT_ONES)
-            write_json(path, rows)
-
     for name in names:
         room, constant = name.split(".")
         present = getattr(importlib.import_module(f"pipeline_core.{ROOMS[room]}"), constant)
-        once(there(name), name, present)
-        for value in TRIED[name]:
+        for key, value in [(there(name), present), *((f"{name}={said(value)}", value) for value in TRIED[name])]:
+            if key in rows:
+                continue
             try:
-                once(f"{name}={said(value)}", name, value)
+                with changed(name, value):
+                    rows[key] = shop.row(stage_of(name), name in FLAT_ONES)
             except SplatmillError as error:
-                print(f"{name}={said(value)}, {caption(shop.spec)}: {error}", file=sys.stderr)
+                print(f"{key}, {caption(shop.spec)}: {error}", file=sys.stderr)
+            else:
+                write_json(path, rows)
     return rows
 
 
@@ -217,7 +268,9 @@ def there(name: str) -> str:
 
 def said(value: Any) -> str:
     """A value as it stands in the table."""
-    return f"{len(value)} of them" if isinstance(value, tuple) else f"{value:g}"
+    if isinstance(value, float | int):
+        return f"{value:g}"
+    return "/".join(f"{each:g}" for each in value) if len(value) == 2 else f"{len(value)} of them"
 
 
 def table(rows: list[dict[str, Row]], names: list[str]) -> dict[str, dict[str, Any]]:
@@ -225,11 +278,25 @@ def table(rows: list[dict[str, Row]], names: list[str]) -> dict[str, dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         for key in (f"{name}={said(value)}" for value in TRIED[name]):
-            pairs = [(each[key], each[there(name)]) for each in rows if key in each]
+            pairs = [(each[key], each[there(name)]) for each in rows if {key, there(name)} <= each.keys()]
             found[key] = {"failed": len(rows) - len(pairs)}
-            for figure in MEANS if pairs else ():
-                found[key][figure] = paired((a[figure] - b[figure] for a, b in pairs), 5)
+            for figure in MEANS:
+                if both := [a[figure] - b[figure] for a, b in pairs if figure in a]:
+                    found[key][figure] = paired(both, 5)
     return found
+
+
+def others(count: int) -> list[PropSpec]:
+    """So many held-out prompts of other things than those of ``recipes.py``."""
+    return heldout_prompts(9 * count)[4::9]
+
+
+def half_with_gaps(count: int) -> list[PropSpec]:
+    """So many held-out prompts, of things with gaps and of others in turn."""
+    rounds = heldout_prompts(len(judged_categories()) * count)
+    gapped = [spec for spec in rounds if spec.category in GAPPED]
+    plain = [spec for spec in others(count) if spec.category not in GAPPED]
+    return [each for pair in zip(gapped, plain, strict=False) for each in pair][:count]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -242,31 +309,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--share", default="0/1", help="K/N: every N-th prompt from the K-th on, and no table")
     args = parser.parse_args(argv)
     names = [name for name in TRIED if not args.only or {name, name.split(".")[0]} & set(args.only)]
-    recipe = RECIPES["factory"].override(dict(parse_override(text) for text in args.changes))
+    changes = dict(parse_override(text) for text in args.changes)
+    recipe, ball = (RECIPES[name].override(changes) for name in ("factory", "dreamgaussian-starter"))
     folder = args.library or Path(tempfile.mkdtemp(prefix="splatmill-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     judge, (part, parts) = load_judge(str(OTHER_JUDGE)), map(int, args.share.split("/"))
-    rows = []
-    for i, spec in enumerate(heldout_prompts(9 * args.prompts)[4::9]):  # other things than those of recipes.py
-        if i % parts == part:
-            path = folder / f"{i:03d}.json"
-            made = json.loads(path.read_text()) if path.exists() else {}
-            wanted = {f"{name}={said(value)}" for name in names for value in TRIED[name]}
-            if wanted - set(made):
-                made = measure(Workshop(spec, recipe, judge, 3000 + i), names, made, path)
-            rows.append(made)
-            print(f"{caption(spec)}: done", file=sys.stderr, flush=True)
+    found: dict[str, dict[str, Any]] = {}
+    for kind, specs in (("", others(args.prompts)), ("carve-", half_with_gaps(args.prompts))):
+        own = [name for name in names if (stage_of(name) == "carving") == bool(kind)]
+        wanted, rows = {f"{name}={said(value)}" for name in own for value in TRIED[name]}, []
+        for i, spec in enumerate(specs if own else []):
+            if i % parts == part:
+                path = folder / f"{kind}{i:03d}.json"
+                made = json.loads(path.read_text()) if path.exists() else {}
+                if wanted - set(made):
+                    made = measure(Workshop(spec, recipe, ball, judge, 3000 + i), own, made, path)
+                rows.append(made)
+                print(f"{caption(spec)}: done", file=sys.stderr, flush=True)
+        found |= table(rows, own)
     if parts > 1:
         return 0
     from catalog.render import aligned  # not where only rows are made: it needs more packages
 
-    found = table(rows, names)
     cells = {
         key: ["-" if figure not in row else "{mean:+.4f}".format(**row[figure]) for figure in MEANS]
         for key, row in found.items()
     }
     print(aligned(["", *MEANS], [[key, *row] for key, row in cells.items()]))
-    print(json.dumps({"prompts": len(rows), "judge": judge.model_id, "constants": found}))
+    print(json.dumps({"prompts": args.prompts, "judge": judge.model_id, "constants": found}))
     return 0
 
 

@@ -185,10 +185,9 @@ def asset_rows(library: Path, name: str, spec: PropSpec, recipe: Recipe, judge) 
         asset["edge_width_texels"] = width
     if "mesh_iou" in record["metrics"]:
         asset["mesh_iou"] = record["metrics"]["mesh_iou"]
-    front = orbit(torch.zeros(1), torch.zeros(1), size=MASK)
     points = fidelity.surface_points(textured.vertices, textured.faces, fidelity.POINTS, np.random.default_rng(0))
-    asset |= shape(points, spec, render_mesh(textured, front)[1][0].squeeze().numpy() > 0.5)
-    splatted = render_gaussians(control, front)[1][0].squeeze().numpy() > 0.5
+    asset |= shape(points, spec, front_mask(textured))
+    splatted = front_mask(control)
     points = np.random.default_rng(0).permutation(control.means.numpy())[: fidelity.POINTS]
     control_row = fidelity.score_gaussians(control, prompt, judge=judge) | shape(points, spec, splatted)
     return {
@@ -212,6 +211,14 @@ def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray) -> Row:
     if spec.category in GAPPED:
         row["parts_shown"] = float(gaps_shown(mask, spec) >= SHOWN_FROM)
     return row
+
+
+def front_mask(thing: TexturedMesh | Gaussians) -> np.ndarray:
+    """[MASK, MASK] bool: where ``thing`` is, from the front."""
+    front = orbit(torch.zeros(1), torch.zeros(1), size=MASK)
+    seen = render_mesh(thing, front) if isinstance(thing, TexturedMesh) else render_gaussians(thing, front)
+    mask: np.ndarray = seen[1][0].squeeze().numpy() > 0.5
+    return mask
 
 
 def outline(spec: PropSpec) -> np.ndarray:

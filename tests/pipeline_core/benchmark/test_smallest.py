@@ -33,7 +33,7 @@ SMALLEST = {
         {"appends_asked", "appends_stored", "vs_delta"},
     ),
     "constants.py": (
-        ["--prompts", "1", "--only", "settle.KEPT", "bake.NEIGHBOURS", *HASTY],
+        ["--prompts", "1", "--only", "strategies", "carve.OWN", "settle.KEPT", "bake.NEIGHBOURS", *HASTY],
         {"prompts", "judge", "constants"},
     ),
     "engine.py": (
