@@ -76,6 +76,10 @@ class Init(Section):
     scale_of: Literal["mean", "rms"] = Field(
         "mean", json_schema_extra=LATER, description="that distance: the mean of three, or its root mean square (3DGS)"
     )
+    scale_limit: float = Field(
+        3.0, ge=1, json_schema_extra=LATER, description="most that distance counts, over the cloud's median: or "
+        "outliers become large blobs",
+    )
     scale: Positive | None = Field(
         None, json_schema_extra=LATER, description="instead: initial standard deviation of all (GSGen: 0.02)"
     )
@@ -239,6 +243,12 @@ class Distill(Section):
         json_schema_extra=LATER,
         description="share of the views that see through a Gaussian in the image prior's own pictures, from which on "
         "it is taken away at the end, of an asset of one part and where the prior has a background of its own; 0 = off",
+    )
+    destain: bool = Field(
+        False,
+        json_schema_extra=LATER,
+        description="Gaussians that took on the image prior's background have their first colours again at the end; of "
+        "what can be carved",
     )
     guidance_scale: float = Field(100.0, ge=0, le=1000)
     distilled_guidance: bool = Field(
@@ -602,11 +612,12 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.opacity":                         (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                    (0.9,               0.9,               1.0,               1.0),
     "init.scale_of":                        (...,               ...,               "rms",             ...),
+    "init.scale_limit":                     (...,               1.5,               ...,               ...),
     "init.scale":                           (...,               ...,               ...,               0.02),
     "init.radius":                          (...,               ...,               ...,               0.8),
     "init.colours":                         (...,               ...,               ...,               "random"),
 
-    "geometry.steps":                       (30,                60,                500,               2000),
+    "geometry.steps":                       (30,                48,                500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -621,7 +632,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),
     "geometry.latents":                     (...,               ...,               "sample",          "sample"),
     "geometry.view_turns":                  (...,               ...,               (60.0, 120.0),     ...),
-    "geometry.carve":                       (...,               0.25,              ...,               ...),
+    "geometry.carve":                       (...,               0.45,              ...,               ...),
+    "geometry.destain":                     (...,               True,              ...,               ...),
     "geometry.image_weight":                (1.0,               1.0,               1.0,               0.1),
     "geometry.point_weight":                (0.0,               0.0,               0.0,               0.01),
     "geometry.point_guidance_scale":        (...,               ...,               ...,               100.0),

@@ -45,6 +45,10 @@ SWEEPS, FIRST, LATER = 2, 0.75, 0.5
 """Times that all rounds are gone through, and noise level of the very first pictures and of those after it. With 0.75
 and then 0.6 for all a wheel and a fence show 0.39 and 0.33 of their gaps, with 0.5 0.69 and 0.58 (docs/LOG.md)."""
 
+PAINTED = 0.25
+"""Share of the views that see through a Gaussian from which on the next pictures are made without it: less than the
+limit of what goes, for a picture shows a gap more readily where it is half open."""
+
 TURN_S = 0.001
 """Seconds that a step waits for a process: other jobs lose less than a hundredth of theirs, and alone a job does not
 turn in circles. Not measured."""
@@ -52,9 +56,9 @@ LOOK = 3
 """Rounds after which a job without gaps ends. Of 13 things the first three decided as all twelve did (docs/LOG.md)."""
 
 
-def shows_gaps(prior: ImagePrior, stage: Distill, gaussians: Gaussians) -> bool:
-    """Whether pictures of ``prior`` can say of ``gaussians`` what is open: single unlit views of one thing, on a
-    background that it was trained on."""
+def knows_background(prior: ImagePrior, stage: Distill, gaussians: Gaussians) -> bool:
+    """Whether pictures of ``prior`` can say of ``gaussians`` what is background: single unlit views of one thing, on
+    one that it was trained on."""
     single = prior.background is not None and prior.num_views == 1 and stage.shown == "unlit"
     return single and not isinstance(gaussians, Composed)
 
@@ -111,7 +115,7 @@ def turn(thing: Thing, words: Words, step: int, images: Tensor | None, *, last: 
 def shown(thing: Thing, words: Words, number: int) -> Tensor:
     """Renders [V, 3, S, S] of a round, what was seen through in the background's colour."""
     opened, closed = words.opened.flatten(0, 1), words.closed.flatten(0, 1)
-    gaussians, cameras = painted(thing.after, opened, closed, thing.limit, thing.ground), thing.views(number)
+    gaussians, cameras = painted(thing.after, opened, closed, PAINTED, thing.ground), thing.views(number)
     images, _ = rasterize_views(gaussians, cameras, backgrounds=thing.ground.expand(len(cameras), 3))
     return images.permute(0, 3, 1, 2)
 

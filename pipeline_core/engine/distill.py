@@ -6,11 +6,15 @@ from concurrent.futures import Future, TimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
+from pipeline_core.aside import elsewhere
 from pipeline_core.config import Distill
-from pipeline_core.engine.carving import CarvingJob, shows_gaps
+from pipeline_core.engine.carving import CarvingJob, knows_background
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.engine.jobs import Progress
+from pipeline_core.gaussians.stains import destained
 from pipeline_core.picture import Picture
 from pipeline_core.seeds import stream
 from pipeline_core.types import Gaussians
@@ -47,14 +51,18 @@ def distill(
     )  # fmt: skip
     outcome: tuple[Gaussians, dict[str, Any]] = wait(engine.submit(job))
     after, curves = outcome
-    if not (stage.carve and stage.steps and job.complete and shows_gaps(engine.image_prior, stage, gaussians)):
+    if not (stage.steps and job.complete and knows_background(engine.image_prior, stage, gaussians)):
         return outcome
-    carving = CarvingJob(
-        gaussians, after, prompt, stage, negative_prompt=negative_prompt, picture=picture, seed=stream(seed, "carve"),
-        name=name,
-    )  # fmt: skip
-    after, carved = wait(engine.submit(carving))
-    return after, curves | {"events": curves["events"] | {"carved": carved}}
+    if stage.carve:
+        carving = CarvingJob(
+            gaussians, after, prompt, stage, negative_prompt=negative_prompt, picture=picture,
+            seed=stream(seed, "carve"), name=name,
+        )  # fmt: skip
+        after, carved = wait(engine.submit(carving))
+        curves = curves | {"events": curves["events"] | {"carved": carved}}
+    if stage.destain and (ground := engine.image_prior.background):
+        after = elsewhere(destained, gaussians, after, torch.tensor(ground))
+    return after, curves
 
 
 def wait(future: Future[Result]) -> Result:

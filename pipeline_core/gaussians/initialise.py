@@ -20,9 +20,9 @@ ALONE = 0.05
 """That distance (object units) where there is no other point. Any will do."""
 BALL_RADIUS = 0.5
 """Of the ball (object units), as in DreamGaussian's release."""
-SMALLEST, LARGEST = 1e-4, 3.0
-"""The distance is at least the first (object units; the root of 3DGS's 1e-7 is 3e-4), and at most this many times the
-cloud's median, or outliers would become large blobs. Not measured."""
+SMALLEST = 1e-4
+"""The distance is at least so much (object units; the root of 3DGS's 1e-7 is 3e-4). Ten times and a tenth of it change
+nothing: it is for points that coincide (docs/LOG.md: Constants at half and double)."""
 NORMAL_NEIGHBOURS = 16
 """Neighbours that say how a Gaussian that is thin lies. Not measured."""
 
@@ -88,9 +88,9 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
 
     With a ``settings.thickness`` below 1 they are discs that lie on the surface, thin along their own z.
 
-    The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours times
-    ``settings.scale_factor``, within bounds (:data:`LARGEST`). Points that are not finite are dropped. Raises DataError
-    where fewer than 4 points remain.
+    The standard deviation is ``settings.scale``, or the mean distance to the 3 nearest neighbours, at least
+    :data:`SMALLEST` and at most ``settings.scale_limit`` medians, times ``settings.scale_factor``. Points that are not
+    finite are dropped. Raises DataError where fewer than 4 points remain.
     """
     finite = cloud.xyz.isfinite().all(1) & cloud.rgb.isfinite().all(1)
     if int(finite.sum()) < 4:
@@ -108,7 +108,8 @@ def from_points(cloud: PointCloud, settings: Init, generator: torch.Generator) -
         distance = np.full(count, settings.scale)
     else:
         distance = neighbour_distance(cloud.xyz.numpy(), settings.scale_of)
-        distance = distance.clip(SMALLEST, max(LARGEST * float(np.median(distance)), SMALLEST)) * settings.scale_factor
+        most = max(settings.scale_limit * float(np.median(distance)), SMALLEST)
+        distance = distance.clip(SMALLEST, most) * settings.scale_factor
     quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1)
     scales = torch.from_numpy(np.log(distance)).float().unsqueeze(1).repeat(1, 3)
     if settings.thickness < 1:

@@ -90,7 +90,6 @@ TRIED: dict[str, tuple[Any, ...]] = {
     "tidy.COLOUR_NEIGHBOURS": (8, 32),
     "tidy.WIDTH": (0.3, 1.2),
     "initialise.SMALLEST": (1e-5, 1e-3),
-    "initialise.LARGEST": (1.5, 6.0),
     "initialise.NORMAL_NEIGHBOURS": (8, 32),
     "extract.ANCHOR_OPACITY": (0.1, 0.6),
     "extract.REACH": (2.0, 4.5),

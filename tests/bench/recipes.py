@@ -61,8 +61,10 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "a ball, not a cloud": {"init.start": "ball"},
     "cloud not tidied": {"init.tidy_neighbours": 0},
     "Gaussians as wide as apart": {"init.scale_factor": 1.0},
+    "wide Gaussians": {"init.scale_limit": 3.0},
     "nothing distilled": {"geometry.steps": 0},
     "gaps not carved": {"geometry.carve": 0.0},
+    "stains not mended": {"geometry.destain": False},
     "white or black behind": {"geometry.background": "white_black"},
     "published noise": {"geometry.t_max": (0.98, 0.02), "geometry.t_min": (0.98, 0.02)},
     "published guidance": {"geometry.guidance_scale": 100.0},
@@ -86,7 +88,7 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "appearance distilled too": (FACTORY, {"appearance.steps": 30}),
     "texture refined": (FACTORY, {"texture.steps": 4}),
     "texture fitted": (FACTORY, {"texture.steps": 4, "texture.method": "fit"}),
-    "fewer steps": (FACTORY, {"geometry.steps": 48}),
+    "fewer steps": (FACTORY, {"geometry.steps": 36}),
     "discs": (FACTORY, {"init.thickness": 0.3}),
     "colour by view, splat not drawn": (
         "splat not drawn",
@@ -118,7 +120,8 @@ EVERY = 3
 FLAT_OF = 8
 """Points whose plane gives a normal."""
 NOT_OF_THE_CLOUD = {name: Init.model_fields[name].default for name in (
-    "tidy_neighbours", "opacity", "scale_factor", "scale_of", "scale", "thickness", "sh_degree", "colours", "radius",
+    "tidy_neighbours", "opacity", "scale_factor", "scale_of", "scale_limit", "scale", "thickness", "sh_degree",
+    "colours", "radius",
 )}  # fmt: skip
 """What makes Gaussians of a cloud."""
 Row = dict[str, float]

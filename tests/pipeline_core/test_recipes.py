@@ -217,12 +217,13 @@ GSGEN = {
 PUBLISHED = {"dreamgaussian": DREAMGAUSSIAN, "gsgen": GSGEN}
 NEITHERS = {
     *("image_lora", "image_encoder", "image_config", "image_size"),
-    *("init.guidance_sigma_min", "init.tidy_neighbours", "init.thickness", "init.file_frame", "init.file_turn"),
+    *("init.guidance_sigma_min", "init.tidy_neighbours", "init.scale_limit", "init.thickness"),
+    *("init.file_frame", "init.file_turn"),
     *("init.max_gaussians", "mesh.settle", "mesh.texels_per_metre", "mesh.lightmap_size", "mesh.sharpen"),
     *("texture.front_words", "texture.perp_neg", "texture.reference_weight", "texture.distilled_guidance"),
     *in_both_stages(dict.fromkeys((
         "part_views", "framing", "inversion_stride", "inversion_scale", "inversion_noise", "ism_interval",
-        "target_steps", "shown", "carve", "guidance_rescale", "front_words", "reference_weight",
+        "target_steps", "shown", "carve", "destain", "guidance_rescale", "front_words", "reference_weight",
         "reference_mask_weight", "reference_ramp", "grad_clip_last", "densify.grad_quantile", "densify.grow_share",
         "densify.gap_smallest", "densify.gap_largest", "densify.fill_share", "densify.floater_share",
         "densify.max_gaussians", "distilled_guidance",

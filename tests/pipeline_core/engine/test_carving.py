@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from pipeline_core.engine.distill import distill
 from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.engine.gaussian_job import GaussianJob
 from pipeline_core.errors import TransientError
-from pipeline_core.types import Gaussians, rgb_to_sh0
+from pipeline_core.types import Gaussians, rgb_to_sh0, sh0_to_rgb
 
 
 def disc(hole: float, step: float = 0.035) -> Gaussians:
@@ -61,6 +62,20 @@ def test_a_hole_that_the_prior_sees_is_there_at_the_end(engine, stage):
     radius, first = ring.means.norm(dim=1), start.means.norm(dim=1)
     assert gone == len(start) - len(ring) and radius.min() > 0.1
     assert (radius > 0.33).sum() == (first > 0.33).sum()
+
+
+def test_what_turned_to_the_background_and_stays_has_its_first_colours(engine, exact_prior, stage, monkeypatch):
+    """Whether or not something is carved, and only where the prior has a background."""
+    whole = disc(0.0)
+    stained = replace(whole, sh0=rgb_to_sh0(torch.where(whole.means[:, :1] > 0.3, 0.95, sh0_to_rgb(whole.sh0))))
+    monkeypatch.setattr(GaussianJob, "result", lambda self: (stained, {"events": {}}))
+    for background, first in (((1.0, 1.0, 1.0), True), (None, False)):
+        monkeypatch.setattr(exact_prior, "background", background, raising=False)
+        for each in (stage(steps=1), settings(stage)):
+            found, _ = distill(whole, "ring", "", each.model_copy(update={"destain": True}), engine, seed=0)
+            assert (sh0_to_rgb(found.sh0)[:, 1].max() < 0.2) == first
+    found, _ = distill(whole, "ring", "", stage(steps=1), engine, seed=0)
+    assert torch.equal(found.sh0, stained.sh0)
 
 
 def test_what_would_open_something_else_is_left_whole_and_soon(engine, stage, monkeypatch):

@@ -56,8 +56,10 @@ def test_resampling_is_seeded():
 def test_an_outlier_does_not_become_a_large_blob():
     cloud = grid_cloud()
     cloud.xyz[0] = torch.tensor([9.0, 9.0, 9.0])
-    g = from_points(cloud, Init(num_points=216), generator())
-    assert g.scales.exp().max() < 0.31
+    plain = float(from_points(grid_cloud(), Init(num_points=216), generator()).scales.exp().max())
+    for limit in (3.0, 1.5):
+        g = from_points(cloud, Init(num_points=216, scale_limit=limit), generator())
+        assert float(g.scales.exp().max()) == pytest.approx(limit * plain, rel=0.01)
 
 
 def test_broken_points_are_dropped_and_an_empty_cloud_is_refused():
