@@ -18,6 +18,7 @@ calls ``pipeline_core``, and the equations are there (all paths below ``pipeline
                          guidance/views.py            cameras;  guidance/schedules.py: noise levels, rates, sizes
                          rendering/reference.py       the rasteriser that the fast ones are tested against
                          engine/carving.py            gaps that the prior sees through;  gaussians/carve.py: what goes
+                         gaussians/stains.py          the background's colour where it does not belong
     densify_prune        gaussians/strategies.py      clone, split, fill, prune (3DGS, DreamGaussian, GSGen)
     extract_mesh         rendering/density.py         the field of the Gaussians (DreamGaussian, Equation 4)
                          meshing/surface.py           marching cubes, clean-up;  meshing/settle.py, meshing/unwrap.py
