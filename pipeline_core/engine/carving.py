@@ -47,7 +47,7 @@ and then 0.6 for all a wheel and a fence show 0.39 and 0.33 of their gaps, with 
 
 PAINTED = 0.25
 """Share of the views that see through a Gaussian from which on the next pictures are made without it: less than the
-limit of what goes, for a picture shows a gap more readily where it is half open."""
+limit of what goes, for a picture shows a gap more readily where it is half open. Not measured by itself."""
 
 TURN_S = 0.001
 """Seconds that a step waits for a process: other jobs lose less than a hundredth of theirs, and alone a job does not
