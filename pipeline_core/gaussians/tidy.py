@@ -16,16 +16,16 @@ from pipeline_core.types import PointCloud
 
 STRAY_NEIGHBOURS, STRAY_FACTOR = 12, 2.5
 """A stray's mean distance to so many neighbours is over this many times the cloud's median. Twice the median costs
-recall (F-score 0.91 for 0.92; docs/LOG.md: Starter clouds); four times costs 0.017 at 2 %, 24 neighbours 0.007
-(docs/LOG.md: Constants at half and double, as the next three)."""
+recall (F-score 0.91 for 0.92; docs/LOG.md: Starter clouds), though clouds of the second training gain 0.012 at 2 % by
+it; four times costs 0.012, 24 neighbours 0.005 (docs/LOG.md: Constants at half and double, as the next three)."""
 ROUNDS = 3
-"""Projections one after another. One costs 0.025 of the F-score at 2 %, six gain nothing that is sure."""
+"""Projections one after another. One costs 0.018 of the F-score at 2 %, six gain nothing."""
 COLOUR_NEIGHBOURS = 16
-"""Neighbours, itself among them, whose median is a point's colour: bands of chests become bands. Eight cost 0.004 of
-the caption margin, 32 gain nothing."""
+"""Neighbours, itself among them, whose median is a point's colour: bands of chests become bands. At
+8 and 32 the caption margin is the same."""
 WIDTH = 0.6
 """Standard deviation of the weights over the distance to the farthest neighbour, as in ``meshing/settle.py``. At 0.3
-the F-score is 0.034 lower, at 1.2 0.010 higher on five prompts."""
+the F-score is 0.027 lower, at 1.2 the same."""
 
 
 def tidy(cloud: PointCloud, neighbours: int) -> PointCloud:

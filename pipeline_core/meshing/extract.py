@@ -40,17 +40,17 @@ SILHOUETTE_VIEWS = ((0.0, 0.0), (90.0, 0.0), (45.0, 30.0), (135.0, 30.0), (0.0, 
 """Azimuth and elevation, degrees, of the silhouettes: sides, quarters, top, and one from below. Three and
 twelve choose the same levels."""
 SILHOUETTE_SIZE = 96
-"""Their pixels a side. 192 choose the same levels, 48 another for one of five things, no worse in any figure."""
+"""Their pixels a side. 48 and 192 choose another level here and there, with no loss."""
 SILHOUETTE_ALPHA = 0.5
 """A pixel is in the silhouette where the Gaussians hide half of what is behind. At three quarters surfaces
-are thinner: their outlines agree less with the splat's by 0.003, and some cross."""
+are thinner: their outlines agree less with the splat's by 0.004, and some cross."""
 CLEARLY = 1e-4
 """A level must be better than those before it by this much IoU, which is less than one pixel: of equals the highest.
 None and ten times as much choose the same."""
 THINNEST, FLAT = 0.5, 2.0
 """Discs and needles, whose longest axis is more than twice their shortest, are as thick as half a grid spacing in the
 density, or they would lie between its samples and the surface would fall to pieces (docs/METHODS.md: Meshing). Half
-as thick costs 0.10 of discs' F-scores, only from four times on 0.11; twice as thick gains 0.011 and loses outlines."""
+as thick costs 0.09 of discs' F-scores, only from four times on 0.10; twice as thick gains 0.007 and loses outlines."""
 EMPTY = 1e-3
 """Densities below it are nothing: what is added before the logarithm is taken, and what no surface is drawn in. A
 tenth and ten times change no figure by more than noise."""

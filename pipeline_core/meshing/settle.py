@@ -17,7 +17,7 @@ from pipeline_core.meshing.normals import vertex_normals
 
 NEIGHBOURS = 8
 """Centres that say where the surface is near a vertex. Settling onto 8 took the F-score of 22 meshes from 0.77 to 0.89
-(docs/LOG.md: Starter prior and its assets). 4 and 16 trade outlines for each other by less than 0.005
+(docs/LOG.md: Starter prior and its assets). At 4 outlines agree by 0.003 more, at 16 by 0.005 less
 (docs/LOG.md: Constants at half and double, as those below)."""
 WIDTH = 0.6
 """Standard deviation of their weights, over the distance to the farthest of them. At 0.3 and 1.2 outlines agree
@@ -25,16 +25,16 @@ by 0.003 more, 0.001 less."""
 KEPT = 0.35
 """Distance from the centres that is left, so that a sheet with a single layer of them keeps two sides. A ball of radius
 0.5 becomes one of 0.506 with 0.2 and of 0.517 with 0.5 (docs/LOG.md: Starter prior, third round); 0.35 came with
-``untangle``. 0.5 costs 0.014 of the F-score at 2 % and gains 0.011 of the outlines' overlap, 0.2 the other way
-round."""
+``untangle``. 0.5 costs 0.008 of the F-score at 2 % and gains 0.010 of the outlines' overlap, 0.2 loses as much
+of that and gains nothing."""
 LIMIT = 4.0
-"""Vertices move by at most this much: what lies deeper is another part of the thing. At 2 the
-margin is 0.002 lower, at 8 all is the same."""
+"""Vertices move by at most this much: what lies deeper is another part of the thing. At 2 and 8
+the margin is 0.001 lower."""
 PASSES = 2
 """Once more with the normals of the settled surface: the first pass's are those of rounded edges and swollen parts. Ten
 hard clouds: F-score 0.990 with one, 0.993 with two, the same with three or four (docs/LOG.md: fifth round)."""
 SMOOTHING = 3
-"""Rounds in which a vertex's distance is averaged with its neighbours'. Six cost 0.003 of the margin, one
+"""Rounds in which a vertex's distance is averaged with its neighbours'. Six cost 0.002 of the margin, one
 gains nothing."""
 
 

@@ -14,12 +14,12 @@ from pipeline_core.meshing.neighbours import paired_faces
 
 DIFFERENCE = 0.35
 """Standard deviation of the weights over the length of the difference of two unit normals: about 20 degrees. At
-0.18 the F-score is 0.006 lower, at 0.7 the margin 0.001 (docs/LOG.md: Constants at half and double, as those below)."""
+0.18 the F-score is 0.005 lower, at 0.7 the margin 0.001 (docs/LOG.md: Constants at half and double, as those below)."""
 REACH = 1.5
 """Standard deviation of the weights over distance, in mean distances of neighbouring faces. Half and
 double change nothing."""
 SWEEPS, STEPS = 5, 10
-"""Rounds over normals, then over places. Half and double move no figure by more than 0.0015."""
+"""Rounds over normals, then over places. Half and double move no figure by more than 0.002."""
 
 
 def sharpen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from pipeline_core.meshing.neighbours import neighbour_mean
 ROUNDS = 16
 """Rounds at most; 8 do it too."""
 BACK = 0.15
-"""Share of the way back to where it came from that a tangled vertex goes in a round. 0.3 costs 0.007 of the F-score at
-2 % and gains 0.004 of the outlines' overlap, 0.08 half of that the other way (docs/LOG.md: Constants at half and
-double)."""
+"""Share of the way back to where it came from that a tangled vertex goes in a round. 0.3 costs 0.005 of the F-score at
+2 % and gains as much of the outlines' overlap, 0.08 the other way round, and some faces stay crossed (docs/LOG.md:
+Constants at half and double)."""
 
 
 def untangle(vertices: np.ndarray, before: np.ndarray, faces: np.ndarray) -> np.ndarray:

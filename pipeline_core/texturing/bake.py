@@ -34,14 +34,14 @@ from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
 
 COSINE_POWER = 6.0
 """Weight of a view = cos^p: high enough that the sharpest views decide, low enough to blend between them. 3
-is 0.6 dB nearer to the splat's colours and 12 0.8 dB farther, for 0.001 and -0.003 of the margin: the sharper, the
-less alike (docs/LOG.md: Constants at half and double, as those below)."""
+is 0.5 dB nearer to the splat's colours, 12 0.7 dB farther: the sharper, the less alike. The margin is the
+same (docs/LOG.md: Constants at half and double, as those below)."""
 MIN_COSINE = 0.15
 """Views that look along the surface are not used: beyond 81 degrees, where the weight is 1e-5 (DreamGaussian, where the
 first view wins: beyond 60). 0.05 and 0.5 are within 0.03 dB."""
 DEPTH_SLACK = 0.02
 """A texel is seen where it lies at most this far (object units) behind the nearest surface in the pixels around it. At
-0.01 colours are 0.4 dB farther from the splat's, at 0.04 0.1 nearer."""
+0.01 colours are 0.3 dB farther from the splat's, at 0.04 0.1 nearer."""
 NEIGHBOURS = 8
 """Gaussians that give a texel its colour when no view sees it. 4 and 16 are within 0.002 dB."""
 COVERED = 0.3
