@@ -60,7 +60,6 @@ FACTORY = "factory"
 WITHOUT: dict[str, dict[str, Any]] = {
     "a ball, not a cloud": {"init.start": "ball"},
     "cloud not tidied": {"init.tidy_neighbours": 0},
-    "Gaussians as wide as apart": {"init.scale_factor": 1.0},
     "wide Gaussians": {"init.scale_limit": 3.0},
     "nothing distilled": {"geometry.steps": 0},
     "gaps not carved": {"geometry.carve": 0.0},
@@ -71,7 +70,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "published rates": {f"geometry.lr.{name}": field.default for name, field in LearningRates.model_fields.items()},
     "density not smoothed": {"mesh.blur": 0.0},
     "surface at density 1": {"mesh.iso": 1.0},
-    "surface not smoothed": {"mesh.smooth": 0},
     "surface not settled": {"mesh.settle": False},
     "edges not sharpened": {"mesh.sharpen": 0.0},
     "splat not drawn": {"dress.splat": "optimised"},
@@ -89,6 +87,8 @@ WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "texture refined": (FACTORY, {"texture.steps": 4}),
     "texture fitted": (FACTORY, {"texture.steps": 4, "texture.method": "fit"}),
     "fewer steps": (FACTORY, {"geometry.steps": 36}),
+    "narrow Gaussians": (FACTORY, {"init.scale_factor": 0.9}),
+    "surface smoothed": (FACTORY, {"mesh.smooth": 12}),
     "discs": (FACTORY, {"init.thickness": 0.3}),
     "colour by view, splat not drawn": (
         "splat not drawn",
