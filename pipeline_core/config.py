@@ -626,7 +626,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.focal":                       (...,               ...,               ...,               (0.75, 1.35)),
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
-    "geometry.guidance_scale":              (5.0,               5.0,               100.0,             101.0),  # s + 1
+    "geometry.guidance_scale":              (5.0,               2.0,               100.0,             101.0),  # s + 1
     "geometry.t_max":                       ((0.8, 0.1),        (0.8, 0.1),        (0.998, 0.0),      (0.98, 0.98)),
     "geometry.t_min":                       ((0.6, 0.05),       (0.6, 0.05),       (0.998, 0.0),      (0.02, 0.02)),
     "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),

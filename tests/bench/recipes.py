@@ -66,6 +66,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "stains not mended": {"geometry.destain": False},
     "white or black behind": {"geometry.background": "white_black"},
     "published noise": {"geometry.t_max": (0.98, 0.02), "geometry.t_min": (0.98, 0.02)},
+    "more guidance": {"geometry.guidance_scale": 5.0},
     "published guidance": {"geometry.guidance_scale": 100.0},
     "published rates": {f"geometry.lr.{name}": field.default for name, field in LearningRates.model_fields.items()},
     "density not smoothed": {"mesh.blur": 0.0},
