@@ -87,6 +87,7 @@ def _warm_up(journey: Journey) -> None:
         from pipeline_core import models
 
         with contextlib.suppress(Exception):
+            models.import_scipy()
             if journey.spec.recipe.init.uses("points"):
                 models.point_prior(journey.spec.recipe.init.point_prior)
             models.engine(journey.spec.recipe)

@@ -6,6 +6,7 @@ optimises goes through it, so views of different assets share the model calls.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
@@ -38,13 +39,24 @@ SHARE_GPU = "SPLATMILL_SHARE_GPU"
 """Environment variable: 1 lets this process work on a GPU beside another one's engine; unset: it waits for its end."""
 
 log = logging.getLogger("splatmill")
-_lock = threading.RLock()
+_lock, _importing = threading.RLock(), threading.Lock()
 _closed = 0
 """How often the engines were closed."""
 _gpus: dict[Path, ExitStack] = {}
 """The GPUs that this process holds, by their lock files, until it ends."""
 _gpu_lock = threading.Lock()
 _engines: dict[tuple[ModelRef, ModelRef], DistillationEngine] = {}
+
+
+def import_scipy() -> None:
+    """Import the packages of scipy that ours begin with, by one thread at a time.
+
+    They import each other in circles: where a stage's thread and the one that loads models meet in one, Python raises
+    ``_DeadlockError`` in either. Both call this first.
+    """
+    with _importing:
+        for name in ("optimize", "spatial", "ndimage", "sparse.csgraph"):
+            importlib.import_module(f"scipy.{name}")
 
 
 def device() -> Any:

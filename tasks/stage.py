@@ -32,6 +32,7 @@ from pipeline_core.bucket import Place
 from pipeline_core.device import loaded_torch, made_with
 from pipeline_core.errors import DamagedInput, error_class
 from pipeline_core.findings import Finding
+from pipeline_core.models import import_scipy
 from pipeline_core.picture import Picture, read_picture
 from pipeline_core.secrets import redact_error
 from pipeline_core.stages import DELIVERY, named
@@ -120,6 +121,7 @@ def _make(
     library, key = Library(journey.library), journey.keys[stage]
     try:
         with library.workspace() as folder:
+            import_scipy()
             metrics = work(folder)
             lists = {name: getattr(metrics, name, ()) for name in ("findings", "clauses")}
             outputs = library.outputs(folder, publication.place(library, journey, stage))

@@ -3,10 +3,13 @@
 import json
 import logging
 from concurrent.futures import CancelledError
+from types import SimpleNamespace
 
 import pytest
 
 from catalog import query
+from flows.local import _warm_up
+from pipeline_core import models
 from pipeline_core.config import RECIPES
 from pipeline_core.errors import DataError, DivergedError, TransientError
 from pipeline_core.spec import AssetSpec
@@ -47,6 +50,19 @@ def test_a_stage_is_made_once_and_then_found(journey):
     assert made["model_ids"] == ["starter@points"] and dict(made["tags"]) == {"set": "x"}
     metrics = query.rows(journey.library, "select value from metrics where name = 'points'")
     assert [row["value"] for row in metrics] == [3, 3]
+
+
+def test_scipy_is_whole_before_a_stage_begins_and_before_models_are_loaded_beside_it(journey, monkeypatch):
+    """Two threads that met within its circle of imports lost a stage to Python's _DeadlockError."""
+    done = []
+    monkeypatch.setattr("tasks.stage.import_scipy", lambda: done.append("scipy"))
+    run_stage(journey, "init_points", lambda folder: done.append("work") or {})
+    monkeypatch.setattr(models, "import_scipy", lambda: done.append("scipy"))
+    monkeypatch.setattr(models, "point_prior", lambda ref: done.append("points"))
+    monkeypatch.setattr(models, "engine", lambda recipe: done.append("engine"))
+    monkeypatch.setattr("flows.local.threading.Thread", lambda target, **_: SimpleNamespace(start=target))
+    _warm_up(journey)
+    assert done == ["scipy", "work", "scipy", "points", "engine"]
 
 
 def test_a_row_that_a_kill_kept_from_the_catalogue_is_added_later(journey, monkeypatch):
