@@ -18,7 +18,7 @@ from flows.choice import choose, is_worse, keep_start
 from flows.farm.shards import measured
 from flows.live import share_done
 from flows.summary import Summary, markdown
-from pipeline_core import stages
+from pipeline_core import models, stages
 from pipeline_core.acceptance import Verdict
 from pipeline_core.config import RECIPES, Choice
 from pipeline_core.errors import DataError, DivergedError, TransientError
@@ -82,8 +82,17 @@ def test_one_candidate_changes_no_key_and_four_share_what_the_first_has_made(pla
     assert choose(alone) == (alone, {})
 
 
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    """Assets do not share the engine's batches, where several threads round otherwise (docs/REPRODUCING.md)."""
+    monkeypatch.setenv(models.MAX_ACTIVE, "1")
+    models.close_engines()
+    yield
+    models.close_engines()
+
+
 def test_the_best_goes_on_from_its_audition_and_becomes_what_its_seed_alone_would(
-    planned, without_prefect, monkeypatch
+    planned, without_prefect, one_at_a_time, monkeypatch
 ):
     """Bytes and all; the rows and asset.json tell of the others."""
     from pipeline_core.metrics import fidelity
