@@ -53,16 +53,28 @@ def distill(
     after, curves = outcome
     if not (stage.steps and job.complete and knows_background(engine.image_prior, stage, gaussians)):
         return outcome
+    after, events = without_background(
+        gaussians, after, prompt, stage, engine, negative_prompt=negative_prompt, picture=picture, seed=seed, name=name
+    )
+    return after, curves | {"events": curves["events"] | events}
+
+
+def without_background(
+    before: Gaussians, after: Gaussians, prompt: str, stage: Distill, engine: DistillationEngine, *,
+    negative_prompt: str = "", picture: Picture | None = None, seed: int, name: str = "",
+) -> tuple[Gaussians, dict[str, int]]:  # fmt: skip
+    """``after``, which a ``stage`` made of ``before``, without what its prior knows as background: gaps are carved,
+    stains undone, as the stage asks. With the count of what was carved, where that was tried."""
+    events = {}
     if stage.carve:
         carving = CarvingJob(
-            gaussians, after, prompt, stage, negative_prompt=negative_prompt, picture=picture,
+            before, after, prompt, stage, negative_prompt=negative_prompt, picture=picture,
             seed=stream(seed, "carve"), name=name,
         )  # fmt: skip
-        after, carved = wait(engine.submit(carving))
-        curves = curves | {"events": curves["events"] | {"carved": carved}}
-    if stage.destain and (ground := engine.image_prior.background):
-        after = elsewhere(destained, gaussians, after, torch.tensor(ground))
-    return after, curves
+        after, events["carved"] = wait(engine.submit(carving))
+    if stage.destain:
+        after = elsewhere(destained, before, after, torch.tensor(engine.image_prior.background))
+    return after, events
 
 
 def wait(future: Future[Result]) -> Result:

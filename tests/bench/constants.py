@@ -39,8 +39,7 @@ import numpy as np  # noqa: E402
 
 from pipeline_core import make, models  # noqa: E402
 from pipeline_core.config import RECIPES, Recipe  # noqa: E402
-from pipeline_core.engine.carving import CarvingJob  # noqa: E402
-from pipeline_core.engine.distill import wait  # noqa: E402
+from pipeline_core.engine.distill import without_background  # noqa: E402
 from pipeline_core.errors import SplatmillError  # noqa: E402
 from pipeline_core.files import write_json  # noqa: E402
 from pipeline_core.manifest import parse_override  # noqa: E402
@@ -175,12 +174,13 @@ class Workshop:
     @cached_property
     def whole(self) -> Gaussians:
         """Distilled, before anything is carved away."""
-        return make.distill(self.cloud, self.prompt, self.recipe.override({"geometry.carve": 0.0}), seed=self.seed)
+        as_it_is = self.recipe.override({"geometry.carve": 0.0, "geometry.destain": False})
+        return make.distill(self.cloud, self.prompt, as_it_is, seed=self.seed)
 
     def carved(self) -> Gaussians:
         """What is left of them."""
-        begun, stage, seed = make.start(self.cloud, self.recipe, seed=self.seed), self.recipe.geometry, self.seed
-        return wait(models.engine(self.recipe).submit(CarvingJob(begun, self.whole, self.prompt, stage, seed=seed)))[0]
+        begun, engine = make.start(self.cloud, self.recipe, seed=self.seed), models.engine(self.recipe)
+        return without_background(begun, self.whole, self.prompt, self.recipe.geometry, engine, seed=self.seed)[0]
 
     @cached_property
     def splat(self) -> Gaussians:
