@@ -3,8 +3,8 @@
     images, coverage = render_lit(textured, cameras)
 
 A metallic-roughness material as glTF has it: one light beside the camera (GGX, Schlick, Smith), a sky above a ground
-that shines on everything and is mirrored by metals, occlusion in front of the latter two, emitted light added. Colours are decoded before they are filtered, and a
-pixel's rays are averaged as light.
+that shines on everything and is mirrored by metals, occlusion in front of the latter two, emitted light added. Colours
+are decoded before they are filtered, and a pixel's rays are averaged as light.
 """
 
 from __future__ import annotations
@@ -129,23 +129,20 @@ def _light(at, maps, uv, eye, to_light):
     k = (roughness + 1) ** 2 / 8
     smith = 1 / ((nl * (1 - k) + k) * (nv * (1 - k) + k)) / 4
     mirrored = 2 * _dot(normal, to_eye) * normal[1] - to_eye[1]
-    sky, mirrored_sky = _surroundings(normal[1], 1.0), (1 - 0.6 * roughness) * _surroundings(mirrored, roughness)
-    grazing, rim = (1 - vh) ** 5, (1 - nv) ** 5
-    return (
-        _reflected(base[0], glow[0], metallic, roughness, occlusion, nl, spread * smith, grazing, rim, sky, mirrored_sky),
-        _reflected(base[1], glow[1], metallic, roughness, occlusion, nl, spread * smith, grazing, rim, sky, mirrored_sky),
-        _reflected(base[2], glow[2], metallic, roughness, occlusion, nl, spread * smith, grazing, rim, sky, mirrored_sky),
-    )
+    around = _surroundings(normal[1], 1.0), (1 - 0.6 * roughness) * _surroundings(mirrored, roughness)
+    how = metallic, roughness, occlusion, nl, spread * smith, (1 - vh) ** 5, (1 - nv) ** 5, around
+    return _reflected(base[0], glow[0], how), _reflected(base[1], glow[1], how), _reflected(base[2], glow[2], how)
 
 
 @inlined
-def _reflected(base, glow, metallic, roughness, occlusion, nl, lobe, grazing, rim, sky, mirrored_sky):
+def _reflected(base, glow, how):
     """Of one colour: the light's, then the surroundings', then its own."""
+    metallic, roughness, occlusion, nl, lobe, grazing, rim, (sky, mirrored) = how
     diffuse, mirror = base * (1 - metallic), 0.04 + (base - 0.04) * metallic
     fresnel = mirror + (1 - mirror) * grazing
     light = STRENGTH * nl * ((1 - fresnel) * diffuse + fresnel * lobe)
     gloss = mirror + (max(1 - roughness, mirror) - mirror) * rim
-    return min(max(light + occlusion * (diffuse * sky + gloss * mirrored_sky) + glow, 0.0), 1.0)
+    return min(max(light + occlusion * (diffuse * sky + gloss * mirrored) + glow, 0.0), 1.0)
 
 
 @inlined

@@ -484,8 +484,9 @@ def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
     notes["kernels"] = kernels.wait()
     engine = DistillationEngine(prior, device=device, max_active=active, profile=True)
     began, shaped = time.monotonic(), []
+    done: list[dict[str, float]] = []
 
-    def one(seed: int) -> dict[str, float]:
+    def one(seed: int) -> None:
         times, last = {}, time.monotonic()
 
         def lap(stage: str) -> None:
@@ -500,15 +501,15 @@ def batch(device: torch.device, notes: dict[str, Any], dry: bool, left: Clock) -
 
         with tempfile.TemporaryDirectory() as folder:
             found = whole(AssetSpec(prompt=PROMPT, seed=seed, recipe=recipe), engine, Path(folder), lap)
+        done.append(times | {name: found[name] for name in ("distilled", "faces", "finding_errors")})
         notes["done after"] = [*notes.get("done after", []), round(time.monotonic() - began, 1)]
-        return times | {name: found[name] for name in ("distilled", "faces", "finding_errors")}
+        notes["mean of an asset"] = {name: sum(each[name] for each in done) / len(done) for name in done[0]}
+        notes["its course"] = list(samples)
 
     with counters.utilisation(device) as samples, ThreadPoolExecutor(count) as pool:
-        done = list(pool.map(one, range(count)))
+        list(pool.map(one, range(count)))
     seconds = time.monotonic() - began
     engine.close()
     notes["assets"], notes["s"], notes["assets per hour"] = count, seconds, 3600 * count / seconds
     notes["steps"] = {"geometry": recipe.geometry.steps, "texture rounds": recipe.texture.steps}
-    notes["mean of an asset"] = {name: sum(one[name] for one in done) / count for name in done[0]}
     notes["GPU utilisation"] = sum(samples) / len(samples) if samples else None
-    notes["its course"] = samples
