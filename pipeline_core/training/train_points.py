@@ -30,7 +30,7 @@ from pipeline_core.training.words import vary, words
 
 @dataclass(frozen=True)
 class PointSettings:
-    """Architecture and data of the point prior; the defaults are what ships."""
+    """Architecture and data of the point prior; what ships differs, see its card."""
 
     network: Literal["set", "independent"] = "independent"
     channels: int = 8
