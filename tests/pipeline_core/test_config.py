@@ -44,12 +44,14 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
         "gsgen": "b727b95f6449d486",
     }
     since = {
-        "draft": {"dress.splat": "optimised", "dress.splat_resolution": 512, "mesh.sharpen": 0.0},
+        "draft": {
+            "dress.splat": "optimised", "dress.splat_resolution": 512, "mesh.sharpen": 0.0, "init.sampler_steps": 16,
+        },
         "factory": {
             "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
             "init.tidy_neighbours": 48, "geometry.carve": 0.0, "geometry.destain": False, "init.scale_limit": 3.0,
             "init.scale_factor": 0.9, "mesh.smooth": 12, "appearance.steps": 30,
-            "geometry.guidance_scale": 5.0,
+            "geometry.guidance_scale": 5.0, "init.sampler_steps": 16,
         },
         "gsgen": {"geometry.lr.sh0": 0.035, "appearance.lr.sh0": 0.035, "geometry.point_colours": True},
     }
