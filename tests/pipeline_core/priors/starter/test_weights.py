@@ -122,4 +122,4 @@ def test_3d_guidance_leads_towards_the_clouds_in_the_starters_window_and_away_in
         job = GaussianJob(begun, prompt, RECIPES[recipe].geometry.model_copy(update=alone), seed=0)
         moved[recipe] = apart(engine.submit(job).result(timeout=100)[0])
         engine.close()
-    assert moved["gsgen-starter"] < 0.95 * apart(begun) and moved["gsgen"] > 1.1 * apart(begun), (apart(begun), moved)
+    assert moved["gsgen-starter"] < 0.95 * apart(begun) and moved["gsgen"] > 1.04 * apart(begun), (apart(begun), moved)
