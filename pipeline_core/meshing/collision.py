@@ -49,7 +49,8 @@ class Body:
 
 
 def collision_bodies(vertices: np.ndarray, faces: np.ndarray, *, hulls: int, corners: int) -> list[Body]:
-    """The hull of the whole mesh, then one to ``hulls`` bodies that together hold it; each of at most ``corners``.
+    """The hull of the whole mesh, then one to ``hulls`` bodies that together hold it, but for what is flat of it; each
+    of at most ``corners``.
 
     Args:
         vertices: [V, 3] of a closed mesh.
@@ -72,7 +73,9 @@ def collision_bodies(vertices: np.ndarray, faces: np.ndarray, *, hulls: int, cor
     )
     parts = split(cells[first], exact[first], hulls, WORTH * solid)
     of = of.reshape(-1)
-    return [body_of(points, corners), *(body_of(exact[np.isin(of, part)], corners) for part in parts)]
+    places = [exact[np.isin(of, part)] for part in parts]
+    # A flat part, a fin's, has no inside to collide with.
+    return [body_of(points, corners), *(body_of(each, corners) for each in places if hull_volume(each) > 0)]
 
 
 def bodies_of(mesh: Mesh, settings: Levels) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], dict[str, float]]:

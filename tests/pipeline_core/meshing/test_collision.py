@@ -52,6 +52,16 @@ def test_numbers_and_the_flag():
     assert scores["collision_loose"] == 1 and scores["collision_bodies"] == 1
 
 
+def test_a_fin_without_a_thickness_is_no_body_and_no_error():
+    """An axe's edge was cut off as a part of 17 places in one plane, and the asset failed."""
+    one, faces = cube(8)
+    fin = np.array([[0.5, -0.5, 0.0], [2.0, -0.5, 0.0], [2.0, 0.5, 0.0], [0.5, 0.5, 0.0]])
+    both = np.array([[0, 1, 2], [0, 2, 3], [0, 2, 1], [0, 3, 2]]) + len(one)
+    bodies = collision_bodies(np.concatenate([one - 0.5, fin]), np.concatenate([faces, both]), hulls=8, corners=32)
+    assert len(bodies) >= 2 and all(is_convex(each) for each in bodies)
+    assert sum(each.volume for each in bodies[1:]) < 1.2 < bodies[0].volume
+
+
 def test_a_flat_mesh_is_refused():
     with pytest.raises(DataError, match="no inside to collide with"):
         collision_bodies(np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]]), hulls=8, corners=32)

@@ -16,7 +16,7 @@ from pipeline_core.spec import AssetSpec
 from pipeline_core.storage import sha256_file
 from pipeline_core.types import Gaussians
 from pipeline_core.validation import khronos
-from pipeline_core.validation.asset import check_asset, silhouettes
+from pipeline_core.validation.asset import check_asset, frame_error, silhouettes
 from pipeline_core.validation.files import check_file, check_files
 from tests.pipeline_core.io.test_gltf import tetrahedron
 
@@ -77,6 +77,23 @@ def test_pivot_and_frames_are_exact(folder):
     found = codes(check_asset(folder, SPEC, whole=False))
     names = {"HEIGHT_NOT_AS_ASKED", "PIVOT_NOT_CENTRE_BOTTOM", "FRAMES_DISAGREE"}
     assert {code for _, code in found} == names and set(found.values()) == {"error"}
+
+
+def test_neither_a_thin_tip_nor_a_floater_is_a_frame_of_its_own():
+    """A candle's flame is one Gaussian in a hundred."""
+    body = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+    means, box = torch.cat([body, torch.tensor([[0.5, 1.2, 0.5]] * 3)]), np.array([[0.0, 0.0, 0.0], [1.0, 1.2, 1.0]])
+
+    def of(places):
+        n = len(places)
+        return Gaussians(
+            places, torch.tensor([1.0, 0, 0, 0]).repeat(n, 1), torch.zeros(n, 3), torch.full((n,), 3.0),
+            torch.zeros(n, 1, 3), torch.zeros(n, 0, 3),
+        )  # fmt: skip
+
+    assert frame_error(box, of(means)) < 0.02
+    assert frame_error(box, of(torch.cat([means, torch.tensor([[9.0, 0.5, 0.5]])]))) < 0.02  # side by side
+    assert frame_error(box, of(1.3 * means)) > 0.25
 
 
 def test_a_mesh_that_is_not_its_splat_is_told():
