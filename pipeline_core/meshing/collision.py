@@ -73,9 +73,9 @@ def collision_bodies(vertices: np.ndarray, faces: np.ndarray, *, hulls: int, cor
     )
     parts = split(cells[first], exact[first], hulls, WORTH * solid)
     of = of.reshape(-1)
-    places = [exact[np.isin(of, part)] for part in parts]
+    held = [exact[np.isin(of, part)] for part in parts]
     # A flat part, a fin's, has no inside to collide with.
-    return [body_of(points, corners), *(body_of(each, corners) for each in places if hull_volume(each) > 0)]
+    return [body_of(points, corners), *(body_of(each, corners) for each in held if hull_volume(each) > 0)]
 
 
 def bodies_of(mesh: Mesh, settings: Levels) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], dict[str, float]]:

@@ -1,5 +1,5 @@
 """Pictures of textured meshes and of Gaussians, without light: what the colours are, from any side. The preview and
-the turntable of a mesh with an ORM map are in light (lit.py).
+the turntable of a mesh with an ORM map are in light (rendering/lit.py).
 
 image = preview(textured)                       # [512, 512, 3]
 frames = turntable(textured, frames=24)         # [24, H, W, 3]
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipeline_core.cameras import Cameras, orbit
-from pipeline_core.metrics.lit import render_lit
+from pipeline_core.rendering.lit import render_lit
 from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.types import Gaussians, TexturedMesh

@@ -8,9 +8,11 @@ import torch
 from pipeline_core.cameras import orbit
 from pipeline_core.rendering.density import density_grid
 from pipeline_core.rendering.jit import cache_folder
+from pipeline_core.rendering.lit import render_lit
 from pipeline_core.rendering.packing import place
 from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
+from pipeline_core.types import TexturedMesh
 
 
 def warmup() -> str:
@@ -33,6 +35,10 @@ def warmup() -> str:
     (image.sum() + alphas.sum()).backward()
     density_grid(means, quats, scales, opacities, (-1, -1, -1), (1, 1, 1), (4, 4, 4))
     visibility(means, torch.tensor([[0, 1, 2]]), None, cameras)
+    corners = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0, 0.5, 0]], np.float32)
+    towards = np.tile(np.array([0, 0, 1], np.float32), (3, 1))
+    white = np.ones((2, 2, 3), np.float32)
+    render_lit(TexturedMesh(corners, np.array([[0, 1, 2]], np.int32), towards, corners[:, :2] + 0.5, white), cameras)
     triangle = np.array([[[0.0, 0], [4, 0], [0, 4]]])
     place(triangle, np.array([0, 1]), triangle.mean(axis=1), 16, 4)
     folder = cache_folder()

@@ -37,13 +37,13 @@ from pipeline_core.cameras import Cameras, orbit  # noqa: E402
 from pipeline_core.errors import RequestError, SplatmillError  # noqa: E402
 from pipeline_core.io.ply import load_splat  # noqa: E402
 from pipeline_core.meshing.surface import tetra_volumes  # noqa: E402
-from pipeline_core.metrics.lit import render_lit  # noqa: E402
 from pipeline_core.metrics.mesh_health import mesh_health  # noqa: E402
 from pipeline_core.packing.finished import Finished  # noqa: E402
 from pipeline_core.packing.formats import FORMATS  # noqa: E402
 from pipeline_core.packing.pack import pack  # noqa: E402
 from pipeline_core.packing.profiles import profile  # noqa: E402
 from pipeline_core.packing.tools import require  # noqa: E402
+from pipeline_core.rendering.lit import render_lit  # noqa: E402
 from pipeline_core.rendering.mesh import render_mesh  # noqa: E402
 from pipeline_core.spec import AssetSpec  # noqa: E402
 from pipeline_core.types import Mesh, TexturedMesh  # noqa: E402

@@ -14,7 +14,7 @@ from pipeline_core.meshing.levels import reduced
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.surface import surfaces
 from pipeline_core.meshing.unwrap import unwrap
-from pipeline_core.metrics.lit import render_lit
+from pipeline_core.rendering.lit import render_lit
 from pipeline_core.texturing.bake import chart_texels
 from pipeline_core.texturing.dress import dress, finish_at, light_of, parts_of
 from pipeline_core.texturing.materials import GLOWING, MATERIALS, materials_of

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline_core.cameras import orbit
-from pipeline_core.metrics.lit import render_lit
 from pipeline_core.metrics.views import preview
+from pipeline_core.rendering.lit import render_lit
 from tests.pipeline_core.metrics.test_views import card
 
 
