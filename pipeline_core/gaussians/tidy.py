@@ -17,7 +17,8 @@ from pipeline_core.types import PointCloud
 STRAY_NEIGHBOURS, STRAY_FACTOR = 12, 2.5
 """A stray's mean distance to so many neighbours is over this many times the cloud's median. Twice the median costs
 recall (F-score 0.91 for 0.92; docs/LOG.md: Starter clouds), though clouds of the second training gain 0.012 at 2 % by
-it; four times costs 0.012, 24 neighbours 0.005 (docs/LOG.md: Constants at half and double, as the next three)."""
+it, those of the third nothing; four times costs 0.012, 24 neighbours 0.005 (docs/LOG.md: Constants at half and
+double, as the next three)."""
 ROUNDS = 3
 """Projections one after another. One costs 0.018 of the F-score at 2 %, six gain nothing."""
 COLOUR_NEIGHBOURS = 16

@@ -114,12 +114,12 @@ def test_3d_guidance_leads_towards_the_clouds_in_the_starters_window_and_away_in
 
     begun = from_points(own, Init(num_points=256), generators[0])
     begun = replace(begun, means=begun.means + 0.04 * torch.randn(256, 3, generator=generators[0]))
-    alone = {"steps": 60, "image_weight": 0.0, "point_weight": 1.0, "point_draws": 1, "densify": Densify(every=0)}
+    alone = {"image_weight": 0.0, "point_weight": 1.0, "point_draws": 1, "densify": Densify(every=0)}
     alone |= {"point_subset": "opacity", "lr": LearningRates(means=0.002, means_final=0.002)}
     moved = {}
-    for recipe in ("gsgen-starter", "gsgen"):
+    for recipe, steps in (("gsgen-starter", 60), ("gsgen", 160)):  # of the 60 and 2000 that they have
         engine = DistillationEngine(image, points)
-        job = GaussianJob(begun, prompt, RECIPES[recipe].geometry.model_copy(update=alone), seed=0)
+        job = GaussianJob(begun, prompt, RECIPES[recipe].geometry.model_copy(update=alone | {"steps": steps}), seed=0)
         moved[recipe] = apart(engine.submit(job).result(timeout=100)[0])
         engine.close()
-    assert moved["gsgen-starter"] < 0.95 * apart(begun) and moved["gsgen"] > 1.04 * apart(begun), (apart(begun), moved)
+    assert moved["gsgen-starter"] < 0.95 * apart(begun) and moved["gsgen"] > 1.1 * apart(begun), (apart(begun), moved)
