@@ -44,6 +44,10 @@ DEPTH_SLACK = 0.02
 0.01 colours are 0.3 dB farther from the splat's, at 0.04 0.1 nearer."""
 NEIGHBOURS = 8
 """Gaussians that give a texel its colour when no view sees it. 4 and 16 are within 0.002 dB."""
+BEHIND = 0.04
+"""Gaussians whose centres lie farther (object units) behind the mesh than this are not drawn: through the gaps of a thin
+cap or lid its lining would show, as flecks that sharpening makes hard. At 0.01 and 0.02 pictures are the same
+(docs/LOG.md: Less distillation for clouds that are good)."""
 COVERED = 0.3
 """Pixels that the Gaussians cover less have no colour of their own: it is divided by the cover. Nothing
 changes at half and double."""
@@ -116,12 +120,12 @@ def chart_texels(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray, norma
 
 def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean colour [T, 3] and total weight [T] of the texels over all views."""
-    rgb, alpha = rasterize_views(gaussians, cameras)
     depth = torch.as_tensor(visibility(mesh.vertices, mesh.faces, None, cameras).depth)
     position, normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
     colour, weight = torch.zeros(len(position), 3), torch.zeros(len(position))
     for view in range(len(cameras)):
-        pixels = torch.cat([rgb[view], alpha[view]], dim=-1).permute(2, 0, 1)
+        one = cameras.chosen([view])
+        pixels = torch.cat(rasterize_views(not_behind(gaussians, depth[view], one), one), dim=-1)[0].permute(2, 0, 1)
         seen, uv, w = view_weight(position, normal, depth[view], cameras, view)
         sample = grid_sample(pixels[None], uv[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
         coverage = sample[:, 3]
@@ -131,6 +135,18 @@ def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Came
         weight.index_add_(0, seen, w)
     mean = colour / weight.clamp(min=1e-12)[:, None]
     return mean.clamp(0, 1).numpy(), weight.numpy()
+
+
+def not_behind(gaussians: Gaussians, depth: Tensor, camera: Cameras) -> Gaussians:
+    """Those of ``gaussians`` that the surface, ``depth`` [H, W] away from the one ``camera`` (0 = nowhere), does not
+    hide by more than :data:`BEHIND`."""
+    viewmat, K = camera.viewmats[0], camera.Ks[0]
+    place = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
+    at = place[:, :2] / place[:, 2:] * K.diagonal()[:2] + K[:2, 2]
+    x, y = at[:, 0].long().clamp(0, camera.width - 1), at[:, 1].long().clamp(0, camera.height - 1)
+    surface = depth[y, x]
+    kept = (surface == 0) | (place[:, 2] <= surface + BEHIND)
+    return Gaussians(**{name: value[kept] for name, value in gaussians.tensors().items()})
 
 
 def view_weight(

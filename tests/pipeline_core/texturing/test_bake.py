@@ -1,5 +1,7 @@
 """Baking a ball whose colour is known: texels are right wherever a view looks, filled where none does, never black."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -8,9 +10,10 @@ from pipeline_core.config import Dress
 from pipeline_core.io.gltf import load_glb, load_meshes, save_glb
 from pipeline_core.io.levels import save_levels
 from pipeline_core.meshing.levels import reduced
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.texturing import bake as B
 from pipeline_core.texturing.dress import dress
-from pipeline_core.types import Mesh
+from pipeline_core.types import Gaussians, Mesh, rgb_to_sh0
 from pipeline_core.validation.glb import check_atlas
 from tests.gltf_check import check_glb
 
@@ -128,3 +131,16 @@ def _mesh_of(gaussians, settings):
 
     mesh = extract_mesh(gaussians, settings)
     return mesh.vertices, mesh.faces
+
+
+def test_what_lies_behind_a_surface_does_not_colour_it(textured, gaussians):
+    """A red ball within the other, of which a shell of half-clear Gaussians lets some through."""
+    thin = replace(gaussians, opacities=torch.full_like(gaussians.opacities, 0.5).logit())
+    inner = replace(thin, means=0.7 * thin.means, sh0=rgb_to_sh0(torch.tensor([[1.0, 0.0, 0.0]])).expand_as(thin.sh0))
+    both = Gaussians(**{name: torch.cat([value, inner.tensors()[name]]) for name, value in thin.tensors().items()})
+    texels = B.chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, 64)
+    mesh, cameras = Mesh(textured.vertices, textured.faces), B.bake_cameras(14, 128)
+    alone, filled = (B.seen_colours(each, texels, mesh, cameras)[0] for each in (thin, both))
+    assert np.abs(filled - alone).max() < 0.02
+    mixed = [rasterize_views(each, cameras)[0] for each in (thin, both)]
+    assert (mixed[1] - mixed[0]).abs().max() > 0.1  # a render of all of them does show it
