@@ -27,7 +27,7 @@ from pipeline_core.config import Meshing
 from pipeline_core.device import upload
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import cut, pack, size_for
-from pipeline_core.rendering.rasterize import rasterize_views
+from pipeline_core.rendering.rasterize import rasterize
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.texturing.edges import sharpen_edges
 from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
@@ -44,10 +44,12 @@ DEPTH_SLACK = 0.02
 0.01 colours are 0.3 dB farther from the splat's, at 0.04 0.1 nearer."""
 NEIGHBOURS = 8
 """Gaussians that give a texel its colour when no view sees it. 4 and 16 are within 0.002 dB."""
-BEHIND = 0.04
-"""Gaussians whose centres lie farther (object units) behind the mesh than this are not drawn: through the gaps of a thin
-cap or lid its lining would show, as flecks that sharpening makes hard. At 0.01 and 0.02 pictures are the same
-(docs/LOG.md: Less distillation for clouds that are good)."""
+BEHIND = 2.5
+"""A Gaussian whose centre lies more of its own standard deviations (of its longest axis) behind the mesh is not drawn:
+through the gaps of a thin cap or lid its lining would show, as flecks that sharpening makes hard."""
+ASIDE = 1.75
+"""Standard deviation of a sample's weight over how far what the pixel shows is nearer or farther than the texel, in
+median standard deviations of the Gaussians: where the mesh reaches beyond them, something else is seen there."""
 COVERED = 0.3
 """Pixels that the Gaussians cover less have no colour of their own: it is divided by the cover. Nothing
 changes at half and double."""
@@ -123,18 +125,35 @@ def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Came
     depth = torch.as_tensor(visibility(mesh.vertices, mesh.faces, None, cameras).depth)
     position, normal = torch.from_numpy(texels.position), torch.from_numpy(texels.normal)
     colour, weight = torch.zeros(len(position), 3), torch.zeros(len(position))
+    aside = ASIDE * float(gaussians.scales.amax(dim=1).exp().median())
     for view in range(len(cameras)):
         one = cameras.chosen([view])
-        pixels = torch.cat(rasterize_views(not_behind(gaussians, depth[view], one), one), dim=-1)[0].permute(2, 0, 1)
+        pixels = drawn(not_behind(gaussians, depth[view], one), one)
         seen, uv, w = view_weight(position, normal, depth[view], cameras, view)
         sample = grid_sample(pixels[None], uv[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
-        coverage = sample[:, 3]
+        coverage = sample[:, 4]
+        away = sample[:, 3] / coverage.clamp(min=COVERED) - distance(position[seen], one)
+        w = w * torch.exp(-0.5 * (away / aside) ** 2)
         # Renders are premultiplied: dividing by alpha removes the background, and faint pixels count less.
         w = w * coverage.clamp(0, 1) ** 2 * (coverage > COVERED)
         colour.index_add_(0, seen, sample[:, :3] / coverage[:, None].clamp(min=COVERED) * w[:, None])
         weight.index_add_(0, seen, w)
     mean = colour / weight.clamp(min=1e-12)[:, None]
     return mean.clamp(0, 1).numpy(), weight.numpy()
+
+
+def drawn(gaussians: Gaussians, camera: Cameras) -> Tensor:
+    """[5, H, W]: colour, depth (both times coverage) and coverage of ``gaussians`` from one ``camera``."""
+    image, alphas, _ = rasterize(
+        **gaussians.activated(), viewmats=camera.viewmats, Ks=camera.Ks, width=camera.width, height=camera.height,
+        sh_degree=gaussians.sh_degree, render_mode="RGB+D",
+    )  # fmt: skip
+    return torch.cat([image, alphas], dim=-1)[0].permute(2, 0, 1)
+
+
+def distance(position: Tensor, camera: Cameras) -> Tensor:
+    """Depths [T] of places ``position`` [T, 3] before the one ``camera``."""
+    return position @ camera.viewmats[0, 2, :3] + camera.viewmats[0, 2, 3]
 
 
 def not_behind(gaussians: Gaussians, depth: Tensor, camera: Cameras) -> Gaussians:
@@ -145,7 +164,7 @@ def not_behind(gaussians: Gaussians, depth: Tensor, camera: Cameras) -> Gaussian
     at = place[:, :2] / place[:, 2:] * K.diagonal()[:2] + K[:2, 2]
     x, y = at[:, 0].long().clamp(0, camera.width - 1), at[:, 1].long().clamp(0, camera.height - 1)
     surface = depth[y, x]
-    kept = (surface == 0) | (place[:, 2] <= surface + BEHIND)
+    kept = (surface == 0) | (place[:, 2] <= surface + BEHIND * gaussians.scales.amax(dim=1).exp())
     return Gaussians(**{name: value[kept] for name, value in gaussians.tensors().items()})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import embedding, grid_sample, interpolate
 
 from pipeline_core.cameras import Cameras
 from pipeline_core.config import Texture
@@ -126,8 +126,14 @@ class FitJob(TextureJob):
 
     def _render(self) -> Tensor:
         """Images [V, 3, H, W] on the prior's background, with a graph; the sigmoid comes after the look-up."""
-        raw = sharp_enough(self.leaf[self._nearest].permute(2, 0, 1)[None], self._spacing)
+        raw = sharp_enough(looked_up(self.leaf, self._nearest).permute(2, 0, 1)[None], self._spacing)
         raw = raw.expand(len(self.cameras), -1, -1, -1)
         colour = grid_sample(raw, self._uv * 2 - 1, align_corners=False, padding_mode="border").sigmoid()
         size, shown = self.settings.resolution, self._on_background(colour)
         return interpolate(shown, (size, size), mode="bilinear", antialias=shown.shape[-1] > size, align_corners=False)
+
+
+def looked_up(values: Tensor, numbers: Tensor) -> Tensor:
+    """Rows [..., C] of ``values`` [N, C] by their ``numbers`` [...] int64, with the same gradient every time: on a CPU
+    that of an index is summed by all threads in whatever order they come."""
+    return embedding(numbers, values) if values.device.type == "cpu" else values[numbers]

@@ -13,7 +13,7 @@ from pipeline_core.engine.engine import DistillationEngine
 from pipeline_core.errors import DivergedError
 from pipeline_core.rendering.mesh import render_mesh
 from pipeline_core.texturing import refine as R
-from pipeline_core.texturing.fit import FINENESS, MARGIN, RATE, FitJob
+from pipeline_core.texturing.fit import FINENESS, MARGIN, RATE, FitJob, looked_up
 from pipeline_core.texturing.refine import refine_texture
 from tests.pipeline_core.texturing.test_refine import TINT, ExactPrior
 
@@ -116,3 +116,23 @@ def steps(job, prior, count):
 def test_a_prior_that_breaks_is_told(textured, target):
     with pytest.raises(DivergedError, match="round 1 are not finite"):
         run(textured, ExactPrior(target, broken=True))
+
+
+def test_a_gradient_is_the_same_every_time():
+    """Many places share a row, and two threads sum them."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randint(0, 3000, (128, 128), generator=generator)
+    weight = torch.randn(128, 128, 3, generator=generator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        for _ in range(50):
+            values = torch.zeros(3000, 3, requires_grad=True)
+            (looked_up(values, numbers) * weight).sum().backward()
+            gradients.append(values.grad)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each, gradients[0]) for each in gradients)
+    wanted = torch.zeros(3000, 3).index_add_(0, numbers.ravel(), weight.reshape(-1, 3))
+    torch.testing.assert_close(gradients[0], wanted, atol=1e-5, rtol=1e-5)
