@@ -46,7 +46,8 @@ NEIGHBOURS = 8
 """Gaussians that give a texel its colour when no view sees it. 4 and 16 are within 0.002 dB."""
 BEHIND = 2.5
 """A Gaussian whose centre lies more of its own standard deviations (of its longest axis) behind the mesh is not drawn:
-through the gaps of a thin cap or lid its lining would show, as flecks that sharpening makes hard."""
+through the gaps of a thin cap or lid its lining would show, as flecks that sharpening makes hard (docs/LOG.md:
+Flecks, as the next)."""
 ASIDE = 1.75
 """Standard deviation of a sample's weight over how far what the pixel shows is nearer or farther than the texel, in
 median standard deviations of the Gaussians: where the mesh reaches beyond them, something else is seen there."""

@@ -144,3 +144,24 @@ def test_what_lies_behind_a_surface_does_not_colour_it(textured, gaussians):
     assert np.abs(filled - alone).max() < 0.02
     mixed = [rasterize_views(each, cameras)[0] for each in (thin, both)]
     assert (mixed[1] - mixed[0]).abs().max() > 0.1  # a render of all of them does show it
+
+
+def test_what_is_seen_past_the_gaussians_does_not_colour_a_texel(textured, gaussians, monkeypatch):
+    """A mesh that reaches farther than its Gaussians (they are its upper half), before a red wall."""
+    upper = Gaussians(**{name: value[gaussians.means[:, 1] > 0] for name, value in gaussians.tensors().items()})
+    turn = torch.linspace(0, 2 * torch.pi, 61)[:-1]
+    ring = torch.stack([0.9 * turn.cos(), 0.9 * turn.sin() - 0.2, torch.full_like(turn, -0.9)], dim=1)
+    pick = {name: value[: len(ring)] for name, value in upper.tensors().items()}
+    red = rgb_to_sh0(torch.tensor([[1.0, 0.0, 0.0]])).expand_as(pick["sh0"])
+    wall = pick | {"means": ring, "sh0": red, "scales": torch.full_like(pick["scales"], 0.15).log()}
+    both = Gaussians(**{name: torch.cat([value, wall[name]]) for name, value in upper.tensors().items()})
+    texels = B.chart_texels(textured.vertices, textured.faces, textured.uvs, textured.normals, 64)
+    mesh, camera = Mesh(textured.vertices, textured.faces), orbit(torch.zeros(1), torch.zeros(1), size=128)
+
+    def reddened():
+        alone, filled = (B.seen_colours(each, texels, mesh, camera) for each in (upper, both))
+        return (filled[1] > 1e-6) & (np.abs(filled[0] - alone[0]).max(axis=1) > 0.1)
+
+    assert not reddened().any()
+    monkeypatch.setattr(B, "ASIDE", 1e6)
+    assert reddened().sum() > 20
