@@ -41,6 +41,12 @@ class Cameras:
         )
         return replace(self, viewmats=viewmats, Ks=Ks, azimuth=azimuth, elevation=elevation)
 
+    def seen_at(self, points: Tensor, view: int) -> tuple[Tensor, Tensor]:
+        """Pixel coordinates [N, 2] and depths [N] of ``points`` [N, 3] in one view."""
+        viewmat, K = self.viewmats[view], self.Ks[view]
+        place = points @ viewmat[:3, :3].T + viewmat[:3, 3]
+        return place[:, :2] / place[:, 2:] * K.diagonal()[:2] + K[:2, 2], place[:, 2]
+
     def finer(self, times: int) -> Cameras:
         """The same cameras with ``times`` as many pixels a side."""
         scale = torch.tensor([[times, 1, times], [1, times, times], [1, 1, 1]], dtype=torch.float32)

@@ -143,7 +143,7 @@ class Body:
     def subset(self, keep: Tensor) -> Body:
         """The Gaussians ``keep`` [N] bool, and the outline next to them."""
         _, nearest = cKDTree(self.gaussians.means.double().numpy()).query(self.outline)
-        kept = Gaussians(**{name: value[keep] for name, value in self.gaussians.tensors().items()})
+        kept = self.gaussians.chosen(keep)
         return Body(kept, self.outline[keep.numpy()[nearest]])
 
     def moved(self, frame: Frame) -> Body:

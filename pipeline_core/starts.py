@@ -120,7 +120,7 @@ def _most_seen(gaussians: Gaussians, count: int) -> Gaussians:
         return gaussians
     area = gaussians.scales.double().topk(2, dim=1).values.sum(1).exp()
     keep = (area * gaussians.opacities.double().sigmoid()).topk(count).indices.sort().values
-    return Gaussians(**{name: value[keep] for name, value in gaussians.tensors().items()})
+    return gaussians.chosen(keep)
 
 
 def _place(path: Path, gaussians: Gaussians, quat: Tensor) -> Gaussians:

@@ -128,6 +128,10 @@ class Gaussians:
         """The raw tensors by name."""
         return {f.name: getattr(self, f.name) for f in fields(Gaussians)}
 
+    def chosen(self, which: Tensor) -> Gaussians:
+        """Those that ``which`` says: [N] bool, or their numbers."""
+        return Gaussians(**{name: value[which] for name, value in self.tensors().items()})
+
     def detach(self) -> Gaussians:
         """The same values without a graph, cloned."""
         return replace(self, **{k: v.detach().clone() for k, v in self.tensors().items()})

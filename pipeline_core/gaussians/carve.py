@@ -91,12 +91,10 @@ def seen_through(gaussians: Gaussians, cameras: Cameras, clear: Tensor) -> tuple
     not. What is hidden in a view, that view says nothing for: from the side nobody sees through a wheel."""
     opened, closed = [], []
     for view, pixels in enumerate(clear):
-        viewmat, K = cameras.viewmats[view], cameras.Ks[view]
-        place = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
-        at = place[:, :2] / place[:, 2:] * K.diagonal()[:2] + K[:2, 2]
+        at, depth = cameras.seen_at(gaussians.means, view)
         x, y = at.long().clamp(0, cameras.width - 1).unbind(dim=1)
         column, row = (at * DEPTH_SIDE / cameras.width).long().clamp(0, DEPTH_SIDE - 1).unbind(dim=1)
-        cell, depth = row * DEPTH_SIDE + column, place[:, 2]
+        cell = row * DEPTH_SIDE + column
         foremost = torch.full((DEPTH_SIDE**2,), torch.inf).scatter_reduce(0, cell, depth, "amin")
         opened.append(pixels[y, x])
         closed.append(~opened[-1] & (depth < foremost[cell] + BEHIND))

@@ -98,7 +98,7 @@ def solid_part(gaussians: Gaussians) -> Gaussians:
         raise DivergedError(
             f"none of the {len(host)} Gaussians is opaque and inside the scene: there is nothing to mesh"
         )
-    return Gaussians(**{name: value[keep] for name, value in host.tensors().items()})
+    return host.chosen(keep)
 
 
 def grid_for(gaussians: Gaussians, samples: int) -> tuple[np.ndarray, float, tuple[int, int, int]]:

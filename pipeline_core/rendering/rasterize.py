@@ -115,12 +115,13 @@ def rasterize(
 
 @torch.no_grad()
 def rasterize_views(
-    gaussians: Gaussians, cameras: Cameras, *, backgrounds: Tensor | None = None
+    gaussians: Gaussians, cameras: Cameras, *, backgrounds: Tensor | None = None, render_mode: RenderMode = "RGB"
 ) -> tuple[Tensor, Tensor]:
-    """Colours [V, H, W, 3] and alphas [V, H, W, 1] of ``gaussians`` from ``cameras``, without a graph."""
+    """Colours [V, H, W, C], as ``render_mode`` says, and alphas [V, H, W, 1] of ``gaussians`` from ``cameras``, without
+    a graph."""
     image, alphas, _ = rasterize(
         **gaussians.activated(), viewmats=cameras.viewmats, Ks=cameras.Ks, width=cameras.width, height=cameras.height,
-        sh_degree=gaussians.sh_degree, backgrounds=backgrounds,
+        sh_degree=gaussians.sh_degree, backgrounds=backgrounds, render_mode=render_mode,
     )  # fmt: skip
     return image, alphas
 

@@ -27,7 +27,7 @@ from pipeline_core.config import Meshing
 from pipeline_core.device import upload
 from pipeline_core.meshing.normals import vertex_normals
 from pipeline_core.meshing.unwrap import cut, pack, size_for
-from pipeline_core.rendering.rasterize import rasterize
+from pipeline_core.rendering.rasterize import rasterize_views
 from pipeline_core.rendering.visibility import visibility
 from pipeline_core.texturing.edges import sharpen_edges
 from pipeline_core.types import Gaussians, Mesh, TexturedMesh, sh0_to_rgb
@@ -128,45 +128,29 @@ def seen_colours(gaussians: Gaussians, texels: Texels, mesh: Mesh, cameras: Came
     colour, weight = torch.zeros(len(position), 3), torch.zeros(len(position))
     aside = ASIDE * float(gaussians.scales.amax(dim=1).exp().median())
     for view in range(len(cameras)):
-        one = cameras.chosen([view])
-        pixels = drawn(not_behind(gaussians, depth[view], one), one)
+        shown = not_behind(gaussians, depth[view], cameras, view)
+        drawn = rasterize_views(shown, cameras.chosen([view]), render_mode="RGB+D")
+        pixels = torch.cat(drawn, dim=-1)[0].permute(2, 0, 1)
         seen, uv, w = view_weight(position, normal, depth[view], cameras, view)
         sample = grid_sample(pixels[None], uv[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
         coverage = sample[:, 4]
-        away = sample[:, 3] / coverage.clamp(min=COVERED) - distance(position[seen], one)
-        w = w * torch.exp(-0.5 * (away / aside) ** 2)
         # Renders are premultiplied: dividing by alpha removes the background, and faint pixels count less.
-        w = w * coverage.clamp(0, 1) ** 2 * (coverage > COVERED)
-        colour.index_add_(0, seen, sample[:, :3] / coverage[:, None].clamp(min=COVERED) * w[:, None])
+        there = sample[:, :4] / coverage[:, None].clamp(min=COVERED)
+        away = there[:, 3] - cameras.seen_at(position[seen], view)[1]
+        w = w * coverage.clamp(0, 1) ** 2 * (coverage > COVERED) * torch.exp(-0.5 * (away / aside) ** 2)
+        colour.index_add_(0, seen, there[:, :3] * w[:, None])
         weight.index_add_(0, seen, w)
     mean = colour / weight.clamp(min=1e-12)[:, None]
     return mean.clamp(0, 1).numpy(), weight.numpy()
 
 
-def drawn(gaussians: Gaussians, camera: Cameras) -> Tensor:
-    """[5, H, W]: colour, depth (both times coverage) and coverage of ``gaussians`` from one ``camera``."""
-    image, alphas, _ = rasterize(
-        **gaussians.activated(), viewmats=camera.viewmats, Ks=camera.Ks, width=camera.width, height=camera.height,
-        sh_degree=gaussians.sh_degree, render_mode="RGB+D",
-    )  # fmt: skip
-    return torch.cat([image, alphas], dim=-1)[0].permute(2, 0, 1)
-
-
-def distance(position: Tensor, camera: Cameras) -> Tensor:
-    """Depths [T] of places ``position`` [T, 3] before the one ``camera``."""
-    return position @ camera.viewmats[0, 2, :3] + camera.viewmats[0, 2, 3]
-
-
-def not_behind(gaussians: Gaussians, depth: Tensor, camera: Cameras) -> Gaussians:
-    """Those of ``gaussians`` that the surface, ``depth`` [H, W] away from the one ``camera`` (0 = nowhere), does not
-    hide by more than :data:`BEHIND`."""
-    viewmat, K = camera.viewmats[0], camera.Ks[0]
-    place = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
-    at = place[:, :2] / place[:, 2:] * K.diagonal()[:2] + K[:2, 2]
-    x, y = at[:, 0].long().clamp(0, camera.width - 1), at[:, 1].long().clamp(0, camera.height - 1)
+def not_behind(gaussians: Gaussians, depth: Tensor, cameras: Cameras, view: int) -> Gaussians:
+    """Those of ``gaussians`` that the surface, ``depth`` [H, W] away in one view (0 = nowhere), does not hide by more
+    than :data:`BEHIND`."""
+    at, away = cameras.seen_at(gaussians.means, view)
+    x, y = at[:, 0].long().clamp(0, cameras.width - 1), at[:, 1].long().clamp(0, cameras.height - 1)
     surface = depth[y, x]
-    kept = (surface == 0) | (place[:, 2] <= surface + BEHIND * gaussians.scales.amax(dim=1).exp())
-    return Gaussians(**{name: value[kept] for name, value in gaussians.tensors().items()})
+    return gaussians.chosen((surface == 0) | (away <= surface + BEHIND * gaussians.scales.amax(dim=1).exp()))
 
 
 def view_weight(

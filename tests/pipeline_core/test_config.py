@@ -52,8 +52,8 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
             "init.tidy_neighbours": 48, "geometry.carve": 0.0, "geometry.destain": False, "init.scale_limit": 3.0,
             "init.scale_factor": 0.9, "mesh.smooth": 12, "appearance.steps": 30,
             "geometry.guidance_scale": 5.0, "init.sampler_steps": 16, "geometry.t_max": (0.8, 0.1),
-                "geometry.t_min": (0.6, 0.05), "geometry.lr.sh0": 0.05, "geometry.lr.means": 0.0002,
-                "geometry.lr.means_final": 0.00005, "geometry.lr.scales": 0.0005,
+            "geometry.t_min": (0.6, 0.05), "geometry.lr.sh0": 0.05, "geometry.lr.means": 0.0002,
+            "geometry.lr.means_final": 0.00005, "geometry.lr.scales": 0.0005,
         },
         "gsgen": {"geometry.lr.sh0": 0.035, "appearance.lr.sh0": 0.035, "geometry.point_colours": True},
     }
