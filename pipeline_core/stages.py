@@ -73,11 +73,11 @@ DISTILLED_FOR = (*ASKED, "parts")
 STAGES: tuple[Stage, ...] = (
     Stage("init_points", 2, "init", reads=("prompt", "seed", "init_file", "parts"), models=("points",),
           weight=0.05, outputs=("points.ply",), shown=False),
-    Stage("optimize_gaussians", 3, "geometry", ("init_points",), reads=DISTILLED_FOR, models=("image", "points"),
+    Stage("optimize_gaussians", 4, "geometry", ("init_points",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
     Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
-    Stage("extract_mesh", 7, "mesh", ("densify_prune",), reads=("metres",),
+    Stage("extract_mesh", 8, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb", "surface.npz")),
     Stage("refine_texture", 2, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),

@@ -30,8 +30,9 @@ from pipeline_core.types import Gaussians, rgb_to_sh0, sh0_to_rgb
 NEAR, HALFWAY = 0.3, 0.5
 """Distance in RGB up to which a colour may be the background's, and share of the first colour's distance. At 0.2 a gap
 loses its edges: wheels and fences show 0.1 to 0.3 less of theirs (docs/LOG.md)."""
-OWN = 0.2
-"""First colours nearer than this to the background's are the thing's own grey. Not measured."""
+OWN, BESIDE = 0.2, 6
+"""First colours nearer than this to the background's are the thing's own grey, and so is what turns to that within so
+many pixels of it, in pictures of 128: a grey cheese's dark hollows, painted over, would be holes. Not measured."""
 THERE = 0.3
 """Coverage from which on a pixel shows the thing. Not measured."""
 WIDEST, THINNEST = 7, 3
@@ -61,9 +62,9 @@ def openings(pictures: Tensor, first: Tensor, cover: Tensor, ground: Tensor) -> 
     whose first colours ``first`` [V, S, S, 3] (times coverage) were others, and that covered ``cover`` [V, S, S]."""
     away = (first / cover[..., None].clamp(min=THERE) - ground).norm(dim=-1)
     apart = (pictures - ground).norm(dim=-1)
-    there = cover > THERE
-    background = ~there | ((apart < NEAR) & (apart < HALFWAY * away) & (away > OWN))
-    scale = cover.shape[-1] / 128
+    there, scale = cover > THERE, cover.shape[-1] / 128
+    own = widened(there & (away <= OWN), BESIDE * scale)
+    background = ~there | ((apart < NEAR) & (apart < HALFWAY * away) & ~own)
     found = [gaps(~each, scale) for each in background.numpy()]
     thin = max(round(THINNEST * scale), 1)
     wide = [binary_opening(each & on, np.ones((thin, thin))) for each, on in zip(found, there.numpy(), strict=True)]
@@ -82,8 +83,13 @@ def gaps(there: np.ndarray, scale: float = 1.0) -> np.ndarray:
 
 def grown(clear: Tensor) -> Tensor:
     """``clear`` [V, S, S] bool, wider by :data:`GROWN` on all sides."""
-    reach = max(round(GROWN * clear.shape[-1] / 128), 1)
-    return max_pool2d(clear[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
+    return widened(clear, GROWN * clear.shape[-1] / 128)
+
+
+def widened(mask: Tensor, pixels: float) -> Tensor:
+    """``mask`` [V, S, S] bool, wider by ``pixels`` (a whole number, 1 at least) on all sides."""
+    reach = max(round(pixels), 1)
+    return max_pool2d(mask[:, None].float(), 2 * reach + 1, 1, reach)[:, 0] > 0
 
 
 def seen_through(gaussians: Gaussians, cameras: Cameras, clear: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,11 @@
 
 A texture is as sharp as what it was baked from: where two colours meet, Gaussians leave a ramp. Osher and Rudin (1990)
 steepen it: on the bright side of the ramp's middle a texel takes the brightest colour next to it, on the dark side the
-darkest, over and over, until the two meet as a step. Which side a texel is on a blurred picture says, as in Alvarez and
-Mazorra (1994), so that noise makes no edge, and an edge comes out smooth: a narrow blur of the colours less a wide one
-points, in the space of colours, from the other side's to this one's. Neighbours and blurs are those of the surface,
-wherever the atlas was cut.
+darkest, over and over, until the two meet as a step. Which side a texel is on a smoother picture says, as in Alvarez
+and Mazorra (1994), so that noise makes no edge: medians of the colours less a blur of them point, in the space of
+colours, from the other side's to this one's. A median repeated moves an edge by its curvature (Guichard and Morel
+1997): hoops come out straight and spots round, where the points of a cloud had them ragged. Neighbours and blurs are
+those of the surface, wherever the atlas was cut.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-FINENESS, AROUND = 6.0, 32
-"""Blurs are of patches, so many to the reach; one pass of a blur is a mean of so many."""
-NARROW, WIDE = 3, 10
-"""Passes of the two blurs, 0.4 and 0.7 of the reach wide. With half of them hoops come out ragged (docs/LOG.md: Edges
-between colours)."""
+FINENESS, AROUND = 6.0, 31
+"""Medians and blurs are of patches, so many to the reach; one pass is of so many."""
+MEDIANS, BLURS = 4, 4
+"""Passes of both; the blur is 0.5 of the reach wide. With none, and a blur instead, hoops come out ragged; with
+eight they are straighter still, and a chest's lock is smaller (docs/LOG.md: Edges that are straight)."""
 RING = 9
 """Texels, itself among them, of which one takes its colour. 5 are 0.5 dB nearer to the splat's colours, 17 as
 much farther; the margin is the same (docs/LOG.md: Constants at half and double, as those below)."""
@@ -32,7 +33,7 @@ FACING = 4.0
 """Spacings that two texels at one place are apart when they face opposite ways: sides of a sheet keep their colours.
 8 cost 0.001 of the margin and 0.15 dB, 2 nothing."""
 FAINT = 0.03
-"""Length of the blurs' difference up to which there is no edge; from twice as much on it is made wholly.
+"""Length of that difference up to which there is no edge; from twice as much on it is made wholly.
 0.06 leaves more as it was baked, 1.2 dB nearer to the splat's colours; by the margin all are one."""
 MOST = 200
 """Texels in a reach at most: what is finer is not swept to its end."""
@@ -82,13 +83,13 @@ class Patches:
     def sides(self, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each texel the direction [T, 3] of its side's colour from the other's, and how much of an edge [T] in
         [0, 1] there is within a reach."""
-        narrow = self.gather @ colours
-        for _ in range(NARROW):
-            narrow = self.blur @ narrow
-        wide = narrow
-        for _ in range(WIDE - NARROW):
-            wide = self.blur @ wide
-        side = narrow - wide
+        smooth = self.gather @ colours
+        for _ in range(MEDIANS):
+            smooth = np.partition(smooth[self.near], AROUND // 2, axis=1)[:, AROUND // 2]
+        blurred = smooth
+        for _ in range(BLURS):
+            blurred = self.blur @ blurred
+        side = smooth - blurred
         edge = np.linalg.norm(side, axis=1)
         edge = edge[self.near].max(axis=1)[self.near].max(axis=1)
         return self.spread @ side, np.clip(self.spread @ edge / FAINT - 1, 0, 1)

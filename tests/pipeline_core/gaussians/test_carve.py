@@ -57,6 +57,15 @@ def test_openings_are_where_pictures_see_through_what_was_there():
     assert not openings(pictures[:1], grey * cover[..., None], cover, GREY).any()  # grey was its own colour
 
 
+def test_a_hollow_of_a_grey_thing_that_is_painted_over_is_no_opening():
+    whole, hollow = square(32, 96), square(56, 66)
+    cover = torch.from_numpy(whole).float()[None]
+    dark, grey = torch.full((3,), 0.3), torch.full((3,), 0.55)
+    first = torch.where(torch.from_numpy(hollow)[None, ..., None], dark, grey) * cover[..., None]
+    assert not openings(shown(whole & ~hollow)[None], first, cover, GREY).any()
+    assert openings(shown(whole & ~hollow)[None], dark * cover[..., None], cover, GREY).any()
+
+
 def test_a_clear_ray_is_clear_at_any_depth_and_what_is_hidden_has_no_say():
     gaussians, cameras = plate(), orbit(torch.tensor([0.0]), torch.tensor([0.0]), size=128)
     clear = torch.from_numpy(square(58, 70))[None]

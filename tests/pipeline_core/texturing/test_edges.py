@@ -51,6 +51,16 @@ def test_a_spot_keeps_its_place_and_its_size():
     assert (after > 0).mean() == pytest.approx(np.pi * 0.15**2, rel=0.13)  # a texel wider: it is curved
 
 
+def test_a_ragged_edge_comes_out_straighter():
+    texels = sheet()
+    x, y, _ = texels.position.T
+    waves = 0.012 * np.sin(2 * np.pi * y / 0.09)
+    after = reds(sharpen_edges(ramp(x - waves), texels.position, texels.normal, REACH)) > 0
+    step = after.reshape(160, 160)[10:-10].sum(axis=1) / 160
+    assert step.mean() == pytest.approx(0.5, abs=0.01)
+    assert np.ptp(step) < 0.7 * 0.024
+
+
 def test_grain_and_slow_gradients_make_no_edges():
     texels = sheet()
     grain = 0.5 + 0.05 * np.random.default_rng(0).standard_normal((len(texels.index), 3)).astype(np.float32)
