@@ -43,6 +43,7 @@ from pipeline_core.metrics.negatives import candidates, free_candidates, full
 from pipeline_core.metrics.views import render_gaussians
 from pipeline_core.priors.wording import plain
 from pipeline_core.props.captions import caption
+from pipeline_core.props.primitives import Prop
 from pipeline_core.props.props import COLOURS, FRONTED, PropSpec, build
 from pipeline_core.props.raycast import render, sample_points
 from pipeline_core.rendering.mesh import render_mesh
@@ -253,10 +254,14 @@ def geometry(points: np.ndarray, spec: PropSpec, instances: int = INSTANCES) -> 
 @functools.lru_cache(maxsize=64)
 def instances_of(category: str, part: str | None, material: str | None, count: int) -> list[tuple[cKDTree, float]]:
     """Trees over POINTS points of ``count`` instances, and their heights. Colours do not matter; parts add geometry."""
-    colour2 = "blue" if part else None
     found = []
     for seed in range(count):
-        prop = build(PropSpec(category, "yellow", colour2, part, material, None, seed))
+        prop = instance(category, part, material, seed)
         xyz, _ = sample_points(prop, POINTS, np.random.default_rng(seed))
         found.append((cKDTree(xyz), float(np.ptp(prop.bounds[:, 1]))))
     return found
+
+
+def instance(category: str, part: str | None, material: str | None, seed: int) -> Prop:
+    """The procedural thing of a number; colours do not matter."""
+    return build(PropSpec(category, "yellow", "blue" if part else None, part, material, None, seed))

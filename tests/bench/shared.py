@@ -77,9 +77,9 @@ def truth_row(spec: PropSpec, judge, prompt: str | None = None) -> Row:
     return fidelity.score(images, cameras.azimuth, cameras.elevation, prompt, points=points, judge=judge)
 
 
-def truth_points(spec: PropSpec) -> np.ndarray:
-    """Points [N, 3] of the thing itself."""
-    return sample_points(build(spec), fidelity.POINTS, np.random.default_rng(spec.seed))[0]
+def truth_points(spec: PropSpec, count: int = fidelity.POINTS) -> np.ndarray:
+    """Points [count, 3] of the thing itself."""
+    return sample_points(build(spec), count, np.random.default_rng(spec.seed))[0]
 
 
 def sample_views(prior, prompt: str, guidance_scale: float, steps: int, seed: int) -> Tensor:
