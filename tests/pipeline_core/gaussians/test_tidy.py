@@ -60,6 +60,18 @@ def test_tidy_keeps_order_and_agrees_on_colours():
     np.testing.assert_allclose(out.rgb.numpy()[away], rgb[away], atol=1e-6)
 
 
+def test_specks_of_a_few_neighbouring_points_go_and_bands_stay():
+    noisy, clean = cube(6000, 0.002)
+    rgb = np.where(np.abs(clean[:, 1:2]) < 0.06, [0.1, 0.1, 0.1], [0.9, 0.5, 0.2])
+    spots = np.argsort(np.linalg.norm(clean - [0.4, 0.25, 0.1], axis=1))[:6]  # of 16 neighbours fewer than half
+    speckled = rgb.copy()
+    speckled[spots] = [0.1, 0.1, 0.1]
+    out = tidy(PointCloud(torch.from_numpy(noisy).float(), torch.from_numpy(speckled).float()), 24).rgb.numpy()
+    np.testing.assert_allclose(out[spots], rgb[spots], atol=1e-6)
+    band = np.abs(clean[:, 1]) < 0.04
+    np.testing.assert_allclose(out[band], rgb[band], atol=1e-6)
+
+
 @pytest.mark.parametrize(("count", "neighbours"), [(100, 0), (20, 48), (5, 3)])
 def test_small_clouds_and_zero_are_left_alone(count, neighbours):
     cloud = PointCloud(torch.rand(count, 3), torch.rand(count, 3))

@@ -51,14 +51,24 @@ def test_a_spot_keeps_its_place_and_its_size():
     assert (after > 0).mean() == pytest.approx(np.pi * 0.15**2, rel=0.13)  # a texel wider: it is curved
 
 
-def test_a_ragged_edge_comes_out_straighter():
+@pytest.mark.parametrize("length", [0.09, 0.15, 0.2, 0.3])
+def test_a_ragged_edge_comes_out_straighter(length):
     texels = sheet()
     x, y, _ = texels.position.T
-    waves = 0.012 * np.sin(2 * np.pi * y / 0.09)
+    waves = 0.012 * np.sin(2 * np.pi * y / length)
     after = reds(sharpen_edges(ramp(x - waves), texels.position, texels.normal, REACH)) > 0
     step = after.reshape(160, 160)[10:-10].sum(axis=1) / 160
     assert step.mean() == pytest.approx(0.5, abs=0.01)
     assert np.ptp(step) < 0.7 * 0.024
+
+
+def test_a_narrow_band_and_a_small_spot_keep_their_width():
+    texels = sheet()
+    x, y, _ = texels.position.T
+    band = reds(sharpen_edges(ramp(0.03 - np.abs(x)), texels.position, texels.normal, REACH)) > 0
+    assert band.mean() == pytest.approx(0.06, rel=0.1)
+    spot = reds(sharpen_edges(ramp(0.08 - np.hypot(x, y)), texels.position, texels.normal, REACH)) > 0
+    assert spot.mean() == pytest.approx(np.pi * 0.08**2, rel=0.15)
 
 
 def test_grain_and_slow_gradients_make_no_edges():
