@@ -68,7 +68,7 @@ def test_specks_of_a_few_neighbouring_points_go_and_bands_stay():
     speckled[spots] = [0.1, 0.1, 0.1]
     out = tidy(PointCloud(torch.from_numpy(noisy).float(), torch.from_numpy(speckled).float()), 24).rgb.numpy()
     np.testing.assert_allclose(out[spots], rgb[spots], atol=1e-6)
-    band = np.abs(clean[:, 1]) < 0.04
+    band = np.abs(clean[:, 1]) < 0.03  # edges move by up to a spacing, 0.025
     np.testing.assert_allclose(out[band], rgb[band], atol=1e-6)
 
 
