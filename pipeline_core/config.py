@@ -617,7 +617,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.radius":                          (...,               ...,               ...,               0.8),
     "init.colours":                         (...,               ...,               ...,               "random"),
 
-    "geometry.steps":                       (30,                24,                500,               2000),
+    "geometry.steps":                       (16,                24,                500,               2000),
     "geometry.views":                       (2,                 4,                 1,                 4),
     "geometry.resolution":                  (((1.0, 128),),     ((1.0, 128),),     ...,               ((1.0, 512),)),
     "geometry.elevation":                   ((-15.0, 50.0),     (-15.0, 50.0),     (-30.0, 30.0),     (-20.0, 90.0)),
@@ -627,8 +627,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.target_jitter":               (0.0,               0.0,               0.0,               0.05),
     "geometry.background":                  ("prior",           "prior",           "white_black",     "random"),
     "geometry.guidance_scale":              (5.0,               2.0,               100.0,             101.0),  # s + 1
-    "geometry.t_max":                       ((0.8, 0.1),        (0.5, 0.1),        (0.998, 0.0),      (0.98, 0.98)),
-    "geometry.t_min":                       ((0.6, 0.05),       (0.3, 0.05),       (0.998, 0.0),      (0.02, 0.02)),
+    "geometry.t_max":                       ((0.5, 0.1),        (0.5, 0.1),        (0.998, 0.0),      (0.98, 0.98)),
+    "geometry.t_min":                       ((0.3, 0.05),       (0.3, 0.05),       (0.998, 0.0),      (0.02, 0.02)),
     "geometry.t_clip":                      (...,               ...,               (0.02, 0.98),      ...),
     "geometry.latents":                     (...,               ...,               "sample",          "sample"),
     "geometry.view_turns":                  (...,               ...,               (60.0, 120.0),     ...),
@@ -641,14 +641,14 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "geometry.point_draws":                 (...,               ...,               ...,               4),
     "geometry.point_subset":                (...,               ...,               ...,               "farthest"),
     "geometry.point_colours":               (...,               ...,               ...,               False),
-    "geometry.lr.means":                    (0.0002,            0.00002,           0.01,              0.005),
-    "geometry.lr.means_final":              (0.00005,           0.00001,           0.0002,            0.0025),
+    "geometry.lr.means":                    (0.00002,           0.00002,           0.01,              0.005),
+    "geometry.lr.means_final":              (0.00001,           0.00001,           0.0002,            0.0025),
     "geometry.lr.decay_until":              (1.0,               1.0,               0.6,               1.0),
-    "geometry.lr.scales":                   (0.0005,            0.0002,            0.005,             0.003),
+    "geometry.lr.scales":                   (0.0002,            0.0002,            0.005,             0.003),
     "geometry.lr.scales_final":             (0.0002,            0.0002,            0.005,             0.0026),
     "geometry.lr.quats":                    (0.01,              0.01,              0.005,             0.003),
     "geometry.lr.opacities":                (0.05,              0.05,              0.05,              0.003),
-    "geometry.lr.sh0":                      (0.05,              0.02,              0.01,              0.0089),  # RGB
+    "geometry.lr.sh0":                      (0.02,              0.02,              0.01,              0.0089),  # RGB
     "geometry.lr.final_share":              (0.2,               0.2,               1.0,               1.0),
     "geometry.densify.every":               (0,                 0,                 50,                2000),
     "geometry.densify.last":                (...,               ...,               True,              True),
