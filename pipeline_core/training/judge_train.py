@@ -126,6 +126,7 @@ def train_judge(
     seed: int = 4242,
     settings: Settings | None = None,
     start: Path | None = None,
+    keep: float = 0.0,
     widths: tuple[int, ...] = JudgeShape.widths,
     chunk: int = CHUNK,
     log_every: int = 50,
@@ -135,7 +136,9 @@ def train_judge(
 ) -> JudgeNetwork | None:
     """Train for ``steps`` steps in all, resuming what ``out`` holds; None when stopped early.
 
-    ``start`` is a judge's folder to go on from, with new data and a new optimiser; it may know fewer words.
+    ``start`` is a judge's folder to go on from, with new data and a new optimiser; it may know fewer words. What is
+    saved is ``keep`` of the weights that it began with and the rest of those that it came to (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models"): two ends of one run are wrong about different things.
     """
     settings = settings or Settings()
     out.mkdir(parents=True, exist_ok=True)
@@ -181,10 +184,15 @@ def train_judge(
                 file.write(json.dumps(row) + "\n")
         if stop:
             return None
+    if keep:
+        begun = new_network(seed, widths, start).state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(begun[name], keep)
     network.eval()
     save_judge(network, out / "model")
     scores = examine(StarterJudge(network, "trained"), count=examine_count, seed=seed + 1)
-    (out / "model" / "README.md").write_text(model_card(out / "model", facts, settings, scores, network, start))
+    (out / "model" / "README.md").write_text(model_card(out / "model", facts, settings, scores, network, start, keep))
     return network
 
 
@@ -217,9 +225,15 @@ def examine(judge: StarterJudge, *, count: int, seed: int, split: str = "heldout
 
 
 def model_card(
-    folder: Path, facts: dict, settings: Settings, scores: dict[str, float], network: JudgeNetwork, start: Path | None
+    folder: Path,
+    facts: dict,
+    settings: Settings,
+    scores: dict[str, float],
+    network: JudgeNetwork,
+    start: Path | None,
+    keep: float,
 ) -> str:
-    """The model card in Markdown; ``start`` is the judge that this one went on from."""
+    """The model card in Markdown; ``start`` is the judge that this one went on from and has ``keep`` of."""
     weights = folder / "model.safetensors"
     digest = sha256_file(weights)
     rows = {
@@ -235,7 +249,8 @@ def model_card(
         "licence": "Apache-2.0, weights and data alike: nothing here derives from third-party images or models",
     }
     if start is not None:
-        rows["went on from"] = "; ".join(weights_of(start))
+        kept = f"; the weights are {keep:g} of that one's and {1 - keep:g} of those it came to" if keep else ""
+        rows["went on from"] = "; ".join(weights_of(start)) + kept
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     scored = "\n".join(f"| {k} | {v:g} |" for k, v in scores.items())
     return (
@@ -255,6 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=4242)
     parser.add_argument("--start", type=Path, help="a judge's folder to go on from, with new data and words")
+    parser.add_argument("--keep", type=float, default=0.0, help="share of that judge's weights in what is saved")
     parser.add_argument("--widths", type=int, nargs=4, default=JudgeShape.widths, help="channels of the image tower")
     parser.add_argument("--lr", type=float, default=Settings.lr, help="peak learning rate")
     args = parser.parse_args(argv)
@@ -266,9 +282,11 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if (args.keep and args.start is None) or not 0 <= args.keep < 1:
+        parser.error(f"--keep {args.keep:g}: a share of the weights of --start, from 0 to below 1")
     network = train_judge(
         args.out, steps=args.steps, seed=args.seed, settings=Settings(lr=args.lr), start=args.start,
-        widths=tuple(args.widths), should_stop=lambda: stopped,
+        keep=args.keep, widths=tuple(args.widths), should_stop=lambda: stopped,
     )  # fmt: skip
     if network is not None:
         print((args.out / "model" / "README.md").read_text())

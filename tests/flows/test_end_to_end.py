@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_where_it_was(manifest, tmp_path, tiny):
     slow = settings(tiny | {"geometry.steps": 1500, "choice.start_margin": "null"})  # its start would be made as well
     run = splatmill("run", manifest, "-l", library, *slow, env=environment(), start=True, stderr=None, stdout=None)
     deadline = time.monotonic() + 300
-    while not _optimising(library) and time.monotonic() < deadline:
+    while not (_optimising(library) and executed(library)) and time.monotonic() < deadline:
         assert run.poll() is None
         time.sleep(0.1)
     os.kill(run.pid, signal.SIGKILL)

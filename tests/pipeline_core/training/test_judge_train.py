@@ -11,7 +11,7 @@ from pipeline_core.metrics.judge import JudgeNetwork, JudgeShape, load_judge, lo
 from pipeline_core.props.captions import VOCABULARY
 from pipeline_core.props.props import CATEGORIES, COLOURS
 from pipeline_core.training.judge_data import Chunks, augment, codes_agree, make_batch, make_chunk, side_label
-from pipeline_core.training.judge_train import Settings, examine, new_network, train_judge
+from pipeline_core.training.judge_train import Settings, examine, main, new_network, train_judge
 
 TINY = Settings(batch=16, warmup=2)
 
@@ -92,3 +92,24 @@ def test_training_goes_on_from_a_judge(tmp_path):
     words = load_judge(str(start)).network.state_dict()["text.words.weight"]
     torch.testing.assert_close(network.state_dict()["text.words.weight"], words, atol=1e-3, rtol=0)
     assert "went on from" in (tmp_path / "second" / "model" / "README.md").read_text()
+
+
+def test_a_judge_keeps_a_share_of_the_one_that_it_went_on_from(tmp_path):
+    options = {"seed": 3, "settings": TINY, "chunk": 64, "examine_count": 1}
+    train_judge(tmp_path / "first", steps=2, **options)
+    start = tmp_path / "first" / "model"
+    options |= {"seed": 4, "start": start, "steps": 2}
+    came = train_judge(tmp_path / "second", **options).state_dict()
+    kept = train_judge(tmp_path / "second", **options, keep=0.75).state_dict()  # resumes where it ended
+    begun = new_network(4, start=start).state_dict()
+    for name in ("text.words.weight", "image.trunk.1.running_mean", "log_scale"):
+        torch.testing.assert_close(kept[name], 0.75 * begun[name] + 0.25 * came[name])
+    assert not torch.equal(came["log_scale"], begun["log_scale"])
+    assert "0.75 of that one's" in (tmp_path / "second" / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("keep", "start"), [("0.5", []), ("1", ["--start", "."]), ("-1", ["--start", "."])])
+def test_what_is_kept_is_a_share_of_a_judge(keep, start, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), "--steps", "1", "--keep", keep, *start])
+    assert "a share of the weights of --start" in capsys.readouterr().err
