@@ -27,7 +27,7 @@ COLOUR_NEIGHBOURS = 16
 COLOUR_ROUNDS = 4
 """Medians of those one after another: specks go and edges straighten, for a median repeated moves them by their
 curvature (Merriman et al. 1994). With one a sail of two colours is torn; of 24 or 32 neighbours small windows go
-(docs/LOG.md: Colours that agree)."""
+(docs/LOG.md: Edges that are straight)."""
 WIDTH = 0.6
 """Standard deviation of the weights over the distance to the farthest neighbour, as in ``meshing/settle.py``. At 0.3
 the F-score is 0.027 lower, at 1.2 the same."""

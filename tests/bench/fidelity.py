@@ -221,14 +221,14 @@ def surface_shape(points: np.ndarray, spec: PropSpec) -> Row:
     """F-score at 2 % of the height between the surface that ``points`` [DENSE, 3] are of and the best instance's: which
     share of either lies within that distance of the other."""
     kind, tree, best = (spec.category, spec.part, spec.material), cKDTree(points), 0.0
-    few = np.random.default_rng(0).permutation(points)[: fidelity.POINTS]
+    few = cKDTree(np.random.default_rng(0).permutation(points)[: fidelity.POINTS])
     instances = fidelity.instances_of(*kind, fidelity.INSTANCES)
-    by_few = [fidelity.f_score(cKDTree(few), reference, 0.02 * tall)[0] for reference, tall in instances]
+    by_few = [fidelity.f_score(few, reference, 0.02 * tall)[0] for reference, tall in instances]
     for seed in np.argsort(by_few)[-CLOSEST:].tolist():
         its, tau = instances[seed][0].data, 0.02 * instances[seed][1]
         rng = np.random.default_rng(fidelity.INSTANCES + seed)  # other points than ``its``
         dense = cKDTree(sample_points(fidelity.instance(*kind, seed), DENSE, rng)[0])
-        precision = float((dense.query(few)[0] < tau).mean())
+        precision = float((dense.query(few.data)[0] < tau).mean())
         recall = float((tree.query(its)[0] < tau).mean())
         best = max(best, 2 * precision * recall / max(precision + recall, 1e-12))
     return {"f_score_2_surface": best}
