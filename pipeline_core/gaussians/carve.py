@@ -30,9 +30,11 @@ from pipeline_core.types import Gaussians, rgb_to_sh0, sh0_to_rgb
 NEAR, HALFWAY = 0.3, 0.5
 """Distance in RGB up to which a colour may be the background's, and share of the first colour's distance. At 0.2 a gap
 loses its edges: wheels and fences show 0.1 to 0.3 less of theirs (docs/LOG.md)."""
-OWN, BESIDE = 0.2, 6
-"""First colours nearer than this to the background's are the thing's own grey, and so is what turns to that within so
-many pixels of it, in pictures of 128: a grey cheese's dark hollows, painted over, would be holes. Not measured."""
+OWN, BESIDE = 0.3, 6
+"""First colours nearer than this to the background's are the thing's own, which no picture tells from it, and so is
+what turns to that within so many pixels of it, in pictures of 128: a grey cheese's dark hollows, painted over, would be
+holes. At 0.2 two swords are open where a pale groove is, at 0.3 one, at 0.35 none, and a cactus is closed (docs/LOG.md:
+Edges that are straight)."""
 THERE = 0.3
 """Coverage from which on a pixel shows the thing. Not measured."""
 WIDEST, THINNEST = 7, 3

@@ -53,8 +53,9 @@ def test_openings_are_where_pictures_see_through_what_was_there():
     clear = openings(pictures, first.expand(3, -1, -1, -1), cover.expand(3, -1, -1), GREY).numpy()
     assert np.array_equal(clear[0], hole)
     assert not clear[1:].any()  # a thinner thing has no gap, nor has a whole one
-    grey = torch.full((3,), 0.55)
-    assert not openings(pictures[:1], grey * cover[..., None], cover, GREY).any()  # grey was its own colour
+    grey, pale = torch.full((3,), 0.55), torch.tensor([0.65, 0.42, 0.72])
+    for own in (grey, pale):
+        assert not openings(pictures[:1], own * cover[..., None], cover, GREY).any()  # no picture tells it from grey
 
 
 def test_a_hollow_of_a_grey_thing_that_is_painted_over_is_no_opening():
