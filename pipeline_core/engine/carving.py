@@ -137,7 +137,7 @@ def left(thing: Thing, words: Words, rounds: int) -> Gaussians | None:
     kept = ~carved(thing.after.means, share, thing.limit)
     if kept.all():
         return None
-    rest = replace(thing.after, **{name: value[kept] for name, value in thing.after.tensors().items()})
+    rest = thing.after.chosen(kept)
     clear = words.clear[:rounds].flatten(0, 1)
     return rest if opens_gaps(thing.after, rest, thing.views(0, rounds), clear) else None
 

@@ -185,6 +185,7 @@ def train_judge(
         if stop:
             return None
     if keep:
+        assert start is not None  # main
         begun = new_network(seed, widths, start).state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():

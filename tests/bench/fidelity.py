@@ -190,7 +190,7 @@ def asset_rows(library: Path, name: str, spec: PropSpec, recipe: Recipe, judge) 
     if "mesh_iou" in record["metrics"]:
         asset["mesh_iou"] = record["metrics"]["mesh_iou"]
     points = fidelity.surface_points(textured.vertices, textured.faces, DENSE, np.random.default_rng(0))
-    asset |= shape(points[: fidelity.POINTS], spec, front_mask(textured)) | surface_shape(points, spec)
+    asset |= shape(points[: fidelity.POINTS], spec, front_mask(textured), points)
     splatted = front_mask(control)
     points = np.random.default_rng(0).permutation(control.means.numpy())[: fidelity.POINTS]
     control_row = fidelity.score_gaussians(control, prompt, judge=judge) | shape(points, spec, splatted)
@@ -201,9 +201,10 @@ def asset_rows(library: Path, name: str, spec: PropSpec, recipe: Recipe, judge) 
     }
 
 
-def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray) -> Row:
-    """F-score at 2 % and normals of ``points`` [N, 3] against the best instances; of what has gaps, whether the outline
-    ``mask`` [S, S] from the front shows most of them."""
+def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray, dense: np.ndarray | None = None) -> Row:
+    """F-score at 2 % and normals of ``points`` [N, 3] against the best instances, and of what is a surface that by
+    ``dense`` [DENSE, 3] of its points; of what has gaps, whether the outline ``mask`` [S, S] from the front shows most
+    of them."""
     tree = cKDTree(points)
     instances = fidelity.instances_of(spec.category, spec.part, spec.material, fidelity.INSTANCES)
     scores = [fidelity.f_score(tree, reference, 0.02 * tall)[0] for reference, tall in instances]
@@ -212,26 +213,27 @@ def shape(points: np.ndarray, spec: PropSpec, mask: np.ndarray) -> Row:
     forth = np.abs((own * its[best.query(points)[1]]).sum(axis=1)).mean()
     back = np.abs((its * own[tree.query(best.data)[1]]).sum(axis=1)).mean()
     row = {"f_score_2": max(scores), "normal_consistency": float(forth + back) / 2}
+    if dense is not None:
+        row["f_score_2_surface"] = surface_shape(dense, spec, scores)
     if spec.category in GAPPED:
         row["parts_shown"] = float(gaps_shown(mask, spec) >= SHOWN_FROM)
     return row
 
 
-def surface_shape(points: np.ndarray, spec: PropSpec) -> Row:
+def surface_shape(points: np.ndarray, spec: PropSpec, scores: list[float]) -> float:
     """F-score at 2 % of the height between the surface that ``points`` [DENSE, 3] are of and the best instance's: which
-    share of either lies within that distance of the other."""
+    share of either lies within that distance of the other. ``scores`` are those of the instances by fewer points."""
     kind, tree, best = (spec.category, spec.part, spec.material), cKDTree(points), 0.0
-    few = cKDTree(np.random.default_rng(0).permutation(points)[: fidelity.POINTS])
+    few = np.random.default_rng(0).permutation(points)[: fidelity.POINTS]
     instances = fidelity.instances_of(*kind, fidelity.INSTANCES)
-    by_few = [fidelity.f_score(few, reference, 0.02 * tall)[0] for reference, tall in instances]
-    for seed in np.argsort(by_few)[-CLOSEST:].tolist():
+    for seed in np.argsort(scores)[-CLOSEST:].tolist():
         its, tau = instances[seed][0].data, 0.02 * instances[seed][1]
         rng = np.random.default_rng(fidelity.INSTANCES + seed)  # other points than ``its``
         dense = cKDTree(sample_points(fidelity.instance(*kind, seed), DENSE, rng)[0])
-        precision = float((dense.query(few.data)[0] < tau).mean())
+        precision = float((dense.query(few)[0] < tau).mean())
         recall = float((tree.query(its)[0] < tau).mean())
         best = max(best, 2 * precision * recall / max(precision + recall, 1e-12))
-    return {"f_score_2_surface": best}
+    return best
 
 
 def front_mask(thing: TexturedMesh | Gaussians) -> np.ndarray:
@@ -414,9 +416,7 @@ def main(argv: list[str] | None = None) -> int:
     prompts = [caption(spec) for spec in specs]
     table: dict[str, list[Row]] = {
         "truth": [
-            truth_row(spec, judge)
-            | shape(truth_points(spec), spec, outline(spec))
-            | surface_shape(truth_points(spec, DENSE), spec)
+            truth_row(spec, judge) | shape(truth_points(spec), spec, outline(spec), truth_points(spec, DENSE))
             for spec in specs
         ],
         "truth as splat": [truth_splat_row(spec, recipe, judge) for spec in specs],

@@ -61,7 +61,7 @@ def test_a_view_of_a_part_is_that_of_the_part_in_its_own_frame():
     cameras = orbit(torch.tensor([10.0, 130.0]), torch.tensor([25.0]), size=48)
     moved = whole.layout.moved(cameras, [1, None])
     assert (moved.viewmats == cameras.viewmats).flatten(1).all(1).tolist() == [False, True]
-    alone = Gaussians(**{name: value[whole.part == 1] for name, value in whole.tensors().items()})
+    alone = whole.chosen(whole.part == 1)
     image, alpha = rasterize_views(alone, moved.chosen([0]))
     want, want_alpha = rasterize_views(own[1], cameras.chosen([0]))
     assert float(want_alpha.max()) > 0.9

@@ -18,7 +18,7 @@ from pipeline_core.gaussians.initialise import from_points, lying_on
 from pipeline_core.priors.checks import KINDS
 from pipeline_core.props import raycast
 from pipeline_core.props.primitives import ball, pack, plain
-from pipeline_core.types import Gaussians, PointCloud, rotation_matrices, sh0_to_rgb
+from pipeline_core.types import PointCloud, rotation_matrices, sh0_to_rgb
 
 SIZE = 48
 AZIMUTH, ELEVATION = (20.0, 200.0), (15.0, 50.0)
@@ -121,7 +121,7 @@ def test_light_that_is_shown_is_not_in_the_base_colour(exact_prior, stage, red_b
     """The prior knows a ball of one colour, lit from above. What is shown in that light is exported without it."""
     monkeypatch.setattr(gaussian_job, "side_lights", lambda count, *_: torch.tensor([[0.0, 1.0, 0.0]]).repeat(count, 1))
     truth, rows = red_ball[1], torch.arange(0, 3000, 6)
-    truth = Gaussians(**{name: value[rows] for name, value in truth.tensors().items()})
+    truth = truth.chosen(rows)
     truth.scales[:, :2] += 0.8  # a sixth of the discs, six times as large
 
     def picture(name, azimuth, elevation):

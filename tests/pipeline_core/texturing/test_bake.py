@@ -148,7 +148,7 @@ def test_what_lies_behind_a_surface_does_not_colour_it(textured, gaussians):
 
 def test_what_is_seen_past_the_gaussians_does_not_colour_a_texel(textured, gaussians, monkeypatch):
     """A mesh that reaches farther than its Gaussians (they are its upper half), before a red wall."""
-    upper = Gaussians(**{name: value[gaussians.means[:, 1] > 0] for name, value in gaussians.tensors().items()})
+    upper = gaussians.chosen(gaussians.means[:, 1] > 0)
     turn = torch.linspace(0, 2 * torch.pi, 61)[:-1]
     ring = torch.stack([0.9 * turn.cos(), 0.9 * turn.sin() - 0.2, torch.full_like(turn, -0.9)], dim=1)
     pick = {name: value[: len(ring)] for name, value in upper.tensors().items()}
