@@ -608,7 +608,7 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.guidance_scale":                  (1.0,               1.0,               3.0,               3.0),
     "init.sampler_steps":                   (10,                10,                64,                64),
     "init.num_points":                      (3000,              8192,              5000,              4096),
-    "init.tidy_neighbours":                 (32,                24,                0,                 0),
+    "init.tidy_neighbours":                 (8,                 8,                 0,                 0),
     "init.opacity":                         (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                    (0.9,               1.0,               1.0,               1.0),
     "init.scale_of":                        (...,               ...,               "rms",             ...),

@@ -77,7 +77,7 @@ STAGES: tuple[Stage, ...] = (
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),
     Stage("densify_prune", 3, "appearance", ("optimize_gaussians",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.20, hours=24, outputs=DISTILLED, shown=False),
-    Stage("extract_mesh", 8, "mesh", ("densify_prune",), reads=("metres",),
+    Stage("extract_mesh", 9, "mesh", ("densify_prune",), reads=("metres",),
           weight=0.07, outputs=("mesh.glb", "surface.npz")),
     Stage("refine_texture", 2, "texture", ("extract_mesh",), reads=ASKED, models=("image",),
           weight=0.13, hours=6, outputs=("asset.glb",)),
