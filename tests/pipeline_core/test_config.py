@@ -48,7 +48,7 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
             "dress.splat": "optimised", "dress.splat_resolution": 512, "mesh.sharpen": 0.0, "init.sampler_steps": 16,
             "geometry.steps": 30, "geometry.t_max": (0.8, 0.1), "geometry.t_min": (0.6, 0.05),
             "geometry.lr.sh0": 0.05, "geometry.lr.means": 0.0002, "geometry.lr.means_final": 0.00005,
-            "geometry.lr.scales": 0.0005,
+            "geometry.lr.scales": 0.0005, "init.tidy_neighbours": 32,
         },
         "factory": {
             "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
