@@ -30,8 +30,9 @@ TAUBIN = (0.5, -0.53)
 usual pair of 0.5 and a pass band of 1 / 0.5 - 1 / 0.53 = 0.11; 6 and 12 iterations gave the same F-score once surfaces
 settled (docs/LOG.md: Starter prior and its assets)."""
 FINE = 2
-"""A settled surface is sharpened at this many times the faces that it is given in the end: large ones let it see far, the
-filter sees. With 4 normals are 0.2 degrees farther off, with 8 another 0.5 (docs/LOG.md: Flat parts flat)."""
+"""A settled surface is sharpened at this many times the faces that it is given in the end; the larger faces are, the
+farther the filter sees. With 4 normals are 0.2 degrees farther off, with 8 another 0.5 (docs/LOG.md: Flat parts
+flat)."""
 SHARPENINGS = 2
 """Times that it is sharpened, settled in between by normals that have become clear. Once costs 0.4 degrees, a third
 time gains nothing."""
