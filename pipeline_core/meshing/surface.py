@@ -83,10 +83,9 @@ def surfaces(
     if len(faces) < 4:
         raise DivergedError(f"only {len(faces)} faces are left after clean-up; the density field has no usable surface")
     if anchors is not None:
-        for turn in range(SHARPENINGS):
+        for _ in range(SHARPENINGS):
             vertices = untangle(settle(vertices, faces, anchors), vertices, faces)
-            if turn == 0:
-                vertices, faces = simplify(vertices, faces, FINE * face_budget)
+            vertices, faces = simplify(vertices, faces, FINE * face_budget)
             vertices = untangle(sharpen(vertices, faces), vertices, faces)
     fine_vertices, fine_faces = outward(vertices, faces)
     vertices, faces = decimate(vertices, faces, face_budget)
