@@ -68,7 +68,7 @@ class Init(Section):
     point_prior: str = Field("starter", description="model reference: starter, point-e, a folder, or a hub id")
     guidance_scale: float = Field(3.0, ge=0, le=50, description="classifier-free guidance of the point sampler")
     guidance_sigma_min: float = Field(0.0, ge=0, description="guidance acts at noise levels from this sigma on")
-    sampler_steps: int = Field(64, ge=2, le=1000, description="Heun steps of the Karras sampler")
+    sampler_steps: int = Field(64, ge=2, le=1000, description="steps of the point sampler")
     num_points: int = Field(4096, ge=64, le=1_000_000, description="points that become Gaussians (Point-E gives 4096)")
     tidy_neighbours: int = Field(0, ge=0, le=1000, description="points that define a surface to tidy onto; 0 = off")
     opacity: float = Field(0.8, gt=0, lt=1, description="initial opacity (GSGen: 0.8)")
@@ -606,8 +606,8 @@ _ROWS: dict[str, tuple[Any, Any, Any, Any]] = {
     "init.start":                           ("prior",           "prior",           "ball",            "prior"),
     "init.point_prior":                     ("starter",         "starter",         "starter",         "point-e"),
     "init.guidance_scale":                  (1.0,               1.0,               3.0,               3.0),
-    "init.sampler_steps":                   (10,                10,                64,                64),
-    "init.num_points":                      (3000,              8192,              5000,              4096),
+    "init.sampler_steps":                   (12,                12,                64,                64),
+    "init.num_points":                      (3000,              24576,             5000,              4096),
     "init.tidy_neighbours":                 (8,                 8,                 0,                 0),
     "init.opacity":                         (0.9,               0.9,               0.1,               0.8),
     "init.scale_factor":                    (0.9,               1.0,               1.0,               1.0),
@@ -917,7 +917,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "image_prior": "starter",
         "init.point_prior": "starter",
         "init.guidance_scale": 1.0,
-        "init.sampler_steps": 10,
+        "init.sampler_steps": 12,
         "init.num_points": 3000,
         "init.radius": None,
         **{f"{stage}.{leaf}": value for stage in ("geometry", "appearance") for leaf, value in _STARTER_VIEWS.items()},

@@ -71,7 +71,7 @@ DISTILLED_FOR = (*ASKED, "parts")
 
 # fmt: off
 STAGES: tuple[Stage, ...] = (
-    Stage("init_points", 2, "init", reads=("prompt", "seed", "init_file", "parts"), models=("points",),
+    Stage("init_points", 3, "init", reads=("prompt", "seed", "init_file", "parts"), models=("points",),
           weight=0.05, outputs=("points.ply",), shown=False),
     Stage("optimize_gaussians", 4, "geometry", ("init_points",), reads=DISTILLED_FOR, models=("image", "points"),
           weight=0.50, hours=24, outputs=DISTILLED, shown=False),

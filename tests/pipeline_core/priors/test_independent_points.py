@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from pipeline_core.priors import independent_points
 from pipeline_core.priors.independent_points import CONTEXT, IndependentPointDiffusion, LatentFlow
 
 EOS = 1
@@ -38,6 +39,17 @@ def test_points_are_independent_given_the_condition(model):
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     assert_close(model(x[:, :, order], t, cond), model(x, t, cond)[:, :, order])
     assert_close(model(x[:, :, :1], t, cond), model(x, t, cond)[:, :, :1])
+
+
+def test_without_a_graph_the_same_comes_out_however_many_points_there_are(model, monkeypatch):
+    x = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0))
+    t, cond = torch.tensor([3, 900]), model.condition(IDS).detach()
+    expected = model(x, t, cond)
+    assert expected.requires_grad
+    with torch.no_grad():
+        assert_close(model(x, t, cond), expected.detach())
+        monkeypatch.setattr(independent_points, "AT_ONCE", 4)
+        assert_close(model(x, t, cond), expected.detach())
 
 
 def test_timestep_and_condition_matter(model):

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_core.priors.karras import guided_denoiser, karras_sigmas, sample_heun, timestep_of_sigma
+from pipeline_core.priors.karras import (
+    guided_denoiser,
+    karras_sigmas,
+    sample_heun,
+    sample_multistep,
+    timestep_of_sigma,
+)
 from pipeline_core.priors.noise import row_noise, time_embedding
 from pipeline_core.priors.points import cosine_schedule, linear_schedule
 
@@ -47,7 +53,8 @@ def test_samples_of_a_gaussian_have_its_mean_and_spread(s_churn):
     assert abs(sample.mean() - MEAN) < 0.005 and abs(sample.std() / SPREAD - 1) < 0.02
 
 
-def test_heun_follows_the_exact_path_to_second_order():
+@pytest.mark.parametrize("solver", [sample_heun, sample_multistep])
+def test_solvers_follow_the_exact_path_to_second_order(solver):
     """For N(0, s^2) the flow is x(sigma) = x(sigma_0) sqrt(s^2 + sigma^2) / sqrt(s^2 + sigma_0^2)."""
 
     def denoise(x, sigma):
@@ -56,7 +63,7 @@ def test_heun_follows_the_exact_path_to_second_order():
     x = torch.randn(1, 6, 50, dtype=torch.float64, generator=generators(0)[0]) * 10
     errors = []
     for steps in (20, 40, 80):
-        end = sample_heun(denoise, x, karras_sigmas(steps, 1e-3, 10.0), [])
+        end = solver(denoise, x, karras_sigmas(steps, 1e-3, 10.0), [])
         errors.append(float((end - x * SPREAD / math.sqrt(SPREAD**2 + 100)).abs().max() / x.abs().max()))
     assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3  # a first-order method would give 2
 
@@ -75,6 +82,20 @@ def test_calls_of_the_denoiser():
     levels.clear()
     sample_heun(denoise, x, sigmas, generators(0), s_churn=3.0)
     assert math.isclose(levels[0], sigmas[0] * (1 + 3 / 64)) and levels[1] == sigmas[1]
+
+
+def test_the_multistep_solver_calls_once_a_step_and_takes_no_churn():
+    levels = []
+
+    def denoise(x, sigma):
+        levels.append(sigma)
+        return x * 0 + 0.5
+
+    x, sigmas = torch.ones(1, 6, 4), karras_sigmas(12, 0.03, 10.0)
+    assert bool((sample_multistep(denoise, x, sigmas, []) == 0.5).all())
+    assert levels == sigmas[:-1]
+    with pytest.raises(ValueError, match="s_churn = 3: the multistep solver adds no noise"):
+        sample_multistep(denoise, x, sigmas, [], 3.0)
 
 
 def test_rows_do_not_depend_on_each_other():
