@@ -53,6 +53,7 @@ def test_fingerprints_of_the_recipes_outlive_fields_that_came_later():
         "factory": {
             "dress.splat": "optimised", "mesh.sharpen": 0.0, "texture.steps": 12, "geometry.steps": 100,
             "init.tidy_neighbours": 48, "geometry.carve": 0.0, "geometry.destain": False, "init.scale_limit": 3.0,
+            "init.num_points": 8192,
             "init.scale_factor": 0.9, "mesh.smooth": 12, "appearance.steps": 30,
             "geometry.guidance_scale": 5.0, "init.sampler_steps": 16, "geometry.t_max": (0.8, 0.1),
             "geometry.t_min": (0.6, 0.05), "geometry.lr.sh0": 0.05, "geometry.lr.means": 0.0002,
