@@ -31,10 +31,9 @@ BIAS = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -1.0)
 """Model coordinates of x, y, z, r, g, b, metallic, roughness: see :class:`IndependentPointDiffusion`."""
 CONTEXT = 256
 """Points of an object that the encoder sees in training, where a folder says nothing else."""
-
 AT_ONCE = 8192
-"""Points that go through the network together on a CPU: of more, features leave its caches. Of 32,768 at once it takes
-half as long again."""
+"""Points that go through the network together on a CPU: of more, features leave its caches. 24,576 take a fifth longer
+at once, and as much by 4096 (docs/LOG.md: More points)."""
 
 
 def waves(points: Tensor, frequencies: int) -> Tensor:

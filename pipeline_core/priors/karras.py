@@ -55,8 +55,8 @@ def sample_heun(
 def sample_multistep(
     denoise: Denoise, x: Tensor, sigmas: Sequence[float], generators: Generators, s_churn: float = 0.0
 ) -> Tensor:
-    """The same without churn, with len(sigmas) - 1 calls: DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), whose steps go
-    along the line through the last two x_0 in the logarithm of sigma.
+    """The same without churn, with len(sigmas) - 1 calls: DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), whose steps
+    go along the line through the last two x_0 in the logarithm of sigma.
 
     Raises ValueError for ``s_churn``: a step that begins elsewhere than where the last one ended has no line.
     """
