@@ -33,7 +33,7 @@ CONTEXT = 256
 """Points of an object that the encoder sees in training, where a folder says nothing else."""
 AT_ONCE = 8192
 """Points that go through the network together on a CPU: of more, features leave its caches. 24,576 take a fifth longer
-at once, and as much by 4096 (docs/LOG.md: More points)."""
+at once, by 4096 a seventh (docs/LOG.md: More points)."""
 
 
 def waves(points: Tensor, frequencies: int) -> Tensor:
